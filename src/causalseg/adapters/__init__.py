@@ -1,0 +1,1 @@
+"""Adapters: what trains beside a frozen backbone."""

@@ -1,0 +1,1 @@
+"""Pure functions of tensors: token layout, transforms, frequency bands."""

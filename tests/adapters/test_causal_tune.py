@@ -1,0 +1,156 @@
+"""Causal-Tune: golden numbers, the literal formula, the count, the spike."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from oracle import causal_tune as literal
+
+from causalseg.adapters.causal_tune import CausalTune
+from causalseg.errors import ConfigError
+from causalseg.spectral.grid import tokens_to_grid
+
+
+def small(recipe="centered", width=24, depth=3, query_width=None, trained=True):
+    """An adapter of a few thousand numbers; `trained` gives every part a visible effect."""
+    torch.manual_seed(0)
+    adapter = CausalTune(width, depth, 8, 4, query_width, recipe=recipe)
+    if trained:
+        with torch.no_grad():
+            adapter.scale.fill_(0.5)
+            adapter.tokens.A.normal_()
+            adapter.tokens.B.normal_()
+    return adapter
+
+
+@pytest.mark.parametrize("name", ["paper_formula_8x8_b1", "paper_formula_7x7_b2"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_paper_recipe_equals_the_golden_numbers(golden, name, dtype):
+    data = {k: torch.from_numpy(v) for k, v in np.load(golden / f"{name}.npz").items()}
+    grid = tuple(data["mask"].shape)
+    adapter = CausalTune(24, 3, 8, 4, recipe="paper").to(dtype)
+    names = {
+        "a": adapter.tokens.A,
+        "b": adapter.tokens.B,
+        "w1": adapter.token_to_feature.weight,
+        "b1": adapter.token_to_feature.bias,
+        "w2": adapter.delta.weight,
+        "b2": adapter.delta.bias,
+        "scale": adapter.scale,
+    }
+    with torch.no_grad():
+        for key, parameter in names.items():
+            parameter.copy_(data[f"param/{key}"])
+    x = data["x"].to(dtype).requires_grad_()
+    y = x
+    for layer in range(3):
+        y = torch.cat([y[:, :1], adapter(y[:, 1:], layer, grid)], dim=1)
+    (y * data["grad_out"].to(dtype)).sum().backward()
+    assert torch.allclose(y.double(), data["out"], atol=1e-5, rtol=0)
+    gradients = {"grad_x": x.grad, **{f"grad/{k}": p.grad for k, p in names.items()}}
+    for key, gradient in gradients.items():
+        expected = data[key]
+        assert (gradient.double() - expected).norm() <= 1e-4 * expected.norm(), key
+
+
+@pytest.mark.parametrize("recipe", ["paper", "centered"])
+@pytest.mark.parametrize("grid", [(1, 1), (1, 7), (5, 8), (9, 4)])
+@pytest.mark.parametrize(("low", "high"), [(0.2, 0.7), (None, 0.7), (0.2, None), (None, None)])
+def test_fast_form_equals_the_literal_formula(recipe, grid, low, high):
+    adapter = small(recipe).double()
+    adapter.low, adapter.high = low, high
+    tokens = torch.randn(2, grid[0] * grid[1], 24, dtype=torch.float64, requires_grad=True)
+    weights = torch.randn_like(tokens)
+    results = []
+    for form in (lambda: adapter(tokens, 1, grid), lambda: literal(adapter, tokens, 1, grid)):
+        output = form()
+        adapter.zero_grad()
+        parameters = [p for p in adapter.parameters() if p.requires_grad]
+        gradients = torch.autograd.grad((output * weights).sum(), [tokens, *parameters])
+        results.append((output, *gradients))
+    for fast, expected in zip(*results, strict=True):
+        assert torch.allclose(fast, expected, atol=1e-9, rtol=1e-9)
+
+
+def test_vit_large_has_exactly_the_published_layout_of_parameters():
+    adapter = CausalTune(1024, 24, 100, 16, query_width=256)
+    assert sum(p.numel() for p in adapter.parameters()) == 2_990_081
+
+
+def test_queries_are_the_linked_tokens():
+    adapter = small(query_width=12)
+    T = torch.stack([a @ b for a, b in zip(adapter.tokens.A, adapter.tokens.B, strict=True)])
+    Q = T @ adapter.link.transform.weight.T + adapter.link.transform.bias
+    joined = torch.cat([Q.max(0).values, Q.mean(0), Q[2]], dim=-1)
+    expected = joined @ adapter.link.merge.weight.T + adapter.link.merge.bias
+    assert adapter.queries().shape == (8, 12)
+    assert torch.allclose(adapter.queries(), expected, atol=1e-5)
+    assert small().queries() is None
+
+
+def spike(recipe, seed):
+    """Norm of the edit at patch (0, 0) over the median patch, at initialisation."""
+    torch.manual_seed(seed)
+    adapter = CausalTune(384, 1, recipe=recipe)
+    tokens = torch.randn(1, 18 * 24, 384)
+    with torch.no_grad():
+        edit = tokens_to_grid(adapter(tokens, 0, (18, 24)) - tokens, (18, 24))[0].norm(dim=-1)
+    return float(edit[0, 0] / edit.median())
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_literal_formula_starts_with_a_spike_at_the_corner_and_centered_does_not(seed):
+    assert spike("paper", seed) > 2
+    assert spike("centered", seed) < 1.5
+
+
+def test_the_edit_is_small_at_the_start():
+    adapter = small(trained=False)
+    tokens = torch.randn(2, 40, 24)
+    edit = adapter(tokens, 0, (5, 8)) - tokens
+    assert 0 < edit.norm() < 0.01 * tokens.norm()
+
+
+def test_half_precision_features_come_back_in_half_precision_and_close():
+    adapter = small()
+    tokens = torch.randn(2, 40, 24)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half = adapter(tokens.bfloat16(), 0, (5, 8))
+    assert half.dtype == torch.bfloat16
+    assert torch.allclose(half.float(), adapter(tokens, 0, (5, 8)), atol=0.1)
+
+
+def test_channels_relabelled_before_and_after_give_the_relabelled_output():
+    adapter, relabelled = small(), small()
+    order = torch.randperm(24, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        relabelled.tokens.B.copy_(adapter.tokens.B[:, :, order])
+        for name in ("token_to_feature", "delta"):
+            ours, theirs = getattr(relabelled, name), getattr(adapter, name)
+            ours.weight.copy_(theirs.weight[order][:, order])
+            ours.bias.copy_(theirs.bias[order])
+    tokens = torch.randn(2, 40, 24)
+    expected = adapter(tokens, 0, (5, 8))[..., order]
+    assert torch.allclose(relabelled(tokens[..., order], 0, (5, 8)), expected, atol=1e-5)
+
+
+def test_recipes_differ_and_share_their_parameters():
+    paper, centered = small("paper"), small("centered")
+    centered.load_state_dict(copy.deepcopy(paper.state_dict()))
+    tokens = torch.randn(1, 40, 24)
+    assert not torch.allclose(paper(tokens, 0, (5, 8)), centered(tokens, 0, (5, 8)), atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_tokens": 1}, "two tokens at least"),
+        ({"rank": 0}, "rank = 0"),
+        ({"recipe": "literal"}, "allowed are paper, centered"),
+        ({"low": 0.9}, "not below high"),
+    ],
+)
+def test_impossible_options_are_refused_by_name(options, message):
+    with pytest.raises(ConfigError, match=message):
+        CausalTune(8, 2, **options)
