@@ -1,4 +1,4 @@
-"""Literal transcriptions of published formulas, slow and readable: what the fast code must equal."""
+"""Published formulas transcribed literally: slow, readable, what the fast code must equal."""
 
 import torch
 from torch import Tensor

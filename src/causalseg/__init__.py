@@ -1,3 +1,29 @@
 """causalseg: fine-tune a frozen vision foundation model for segmentation on unseen domains."""
 
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from causalseg.adapters.base import attach
+    from causalseg.adapters.causal_tune import CausalTune
+    from causalseg.build import load_run as load
+    from causalseg.model import Segmenter
+
 __version__ = "0.1.0"
+__all__ = ["CausalTune", "Segmenter", "__version__", "attach", "load"]
+
+_PLACES = {
+    "CausalTune": ("causalseg.adapters.causal_tune", "CausalTune"),
+    "Segmenter": ("causalseg.model", "Segmenter"),
+    "attach": ("causalseg.adapters.base", "attach"),
+    "load": ("causalseg.build", "load_run"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used: the command line must not wait for torch."""
+    if name not in _PLACES:
+        raise AttributeError(f"module 'causalseg' has no attribute {name!r}")
+    from importlib import import_module
+
+    module, attribute = _PLACES[name]
+    return getattr(import_module(module), attribute)

@@ -5,11 +5,11 @@ import copy
 import numpy as np
 import pytest
 import torch
-from oracle import causal_tune as literal
 
 from causalseg.adapters.causal_tune import CausalTune
 from causalseg.errors import ConfigError
 from causalseg.spectral.grid import tokens_to_grid
+from oracle import causal_tune as literal
 
 
 def small(recipe="centered", width=24, depth=3, query_width=None, trained=True):

@@ -115,7 +115,7 @@ class CausalTune(nn.Module):
         return None if self.link is None else self.link(self.tokens())
 
     def _attention(self, X: Float[Tensor, "b h w c"], layer: int) -> Float[Tensor, "b h w r1"]:
-        """Inverse transform of ``P[:, 1:] [A[1:], 1]``: (1) to the first term of (5), r + 1 wide."""
+        """Inverse transform of ``P[:, 1:] [A[1:], 1]``: (1) to (5), r + 1 channels wide."""
         A, B = self.tokens.A[layer], self.tokens.B[layer]
         G = band_mask((X.shape[1], X.shape[2]), self.low, self.high, X.device, X.dtype)
         logits = (G[:, :, None] * dct2(X @ B.T)) @ (A.T / math.sqrt(X.shape[-1]))
@@ -130,12 +130,12 @@ class CausalTune(nn.Module):
 
     def _linear_path(self, X: Float[Tensor, "b h w c"]) -> Float[Tensor, "b h w c"]:
         """``iDCT(G * DCT X)`` as a difference of separable Gaussians, without the spectrum."""
-        b, h, w, _ = X.shape
+        h, w = X.shape[1:3]
         radii = [self.high] if self.low is None else [self.high, self.low]
         # Rows (i, band) times h, then columns (band, w): two products and no temporary per band.
         rows = torch.stack([lowpass_matrix(h, R, X.device, X.dtype) for R in radii], dim=1)
-        columns = [lowpass_matrix(w, R, X.device, X.dtype) for R in radii]
-        columns = torch.cat([columns[0], *(-C for C in columns[1:])], dim=1)
+        signed = [lowpass_matrix(w, R, X.device, X.dtype) * (-1) ** i for i, R in enumerate(radii)]
+        columns = torch.cat(signed, dim=1)
         stacked = rows.flatten(0, 1) @ X.flatten(2)
         return columns @ stacked.unflatten(1, (h, len(radii))).unflatten(-1, (w, -1)).flatten(2, 3)
 

@@ -1,0 +1,1 @@
+"""Images, labels, classes, augmentation and the scene generator."""

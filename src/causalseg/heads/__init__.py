@@ -1,0 +1,1 @@
+"""Heads: feature maps to per-pixel class logits."""

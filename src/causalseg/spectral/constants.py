@@ -25,7 +25,7 @@ def kept(make: Callable[P, Tensor]) -> Callable[P, Tensor]:
             return make(*args, **kwargs)
         # A tensor made in inference mode could not be used in training later.
         with torch.inference_mode(False), torch.no_grad():
-            return keep(*args, **kwargs)
+            return keep(*args, **kwargs)  # type: ignore[arg-type]
 
     return get
 

@@ -1,0 +1,204 @@
+"""From a configuration to objects: the only place that knows both.
+
+Initialisation draws from generators of its own, one for the adapter and one for the head, so two
+runs of one seed share the head's start whatever the adapter.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.utils.data import ConcatDataset, Dataset
+
+from causalseg.adapters.causal_tune import CausalTune
+from causalseg.backbones.timm import TimmBackbone, build_backbone
+from causalseg.config import (
+    CausalTuneConfig,
+    Config,
+    DataConfig,
+    FolderConfig,
+    LinearHeadConfig,
+    Mask2FormerConfig,
+    NoAdapterConfig,
+    ScenesConfig,
+)
+from causalseg.configfile import load_config
+from causalseg.data.classes import CAMVID11, CITYSCAPES19, ClassList, distinct_colours, read_classes
+from causalseg.data.dataset import FolderData, Sample, ScenesData
+from causalseg.data.transforms import Augment
+from causalseg.engine.infer import Inference
+from causalseg.errors import ConfigError
+from causalseg.heads.linear import LinearHead
+from causalseg.heads.mask2former import DecoderSize, Mask2FormerHead, SetLoss
+from causalseg.model import Segmenter
+from causalseg.runfolder import RunFolder
+
+_CLASS_LISTS = {"cityscapes19": CITYSCAPES19, "camvid11": CAMVID11}
+
+
+def build_segmenter(config: Config) -> Segmenter:
+    """Build the model of a configuration, its trainable parts freshly initialised."""
+    options = config.backbone
+    backbone = build_backbone(
+        options.name,
+        options.weights,
+        levels=options.levels,
+        position=options.position,
+        checkpointing=options.checkpointing,
+        seed=config.run.seed,
+    )
+    check_fits_patch(config, backbone.patch)
+    classes = build_classes(config.data)
+    with _seeded(config.run.seed):
+        adapter = _build_adapter(config, backbone)
+    with _seeded(config.run.seed):
+        head = _build_head(config, backbone, len(classes.names), adapter is not None)
+    return Segmenter(backbone, adapter, head, classes)
+
+
+def load_run(run: Path | str, device: str | torch.device = "cpu") -> Segmenter:
+    """Load the trained model of a run folder, in eval mode on ``device``."""
+    folder = RunFolder(run)
+    model = build_segmenter(load_config(folder.need(folder.config)))
+    model.load(folder.path)
+    return model.eval().to(device)
+
+
+def build_classes(data: DataConfig) -> ClassList:
+    """Build the class list that ``data.classes`` names, holds or points to."""
+    if isinstance(data.classes, list):
+        return ClassList(tuple(data.classes), distinct_colours(len(data.classes)))
+    if data.classes in _CLASS_LISTS:
+        return _CLASS_LISTS[data.classes]
+    if not data.classes.endswith(".json"):
+        raise ConfigError(
+            f"data.classes = {data.classes!r}: allowed are {', '.join(_CLASS_LISTS)}, a list of "
+            "names, or the path of a .json file"
+        )
+    return read_classes(_below_root(data, data.classes))
+
+
+def build_sources(config: Config) -> Dataset[Sample]:
+    """Build the training data: all sources, joined."""
+    classes = build_classes(config.data)
+    return ConcatDataset(
+        [_build_data(config.data, source, classes) for source in config.data.sources]
+    )
+
+
+def build_domains(config: Config) -> dict[str, Dataset[Sample]]:
+    """Build the evaluation data, one data set a domain."""
+    classes = build_classes(config.data)
+    return {
+        name: _build_data(config.data, source, classes)
+        for name, source in config.data.domains.items()
+    }
+
+
+def build_augment(config: Config) -> Augment:
+    """Build the training augmentation."""
+    return Augment(crop=config.train.crop, **config.train.augment.model_dump())
+
+
+def build_inference(config: Config) -> Inference:
+    """Build the way a whole image is predicted; the window defaults to the training crop."""
+    options = config.eval
+    window = options.window or config.train.crop
+    stride = options.stride or (max(1, window[0] * 2 // 3), max(1, window[1] * 2 // 3))
+    return Inference(
+        mode=options.mode,
+        window=window,
+        stride=stride,
+        size=options.size,
+        flip=options.flip,
+        scales=tuple(options.scales),
+    )
+
+
+def check_fits_patch(config: Config, patch: int) -> None:
+    """Raise ConfigError unless crop and window are divisible by the patch."""
+    window = config.eval.window if config.eval.mode == "slide" else None
+    for key, size in (("train.crop", config.train.crop), ("eval.window", window)):
+        if size is not None and any(edge % patch for edge in size):
+            near = [max(patch, round(edge / patch) * patch) for edge in size]
+            raise ConfigError(
+                f"{key} = {list(size)} is not divisible by the patch of {patch} pixels: "
+                f"the nearest size is {near}"
+            )
+
+
+def _build_adapter(config: Config, backbone: TimmBackbone) -> nn.Module | None:
+    match config.adapter:
+        case NoAdapterConfig():
+            return None
+        case CausalTuneConfig() as options:
+            return CausalTune(
+                backbone.width,
+                backbone.depth,
+                num_tokens=options.num_tokens,
+                rank=options.rank,
+                query_width=(
+                    config.head.hidden if isinstance(config.head, Mask2FormerConfig) else None
+                ),
+                low=options.band.low,
+                high=options.band.high,
+                recipe=options.recipe,
+                scale=options.scale,
+            )
+
+
+def _build_head(
+    config: Config, backbone: TimmBackbone, num_classes: int, has_queries: bool
+) -> nn.Module:
+    match config.head:
+        case LinearHeadConfig():
+            return LinearHead(backbone.width, num_classes)
+        case Mask2FormerConfig() as options:
+            size = DecoderSize(
+                hidden=options.hidden,
+                num_queries=options.num_queries,
+                encoder_layers=options.encoder_layers,
+                decoder_layers=options.decoder_layers,
+                encoder_feedforward=max(1, options.feedforward // 2),
+                decoder_feedforward=options.feedforward,
+            )
+            loss = SetLoss(
+                num_points=options.num_points,
+                class_weight=options.class_weight,
+                mask_weight=options.mask_weight,
+                dice_weight=options.dice_weight,
+                no_object=options.no_object_weight,
+            )
+            return Mask2FormerHead(backbone.width, num_classes, has_queries, size, loss)
+
+
+def _build_data(
+    data: DataConfig, source: FolderConfig | ScenesConfig, classes: ClassList
+) -> Dataset[Sample]:
+    match source:
+        case FolderConfig():
+            return FolderData(
+                _below_root(data, source.images),
+                _below_root(data, source.labels),
+                classes,
+                data.ignore,
+                source.id_map,
+                source.every,
+            )
+        case ScenesConfig():
+            if classes is not CITYSCAPES19:
+                raise ConfigError("scenes have the classes of cityscapes19: set data.classes to it")
+            return ScenesData(source.domain, source.count, source.first, source.size)
+
+
+def _below_root(data: DataConfig, path: str) -> Path:
+    return Path(data.root or ".") / path
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield

@@ -1,0 +1,88 @@
+"""What a finished run leaves for others: the model card and one JSON for the tables.
+
+The card is the run folder's README.md. The result is everything a table needs to be trusted:
+configuration, scores, size, seeds, speed, versions.
+"""
+
+import platform
+import statistics
+from importlib.metadata import version
+from typing import Any
+
+import yaml
+
+from causalseg.runfolder import RunFolder, write_text
+
+_VERSIONS = ("causalseg", "torch", "timm", "transformers", "lightning-fabric")
+
+_CARD = """# {adapter} on {backbone}, {head} head
+
+A segmentation model of {num_classes} classes: a frozen {backbone} ({weights}), the adapter
+`{adapter}` and a `{head}` head, {parameters:,} trained parameters. Only those lie in this folder;
+the backbone's weights come from where `config.yaml` says.
+
+| domain | images | mIoU % |
+|---|---|---|
+{rows}
+
+Mean over {over}: {mean}. {made_of}.
+
+Trained for {steps} steps, batch {batch}, crop {crop}, seed {seed}. Everything else is in
+`config.yaml`, the full scores in `eval.json`, pictures in `report.html`.
+
+    causalseg eval {path}
+    causalseg predict {path} IMAGES --out PREDICTIONS
+
+Classes: {names}.
+"""
+
+
+def write_card(run: RunFolder) -> None:
+    """Write the run folder's README.md from its configuration and scores."""
+    config, scores = _read_config(run), run.read_json(run.eval)
+    rows = "\n".join(
+        f"| {name} | {domain['images']} | {_percent(domain['miou'])} |"
+        for name, domain in scores["domains"].items()
+    )
+    card = _CARD.format(
+        adapter=scores["model"]["adapter"],
+        backbone=scores["model"]["backbone"],
+        weights=f"weights: {scores['model']['weights']}",
+        head=scores["model"]["head"],
+        parameters=scores["model"]["trainable_parameters"],
+        num_classes=len(scores["classes"]["names"]),
+        names=", ".join(scores["classes"]["names"]),
+        rows=rows,
+        over=", ".join(scores["mean"]["over"]),
+        mean=_percent(scores["mean"]["miou"]),
+        made_of=scores["made_of"],
+        steps=config["train"]["steps"],
+        batch=config["train"]["batch"],
+        crop=" x ".join(map(str, config["train"]["crop"])),
+        seed=config["run"]["seed"],
+        path=run.path.name,
+    )
+    write_text(run.card, card)
+
+
+def collect_result(run: RunFolder) -> dict[str, Any]:
+    """Return everything about a finished run that a table may need, as plain JSON."""
+    config = _read_config(run)
+    config["data"]["root"] = None  # a place on one machine
+    config["run"] = {key: config["run"][key] for key in ("seed", "precision", "devices", "threads")}
+    rates = [event["seconds_per_step"] for event in run.read_log() if event["event"] == "train"]
+    return {
+        "eval": run.read_json(run.eval),
+        "config": config,
+        "seconds_per_step": round(statistics.median(rates), 3),
+        "versions": {name: version(name) for name in _VERSIONS},
+        "machine": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def _read_config(run: RunFolder) -> dict[str, Any]:
+    return yaml.safe_load(run.need(run.config).read_text(encoding="utf-8"))
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"

@@ -1,0 +1,215 @@
+"""The command line. Commands import what they need when they run, so that help is instant."""
+
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import App, CycloptsError, Parameter
+
+from causalseg import __version__
+from causalseg.errors import CausalsegError
+
+if TYPE_CHECKING:
+    from causalseg.report import DomainTable
+
+# Threads that wait by spinning slow each other down tenfold on a busy machine.
+os.environ.setdefault("GOMP_SPINCOUNT", "0")
+
+app = App(
+    name="causalseg",
+    help="Fine-tune a frozen vision foundation model for segmentation on unseen domains.",
+    version=__version__,
+)
+config_app = App(name="config", help="Look at configurations.")
+data_app = App(name="data", help="Make data.")
+app.command(config_app)
+app.command(data_app)
+
+
+@app.command
+def train(config: Path, /, *overrides: str) -> None:
+    """Train a configuration into its run folder, score it and write a report.
+
+    Parameters
+    ----------
+    config
+        YAML file; `configs/` has examples.
+    overrides
+        Options as key=value, such as train.lr=2e-4 or adapter=none.
+    """
+    from causalseg.configfile import load_config
+    from causalseg.jobs import train_run
+
+    run = train_run(load_config(config, overrides))
+    print(f"report: {run.report}")
+
+
+@app.command(name="eval")
+def evaluate(run: Path, /, *overrides: str) -> None:
+    """Score a trained run on its domains; writes eval.json and the report anew.
+
+    Parameters
+    ----------
+    run
+        Run folder that `train` made.
+    overrides
+        Options as key=value, such as eval.flip=true or data.root=/data.
+    """
+    from causalseg.jobs import eval_run
+    from causalseg.report import domain_table
+    from causalseg.runfolder import RunFolder
+
+    eval_run(run, overrides)
+    _print_table(domain_table([RunFolder(run)]))
+    print(f"report: {RunFolder(run).report}")
+
+
+@app.command
+def predict(run: Path, images: Path, /, *overrides: str, out: Path) -> None:
+    """Predict an image or a folder: label PNGs and colour overlays.
+
+    Parameters
+    ----------
+    run
+        Run folder that `train` made.
+    images
+        An image, or a folder of images.
+    overrides
+        Options as key=value, such as eval.mode=whole.
+    out
+        Folder for labels/ and overlays/.
+    """
+    from causalseg.jobs import predict_run
+
+    count = predict_run(run, images, out, overrides)
+    print(f"{count} images: {out / 'labels'}, {out / 'overlays'}")
+
+
+@app.command
+def quickstart(*, out: Path = Path("quickstart")) -> None:
+    """Train head only and Causal-Tune on clear scenes, score both on night, fog, rain and snow.
+
+    Parameters
+    ----------
+    out
+        Folder for the two runs and the report that compares them.
+    """
+    from causalseg.quickstart import run_quickstart
+
+    table, report = run_quickstart(out)
+    _print_table(table)
+    print(f"report: {report}")
+
+
+@config_app.command
+def show(config: Path, /, *overrides: str) -> None:
+    """Print a configuration with every option, after checking it.
+
+    Parameters
+    ----------
+    config
+        YAML file.
+    overrides
+        Options as key=value.
+    """
+    from causalseg.configfile import dump_config, load_config
+
+    print(dump_config(load_config(config, overrides)), end="")
+
+
+@config_app.command
+def keys(prefix: str = "", /) -> None:
+    """Print every option: key, type, default and what it does.
+
+    Parameters
+    ----------
+    prefix
+        Only keys that begin so, such as train or adapter.
+    """
+    from causalseg.configfile import list_options
+    from causalseg.errors import ConfigError, did_you_mean
+
+    options = [option for option in list_options() if option.key.startswith(prefix)]
+    if not options:
+        blocks = {option.key.split(".")[0].split("[")[0] for option in list_options()}
+        raise ConfigError(f"no option begins with {prefix!r}; {did_you_mean(prefix, blocks)}")
+    for option in options:
+        print(f"{option.key} ({option.type}) = {option.default}\n    {option.text}")
+
+
+@config_app.command
+def schema() -> None:
+    """Print the JSON Schema of configurations, for editors."""
+    from causalseg.config import Config
+
+    print(json.dumps(Config.model_json_schema(), indent=2))
+
+
+@data_app.command
+def scenes(
+    *,
+    out: Path,
+    domain: Literal["clear", "night", "fog", "rain", "snow"] = "clear",
+    count: Annotated[int, Parameter(validator=lambda _t, v: _at_least_one(v))] = 10,
+    first: int = 0,
+    size: tuple[int, int] = (240, 320),
+) -> None:
+    """Write procedural street scenes: images/, labels/ and depth/ (16-bit PNG, centimetres).
+
+    Parameters
+    ----------
+    out
+        Folder to write into.
+    domain
+        Weather and light.
+    count
+        Number of scenes.
+    first
+        Seed of the first scene.
+    size
+        Height and width in pixels.
+    """
+    from causalseg.data.export import write_scenes
+
+    write_scenes(out, domain, range(first, first + count), size)
+    print(f"{count} scenes: {out}")
+
+
+def _at_least_one(value: int) -> None:
+    if value < 1:
+        raise ValueError("must be 1 or more")
+
+
+def _print_table(table: "DomainTable") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    shown = Table(title="mIoU in percent by domain")
+    shown.add_column("")
+    for name in [*table.domains, f"mean of {', '.join(table.over)}"]:
+        shown.add_column(name, justify="right")
+    for label, values in table.rows.items():
+        shown.add_row(label, *("-" if value is None else f"{value:.1f}" for value in values))
+    if table.difference is not None:
+        signed = ("-" if value is None else f"{value:+.1f}" for value in table.difference)
+        shown.add_row("difference", *signed, style="bold")
+    Console().print(shown)
+
+
+def main() -> None:
+    """Run the command line; a user's mistake is one message and exit code 2."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    try:
+        app(sys.argv[1:], exit_on_error=False)
+    except CycloptsError:
+        raise SystemExit(2) from None  # it has said what is wrong
+    except CausalsegError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,199 @@
+"""From a YAML file and `key=value` overrides to a checked `Config`, and back.
+
+All mistakes are reported at once, each with its key, its value, what is allowed and a suggestion.
+"""
+
+import types
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
+
+import yaml
+from pydantic import ValidationError
+
+from causalseg.config import Block, Config
+from causalseg.errors import ConfigError, MissingFileError, did_you_mean
+
+
+class Option(NamedTuple):
+    """One line of the manual."""
+
+    key: str
+    type: str
+    default: str
+    text: str
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a YAML file, apply ``key=value`` overrides in order, and check everything.
+
+    Args:
+        path: the file.
+        overrides: such as ``adapter.band.high=0.8``; values are YAML; ``adapter=none`` swaps the
+            block for its defaults.
+
+    Raises:
+        MissingFileError: if there is no such file.
+        ConfigError: with every mistake found: key, value, what is allowed.
+    """
+    if not path.is_file():
+        raise MissingFileError(f"no configuration file {path}; `configs/` has examples")
+    try:
+        options = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not YAML: {error}") from error
+    if not isinstance(options, dict):
+        raise ConfigError(f"{path} must hold `key: value` lines, such as `adapter: causal_tune`")
+    return parse_config(options, overrides, str(path))
+
+
+def parse_config(
+    options: dict[str, Any], overrides: Sequence[str] = (), where: str = "the configuration"
+) -> Config:
+    """Check plain options; ``where`` names them in errors. Raises ConfigError with all mistakes."""
+    for override in overrides:
+        options = _overridden(options, override)
+    try:
+        return Config.model_validate(options)
+    except ValidationError as error:
+        mistakes = "\n".join(f"  {_mistake(entry)}" for entry in error.errors())
+        raise ConfigError(f"{where} has mistakes:\n{mistakes}") from error
+
+
+def dump_config(config: Config) -> str:
+    """Return a configuration as YAML with every option in it."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+def list_options() -> list[Option]:
+    """Return every option in the order of `config`; `adapter[none].x` belongs to `name: none`."""
+
+    def walk(block: type[Block], prefix: str) -> Iterator[Option]:
+        for name, field in block.model_fields.items():
+            inner = list(_blocks_in(field.annotation))
+            default = "required" if field.is_required() else _shown(field.default)
+            text = " ".join((field.description or "").split())
+            yield Option(prefix + name, _type_name(field.annotation), default, text)
+            for child in inner:
+                tag = f"[{_tag(child)}]" if len(inner) > 1 else ""
+                yield from walk(child, f"{prefix}{name}{tag}.")
+
+    return list(walk(Config, ""))
+
+
+def _overridden(options: dict[str, Any], override: str) -> dict[str, Any]:
+    """Return options with one `key=value` applied; the ones given stay as they are."""
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise ConfigError(
+            f"override {override!r} is not of the form key=value, such as train.lr=2e-4"
+        )
+    try:
+        value = _number(yaml.safe_load(text))
+    except yaml.YAMLError as error:
+        raise ConfigError(f"override {override!r}: the value is not YAML: {error}") from error
+    return _with_value(options, key.split("."), value, override)
+
+
+def _with_value(options: Any, path: list[str], value: Any, override: str) -> dict[str, Any]:
+    if isinstance(options, str):  # `adapter: causal_tune` with `adapter.rank=8` on top
+        options = {"name": options}
+    if not isinstance(options, dict | None):
+        raise ConfigError(f"override {override!r}: there are no options below a plain value")
+    head, *rest = path
+    inner = _with_value((options or {}).get(head), rest, value, override) if rest else value
+    return {**(options or {}), head: inner}
+
+
+def _number(value: Any) -> Any:
+    """YAML 1.1 reads 2e-4 as text: read it as the number it is."""
+    if isinstance(value, str) and value[:1].isdigit():
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _mistake(entry: Any) -> str:
+    """One line for one mistake: key, value, what is allowed, a suggestion."""
+    path, blocks = _resolve(entry["loc"][:-1])
+    last = [str(part) for part in entry["loc"][-1:]]
+    key = ".".join([*path, *last]) or "options"
+    given, context = entry["input"], entry.get("ctx", {})
+    if entry["type"] == "extra_forbidden":
+        allowed = [name for block in blocks for name in block.model_fields]
+        return f"{key}: no such option; {did_you_mean(last[0], allowed)}"
+    if entry["type"] == "missing":
+        return f"{key}: required, and not given"
+    if entry["type"] == "union_tag_invalid":
+        tags = _words(context["expected_tags"])
+        return f"{key} = {context['tag']!r}: unknown name; {did_you_mean(context['tag'], tags)}"
+    if entry["type"] == "literal_error":
+        suggestion = did_you_mean(str(given), _words(context["expected"]))
+        return f"{key} = {given!r}: {suggestion}"
+    shown = "" if isinstance(given, dict | Block) else f" = {given!r}"
+    return f"{key}{shown}: {entry['msg'].removeprefix('Value error, ')}"
+
+
+def _words(listing: str) -> list[str]:
+    return listing.replace("'", "").replace(" or ", ", ").split(", ")
+
+
+def _blocks_in(annotation: Any) -> Iterator[type[Block]]:
+    """All option blocks mentioned in an annotation, unions and containers included."""
+    if isinstance(annotation, type) and issubclass(annotation, Block):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _blocks_in(argument)
+
+
+def _resolve(location: Sequence[str | int]) -> tuple[list[str], list[type[Block]]]:
+    """Follow pydantic's location: the key as a user wrote it, and the blocks found there.
+
+    pydantic puts the chosen member of a union into the location; a user does not write it.
+    """
+    path: list[str] = []
+    blocks: list[type[Block]] = [Config]
+    for part in location:
+        tagged = [block for block in blocks if len(blocks) > 1 and _tag(block) == part]
+        if tagged:
+            blocks = tagged
+            continue
+        path.append(str(part))
+        fields = [block.model_fields[str(part)] for block in blocks if part in block.model_fields]
+        if fields:  # an index or the name of a domain stays within the blocks found
+            blocks = [block for field in fields for block in _blocks_in(field.annotation)]
+    return path, blocks
+
+
+def _tag(block: type[Block]) -> str:
+    """The name by which a member of a union is chosen."""
+    field = block.model_fields.get("name") or block.model_fields.get("type")
+    return str(field.default) if field else ""
+
+
+def _shown(default: Any) -> str:
+    if isinstance(default, Block):
+        return _tag(type(default))
+    return "null" if default is None else str(default)
+
+
+def _type_name(annotation: Any) -> str:
+    """A short name of a type for people: `int`, `[int, int] or null`, `slide or whole`."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if annotation is type(None):
+        return "null"
+    if origin is Annotated:
+        return _type_name(arguments[0])
+    if origin is Literal:
+        return " or ".join(map(str, arguments))
+    if origin in (Union, types.UnionType):
+        return " or ".join(dict.fromkeys(_type_name(argument) for argument in arguments))
+    if origin is tuple:
+        return f"[{', '.join(_type_name(argument) for argument in arguments)}]"
+    if origin in (list, dict):
+        return f"{origin.__name__} of {' to '.join(_type_name(a) for a in arguments)}"
+    if isinstance(annotation, type) and issubclass(annotation, Block):
+        return "options"
+    return getattr(annotation, "__name__", str(annotation))

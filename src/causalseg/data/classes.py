@@ -1,0 +1,219 @@
+"""Class lists: the names, colours and file ids of the classes of a data set.
+
+A *train id* is the place of a class in ``names`` (0..k-1): what the model predicts and what a label
+array holds. A *label id* is the number in the mask file. ``IGNORE`` (255) marks pixels of no class.
+"""
+
+import colorsys
+import json
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from causalseg.errors import DataError, MissingFileError
+
+IGNORE = 255
+_GOLDEN_ANGLE = 0.381966  # of a full turn: consecutive hues never come close
+
+Colour = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class ClassList:
+    """The classes of a data set, in train-id order.
+
+    Attributes:
+        names: One name for each class, all different; at most 255 of them.
+        palette: One colour for each class, each channel 0..255.
+        ids: Label id in the mask file of each class; left empty: 0..k-1.
+        ignore: Label ids that mean "no class".
+
+    Raises:
+        DataError: If lengths differ, a name or an id comes twice, or a number is out of range.
+    """
+
+    names: tuple[str, ...]
+    palette: tuple[Colour, ...]
+    ids: tuple[int, ...] = ()
+    ignore: tuple[int, ...] = (IGNORE,)
+
+    def __post_init__(self) -> None:
+        if not self.ids:
+            object.__setattr__(self, "ids", tuple(range(len(self.names))))
+        if not 1 <= len(self.names) <= IGNORE:
+            raise DataError(
+                f"a class list needs 1 to {IGNORE} names, this one has {len(self.names)}"
+            )
+        for field, values in (("palette", self.palette), ("ids", self.ids)):
+            if len(values) != len(self.names):
+                raise DataError(
+                    f"class list with {len(self.names)} names but {len(values)} entries in "
+                    f"'{field}': give one for each name"
+                )
+        _refuse_twice("name", self.names)
+        _refuse_twice("label id", self.ids)
+        for both in sorted(set(self.ids) & set(self.ignore)):
+            raise DataError(f"label id {both} is both a class and ignored: keep it in one place")
+        for name, colour in zip(self.names, self.palette, strict=True):
+            if len(colour) != 3 or not all(0 <= channel <= 255 for channel in colour):
+                raise DataError(f"colour {colour} of class '{name}' is not three numbers in 0..255")
+        for label in (*self.ids, *self.ignore):
+            if not 0 <= label < 2**16:
+                raise DataError(f"label id {label} cannot be in a mask file: 0..65535 are possible")
+
+
+def _refuse_twice(what: str, values: tuple[str, ...] | tuple[int, ...]) -> None:
+    twice = [repr(value) for value, count in Counter(values).items() if count > 1]
+    if twice:
+        raise DataError(f"class list with a {what} more than once: {', '.join(twice)}")
+
+
+def distinct_colours(count: int) -> tuple[Colour, ...]:
+    """Return ``count`` different colours: hue by the golden angle, brightness 100, 75 and 50 %.
+
+    The brightness changes with every class, so that neighbours differ in both; the rule does not
+    depend on ``count``: a class keeps its colour when others are added after it.
+    """
+    colours = []
+    for index in range(count):
+        hue, value = (index * _GOLDEN_ANGLE) % 1.0, 1.0 - 0.25 * (index % 3)
+        red, green, blue = colorsys.hsv_to_rgb(hue, 0.75, value)
+        colours.append((round(255 * red), round(255 * green), round(255 * blue)))
+    return tuple(colours)
+
+
+def read_classes(path: Path) -> ClassList:
+    """Read a ``classes.json``: ``names``, and if wanted ``palette`` and ``ignore_ids``.
+
+    The label id of a name is its place in ``names``. A name whose id is in ``ignore_ids`` is no
+    class, and its colour is dropped. Without ``palette`` the colours are `distinct_colours`;
+    without ``ignore_ids`` only 255 is ignored. Other keys are not read.
+
+    Raises:
+        MissingFileError: If there is no such file.
+        DataError: If it is not such a JSON object or the classes are inconsistent.
+    """
+    if not path.is_file():
+        raise MissingFileError(f"{path}: no such file; it should name the classes, see 'your data'")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # not JSON, or not UTF-8
+        raise DataError(f"{path}: not readable as JSON: {error}") from error
+    try:
+        if not isinstance(content, dict):
+            raise DataError('the top level is not an object like {"names": [...]}')
+        names = _strings(content.get("names"))
+        ignored = _integers("ignore_ids", content.get("ignore_ids", [IGNORE]))
+        rows = content.get("palette")
+        if rows is not None and not (isinstance(rows, list) and len(rows) == len(names)):
+            raise DataError(
+                f"'palette' must be a list of one colour for each of {len(names)} names"
+            )
+        kept = tuple(index for index in range(len(names)) if index not in ignored)
+        if rows is None:
+            palette = distinct_colours(len(kept))
+        else:
+            palette = tuple(_colour(names[index], rows[index]) for index in kept)
+        return ClassList(tuple(names[index] for index in kept), palette, kept, ignored)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+
+
+def _strings(value: object) -> tuple[str, ...]:
+    if isinstance(value, list) and value and all(isinstance(item, str) and item for item in value):
+        return tuple(value)
+    raise DataError("'names' must be a list of class names")
+
+
+def _integers(key: str, value: object) -> tuple[int, ...]:
+    if isinstance(value, list) and all(type(item) is int for item in value):
+        return tuple(value)
+    raise DataError(f"'{key}' must be a list of whole numbers, got {value!r}")
+
+
+def _colour(name: str, value: object) -> Colour:
+    channels = _integers(f"palette of {name}", value)
+    if len(channels) != 3:
+        raise DataError(f"the colour of class '{name}' is not three numbers: {value!r}")
+    return (channels[0], channels[1], channels[2])
+
+
+# Names, train ids, label ids and colours as published with the Cityscapes data set
+# (Cordts et al., CVPR 2016). Masks named *_labelIds.png hold the label ids 0..33; in masks named
+# *_labelTrainIds.png label ids and train ids are the same, which is what this list says.
+CITYSCAPES19 = ClassList(
+    names=(
+        "road",
+        "sidewalk",
+        "building",
+        "wall",
+        "fence",
+        "pole",
+        "traffic light",
+        "traffic sign",
+        "vegetation",
+        "terrain",
+        "sky",
+        "person",
+        "rider",
+        "car",
+        "truck",
+        "bus",
+        "train",
+        "motorcycle",
+        "bicycle",
+    ),
+    palette=(
+        (128, 64, 128),
+        (244, 35, 232),
+        (70, 70, 70),
+        (102, 102, 156),
+        (190, 153, 153),
+        (153, 153, 153),
+        (250, 170, 30),
+        (220, 220, 0),
+        (107, 142, 35),
+        (152, 251, 152),
+        (70, 130, 180),
+        (220, 20, 60),
+        (255, 0, 0),
+        (0, 0, 142),
+        (0, 0, 70),
+        (0, 60, 100),
+        (0, 80, 100),
+        (0, 0, 230),
+        (119, 11, 32),
+    ),
+)
+
+# The 11 classes of CamVid (Brostow et al., 2008) in the order of the 480x360 release that the
+# segmentation literature uses, with CamVid's own colours; its label id 11 is void.
+CAMVID11 = ClassList(
+    names=(
+        "sky",
+        "building",
+        "pole",
+        "road",
+        "pavement",
+        "tree",
+        "sign_symbol",
+        "fence",
+        "car",
+        "pedestrian",
+        "bicyclist",
+    ),
+    palette=(
+        (128, 128, 128),
+        (128, 0, 0),
+        (192, 192, 128),
+        (128, 64, 128),
+        (60, 40, 222),
+        (128, 128, 0),
+        (192, 128, 128),
+        (64, 64, 128),
+        (64, 0, 128),
+        (64, 64, 0),
+        (0, 128, 192),
+    ),
+    ignore=(11,),
+)

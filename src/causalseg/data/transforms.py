@@ -1,0 +1,116 @@
+"""Training augmentation of the field's protocol, drawn from a generator that is handed in.
+
+Resize (shortest edge a random multiple of the crop height) -> crop in which no class dominates ->
+horizontal flip -> photometric distortion. Everything random comes from the generator of the
+sample, so a sample does not depend on the worker or the process that made it.
+"""
+
+import torch
+from torch import Generator
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import functional as F
+
+from causalseg.data.classes import IGNORE
+from causalseg.data.dataset import Sample
+
+_CROP_TRIES = 10
+# SSD's photometric distortion, as the segmentation field uses it.
+_BRIGHTNESS = 32 / 255
+_CONTRAST = _SATURATION = (0.5, 1.5)
+_HUE = 18 / 360
+
+
+class Augment:
+    """Turns a sample into a random crop of a fixed size.
+
+    Args:
+        crop: height and width in pixels.
+        scale: range of the resize in steps of 0.1: shortest edge = scale x crop height.
+        longest: no edge is resized beyond this many pixels.
+        max_class_share: crops where one class covers more are drawn again, ten times at most.
+        flip: probability of a horizontal flip.
+        photometric: whether to distort brightness, contrast, saturation and hue.
+    """
+
+    def __init__(
+        self,
+        crop: tuple[int, int],
+        scale: tuple[float, float] = (0.5, 2.0),
+        longest: int = 2048,
+        max_class_share: float = 0.75,
+        flip: float = 0.5,
+        photometric: bool = True,
+    ):
+        self.crop, self.scale, self.longest = crop, scale, longest
+        self.max_class_share, self.flip, self.photometric = max_class_share, flip, photometric
+
+    def __call__(self, sample: Sample, generator: Generator) -> Sample:
+        """Return the augmented sample: image (3, *crop), label (*crop); padding is ignored."""
+        sample = self._crop(self._resize(sample, generator), generator)
+        if _uniform(generator) < self.flip:
+            image, label = F.horizontal_flip(sample.image), F.horizontal_flip(sample.label)
+            sample = sample._replace(image=image, label=label)
+        if self.photometric:
+            sample = sample._replace(image=_distort(sample.image, generator))
+        return sample
+
+    def _resize(self, sample: Sample, generator: Generator) -> Sample:
+        low, high = self.scale
+        choices = round((high - low) * 10) + 1
+        scale = low + 0.1 * int(torch.randint(choices, (), generator=generator))
+        H, W = sample.label.shape
+        factor = min(scale * self.crop[0] / min(H, W), self.longest / max(H, W))
+        size = [max(1, round(H * factor)), max(1, round(W * factor))]
+        nearest = InterpolationMode.NEAREST
+        return sample._replace(
+            image=F.resize(sample.image, size, antialias=True).clamp(0, 1),
+            label=F.resize(sample.label[None], size, interpolation=nearest)[0],
+        )
+
+    def _crop(self, sample: Sample, generator: Generator) -> Sample:
+        sample = self._pad(sample)
+        height, width = self.crop
+        for _ in range(_CROP_TRIES):
+            top, left = (
+                int(torch.randint(total - part + 1, (), generator=generator))
+                for total, part in zip(sample.label.shape, self.crop, strict=True)
+            )
+            label = F.crop(sample.label, top, left, height, width)
+            counts = torch.bincount(label[label != IGNORE])
+            if len(counts) and counts.max() <= self.max_class_share * counts.sum():
+                break
+        return sample._replace(image=F.crop(sample.image, top, left, height, width), label=label)
+
+    def _pad(self, sample: Sample) -> Sample:
+        """Grow an image below the crop's size to the right and bottom with its mean colour."""
+        H, W = sample.label.shape
+        below, right = max(0, self.crop[0] - H), max(0, self.crop[1] - W)
+        if not (below or right):
+            return sample
+        image = sample.image.mean((1, 2), keepdim=True).repeat(1, H + below, W + right)
+        image[:, :H, :W] = sample.image
+        label = F.pad(sample.label[None], [0, 0, right, below], fill=IGNORE)[0]
+        return sample._replace(image=image, label=label)
+
+
+def _distort(image: torch.Tensor, generator: Generator) -> torch.Tensor:
+    """Each distortion with probability 1/2; contrast before or after saturation and hue."""
+
+    def wanted() -> bool:
+        return _uniform(generator) < 0.5
+
+    if wanted():
+        image = (image + _uniform(generator, -_BRIGHTNESS, _BRIGHTNESS)).clamp(0, 1)
+    is_contrast_first = wanted()
+    contrast = _uniform(generator, *_CONTRAST) if wanted() else 1.0
+    if is_contrast_first:
+        image = (image * contrast).clamp(0, 1)
+    if wanted():
+        image = F.adjust_saturation(image, _uniform(generator, *_SATURATION))
+    if wanted():
+        image = F.adjust_hue(image, _uniform(generator, -_HUE, _HUE))
+    return image if is_contrast_first else (image * contrast).clamp(0, 1)
+
+
+def _uniform(generator: Generator, low: float = 0.0, high: float = 1.0) -> float:
+    return low + (high - low) * float(torch.rand((), generator=generator))

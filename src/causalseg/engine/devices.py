@@ -1,0 +1,68 @@
+"""Devices, processes and precision, by Lightning Fabric."""
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.accelerators import CUDAAccelerator, MPSAccelerator
+from torch import Tensor
+
+from causalseg.config import Precision, RunConfig
+from causalseg.errors import ConfigError
+
+
+def make_fabric(options: RunConfig) -> Fabric:
+    """Return a launched Fabric for the run's devices and precision.
+
+    Raises:
+        ConfigError: if the accelerator is not there or has fewer devices.
+    """
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    accelerator = options.accelerator
+    available = {
+        "cuda": CUDAAccelerator.auto_device_count() if CUDAAccelerator.is_available() else 0,
+        "mps": int(MPSAccelerator.is_available()),
+    }
+    if accelerator == "auto":
+        accelerator = next((name for name in ("cuda", "mps") if available[name]), "cpu")
+    count = available.get(accelerator, options.devices)
+    if count < options.devices:
+        raise ConfigError(
+            f"run.devices = {options.devices} with run.accelerator = {accelerator}: this machine "
+            f"has {count}; lower run.devices or set run.accelerator=cpu"
+        )
+    fabric = Fabric(
+        accelerator=accelerator,
+        devices=options.devices,
+        num_nodes=options.nodes,
+        strategy="ddp" if options.devices * options.nodes > 1 else "auto",
+        precision=_precision(options.precision, accelerator),
+    )
+    fabric.launch()
+    return fabric
+
+
+def reduce(fabric: Fabric, tensor: Tensor, how: Literal["sum", "mean"]) -> Tensor:
+    """Reduce a tensor over all processes; returns it on the device it came from."""
+    reduced = fabric.all_reduce(tensor.to(fabric.device), reduce_op=how)
+    assert isinstance(reduced, Tensor)
+    return reduced.to(tensor.device)
+
+
+def _precision(wanted: Precision, accelerator: str) -> Literal["32-true", "bf16-mixed"]:
+    if wanted != "auto":
+        return wanted
+    if accelerator == "cuda":
+        is_fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        is_fast = accelerator == "cpu" and _has_fast_bf16()
+    return "bf16-mixed" if is_fast else "32-true"
+
+
+def _has_fast_bf16() -> bool:
+    """Say whether the CPU multiplies bfloat16 in hardware; emulated, it is slower than float32."""
+    cpuinfo = Path("/proc/cpuinfo")
+    flags = cpuinfo.read_text() if cpuinfo.is_file() else ""
+    return "avx512_bf16" in flags or "amx_bf16" in flags

@@ -1,0 +1,162 @@
+"""What a run says: log.jsonl, TensorBoard and a progress bar or lines."""
+
+import json
+import logging
+import math
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from lightning_fabric import Fabric
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+
+from causalseg.engine.devices import reduce
+from causalseg.errors import TrainingError
+from causalseg.runfolder import RunFolder, write_text
+
+Item = TypeVar("Item")
+logger = logging.getLogger("causalseg")
+
+
+class RunLog:
+    """Writes the events of a run; a context manager that closes its files.
+
+    Args:
+        run: the run folder.
+        steps: total number of steps.
+        first: steps already done; later events of an earlier attempt are dropped.
+    """
+
+    def __init__(self, run: RunFolder, steps: int, first: int):
+        events = run.read_log() if first and run.log.is_file() else []
+        kept = [event for event in events if event["step"] <= first]
+        write_text(run.log, "".join(json.dumps(event) + "\n" for event in kept))
+        self._file = run.log.open("a", buffering=1, encoding="utf-8")
+        self._board = SummaryWriter(str(run.path / "tensorboard"), purge_step=first or None)
+        self._bar = Progress(
+            TextColumn("step {task.completed}/{task.total}"),
+            BarColumn(),
+            TextColumn("loss {task.fields[loss]}  {task.fields[rate]} s/step  eta"),
+            TimeRemainingColumn(),
+            TextColumn("waiting for data {task.fields[wait]}"),
+            console=Console(file=sys.stderr),
+            disable=not sys.stderr.isatty(),
+        )
+        self._task = self._bar.add_task("", total=steps, loss="-", rate="-", wait="-")
+        self._bar.update(self._task, completed=first)
+        self.steps = steps
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
+        self._file.close()
+        self._board.close()
+
+    def advance(self, step: int) -> None:
+        """Move the progress bar."""
+        self._bar.update(self._task, completed=step)
+
+    def train(self, step: int, values: dict[str, float]) -> None:
+        """Log loss (and its terms), learning rate, seconds a step and share of waiting for data."""
+        self._write("train", step, values)
+        rate, wait = values["seconds_per_step"], values["data_wait"]
+        self._bar.update(
+            self._task, loss=f"{values['loss']:.3f}", rate=f"{rate:.2f}", wait=f"{wait:.0%}"
+        )
+        if self._bar.disable:
+            eta = time.strftime("%H:%M:%S", time.gmtime(rate * (self.steps - step)))
+            logger.info(
+                "step %d/%d  loss %.3f  lr %.2e  %.2f s/step  waiting for data %.0f %%  eta %s",
+                *(step, self.steps, values["loss"], values["lr"], rate, 100 * wait, eta),
+            )
+
+    def eval(self, step: int, mious: dict[str, float | None], mean: float | None) -> None:
+        """Log the mIoU of every domain and the mean, in percent."""
+        self._write("eval", step, {**mious, "mean": mean}, nested="miou")
+        shown = "  ".join(
+            f"{name} {'-' if value is None else f'{value:.1f}'}"
+            for name, value in {**mious, "mean": mean}.items()
+        )
+        logger.info("step %d  mIoU %%  %s", step, shown)
+
+    def _write(
+        self, event: str, step: int, values: dict[str, Any], nested: str | None = None
+    ) -> None:
+        content = {nested: values} if nested else values
+        self._file.write(json.dumps({"event": event, "step": step, **content}) + "\n")
+        for name, value in values.items():
+            if value is not None:
+                self._board.add_scalar(f"{event}/{name}", value, step)
+
+
+class Meter:
+    """Mean loss terms, seconds a step and the share of time spent waiting for data.
+
+    Losses are summed where they are computed and read when they are taken, so that a device is
+    not stopped every step; a sum that was once not finite stays so.
+    """
+
+    def __init__(self, fabric: Fabric):
+        self._fabric = fabric
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget what was measured and start the clock anew."""
+        self._sums: dict[str, Tensor] = {}
+        self._count, self._waited, self._start = 0, 0.0, time.perf_counter()
+
+    def timed(self, batches: Iterable[Item]) -> Iterator[Item]:
+        """Pass batches on and measure how long each was waited for."""
+        iterator = iter(batches)
+        while True:
+            before = time.perf_counter()
+            try:
+                batch = next(iterator)
+            except StopIteration:
+                return
+            self._waited += time.perf_counter() - before
+            yield batch
+
+    def step(self, terms: dict[str, Tensor]) -> None:
+        """Count one step and its losses."""
+        for name, value in terms.items():
+            self._sums[name] = self._sums.get(name, 0) + value.detach()
+        self._count += 1
+
+    def take(self, step: int) -> dict[str, float]:
+        """Return the means over processes since the last time, and start anew.
+
+        Raises:
+            TrainingError: if the loss was not finite.
+        """
+        means = {
+            name: float(reduce(self._fabric, value, "mean")) / self._count
+            for name, value in self._sums.items()
+        }
+        seconds = time.perf_counter() - self._start
+        values = {
+            **means,
+            "seconds_per_step": seconds / self._count,
+            "data_wait": self._waited / seconds,
+        }
+        first = step - self._count + 1
+        self.restart()
+        if not math.isfinite(values["loss"]):
+            raise TrainingError(
+                f"the loss is {values['loss']} within steps {first} to {step}: lower train.lr, set "
+                "train.clip, or look for broken images; the last checkpoint is from before"
+            )
+        return values

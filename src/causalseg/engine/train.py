@@ -1,0 +1,103 @@
+"""The training loop, top to bottom. Steps, not epochs; everything random follows from the step."""
+
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+from torch.optim import AdamW
+
+from causalseg.config import RunConfig, TrainConfig
+from causalseg.data.loader import AugmentedData, StepSampler, derive_seed, make_loader
+from causalseg.engine.checkpoint import load_checkpoint, save_checkpoint
+from causalseg.engine.log import Meter, RunLog
+from causalseg.engine.schedule import is_due, learning_rate, parameter_groups
+from causalseg.errors import ConfigError
+from causalseg.model import Segmenter
+from causalseg.runfolder import RunFolder
+
+Evaluate = Callable[[int, RunLog | None], None]
+"""Called with the steps done and, on the first process, the log."""
+
+
+def train(
+    fabric: Fabric,
+    model: Segmenter,
+    data: AugmentedData,
+    options: TrainConfig,
+    run_options: RunConfig,
+    evaluate: Evaluate,
+    evaluate_every: int | None,
+) -> None:
+    """Train adapter and head, and leave checkpoint, weights and log in the run folder.
+
+    Args:
+        fabric: launched; knows devices, processes and precision.
+        model: trained in place.
+        data: the sources, joined and augmented.
+        options: steps, batch, optimiser.
+        run_options: folder, seed, resume, log and checkpoint intervals.
+        evaluate: scores the model.
+        evaluate_every: steps between two evaluations; the last step always evaluates.
+
+    Raises:
+        ConfigError: if the batch does not divide over the processes.
+        TrainingError: if the loss is not finite; the last checkpoint is from before.
+    """
+    run = RunFolder(run_options.out)
+    groups = parameter_groups(model, options.lr, options.adapter_lr, options.weight_decay)
+    wrapped, optimizer = fabric.setup(model, AdamW(groups))
+    wrapped.mark_forward_method("loss_terms")
+    first = load_checkpoint(run, model, optimizer.optimizer) if run_options.resume else 0
+    batches = _batches(fabric, data, options, first, run_options.seed)
+    log = RunLog(run, options.steps, first) if fabric.is_global_zero else None
+    meter = Meter(fabric)
+    wrapped.train()
+    with log or nullcontext():
+        for done, (images, labels) in enumerate(meter.timed(batches), start=first + 1):
+            # The set loss samples points with torch's global generator: make it follow the step.
+            torch.manual_seed(derive_seed(run_options.seed, done, fabric.global_rank))
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(
+                    group["base_lr"], done - 1, options.steps, options.power
+                )
+            terms = wrapped.loss_terms(images, labels)
+            loss = torch.stack(list(terms.values())).sum()
+            fabric.backward(loss)
+            if options.clip is not None:
+                fabric.clip_gradients(wrapped, optimizer, max_norm=options.clip)
+            optimizer.step()
+            optimizer.zero_grad()
+            meter.step({"loss": loss, **terms})
+
+            is_saving = is_due(done, options.steps, run_options.save_every)
+            is_scoring = is_due(done, options.steps, evaluate_every)
+            if is_saving or is_scoring or is_due(done, options.steps, run_options.log_every):
+                values = meter.take(done)  # raises before a broken state can be saved
+                if log:
+                    log.train(done, {**values, "lr": optimizer.param_groups[0]["lr"]})
+            if log:
+                log.advance(done)
+            if is_saving and fabric.is_global_zero:
+                save_checkpoint(run, model, optimizer.optimizer, done, run_options.keep)
+            if is_scoring:
+                evaluate(done, log)
+                meter.restart()
+    if fabric.is_global_zero:
+        model.save(run.path)
+    fabric.barrier()
+
+
+def _batches(
+    fabric: Fabric, data: AugmentedData, options: TrainConfig, first: int, seed: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield this process's images and labels of every step from ``first`` on."""
+    if options.batch % fabric.world_size:
+        raise ConfigError(
+            f"train.batch = {options.batch} does not divide over {fabric.world_size} processes"
+        )
+    process = (fabric.global_rank, fabric.world_size)
+    sampler = StepSampler(len(data), options.batch, (first, options.steps), seed, process)
+    for sample in make_loader(data, sampler, options.workers):
+        yield sample.image.to(fabric.device), sample.label.to(fabric.device)

@@ -1,0 +1,110 @@
+"""The linear head: what the features already say, read by one 1x1 convolution.
+
+The maps of several blocks are layer-normalised over channels, concatenated and mapped to classes.
+Normalising has no parameters: raw block outputs differ in scale from block to block, and unlike
+batch statistics a norm over channels keeps the images of a batch independent of each other.
+"""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, distributed, nn
+from torch.nn import functional as F
+
+from causalseg.errors import ConfigError, DataError
+
+IGNORED = 255  # the label of pixels that belong to no class, in training and in scoring
+
+
+def mean_over_processes(count: Float[Tensor, ""]) -> Float[Tensor, ""]:
+    """Average a count over all processes of a distributed run; alone, return it as it is.
+
+    Gradients are averaged over processes, so a sum of losses divided by this mean has the gradient
+    that one process would have had on the whole batch.
+    """
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return count
+    total = count.clone()
+    distributed.all_reduce(total)
+    return total / distributed.get_world_size()
+
+
+def check_labels(labels: Int[Tensor, "b H W"], num_classes: int) -> None:
+    """Raise DataError if a label is neither a class 0..k-1 nor 255."""
+    wrong = labels[((labels < 0) | (labels >= num_classes)) & (labels != IGNORED)]
+    if len(wrong):
+        raise DataError(
+            f"Labels hold {wrong.unique().tolist()}; allowed are 0 to {num_classes - 1}, and"
+            f" {IGNORED} for ignored pixels. Check the class map of the data set."
+        )
+
+
+class LinearHead(nn.Module):
+    """Per-pixel classes from a 1x1 convolution over normalised, concatenated feature maps.
+
+    Args:
+        width: Channels of each feature map.
+        num_classes: Number of classes k.
+        num_levels: Number of feature maps.
+    """
+
+    def __init__(self, width: int, num_classes: int, num_levels: int = 4) -> None:
+        super().__init__()
+        self.classifier = nn.Conv2d(width * num_levels, num_classes, kernel_size=1)
+
+    def forward(
+        self,
+        features: list[Float[Tensor, "b c h w"]],
+        queries: Float[Tensor, "q d"] | None,
+        size: tuple[int, int],
+    ) -> Float[Tensor, "b k H W"]:
+        """Score every class at every pixel.
+
+        Args:
+            features: Maps of one grid, ``num_levels`` of them.
+            queries: Must be None, this head has no use for queries.
+            size: Height and width of the result in pixels.
+
+        Returns:
+            Logits in float32, resized bilinearly to ``size``.
+
+        Raises:
+            ConfigError: If queries are given.
+        """
+        if queries is not None:
+            raise ConfigError(
+                "The linear head takes no queries, but the adapter made some: switch its query link"
+                " off, or use the mask2former head."
+            )
+        levels = [F.layer_norm(x.movedim(1, -1), x.shape[1:2]).movedim(-1, 1) for x in features]
+        logits = self.classifier(torch.cat(levels, dim=1))
+        return F.interpolate(logits.float(), size=size, mode="bilinear", align_corners=False)
+
+    def loss(
+        self,
+        features: list[Float[Tensor, "b c h w"]],
+        queries: Float[Tensor, "q d"] | None,
+        labels: Int[Tensor, "b H W"],
+    ) -> dict[str, Float[Tensor, ""]]:
+        """Cross-entropy over the pixels that have a class.
+
+        The mean is over the labelled pixels of all processes together; without any it is 0.
+
+        Args:
+            features: Maps of one grid, ``num_levels`` of them.
+            queries: Must be None.
+            labels: Classes 0..k-1, or 255 for ignored pixels.
+
+        Returns:
+            ``cross_entropy``, a scalar.
+
+        Raises:
+            ConfigError: If queries are given.
+            DataError: If a label is neither a class nor 255.
+        """
+        check_labels(labels, self.classifier.out_channels)
+        logits = self(features, queries, labels.shape[-2:])
+        labels = labels.long()
+        total = F.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="sum")
+        num_pixels = mean_over_processes((labels != IGNORED).sum().float())
+        # The smallest mean above 0 is one pixel over all processes, so this only prevents 0 / 0.
+        return {"cross_entropy": total / num_pixels.clamp(min=1e-6)}

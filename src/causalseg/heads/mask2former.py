@@ -1,0 +1,338 @@
+"""The Mask2Former head: a set of queries, each of which predicts one class and one mask.
+
+A pixel decoder (deformable attention over three strides, then a stride-4 map of pixel embeddings)
+and a transformer decoder (queries attend to the pixels inside their own last mask) give, after
+every decoder layer, class logits (b, q, k + 1) and mask logits (b, q, h, w). Training matches
+queries to the classes present in an image; inference sums the queries,
+
+    score(k, pixel) = sum over q of  softmax(class logits)[q, k] * sigmoid(mask logits)[q, pixel].
+
+Method: Cheng et al., "Masked-attention Mask Transformer for Universal Image Segmentation", 2022.
+The modules are those of transformers; here they are put behind a ViT, initialised and supervised.
+
+The queries are either learnt here, or come from an adapter (the query link): then they are the
+positional part of the decoder's queries, and the content part is a linear map of them.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import Mask2FormerConfig
+from transformers.models.mask2former.modeling_mask2former import (
+    Mask2FormerLoss,
+    Mask2FormerMaskedAttentionDecoder,
+    Mask2FormerPixelDecoder,
+    Mask2FormerPreTrainedModel,
+    Mask2FormerSinePositionEmbedding,
+)
+
+from causalseg.errors import ConfigError
+from causalseg.heads.linear import IGNORED, check_labels, mean_over_processes
+from causalseg.heads.pyramid import build_pyramid
+from causalseg.spectral.grid import grid_to_tokens
+
+_GROUPS = 32  # of the pixel decoder's group norms
+
+
+@dataclass(frozen=True)
+class DecoderSize:
+    """How large the head is; the defaults are the protocol's.
+
+    Args:
+        hidden: Channels everywhere in the head, a multiple of 32 and of ``num_heads``.
+        num_queries: Number of learnt queries; an adapter's queries bring their own number.
+        encoder_layers: Deformable attention layers of the pixel decoder.
+        decoder_layers: Layers of the transformer decoder (transformers' own count is one higher).
+        encoder_feedforward: Inner width of the pixel decoder's feed-forward blocks.
+        decoder_feedforward: Inner width of the transformer decoder's feed-forward blocks.
+        num_heads: Attention heads.
+
+    Raises:
+        ConfigError: If a number is out of its range.
+    """
+
+    hidden: int = 256
+    num_queries: int = 100
+    encoder_layers: int = 6
+    decoder_layers: int = 9
+    encoder_feedforward: int = 1024
+    decoder_feedforward: int = 2048
+    num_heads: int = 8
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if value < 1:
+                raise ConfigError(
+                    f"{name} of the Mask2Former head is {value}; it must be 1 or more."
+                )
+        for name, divisor in (("the group norms", _GROUPS), ("num_heads", self.num_heads)):
+            if self.hidden % divisor:
+                raise ConfigError(
+                    f"hidden of the Mask2Former head is {self.hidden}; it must be a multiple of"
+                    f" {divisor} ({name})."
+                )
+
+
+@dataclass(frozen=True)
+class SetLoss:
+    """How the set loss samples and weighs; the defaults are the protocol's.
+
+    Args:
+        num_points: Pixels sampled per mask, for matching and for the mask terms.
+        oversample: Candidates drawn for each point that is chosen for its uncertainty, 1 or more.
+        importance: Share of the points chosen for their uncertainty, in [0, 1].
+        class_weight: Weight of the classification term, in the loss and in the matching.
+        mask_weight: Weight of the binary cross-entropy of masks, likewise.
+        dice_weight: Weight of the dice term, likewise.
+        no_object: Weight of the class "no object" within the classification term.
+
+    Raises:
+        ConfigError: If a number is out of its range.
+    """
+
+    num_points: int = 12544
+    oversample: float = 3.0
+    importance: float = 0.75
+    class_weight: float = 2.0
+    mask_weight: float = 5.0
+    dice_weight: float = 5.0
+    no_object: float = 0.1
+
+    def __post_init__(self) -> None:
+        ranges = {"num_points": (1, None), "oversample": (1, None), "importance": (0, 1)}
+        for name, value in vars(self).items():
+            low, high = ranges.get(name, (0, None))
+            if value < low or (high is not None and value > high):
+                allowed = f"{low} or more" if high is None else f"in [{low}, {high}]"
+                raise ConfigError(f"{name} of the set loss is {value}; it must be {allowed}.")
+        if not (self.class_weight or self.mask_weight or self.dice_weight):
+            raise ConfigError("All three weights of the set loss are 0; at least one must be more.")
+
+
+_PROTOCOL_SIZE = DecoderSize()
+_PROTOCOL_LOSS = SetLoss()
+
+
+class Mask2FormerHead(nn.Module):
+    """Pixel decoder, masked-attention decoder and set loss behind four maps of a ViT.
+
+    The weights start as in the stock model and depend only on torch's random state.
+
+    Args:
+        width: Channels of each feature map.
+        num_classes: Number of classes k.
+        external_queries: Whether an adapter gives the queries; otherwise they are learnt here.
+        size: Widths and depths.
+        set_loss: Sampling and weights of the loss.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        num_classes: int,
+        external_queries: bool = False,
+        size: DecoderSize = _PROTOCOL_SIZE,
+        set_loss: SetLoss = _PROTOCOL_LOSS,
+    ) -> None:
+        super().__init__()
+        config = _stock_config(num_classes, size, set_loss)
+        self.num_classes = num_classes
+        self.terms = {  # ours: the criterion's name and our weight
+            "class": ("loss_cross_entropy", set_loss.class_weight),
+            "mask": ("loss_mask", set_loss.mask_weight),
+            "dice": ("loss_dice", set_loss.dice_weight),
+        }
+        self.pixel_decoder = Mask2FormerPixelDecoder(config, feature_channels=[width] * 4)
+        self.position_embedding = Mask2FormerSinePositionEmbedding(size.hidden // 2, normalize=True)
+        self.level_embed = nn.Embedding(3, size.hidden)
+        self.decoder = Mask2FormerMaskedAttentionDecoder(config)
+        self.class_predictor = nn.Linear(size.hidden, num_classes + 1)
+        self.criterion = _SetCriterion(config)
+        self.external_queries = external_queries
+        # `apply` goes children first, as the stock model does: parents overwrite what the rule for
+        # plain linear layers has set, such as the offsets of the deformable attention.
+        self.apply(Mask2FormerPreTrainedModel(config)._init_weights)
+        # Last, so that all other weights start the same whoever makes the queries.
+        if external_queries:
+            self.content_from_position = nn.Linear(size.hidden, size.hidden)
+        else:
+            self.query_content = nn.Embedding(size.num_queries, size.hidden)
+            self.query_position = nn.Embedding(size.num_queries, size.hidden)
+
+    def forward(
+        self,
+        features: list[Float[Tensor, "b c h w"]],
+        queries: Float[Tensor, "q d"] | None,
+        size: tuple[int, int],
+    ) -> Float[Tensor, "b k H W"]:
+        """Score every class at every pixel.
+
+        Args:
+            features: Four maps of one grid, shallow to deep.
+            queries: The adapter's queries, d = ``hidden``; None if the head has its own.
+            size: Height and width of the result in pixels.
+
+        Returns:
+            Scores of 0 or more in float32, resized bilinearly to ``size``. They are sums over
+            queries, no probabilities: a pixel's scores need not sum to 1.
+
+        Raises:
+            ConfigError: If queries are missing, not wanted or of another width.
+        """
+        classes, masks = self._predict(features, queries)[-1]
+        probabilities = classes.float().softmax(dim=-1)[..., :-1]
+        scores = torch.einsum("bqk,bqhw->bkhw", probabilities, masks.float().sigmoid())
+        return F.interpolate(scores.float(), size=size, mode="bilinear", align_corners=False)
+
+    def loss(
+        self,
+        features: list[Float[Tensor, "b c h w"]],
+        queries: Float[Tensor, "q d"] | None,
+        labels: Int[Tensor, "b H W"],
+    ) -> dict[str, Float[Tensor, ""]]:
+        """The set loss, in float32, summed over the outputs of all decoder layers.
+
+        The target of an image is one mask per class present in it. Points are sampled with torch's
+        global random state: a training loop that wants the same loss again seeds it every step.
+
+        Args:
+            features: Four maps of one grid, shallow to deep.
+            queries: The adapter's queries, d = ``hidden``; None if the head has its own.
+            labels: Classes 0..k-1, or 255 for pixels that are in no mask.
+
+        Returns:
+            ``class``, ``mask`` and ``dice``: weighted scalars, to be added.
+
+        Raises:
+            ConfigError: If queries are missing, not wanted or of another width.
+            DataError: If a label is neither a class nor 255.
+        """
+        check_labels(labels, self.num_classes)
+        class_labels, mask_labels = _find_targets(labels)
+        predictions = self._predict(features, queries)
+        with torch.autocast(labels.device.type, enabled=False):
+            outputs = [
+                {"class_queries_logits": classes.float(), "masks_queries_logits": masks.float()}
+                for classes, masks in predictions
+            ]
+            terms = self.criterion(
+                **outputs[-1],
+                mask_labels=mask_labels,
+                class_labels=class_labels,
+                auxiliary_predictions=outputs[:-1],
+            )
+        return {
+            kind: weight * sum(value for name, value in terms.items() if name.startswith(prefix))
+            for kind, (prefix, weight) in self.terms.items()
+        }
+
+    def _predict(
+        self, features: list[Float[Tensor, "b c h w"]], queries: Float[Tensor, "q d"] | None
+    ) -> list[tuple[Float[Tensor, "b q _"], Float[Tensor, "b q _ _"]]]:
+        """Class and mask logits of the queries themselves and after each decoder layer."""
+        content, position = self._build_queries(queries)
+        pixels = self.pixel_decoder(build_pyramid(features))
+        levels = pixels.multi_scale_features  # coarse to fine
+        batch = features[0].shape[0]  # `len` would fix the batch size of an exported head
+        decoded = self.decoder(
+            inputs_embeds=content[:, None].expand(-1, batch, -1),
+            query_position_embeddings=position[:, None].expand(-1, batch, -1),
+            encoder_hidden_states=[
+                _to_sequence(x + embed[:, None, None])
+                for x, embed in zip(levels, self.level_embed.weight, strict=True)
+            ],
+            multi_stage_positional_embeddings=[
+                _to_sequence(self.position_embedding(x.shape, x.device, torch.float32))
+                for x in levels
+            ],
+            pixel_embeddings=pixels.mask_features,
+            feature_size_list=[x.shape[-2:] for x in levels],
+            return_dict=True,
+        )
+        states = decoded.intermediate_hidden_states
+        return [
+            (self.class_predictor(state.transpose(0, 1)), masks)
+            for state, masks in zip(states, decoded.masks_queries_logits, strict=True)
+        ]
+
+    def _build_queries(
+        self, queries: Float[Tensor, "q d"] | None
+    ) -> tuple[Float[Tensor, "q d"], Float[Tensor, "q d"]]:
+        """Content and positional part of the decoder's queries."""
+        if not self.external_queries:
+            if queries is not None:
+                raise ConfigError(
+                    "The Mask2Former head learns its own queries, but the adapter made some too:"
+                    " build the head with external_queries=True or switch the query link off."
+                )
+            return self.query_content.weight, self.query_position.weight
+        hidden = self.content_from_position.in_features
+        if queries is None:
+            raise ConfigError(
+                "The Mask2Former head has external_queries=True, but the adapter made none: switch"
+                " its query link on or build the head with external_queries=False."
+            )
+        if queries.shape[-1] != hidden:
+            raise ConfigError(
+                f"The adapter's queries have width {queries.shape[-1]}, the Mask2Former head"
+                f" {hidden}: give both the same."
+            )
+        return self.content_from_position(queries), queries
+
+
+class _SetCriterion(Mask2FormerLoss):
+    """The stock set loss; masks are counted over all processes, settings stay out of files."""
+
+    def __init__(self, config: Mask2FormerConfig) -> None:
+        super().__init__(config, weight_dict={})
+        # A saved head must not bring back the no-object weight of another run.
+        self.register_buffer("empty_weight", self.empty_weight, persistent=False)
+
+    def get_num_masks(
+        self, class_labels: list[Int[Tensor, "_"]], device: torch.device
+    ) -> Float[Tensor, ""]:
+        """Mean number of target masks per process, at least 1."""
+        count = torch.tensor(float(sum(map(len, class_labels))), device=device)
+        return mean_over_processes(count).clamp(min=1)
+
+
+def _stock_config(num_classes: int, size: DecoderSize, set_loss: SetLoss) -> Mask2FormerConfig:
+    return Mask2FormerConfig(
+        num_labels=num_classes,
+        num_queries=size.num_queries,
+        feature_size=size.hidden,
+        mask_feature_size=size.hidden,
+        hidden_dim=size.hidden,
+        encoder_layers=size.encoder_layers,
+        decoder_layers=size.decoder_layers + 1,  # transformers also counts the queries themselves
+        encoder_feedforward_dim=size.encoder_feedforward,
+        dim_feedforward=size.decoder_feedforward,
+        num_attention_heads=size.num_heads,
+        train_num_points=set_loss.num_points,
+        oversample_ratio=set_loss.oversample,
+        importance_sample_ratio=set_loss.importance,
+        class_weight=set_loss.class_weight,
+        mask_weight=set_loss.mask_weight,
+        dice_weight=set_loss.dice_weight,
+        no_object_weight=set_loss.no_object,
+    )
+
+
+def _to_sequence(x: Float[Tensor, "b d h w"]) -> Float[Tensor, "n b d"]:
+    """The layout of transformers' decoder."""
+    return grid_to_tokens(x.movedim(1, -1)).transpose(0, 1)
+
+
+def _find_targets(
+    labels: Int[Tensor, "b H W"],
+) -> tuple[list[Int[Tensor, "_"]], list[Float[Tensor, "_ H W"]]]:
+    """The classes present in each image and their masks; an image without any gives none."""
+    present = [label[label != IGNORED].unique().long() for label in labels]
+    masks = [
+        (label == classes[:, None, None]).float()
+        for label, classes in zip(labels, present, strict=True)
+    ]
+    return present, masks

@@ -1,0 +1,129 @@
+"""The whole model: a frozen backbone, an adapter at work on it, a head.
+
+    images in [0, 1] -> backbone, edited block by block by the adapter -> 4 feature maps
+                     -> head (with the adapter's queries, if it makes any) -> logits per pixel
+
+Only adapter and head train and are saved.
+"""
+
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Int
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from causalseg.adapters.base import attach
+from causalseg.backbones.timm import TimmBackbone
+from causalseg.data.classes import ClassList
+from causalseg.errors import WeightsError
+from causalseg.runfolder import RunFolder, replacing
+
+
+class Segmenter(nn.Module):
+    """Images to per-pixel class logits.
+
+    Args:
+        backbone: the frozen model; gives four feature maps at patch stride.
+        adapter: edits patch tokens after every block; None for the backbone's own features.
+        head: feature maps (and queries) to logits, and its loss.
+        classes: names and colours of the classes, in the order of the logits.
+    """
+
+    def __init__(
+        self,
+        backbone: TimmBackbone,
+        adapter: nn.Module | None,
+        head: nn.Module,
+        classes: ClassList,
+    ):
+        super().__init__()
+        self.backbone, self.adapter, self.head, self.classes = backbone, adapter, head, classes
+        self.attachment = None if adapter is None else attach(backbone.vit, adapter)
+
+    def forward(self, images: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b k H W"]:
+        """Same as `logits`."""
+        return self.logits(images)
+
+    def logits(self, images: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b k H W"]:
+        """Return one score a class and pixel; the largest is the predicted class.
+
+        Args:
+            images: RGB in [0, 1]; height and width divisible by the patch.
+
+        Raises:
+            DataError: if the size does not fit the patch.
+        """
+        size = (images.shape[-2], images.shape[-1])
+        return self.head(self.backbone(images), self._queries(), size)
+
+    def loss(
+        self, images: Float[Tensor, "b 3 H W"], labels: Int[Tensor, "b H W"]
+    ) -> Float[Tensor, ""]:
+        """Return the training loss, a scalar: the sum of `loss_terms`."""
+        return torch.stack(list(self.loss_terms(images, labels).values())).sum()
+
+    def loss_terms(
+        self, images: Float[Tensor, "b 3 H W"], labels: Int[Tensor, "b H W"]
+    ) -> dict[str, Float[Tensor, ""]]:
+        """Return the head's weighted loss terms by name; labels are train ids, 255 ignored."""
+        return self.head.loss(self.backbone(images), self._queries(), labels)  # type: ignore[operator]
+
+    def train(self, mode: bool = True) -> "Segmenter":
+        """Set training mode of adapter and head; the backbone always stays in eval mode."""
+        super().train(mode)
+        self.backbone.eval()
+        return self
+
+    def trainable(self) -> dict[str, nn.Module]:
+        """Return the parts that train and are saved, by the name of their file."""
+        parts: dict[str, nn.Module] = {"head": self.head}
+        if self.adapter is not None:
+            parts["adapter"] = self.adapter
+        return parts
+
+    def save(self, folder: Path | str) -> None:
+        """Write adapter.safetensors and head.safetensors; each is replaced whole or not at all."""
+        for name, part in self.trainable().items():
+            tensors = {key: value.contiguous() for key, value in part.state_dict().items()}
+            with replacing(Path(folder) / f"{name}.safetensors") as temporary:
+                save_file(tensors, temporary)
+
+    def load(self, folder: Path | str) -> None:
+        """Read what `save` wrote.
+
+        Raises:
+            MissingFileError: if a file is not there.
+            WeightsError: if a file is broken or belongs to another model; names the keys.
+        """
+        run = RunFolder(folder)
+        for name, part in self.trainable().items():
+            file = run.need(run.path / f"{name}.safetensors")
+            try:
+                tensors = load_file(file)
+            except SafetensorError as error:
+                raise WeightsError(
+                    f"{file} is broken ({error}): copy it again or train again with run.resume=true"
+                ) from error
+            _place(part, tensors, file)
+
+    def _queries(self) -> Float[Tensor, "q d"] | None:
+        return None if self.adapter is None else self.adapter.queries()  # type: ignore[operator]
+
+
+def _place(part: nn.Module, tensors: dict[str, Tensor], file: Path) -> None:
+    shapes = {key: tuple(value.shape) for key, value in part.state_dict().items()}
+    given = {key: tuple(value.shape) for key, value in tensors.items()}
+    wrong = [
+        f"{key}: file {given.get(key, 'nothing')}, model {shapes.get(key, 'nothing')}"
+        for key in sorted(shapes.keys() | given.keys())
+        if shapes.get(key) != given.get(key)
+    ]
+    if wrong:
+        raise WeightsError(
+            f"{file} belongs to another model; {len(wrong)} tensors differ:\n  "
+            + "\n  ".join(wrong[:8])
+            + "\nUse the config.yaml that lies beside it"
+        )
+    part.load_state_dict(tensors)

@@ -1,0 +1,103 @@
+"""The run folder: the only interface between training, evaluation, prediction and reports.
+
+Every file is written beside its place and renamed into it, so a reader sees the old file or the
+new one, never a half.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from causalseg.errors import MissingFileError, RunError
+
+_MADE_BY = {
+    "config.yaml": "`causalseg train` writes it first",
+    "adapter.safetensors": "`causalseg train` writes it when training ends",
+    "head.safetensors": "`causalseg train` writes it when training ends",
+    "last.ckpt": "`causalseg train` writes it every run.save_every steps",
+    "eval.json": "`causalseg eval` writes it",
+    "log.jsonl": "`causalseg train` writes it",
+}
+
+
+class RunFolder:
+    """Names and safe access to the files of one run.
+
+    Args:
+        path: the folder; need not exist yet.
+    """
+
+    def __init__(self, path: Path | str):
+        self.path = Path(path)
+        self.config = self.path / "config.yaml"
+        self.adapter = self.path / "adapter.safetensors"
+        self.head = self.path / "head.safetensors"
+        self.log = self.path / "log.jsonl"
+        self.eval = self.path / "eval.json"
+        self.report = self.path / "report.html"
+        self.card = self.path / "README.md"
+        self.checkpoint = self.path / "last.ckpt"
+        self.pictures = self.path / "pictures"
+
+    def need(self, file: Path) -> Path:
+        """Return a file of the run, or raise MissingFileError that says what makes it."""
+        if not self.path.is_dir():
+            raise MissingFileError(
+                f"no run folder {self.path}: give the folder that `causalseg train` made (run.out)"
+            )
+        if not file.is_file():
+            hint = _MADE_BY.get(file.name, "is the run complete?")
+            raise MissingFileError(f"run folder {self.path} has no {file.name}: {hint}")
+        return file
+
+    def read_json(self, file: Path) -> Any:
+        """Read a JSON file of the run. Raises MissingFileError, or RunError if it is broken."""
+        try:
+            return json.loads(self.need(file).read_text())
+        except ValueError as error:
+            raise RunError(f"{file} is not valid JSON ({error}): make it again") from error
+
+    def read_log(self) -> list[dict[str, Any]]:
+        """Read the events of the log; a last line cut short by a crash is left out."""
+        events = []
+        for line in self.need(self.log).read_text().splitlines():
+            try:
+                events.append(json.loads(line))
+            except ValueError:
+                break
+        return events
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; rename it into place if the block succeeds.
+
+    Raises:
+        RunError: if the disk is full or the folder cannot be written; the old file stays whole.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        temporary.replace(path)
+    except OSError as error:
+        raise RunError(
+            f"cannot write {path}: {error.strerror or error}. What was there before is untouched; "
+            "free some space or choose another folder with run.out"
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a JSON file whole or not at all."""
+    write_text(path, json.dumps(content, indent=2) + "\n")

@@ -1,0 +1,277 @@
+import copy
+import pickle
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+from causalseg.adapters.base import attach
+from causalseg.backbones.presets import PRESETS, resolve_name
+from causalseg.backbones.timm import TimmBackbone, build_backbone
+from causalseg.errors import ConfigError, DataError
+
+RULES = ("antialias", "plain", "offset")
+
+
+def make_vit(registers=False, depth=4, grid=9):
+    torch.manual_seed(0)
+    vit = timm.create_model(
+        f"vit_small_patch14_{'reg4_' if registers else ''}dinov2",
+        depth=depth,
+        embed_dim=48,
+        num_heads=3,
+        img_size=grid * 14,
+        dynamic_img_size=True,
+    )
+    for name, parameter in vit.named_parameters():
+        if name in ("pos_embed", "cls_token", "reg_token") or name.endswith("gamma"):
+            nn.init.normal_(parameter, std=0.5)
+    return vit
+
+
+def make_images(H=70, W=98, batch=2):
+    return torch.rand(batch, 3, H, W, generator=torch.Generator().manual_seed(1))
+
+
+def images_equal(one, other):
+    return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+class _Shift(nn.Module):
+    """An adapter that moves every patch token."""
+
+    width, depth = 48, 4
+
+    def __init__(self):
+        super().__init__()
+        self.shift = nn.Parameter(torch.ones(48))
+
+    def forward(self, tokens, layer, grid):
+        assert grid == (5, 7)
+        return tokens + self.shift
+
+
+@pytest.mark.parametrize("registers", [False, True])
+@pytest.mark.parametrize(("H", "W"), [(224, 224), (252, 336), (70, 98)])
+@pytest.mark.parametrize("position", RULES)
+def test_four_levels_lie_on_the_patch_grid_of_any_image_size(registers, H, W, position):
+    backbone = TimmBackbone(make_vit(registers), position=position)
+    levels = backbone(make_images(H, W, batch=1))
+    assert [tuple(level.shape) for level in levels] == [(1, 48, H // 14, W // 14)] * 4
+    assert backbone.num_prefix == (5 if registers else 1)
+
+
+def test_levels_are_the_blocks_outputs_without_the_final_norm():
+    backbone = TimmBackbone(make_vit(), levels=(0, 1, 1, 3))
+    outputs = []
+    for block in backbone.vit.blocks:
+        block.register_forward_hook(lambda _m, _i, output: outputs.append(output))
+    levels = backbone(make_images())
+    for level, block in zip(levels, (0, 1, 1, 3), strict=True):
+        assert torch.equal(level.flatten(2).mT, outputs[block][:, 1:])
+
+
+def test_images_are_normalised_as_the_pretraining_did():
+    backbone = TimmBackbone(make_vit())
+    seen = []
+    backbone.vit.patch_embed.register_forward_pre_hook(lambda _m, inputs: seen.append(inputs[0]))
+    backbone(torch.full((1, 3, 14, 14), 0.5))
+    expected = (0.5 - torch.tensor([0.485, 0.456, 0.406])) / torch.tensor([0.229, 0.224, 0.225])
+    assert torch.allclose(seen[0][0, :, 0, 0], expected)
+    assert not {"mean", "std"} & backbone.state_dict().keys()
+
+
+@pytest.mark.parametrize(
+    ("depth", "levels"),
+    [
+        (2, (0, 0, 1, 1)),
+        (12, (2, 5, 8, 11)),
+        (24, (7, 11, 15, 23)),
+        (40, (9, 19, 29, 39)),
+    ],
+)
+def test_default_levels(depth, levels):
+    assert TimmBackbone(make_vit(depth=depth)).levels == levels
+
+
+@pytest.mark.parametrize("levels", [(0, 1, 2, 4), (-1, 0, 1, 2), (0, 1, 2)])
+def test_levels_that_are_no_four_blocks_are_refused(levels):
+    with pytest.raises(ConfigError, match="four block indices from 0 to 3"):
+        TimmBackbone(make_vit(), levels=levels)
+
+
+def test_an_unknown_block_is_named():
+    with pytest.raises(ConfigError, match="no block 4"):
+        TimmBackbone(make_vit(), levels=(0, 1, 2, 4))
+
+
+def test_a_side_that_patches_do_not_fill_is_refused_with_the_nearest_that_they_fill():
+    with pytest.raises(
+        DataError, match=r"height 100 \(nearest 98 or 112\) and width 98 pixels.*14"
+    ):
+        TimmBackbone(make_vit())(make_images(100, 98))
+    with pytest.raises(DataError, match=r"width 5 \(nearest 14\)"):
+        TimmBackbone(make_vit())(make_images(14, 5))
+
+
+def test_a_model_of_one_image_size_is_refused():
+    vit = timm.create_model("vit_small_patch14_dinov2", depth=1, img_size=28)
+    with pytest.raises(ConfigError, match="dynamic_img_size=True"):
+        TimmBackbone(vit)
+
+
+def test_it_is_frozen_and_stays_in_eval_mode():
+    backbone = TimmBackbone(make_vit().train())
+    assert not any(parameter.requires_grad for parameter in backbone.parameters())
+    nn.Sequential(backbone).train()
+    assert not any(module.training for module in backbone.modules())
+
+
+def test_antialias_is_timms_own():
+    vit = make_vit()
+    own = vit.forward_intermediates(
+        (make_images() - torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1))
+        / torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1),
+        intermediates_only=True,
+    )
+    backbone = TimmBackbone(vit, levels=range(4), position="antialias")
+    assert images_equal(backbone(make_images()), own)
+    assert "_pos_embed" not in vars(vit)
+
+
+@pytest.mark.parametrize("registers", [False, True])
+def test_position_rules_differ_off_the_grid_and_agree_on_it(registers):
+    backbones = [TimmBackbone(make_vit(registers), position=rule) for rule in RULES]
+    off = [backbone(make_images())[0] for backbone in backbones]
+    assert not torch.allclose(off[0], off[1], atol=1e-2)
+    assert not torch.allclose(off[0], off[2], atol=1e-2)
+    assert not torch.allclose(off[1], off[2], atol=1e-2)
+    on = [backbone(make_images(126, 126))[0] for backbone in backbones]
+    assert torch.equal(on[0], on[1])
+    assert torch.equal(on[0], on[2])
+
+
+def cubic(values, points):
+    """Cubic convolution (a = -0.75, edges repeated) of a row of values at fractional points."""
+    first = points.floor()
+    result = torch.zeros_like(points)
+    for tap in range(-1, 3):
+        d = (points - first - tap).abs()
+        near = 1.25 * d**3 - 2.25 * d**2 + 1
+        far = -0.75 * (d**3 - 5 * d**2 + 8 * d - 4)
+        weight = torch.where(d <= 1, near, torch.where(d < 2, far, torch.zeros_like(d)))
+        result += weight * values[(first + tap).long().clamp(0, len(values) - 1)]
+    return result
+
+
+@pytest.mark.parametrize(("position", "offset"), [("plain", 0.0), ("offset", 0.1)])
+def test_position_rules_sample_where_their_formulas_say(position, offset):
+    vit = make_vit()
+    rows = torch.rand(9, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        vit.pos_embed.zero_()
+        vit.pos_embed[:, 1:, 0] = rows.repeat_interleave(9)
+    backbone = TimmBackbone(vit, position=position)
+    found = backbone.vit._pos_embed(torch.zeros(1, 5, 7, 48))[0, 1:, 0].unflatten(0, (5, 7))
+    points = (torch.arange(5) + 0.5) * 9 / (5 + offset) - 0.5
+    assert torch.allclose(found, cubic(rows, points)[:, None].expand(5, 7), atol=1e-5)
+
+
+def test_an_offset_grid_has_the_size_of_the_image_at_every_size():
+    position = TimmBackbone(make_vit(grid=37), position="offset").vit._pos_embed
+    for size in range(1, 160):
+        assert position(torch.zeros(1, size, 3, 48)).shape[1] == 1 + 3 * size
+
+
+def test_an_unknown_position_rule_is_refused():
+    with pytest.raises(ConfigError, match="did you mean 'offset'"):
+        TimmBackbone(make_vit(), position="ofset")
+    with pytest.raises(ConfigError, match="did you mean 'auto'"):
+        build_backbone("dinov2_vits14", "random", position="aut")
+
+
+@pytest.mark.parametrize("registers", [False, True])
+@pytest.mark.parametrize("position", RULES)
+def test_copies_and_pickles_compute_the_same_and_share_nothing(position, registers):
+    backbone = TimmBackbone(make_vit(registers), position=position)
+    before = backbone(make_images())
+    copies = [copy.deepcopy(backbone), pickle.loads(pickle.dumps(backbone))]
+    for clone in copies:
+        assert images_equal(clone(make_images()), before)
+    with torch.no_grad():
+        backbone.vit.pos_embed.zero_()
+    for clone in copies:
+        assert images_equal(clone(make_images()), before)
+
+
+@pytest.mark.parametrize("registers", [False, True])
+@pytest.mark.parametrize("position", RULES)
+def test_an_exported_program_computes_the_same(position, registers):
+    backbone = TimmBackbone(make_vit(registers, depth=2), position=position)
+    program = torch.export.export(backbone, (make_images(),))
+    for ours, exported in zip(
+        backbone(make_images()), program.module()(make_images()), strict=True
+    ):
+        assert torch.allclose(ours, exported, atol=1e-5)
+    assert {"vit.pos_embed"} == {name for name in program.state_dict if "pos_embed" in name}
+
+
+@pytest.mark.parametrize("position", ["plain", "offset"])
+def test_it_compiles_as_one_graph(position):
+    backbone = TimmBackbone(make_vit(registers=True, depth=2), position=position)
+    compiled = torch.compile(backbone, fullgraph=True, backend="aot_eager")
+    for ours, theirs in zip(backbone(make_images()), compiled(make_images()), strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-5)
+
+
+@pytest.mark.parametrize("position", ["antialias", "offset"])
+def test_checkpointing_keeps_features_and_adapter_gradients_and_saves_memory(position):
+    results = []
+    for checkpointing in (False, True):
+        backbone = TimmBackbone(make_vit(), position=position, checkpointing=checkpointing)
+        adapter = _Shift()
+        saved = []
+        with (
+            attach(backbone.vit, adapter),
+            torch.autograd.graph.saved_tensors_hooks(
+                lambda x, saved=saved: saved.append(x.numel()) or x, lambda x: x
+            ),
+        ):
+            features = backbone(make_images())
+            sum(level.square().mean() for level in features).backward()
+        results.append((features, adapter.shift.grad, sum(saved)))
+    (features, gradient, numbers), (again, gradient_again, fewer) = results
+    assert images_equal(features, again)
+    assert gradient.abs().min() > 0
+    assert torch.allclose(gradient, gradient_again)
+    assert fewer < numbers / 2
+
+
+def test_presets_name_existing_models_of_patch_14():
+    for name, preset in PRESETS.items():
+        assert resolve_name(name) in timm.list_models(module="vision_transformer")
+        assert ("reg4" in preset.timm_name) == name.endswith("_reg")
+        assert "patch14" in preset.timm_name
+        assert "Apache-2.0" in preset.license
+
+
+def test_timm_names_are_taken_as_they_are_and_others_get_a_suggestion():
+    assert resolve_name("vit_tiny_patch16_224") == "vit_tiny_patch16_224"
+    tagged = "vit_small_patch14_dinov2.lvd142m"
+    assert resolve_name(tagged) == tagged
+    with pytest.raises(ConfigError, match="did you mean 'dinov2_vits14'"):
+        resolve_name("dinov2_vits")
+    with pytest.raises(ConfigError, match="did you mean 'vit_small_patch14_dinov2'"):
+        resolve_name("vit_small_patch14_dinv2")
+    with pytest.raises(ConfigError, match="resnet50"):
+        resolve_name("resnet50")
+    with pytest.raises(ConfigError, match=r"did you mean 'vit_small_patch14_dinov2\.lvd142m'"):
+        resolve_name("vit_small_patch14_dinov2.lvd14m")
+
+
+def test_a_ready_backbone_has_the_sizes_of_its_name():
+    backbone = build_backbone("dinov2_vits14_reg", "random", levels=(1, 2, 3, 4))
+    assert (backbone.patch, backbone.width, backbone.depth) == (14, 384, 12)
+    assert (backbone.num_prefix, backbone.levels) == (5, (1, 2, 3, 4))
+    assert not backbone.vit.grad_checkpointing

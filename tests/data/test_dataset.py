@@ -1,0 +1,141 @@
+"""Folder pairs: what is read, and what is refused by name."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from causalseg.data.classes import CAMVID11, ClassList
+from causalseg.data.dataset import FolderData, ScenesData, list_images, read_image
+from causalseg.errors import ConfigError, DataError, MissingFileError
+from conftest import write_folder
+
+CLASSES = ClassList(("a", "b", "c"), ((0, 0, 0), (1, 1, 1), (2, 2, 2)))
+
+
+def read(folder, classes=CLASSES, **options):
+    return FolderData(folder / "images", folder / "labels", classes, **options)
+
+
+def label_of(folder, pixels, index=0, **options):
+    Image.fromarray(pixels).save(folder / "labels" / f"{index:03d}.png")
+    return read(folder, **options)[index].label
+
+
+def test_a_sample_is_an_image_in_unit_range_with_train_ids(folder):
+    data = read(folder)
+    image, label, name = data[1]
+    assert len(data) == 3
+    assert (image.shape, image.dtype) == ((3, 48, 64), torch.float32)
+    assert (label.shape, label.dtype, name) == ((48, 64), torch.int64, "001")
+    assert 0 <= image.min() < image.max() <= 1
+    assert torch.allclose(image[0], 60 * label / 255)  # the fixture paints the id into red
+
+
+def test_every_kth_pair_is_used_in_the_order_of_names(folder):
+    assert [sample.name for sample in (read(folder, every=2)[i] for i in range(2))] == [
+        "000",
+        "002",
+    ]
+
+
+def test_ignored_ids_become_255_and_others_their_place(folder):
+    pixels = np.full((48, 64), 11, dtype=np.uint8)
+    pixels[0, 0] = 3
+    classes = CAMVID11
+    label = label_of(folder, pixels, classes=classes)
+    assert label[0, 0] == 3
+    assert (label.flatten()[1:] == 255).all()
+
+
+def test_an_id_map_replaces_the_ids_of_the_class_list(folder):
+    pixels = np.array([[700, 8], [9, 700]], dtype=np.uint16).repeat(24, 0).repeat(32, 1)
+    label = label_of(folder, pixels, id_map={700: 2, 8: 0, 9: 255})
+    assert label.unique().tolist() == [0, 2, 255]
+    assert label[0, 0] == 2
+
+
+def test_palette_labels_are_read_as_ids(folder):
+    picture = Image.fromarray(np.full((48, 64), 2, dtype=np.uint8))
+    picture.putpalette([0, 0, 0, 9, 9, 9, 200, 0, 0])
+    picture.save(folder / "labels" / "000.png")
+    assert (read(folder)[0].label == 2).all()
+
+
+def test_an_id_outside_the_class_list_names_file_ids_and_allowed_ones(folder):
+    with pytest.raises(DataError, match=r"000.png has ids \[7\].*allowed are 0..2, 255"):
+        label_of(folder, np.full((48, 64), 7, dtype=np.uint8))
+
+
+def test_an_id_map_to_no_class_is_refused(folder):
+    with pytest.raises(ConfigError, match="id_map sends label id 4 to 3"):
+        read(folder, id_map={4: 3})
+
+
+def test_different_sizes_name_both_files_and_sizes(folder):
+    with pytest.raises(DataError, match=r"000.png is 64 x 48 pixels .* is 64 x 32"):
+        label_of(folder, np.zeros((32, 64), dtype=np.uint8))
+
+
+def test_a_colour_label_is_refused(folder):
+    with pytest.raises(DataError, match="mode RGB: a label is one channel"):
+        label_of(folder, np.zeros((48, 64, 3), dtype=np.uint8))
+
+
+@pytest.mark.parametrize(("gone", "missing"), [("labels", "no label"), ("images", "no image")])
+def test_a_missing_partner_is_named(folder, gone, missing):
+    (folder / gone / "001.png").unlink()
+    with pytest.raises(DataError, match=f"{missing} for 001"):
+        read(folder)
+
+
+def test_empty_and_missing_folders_are_named(tmp_path):
+    (tmp_path / "images").mkdir()
+    with pytest.raises(MissingFileError, match="no folder .*labels"):
+        read(tmp_path)
+    (tmp_path / "labels").mkdir()
+    with pytest.raises(DataError, match="has no images"):
+        read(tmp_path)
+
+
+def test_a_stem_twice_is_refused(folder):
+    Image.new("RGB", (64, 48)).save(folder / "images" / "000.jpg")
+    with pytest.raises(DataError, match="same stem"):
+        read(folder)
+
+
+@pytest.mark.parametrize("content", [b"", b"no picture", b"cut"])
+def test_unreadable_images_and_labels_are_named(folder, content):
+    for part in ("labels", "images"):
+        file = folder / part / "002.png"
+        file.write_bytes(file.read_bytes()[:60] if content == b"cut" else content)
+        with pytest.raises(DataError, match=f"cannot read {part[:-1]} .*002.png"):
+            read(folder)[2]
+
+
+def test_image_kinds_are_read_as_rgb(tmp_path):
+    for ending, mode in (("png", "L"), ("jpg", "RGB"), ("webp", "RGBA"), ("png", "P")):
+        file = tmp_path / f"{mode}.{ending}"
+        Image.new(mode, (8, 6), 40 if mode in "LP" else None).save(file)
+        assert read_image(file).shape == (3, 6, 8)
+    assert len(list_images(tmp_path)) == 4
+
+
+def test_scenes_are_samples_and_the_same_street_in_every_domain():
+    clear, night = (ScenesData(domain, 2, first=5, size=(64, 96)) for domain in ("clear", "night"))
+    assert len(clear) == 2
+    assert torch.equal(clear[1].label, night[1].label)
+    assert not torch.equal(clear[1].image, night[1].image)
+    assert clear[0].image.shape == (3, 64, 96)
+    assert clear[0].label.max() < 19
+
+
+def test_an_unknown_domain_of_scenes_shows_at_once():
+    with pytest.raises(DataError, match="clear"):
+        ScenesData("clera", 2)
+
+
+def test_a_folder_of_many_sizes_is_fine(tmp_path):
+    write_folder(tmp_path, 1)
+    write_folder(tmp_path / "other", 1, size=(32, 32))
+    assert read(tmp_path / "other")[0].label.shape == (32, 32)

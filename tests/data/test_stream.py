@@ -1,0 +1,114 @@
+"""Augmentation and the batch stream: ranges, and nothing that depends on chance elsewhere."""
+
+import pytest
+import torch
+
+from causalseg.data.classes import IGNORE
+from causalseg.data.dataset import Sample
+from causalseg.data.loader import AugmentedData, StepSampler, derive_seed, make_loader
+from causalseg.data.transforms import Augment
+
+
+def sample(H=60, W=80):
+    label = torch.zeros(H, W, dtype=torch.int64)
+    label[:, W // 2 :] = 1
+    return Sample(torch.stack([label * 0.5, label * 0.2, label * 0.1]), label, "x")
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize("size", [(60, 80), (20, 30), (200, 33), (48, 64)])
+def test_a_crop_has_its_size_whatever_the_image(size):
+    for seed in range(8):
+        image, label, _ = Augment((48, 64))(sample(*size), generator(seed))
+        assert (image.shape, label.shape) == ((3, 48, 64), (48, 64))
+        assert image.min() >= 0
+        assert image.max() <= 1
+        assert set(label.unique().tolist()) <= {0, 1, IGNORE}
+
+
+def test_image_and_label_stay_together():
+    plain = Augment((32, 32), scale=(1.0, 1.0), photometric=False)
+    for seed in range(8):
+        image, label, _ = plain(sample(), generator(seed))
+        inner = label != IGNORE
+        wrong = (image[0] > 0.25)[inner] != (label == 1)[inner]
+        assert wrong.float().mean() < 0.05  # only along the resized edge
+
+
+def test_crops_with_one_class_are_avoided():
+    shares = []
+    for seed in range(20):
+        label = Augment((32, 32), scale=(2.0, 2.0))(sample(), generator(seed)).label
+        shares.append(torch.bincount(label.flatten()).max() / label.numel())
+    assert sum(share <= 0.75 for share in shares) >= 18
+
+
+def test_small_images_are_padded_with_ignored_pixels():
+    label = Augment((48, 48), scale=(0.5, 0.5))(sample(40, 40), generator()).label
+    assert (label == IGNORE).sum() == 48 * 48 - 24 * 24
+
+
+def test_flip_mirrors_both():
+    flipped = Augment((60, 80), scale=(1.0, 1.0), flip=1.0, photometric=False)(
+        sample(), generator()
+    )
+    assert torch.equal(flipped.label, sample().label.flip(-1))
+    assert torch.allclose(flipped.image, sample().image.flip(-1), atol=1e-5)
+
+
+def test_photometric_distortion_changes_colours_not_labels():
+    plain = Augment((60, 80), scale=(1.0, 1.0), flip=0.0, photometric=False)(sample(), generator(3))
+    distorted = Augment((60, 80), scale=(1.0, 1.0), flip=0.0)(sample(), generator(3))
+    assert torch.equal(plain.label, distorted.label)
+    assert not torch.allclose(plain.image, distorted.image, atol=0.01)
+
+
+def test_the_same_generator_gives_the_same_sample():
+    first, second = (Augment((48, 64))(sample(), generator(7)) for _ in range(2))
+    assert torch.equal(first.image, second.image)
+    assert torch.equal(first.label, second.label)
+
+
+def test_every_image_comes_once_an_epoch():
+    sampler = StepSampler(length=7, batch=2, steps=(0, 7), seed=1)
+    indices = [index for pairs in sampler for index, _ in pairs]
+    assert sorted(indices[:7]) == list(range(7))
+    assert sorted(indices[7:]) == list(range(7))
+    assert indices[:7] != indices[7:]
+
+
+def test_a_later_start_continues_the_same_stream():
+    whole = list(StepSampler(7, 3, (0, 9), seed=1))
+    assert list(StepSampler(7, 3, (4, 9), seed=1)) == whole[4:]
+    assert len(StepSampler(7, 3, (4, 9), seed=1)) == 5
+
+
+def test_processes_share_each_step_between_them():
+    whole = list(StepSampler(7, 4, (0, 5), seed=1))
+    parts = [list(StepSampler(7, 4, (0, 5), 1, (rank, 2))) for rank in range(2)]
+    for step, pairs in enumerate(whole):
+        assert sorted(parts[0][step] + parts[1][step]) == sorted(pairs)
+
+
+def test_seeds_of_samples_and_runs_differ():
+    assert len({derive_seed(seed, p) for seed in range(10) for p in range(100)}) == 1000
+
+
+class Scenes(torch.utils.data.Dataset):
+    def __len__(self):
+        return 5
+
+    def __getitem__(self, index):
+        return sample(40 + index, 60)
+
+
+def test_batches_do_not_depend_on_the_number_of_workers():
+    data = AugmentedData(Scenes(), Augment((32, 32)))
+    streams = [
+        [batch.image for batch in make_loader(data, StepSampler(5, 2, (0, 4), 3), workers)]
+        for workers in (0, 2)
+    ]
+    assert all(torch.equal(a, b) for a, b in zip(*streams, strict=True))

@@ -1,0 +1,104 @@
+"""Scores: equal to torchmetrics, one matrix a domain, honest about missing classes."""
+
+import pytest
+import torch
+from torch.utils.data import Dataset
+from torchmetrics.classification import MulticlassJaccardIndex
+
+from causalseg.build import build_segmenter
+from causalseg.data.dataset import Sample
+from causalseg.engine.evaluate import confusion_matrix, evaluate, score, summarise
+from causalseg.engine.infer import Inference
+
+
+def random_pair(seed, k=5):
+    generator = torch.Generator().manual_seed(seed)
+    prediction, label = torch.randint(0, k, (2, 40, 30), generator=generator)
+    label[:4] = 255
+    return prediction, label
+
+
+def test_iou_equals_torchmetrics():
+    metric = MulticlassJaccardIndex(5, average="none", ignore_index=255)
+    confusion = torch.zeros(5, 5, dtype=torch.int64)
+    for seed in range(3):
+        prediction, label = random_pair(seed)
+        metric.update(prediction[None], label[None])
+        confusion += confusion_matrix(prediction, label, 5)
+    ours = score(confusion, "abcde")
+    assert list(ours["iou"].values()) == pytest.approx((100 * metric.compute()).tolist())
+    assert ours["miou"] == pytest.approx(float(100 * metric.compute().mean()))
+
+
+def test_ignored_pixels_do_not_count():
+    prediction, label = random_pair(0)
+    assert confusion_matrix(prediction, label, 5).sum() == 36 * 30
+
+
+def test_a_class_that_never_shows_is_left_out_and_one_predicted_wrongly_counts_zero():
+    label = torch.tensor([[0, 0, 1, 1]])
+    result = score(confusion_matrix(torch.tensor([[0, 0, 1, 2]]), label, 4), "abcd")
+    assert result["iou"] == {"a": 100, "b": 50, "c": 0, "d": None}
+    assert result["miou"] == 50
+    assert result["classes_scored"] == 3
+    assert result["pixels"] == {"a": 2, "b": 2, "c": 0, "d": 0}
+    assert result["accuracy"] == 75
+
+
+def test_a_domain_without_labelled_pixels_has_no_score():
+    result = score(torch.zeros(3, 3, dtype=torch.int64), "abc")
+    assert result["miou"] is None
+
+
+class Constant(Dataset):
+    def __init__(self, label, count):
+        self.label, self.count = label, count
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, index):
+        return Sample(torch.rand(3, 32, 48), torch.full((32, 48), self.label), f"{index}")
+
+
+@pytest.fixture
+def model(tiny):
+    return build_segmenter(tiny())
+
+
+def test_domains_are_scored_apart_and_pictures_are_spread(model):
+    domains = {"a": Constant(0, 5), "b": Constant(1, 3)}
+    results, pictures = evaluate(model, domains, Inference("whole"), num_pictures=2)
+    assert [results[name]["images"] for name in "ab"] == [5, 3]
+    assert results["a"]["pixels"]["flat"] == 5 * 32 * 48
+    assert results["b"]["pixels"]["thing"] == 3 * 32 * 48
+    assert [picture.sample.name for picture in pictures["a"]] == ["1", "3"]
+    assert results["a"]["size"] == [32, 48]
+    assert model.training
+
+
+def test_processes_together_count_what_one_counts(model):
+    domains = {"a": Constant(0, 5)}
+    whole = []
+    evaluate(model, domains, Inference("whole"), reduce=lambda c: whole.append(c) or c)
+    parts = []
+    for rank in range(2):
+        evaluate(
+            model,
+            domains,
+            Inference("whole"),
+            process=(rank, 2),
+            reduce=lambda c: parts.append(c) or c,
+        )
+    assert parts[0].sum() + parts[1].sum() == whole[0].sum()
+    assert parts[0].sum() == 3 * 32 * 48
+
+
+def test_the_mean_is_over_the_domains_named():
+    results = {"day": {"miou": 60.0}, "fog": {"miou": 40.0}, "night": {"miou": 20.0}}
+    summary = summarise(results, Inference("whole"), ["fog", "night"])
+    assert summary["mean"] == {"miou": 30, "over": ["fog", "night"]}
+    assert summarise(results, Inference("whole"), None)["mean"]["miou"] == 40
+    slide = summarise(results, Inference("slide", window=(32, 32), stride=(8, 8)), None)
+    assert slide["inference"]["window"] == [32, 32]
+    assert "one confusion matrix" in slide["made_of"]

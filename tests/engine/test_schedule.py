@@ -1,0 +1,47 @@
+"""What depends on the step alone, and which parameters are decayed."""
+
+import pytest
+
+from causalseg.build import build_segmenter
+from causalseg.engine.schedule import is_due, learning_rate, parameter_groups
+from conftest import SMALL_MASK2FORMER
+
+
+def test_the_learning_rate_falls_from_its_base_to_zero():
+    rates = [learning_rate(2.0, step, 10, 0.9) for step in range(11)]
+    assert rates[0] == 2
+    assert rates[10] == 0
+    assert rates[5] == pytest.approx(2 * 0.5**0.9)
+    assert rates == sorted(rates, reverse=True)
+
+
+def test_things_are_due_every_so_many_steps_and_at_the_end():
+    assert [step for step in range(1, 11) if is_due(step, 10, 4)] == [4, 8, 10]
+    assert [step for step in range(1, 11) if is_due(step, 10, None)] == [10]
+
+
+def test_tokens_scale_norms_and_embeddings_are_not_decayed(tiny):
+    model = build_segmenter(tiny(SMALL_MASK2FORMER))
+    groups = parameter_groups(model, lr=1.0, adapter_lr=0.5, weight_decay=0.05)
+    kept = {id(p) for group in groups if not group["weight_decay"] for p in group["params"]}
+    names = {name for name, p in model.named_parameters() if id(p) in kept}
+    assert "adapter.scale" in names
+    assert "adapter.tokens.A" in names
+    assert "head.pixel_decoder.level_embed" in names
+    assert "head.level_embed.weight" in names
+    assert any("layernorm" in name for name in names)
+    assert "adapter.delta.weight" not in names
+    assert "adapter.delta.bias" not in names
+    assert not any(name.startswith("backbone") for name in names)
+
+
+def test_every_trainable_parameter_is_in_one_group_at_its_rate(tiny):
+    model = build_segmenter(tiny())
+    groups = parameter_groups(model, lr=1.0, adapter_lr=0.5, weight_decay=0.05)
+    grouped = [p for group in groups for p in group["params"]]
+    trainable = {id(p) for p in model.parameters() if p.requires_grad}
+    assert len(grouped) == len(trainable)
+    assert {id(p) for p in grouped} == trainable
+    rates = {id(p): group["lr"] for group in groups for p in group["params"]}
+    assert {rates[id(p)] for p in model.adapter.parameters()} == {0.5}
+    assert {rates[id(p)] for p in model.head.parameters()} == {1.0}

@@ -1,0 +1,245 @@
+"""The loop: learns, logs, resumes bit for bit, survives a kill, stops on NaN."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from causalseg.build import build_segmenter
+from causalseg.engine.checkpoint import load_checkpoint, save_checkpoint
+from causalseg.errors import ConfigError, MissingFileError, RunError, TrainingError
+from causalseg.jobs import train_run
+from causalseg.runfolder import RunFolder
+from conftest import SMALL_MASK2FORMER
+
+
+def weights(run):
+    return {
+        f"{file.stem}.{key}": value
+        for file in (run.adapter, run.head)
+        for key, value in load_file(file).items()
+    }
+
+
+def assert_equal(first, second):
+    assert first.keys() == second.keys()
+    for key in first:
+        assert torch.equal(first[key], second[key]), key
+
+
+def test_a_run_leaves_everything_in_its_folder(tiny):
+    run = train_run(tiny("eval.every=2"))
+    for file in (run.config, run.adapter, run.head, run.eval, run.report, run.card, run.checkpoint):
+        assert file.stat().st_size > 0, file
+    events = run.read_log()
+    assert [e["step"] for e in events if e["event"] == "train"] == [1, 2, 3, 4]
+    assert [e["step"] for e in events if e["event"] == "eval"] == [2, 4]
+    assert set(events[0]) == {
+        *("event", "step", "loss", "cross_entropy", "lr", "seconds_per_step", "data_wait")
+    }
+    results = json.loads(run.eval.read_text())
+    assert results["domains"]["here"]["images"] == 3
+    assert results["domains"]["there"]["images"] == 2
+    assert results["mean"]["over"] == ["here", "there"]
+    assert list((run.path / "tensorboard").iterdir())
+    assert not list(run.path.rglob("*.tmp"))
+    assert len(list(run.pictures.rglob("*_prediction.png"))) == 2
+
+
+def test_training_lowers_the_loss(tiny):
+    run = train_run(tiny("train.steps=30", "train.lr=0.05", "train.augment.photometric=false"))
+    losses = [event["loss"] for event in run.read_log() if event["event"] == "train"]
+    assert sum(losses[-5:]) < 0.5 * sum(losses[:5])
+
+
+@pytest.mark.parametrize("head", ["head=linear", SMALL_MASK2FORMER], ids=["linear", "mask2former"])
+@pytest.mark.parametrize("stop", [1, 2, 3])
+def test_stopped_anywhere_and_resumed_equals_straight_bit_for_bit(tiny, tmp_path, head, stop):
+    straight = train_run(tiny(head, f"run.out={tmp_path / 'straight'}", "train.clip=1.0"))
+
+    class Stop(Exception):
+        pass
+
+    def stopping(*args, **kwargs):
+        save_checkpoint(*args, **kwargs)
+        if args[3] == stop:
+            raise Stop
+
+    options = (head, f"run.out={tmp_path / 'resumed'}", "run.save_every=1", "train.clip=1.0")
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Stop):
+        patch.setattr("causalseg.engine.train.save_checkpoint", stopping)
+        train_run(tiny(*options))
+    resumed = train_run(tiny(*options, "run.resume=true"))
+    assert_equal(weights(straight), weights(resumed))
+    losses = [
+        [event["loss"] for event in run.read_log() if event["event"] == "train"]
+        for run in (straight, resumed)
+    ]
+    assert losses[0] == losses[1]
+
+
+def test_workers_do_not_change_the_result(tiny, tmp_path):
+    runs = [
+        train_run(tiny(f"run.out={tmp_path / str(count)}", f"train.workers={count}"))
+        for count in (0, 2)
+    ]
+    assert_equal(*map(weights, runs))
+
+
+def test_seeds_change_the_result(tiny, tmp_path):
+    runs = [
+        train_run(tiny(f"run.out={tmp_path / str(seed)}", f"run.seed={seed}")) for seed in (0, 1)
+    ]
+    first, second = map(weights, runs)
+    assert not torch.equal(first["head.classifier.weight"], second["head.classifier.weight"])
+
+
+def test_a_finished_run_is_not_overwritten(tiny):
+    run = train_run(tiny())
+    before = run.adapter.read_bytes()
+    with pytest.raises(RunError, match="already holds a run: go on with run.resume=true"):
+        train_run(tiny())
+    assert run.adapter.read_bytes() == before
+
+
+def test_resuming_without_a_checkpoint_is_refused(tiny):
+    with pytest.raises(RunError, match=r"no last.ckpt to resume from"):
+        train_run(tiny("run.resume=true"))
+
+
+def test_a_loss_that_is_not_finite_stops_before_it_is_saved(tiny):
+    with pytest.raises(TrainingError, match="the loss is nan within steps 3 to 3: lower train.lr"):
+        with pytest.MonkeyPatch.context() as patch:
+            broken = lambda self, *_: {"x": torch.tensor(float("nan"), requires_grad=True)}  # noqa: E731
+            import causalseg.model as model
+
+            original = model.Segmenter.loss_terms
+            calls = []
+
+            def later(self, *args):
+                calls.append(1)
+                return (original if len(calls) < 3 else broken)(self, *args)
+
+            patch.setattr(model.Segmenter, "loss_terms", later)
+            train_run(tiny("run.save_every=1"))
+    run = RunFolder(tiny().run.out)
+    content = torch.load(run.checkpoint, weights_only=True)
+    assert content["step"] == 2
+    assert all(value.isfinite().all() for value in content["model"]["adapter"].values())
+
+
+def test_older_checkpoints_are_kept_as_many_as_asked(tiny):
+    run = train_run(tiny("run.save_every=1", "run.keep=2"))
+    kept = sorted(file.name for file in run.path.glob("*.ckpt"))
+    assert kept == ["last.ckpt", "step-0000003.ckpt", "step-0000004.ckpt"]
+
+
+@pytest.fixture
+def saved(tiny, tmp_path):
+    """A model, its optimiser and a run folder with a checkpoint at step 7."""
+    model = build_segmenter(tiny())
+    optimizer = torch.optim.AdamW(p for p in model.parameters() if p.requires_grad)
+    run = RunFolder(tmp_path)
+    save_checkpoint(run, model, optimizer, 7)
+    return run, model, optimizer
+
+
+def test_a_checkpoint_cut_short_is_named(saved):
+    run, model, optimizer = saved
+    assert load_checkpoint(run, model, optimizer) == 7
+    run.checkpoint.write_bytes(run.checkpoint.read_bytes()[:-900])
+    with pytest.raises(RunError, match=r"last.ckpt is broken"):
+        load_checkpoint(run, model, optimizer)
+    run.checkpoint.unlink()
+    with pytest.raises(MissingFileError, match=r"no last.ckpt"):
+        load_checkpoint(run, model, optimizer)
+
+
+def test_a_checkpoint_of_another_configuration_is_refused(saved, tiny):
+    run, _, _ = saved
+    model = build_segmenter(tiny("adapter.rank=3"))
+    optimizer = torch.optim.AdamW(p for p in model.parameters() if p.requires_grad)
+    with pytest.raises(RunError, match="belongs to another configuration"):
+        load_checkpoint(run, model, optimizer)
+
+
+def test_a_full_disk_leaves_the_previous_checkpoint_whole(saved):
+    run, model, optimizer = saved
+
+    def full(content, path):
+        Path(path).write_bytes(b"half")
+        raise RuntimeError("PytorchStreamWriter failed writing file data/1: no space left")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "save", full)
+        with pytest.raises(RunError, match=r"cannot write .*last.ckpt.*untouched"):
+            save_checkpoint(run, model, optimizer, 8)
+    assert load_checkpoint(run, model, optimizer) == 7
+    assert [file.name for file in run.path.glob("*ckpt*")] == ["last.ckpt"]
+
+
+KILLED_WHILE_SAVING = """
+import os, signal, sys, torch
+from causalseg.engine import checkpoint
+from causalseg.runfolder import RunFolder
+
+class Parts:
+    def trainable(self):
+        return {"head": torch.nn.Linear(4, 4)}
+
+run, model = RunFolder(sys.argv[1]), Parts()
+optimizer = torch.optim.AdamW(model.trainable()["head"].parameters())
+checkpoint.save_checkpoint(run, model, optimizer, 7)
+
+def killed(content, path):
+    path.write_bytes(b"half a checkpoint")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+checkpoint._save = killed
+checkpoint.save_checkpoint(run, model, optimizer, 8)
+"""
+
+
+def test_killed_while_saving_the_previous_checkpoint_is_whole(tmp_path):
+    done = subprocess.run([sys.executable, "-c", KILLED_WHILE_SAVING, str(tmp_path)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["step"] == 7
+
+
+def test_more_devices_than_there_are_is_refused(tiny):
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a CUDA device")
+    with pytest.raises(ConfigError, match="this machine has 0"):
+        train_run(tiny("run.accelerator=cuda"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("head", ["head=linear", SMALL_MASK2FORMER], ids=["linear", "mask2former"])
+def test_two_processes_with_half_the_batch_equal_one(tiny_options, tmp_path, head):
+    import yaml
+
+    file = tmp_path / "config.yaml"
+    tiny_options["train"]["steps"] = 2
+    tiny_options["train"]["batch"] = 4
+    if head != "head=linear":  # the same points for every image, wherever it is: all of them
+        head = head.replace("num_points: 64", "num_points: 6144")
+    file.write_text(yaml.safe_dump(tiny_options))
+    runs = []
+    for count in (1, 2):
+        out = tmp_path / f"on{count}"
+        command = [sys.executable, "-m", "causalseg", "train", str(file), head]
+        command += [f"run.out={out}", f"run.devices={count}", "run.accelerator=cpu"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
+        assert done.returncode == 0, done.stderr
+        runs.append(RunFolder(out))
+    scores = [run.read_json(run.eval)["domains"]["here"]["images"] for run in runs]
+    assert scores == [3, 3]
+    alone, together = map(weights, runs)
+    tolerance = 1e-6 if head == "head=linear" else 2e-3
+    for key, value in alone.items():
+        assert torch.allclose(together[key], value, atol=tolerance), key

@@ -1,0 +1,179 @@
+"""The command line: instant help, one clear error with exit code 2, the whole way through."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from causalseg import cli
+
+
+def run(*arguments):
+    """Call the command line in this process; returns its exit code."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["causalseg", *map(str, arguments)])
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+            raise SystemExit(0)
+    return caught.value.code or 0
+
+
+def pixels(file):
+    with Image.open(file) as picture:
+        return np.array(picture)
+
+
+@pytest.fixture
+def config(tiny_options, tmp_path):
+    file = tmp_path / "tiny.yaml"
+    file.write_text(yaml.safe_dump(tiny_options))
+    return file
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["config", "keys"]])
+def test_help_does_not_import_torch(arguments):
+    code = (
+        "import sys; from causalseg import cli\n"
+        "try: cli.main()\nexcept SystemExit: pass\n"
+        "assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+
+
+def test_train_eval_predict_from_the_run_folder_alone(
+    config, tiny_options, folder, tmp_path, capsys
+):
+    out = tiny_options["run"]["out"]
+    assert run("train", config, "train.steps=2") == 0
+    assert "report.html" in capsys.readouterr().out
+    assert run("eval", out, "eval.flip=true", "run.threads=1") == 0
+    shown = capsys.readouterr().out
+    assert "here" in shown
+    assert "there" in shown
+    assert json.loads(Path(out, "eval.json").read_text())["inference"]["flip"] is True
+    predictions = tmp_path / "predictions"
+    assert run("predict", out, folder / "images", "--out", predictions) == 0
+    label, overlay = (pixels(predictions / kind / "001.png") for kind in ("labels", "overlays"))
+    assert label.shape == (48, 64)
+    assert set(np.unique(label)) <= {0, 1, 2}
+    assert overlay.shape == (48, 64, 3)
+    assert len(list(predictions.rglob("*.png"))) == 6
+
+
+def test_one_image_can_be_predicted_in_windows(config, tiny_options, folder, tmp_path):
+    assert run("train", config, "train.steps=1") == 0
+    image = folder / "images" / "000.png"
+    window = "eval={mode: slide, window: [32, 32], stride: [16, 16]}"
+    assert run("predict", tiny_options["run"]["out"], image, window, "--out", tmp_path / "p") == 0
+    assert (tmp_path / "p" / "labels" / "000.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["adapter=causal-tune"], "did you mean 'causal_tune'"),
+        (["train.stesp=3"], "did you mean 'steps'"),
+        (["train.crop=[30,48]"], "not divisible by the patch"),
+        (["data.classes=[a, b]"], "has ids [2] that are no class; allowed are 0..1, 255"),
+        (["data.classes=camvid"], "allowed are cityscapes19, camvid11"),
+        (["data.root=/nowhere"], "no folder /nowhere/images"),
+        (["backbone.weights=/nowhere.pth"], "/nowhere.pth"),
+        (["backbone.name=dinov3"], "did you mean"),
+        (["train.batch=3", "run.devices=1", "train.workers=-1"], "train.workers = -1"),
+    ],
+)
+def test_a_mistake_is_one_message_and_exit_code_2(config, overrides, message, capsys, tiny_options):
+    assert run("train", config, *overrides) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert "Traceback" not in captured.err
+
+
+def test_a_mistake_before_training_leaves_no_run_folder(config, tiny_options, tmp_path):
+    assert run("train", config, "data.root=/nowhere") == 2
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_folder_without_a_needed_file_is_named(tmp_path, capsys, config, tiny_options):
+    assert run("eval", tmp_path / "no") == 2
+    assert "no run folder" in capsys.readouterr().err
+    (tmp_path / "empty").mkdir()
+    assert run("predict", tmp_path / "empty", tmp_path, "--out", tmp_path / "p") == 2
+    assert "has no config.yaml: `causalseg train` writes it" in capsys.readouterr().err
+
+
+def test_a_broken_image_is_named_and_those_before_it_are_kept(
+    config, tiny_options, folder, tmp_path, capsys
+):
+    assert run("train", config, "train.steps=1") == 0
+    (folder / "images" / "001.png").write_bytes(b"broken")
+    assert (
+        run("predict", tiny_options["run"]["out"], folder / "images", "--out", tmp_path / "p") == 2
+    )
+    assert "cannot read image" in capsys.readouterr().err
+    assert [file.name for file in (tmp_path / "p" / "labels").iterdir()] == ["000.png"]
+
+
+def test_show_prints_a_configuration_that_can_be_trained(config, capsys):
+    assert run("config", "show", config, "adapter.rank=3") == 0
+    shown = yaml.safe_load(capsys.readouterr().out)
+    assert shown["adapter"]["rank"] == 3
+    assert shown["train"]["power"] == 0.9
+
+
+def test_keys_and_schema_list_the_options(capsys):
+    assert run("config", "keys", "adapter") == 0
+    assert "adapter[causal_tune].band.low (float or null) = 0.2" in capsys.readouterr().out
+    assert run("config", "keys", "adapto") == 2
+    assert "did you mean 'adapter'" in capsys.readouterr().err
+    assert run("config", "schema") == 0
+    assert json.loads(capsys.readouterr().out)["title"] == "Config"
+
+
+def test_scenes_are_written_as_folders_that_can_be_trained_on(tmp_path, capsys):
+    out = tmp_path / "scenes"
+    assert (
+        run("data", "scenes", "--out", out, "--domain", "fog", "--count", 2, "--size", 64, 96) == 0
+    )
+    files = sorted(str(file.relative_to(out)) for file in out.rglob("*.*"))
+    assert files == [
+        "classes.json",
+        *(f"{folder}/fog_00000{i}.png" for folder in ("depth", "images", "labels") for i in (0, 1)),
+    ]
+    depth = pixels(out / "depth" / "fog_000000.png")
+    assert depth.dtype == np.uint16
+    assert 0 < depth.min() < depth.max()
+
+
+def test_the_quickstart_trains_both_runs_and_compares_them(tmp_path, capsys, monkeypatch):
+    """With the real configuration but a tiny model, few steps and small scenes."""
+    import causalseg.quickstart as quickstart
+
+    original = quickstart.parse_config
+
+    def small(options, overrides, where):
+        options["backbone"] = {"name": "test_vit", "weights": "random"}
+        options["train"] |= {"steps": 2, "crop": [64, 64], "workers": 0}
+        scenes = [*options["data"]["sources"], *options["data"]["domains"].values()]
+        for scene in scenes:
+            scene |= {"count": 2, "size": [64, 96]}
+        return original(options, overrides, where)
+
+    monkeypatch.setattr(quickstart, "parse_config", small)
+    assert run("quickstart", "--out", tmp_path) == 0
+    shown = capsys.readouterr().out
+    for name in ("clear", "night", "fog", "rain", "snow", "none", "causal_tune"):
+        assert name in shown
+    assert (tmp_path / "report.html").stat().st_size > 10_000
+    trained = (tmp_path / "none" / "head.safetensors").stat().st_mtime
+    assert run("quickstart", "--out", tmp_path) == 0
+    assert (tmp_path / "none" / "head.safetensors").stat().st_mtime == trained

@@ -1,0 +1,165 @@
+"""The whole model: gradients, saving, refusing what does not fit, the protocol's size."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import causalseg
+from causalseg.build import build_segmenter, load_run
+from causalseg.configfile import dump_config, parse_config
+from causalseg.errors import ConfigError, DataError, MissingFileError, WeightsError
+from conftest import SMALL_MASK2FORMER
+
+
+@pytest.fixture(params=["head=linear", SMALL_MASK2FORMER], ids=["linear", "mask2former"])
+def head(request):
+    return request.param
+
+
+@pytest.fixture(params=["causal_tune", "none"])
+def model(request, tiny, head):
+    if request.param == "none":
+        return build_segmenter(tiny(head, "adapter=none"))
+    return build_segmenter(tiny(head))
+
+
+def batch(size=(32, 48)):
+    torch.manual_seed(0)
+    labels = torch.randint(0, 3, (2, *size))
+    labels[:, :4] = 255
+    return torch.rand(2, 3, *size), labels
+
+
+def test_logits_have_a_score_for_every_class_and_pixel(model):
+    images, _ = batch((48, 80))
+    assert model.logits(images).shape == (2, 3, 48, 80)
+    assert torch.equal(model.eval()(images), model.logits(images))
+
+
+def test_exactly_adapter_and_head_train_and_every_part_gets_a_gradient(model):
+    model.loss(*batch()).backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.requires_grad != name.startswith("backbone"), name
+        assert (parameter.grad is not None) == parameter.requires_grad, name
+
+
+def test_loss_is_the_sum_of_its_terms(model):
+    torch.manual_seed(3)
+    terms = model.loss_terms(*batch())
+    torch.manual_seed(3)
+    assert torch.allclose(model.loss(*batch()), sum(terms.values()))
+
+
+def test_the_backbone_stays_in_eval_mode(model):
+    model.train()
+    assert model.head.training
+    assert not any(module.training for module in model.backbone.modules())
+
+
+def test_saved_parts_are_small_and_load_back(model, tmp_path):
+    saved = tmp_path / "saved"
+    model.save(saved)
+    names = {file.name for file in saved.iterdir()}
+    assert names == {f"{part}.safetensors" for part in model.trainable()}
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        for part in other.trainable().values():
+            for parameter in part.parameters():
+                parameter.add_(1)
+    images, _ = batch()
+    expected = model.eval().logits(images)
+    other.eval()
+    assert not torch.allclose(other.logits(images), expected)
+    other.load(saved)
+    assert torch.equal(other.logits(images), expected)
+
+
+def test_a_copy_and_a_pickle_give_the_same_logits(model):
+    images, _ = batch()
+    expected = model.eval().logits(images)
+    assert torch.equal(copy.deepcopy(model).logits(images), expected)
+    assert torch.equal(pickle.loads(pickle.dumps(model)).logits(images), expected)
+
+
+def test_a_run_loads_from_its_folder_alone(tiny, tmp_path):
+    config = tiny()
+    model = build_segmenter(config).eval()
+    (tmp_path / "config.yaml").write_text(dump_config(config))
+    model.save(tmp_path)
+    images, _ = batch()
+    assert torch.equal(load_run(tmp_path).logits(images), model.logits(images))
+    assert torch.equal(causalseg.load(tmp_path).logits(images), model.logits(images))
+    (tmp_path / "head.safetensors").unlink()
+    with pytest.raises(MissingFileError, match=r"no head.safetensors: `causalseg train`"):
+        load_run(tmp_path)
+    with pytest.raises(MissingFileError, match="no run folder"):
+        load_run(tmp_path / "nowhere")
+
+
+def test_weights_of_another_model_are_refused_with_shapes(tiny, tmp_path):
+    model = build_segmenter(tiny())
+    model.save(tmp_path)
+    tensors = load_file(tmp_path / "adapter.safetensors")
+    tensors["extra"] = torch.zeros(2)
+    tensors["tokens.A"] = torch.zeros(1, 2)
+    save_file(tensors, tmp_path / "adapter.safetensors")
+    with pytest.raises(WeightsError) as caught:
+        model.load(tmp_path)
+    assert "extra: file (2,), model nothing" in str(caught.value)
+    assert "tokens.A: file (1, 2), model (6, 4, 2)" in str(caught.value)
+    (tmp_path / "adapter.safetensors").write_bytes(b"no")
+    with pytest.raises(WeightsError, match="is broken"):
+        model.load(tmp_path)
+
+
+def test_an_image_that_does_not_fit_the_patch_is_refused(model):
+    with pytest.raises(DataError, match="16"):
+        model.logits(torch.rand(1, 3, 30, 48))
+
+
+@pytest.mark.parametrize(
+    "override", ["train.crop=[30, 48]", "eval={mode: slide, window: [32, 50]}"]
+)
+def test_a_crop_or_window_that_does_not_fit_the_patch_names_the_nearest(tiny, override):
+    with pytest.raises(ConfigError, match=r"not divisible by the patch of 16 .* \[32, 48\]"):
+        build_segmenter(tiny(override))
+
+
+def test_unknown_backbones_get_a_suggestion(tiny):
+    with pytest.raises(ConfigError, match="dinov2_vits14"):
+        build_segmenter(tiny("backbone.name=dinov2_vit_s14"))
+
+
+def test_the_head_starts_the_same_with_and_without_an_adapter(tiny, head):
+    with_adapter, without = (
+        build_segmenter(tiny(head, *extra)).head.state_dict() for extra in ((), ("adapter=none",))
+    )
+    shared = with_adapter.keys() & without.keys()
+    assert len(shared) >= 2
+    assert all(torch.equal(with_adapter[key], without[key]) for key in shared)
+
+
+def test_building_leaves_the_global_random_state_alone(tiny, head):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    build_segmenter(tiny(head))
+    assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.slow
+def test_vit_large_trains_the_published_number_of_parameters_all_with_gradients():
+    scenes = {"type": "scenes"}
+    options = {
+        "backbone": {"name": "dinov2_vitl14", "weights": "random"},
+        "head": {"name": "mask2former", "encoder_layers": 1, "decoder_layers": 1},
+        "data": {"sources": [scenes], "domains": {"clear": scenes}},
+        "train": {"crop": [28, 42]},
+    }
+    model = build_segmenter(parse_config(options))
+    assert sum(p.numel() for p in model.adapter.parameters()) == 2_990_081
+    model.loss(torch.rand(1, 3, 28, 42), torch.randint(0, 3, (1, 28, 42))).backward()
+    assert all(p.grad is not None and p.grad.any() for p in model.adapter.parameters())
