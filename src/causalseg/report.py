@@ -7,7 +7,6 @@ differences of two runs and the mean of runs that were averaged over other domai
 
 import base64
 import io
-from collections import Counter
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -26,11 +25,8 @@ from causalseg.runfolder import RunFolder, write_text
 
 Value = float | None
 
-_ALONE = "#1f5fa8"
-_COLOURS = (
-    *("#8f99a3", "#1f5fa8", "#c2702a", "#3f8f5f"),
-    *("#7d5ba6", "#b0486b", "#3d8f9a", "#8a7a2f"),
-)
+# A comparison starts with a baseline, in gray; a run alone has the second colour.
+_COLOURS = ("#8f99a3", "#1f5fa8", "#c2702a", "#3f8f5f", "#7d5ba6", "#b0486b", "#3d8f9a")
 _DASHES = ("-", "--", ":", "-.")
 _STYLE = {
     **{"font.size": 9, "axes.edgecolor": "#8a9099", "legend.frameon": False},
@@ -100,17 +96,16 @@ def write_report(runs: Sequence[RunFolder], out: Path) -> None:
     read = _read_runs(runs)
     table, classes = _domain_table(read), read[0].results["classes"]
     shown, galleries = _galleries(read, table.domains, np.array(classes["palette"], np.uint8))
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    filters = {"percent": _percent, "signed": _signed, "size": _size, "shade": _shade}
-    environment.filters |= filters | {"minus": _minus}
-    template = environment.from_string(files("causalseg").joinpath("report.html").read_text())
+    columns = list(zip(*table.rows.values(), strict=True))
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    environment.filters |= {"percent": _percent, "signed": _signed, "minus": _minus}
+    environment.filters |= {"size": _size, "shade": _shade}
+    source = files("causalseg").joinpath("report.html").read_text(encoding="utf-8")
     try:
-        html = template.render(
+        html = environment.from_string(source).render(
             runs=read,
             table=table,
-            best=[_best(column) for column in zip(*table.rows.values(), strict=True)],
+            best=[max((v for v in c if v is not None), default=None) for c in columns],
             about={k: v for run in read[::-1] for k, v in run.results["domains"].items()},
             caveats=_caveats(read, table),
             scored=_scored_classes(read),
@@ -119,11 +114,11 @@ def write_report(runs: Sequence[RunFolder], out: Path) -> None:
             curves=_training_figures(read),
             shown=[classes["names"][i] for i in shown],
             galleries=galleries,
+            wrong=_WRONG,
         )
     except UndefinedError as error:
         raise RunError(
-            f"config.yaml or eval.json lacks a part ({error}): `causalseg eval` writes eval.json "
-            "anew; config.yaml must be as training wrote it"
+            f"config.yaml or eval.json is not as training and evaluation wrote it: {error}"
         ) from error
     write_text(out, html)
 
@@ -141,6 +136,8 @@ def domain_table(runs: Sequence[RunFolder]) -> DomainTable:
 def _read_runs(folders: Sequence[RunFolder]) -> list[_Run]:
     if not folders:
         raise RunError("a report is about at least one run: give a run folder")
+    if len({folder.path.resolve() for folder in folders}) < len(folders):
+        raise RunError("a run folder is given twice: name each once")
     contents = [(_read_config(folder), _read_results(folder)) for folder in folders]
     runs = []
     labels = _labels(folders, [results["model"] for _, results in contents])
@@ -150,7 +147,7 @@ def _read_runs(folders: Sequence[RunFolder]) -> list[_Run]:
                 f"{folder.path} has other classes than {folders[0].path}: only runs with the same "
                 "class list can be compared, make a report of each"
             )
-        colour = _COLOURS[i % len(_COLOURS)] if len(folders) > 1 else _ALONE
+        colour = _COLOURS[i % len(_COLOURS) if len(folders) > 1 else 1]
         log = folder.read_log() if folder.log.is_file() else []
         runs.append(_Run(folder, labels[i], colour, config, results, log))
     return runs
@@ -167,7 +164,7 @@ def _read_config(folder: RunFolder) -> dict[str, Any]:
 
 
 def _read_results(folder: RunFolder) -> dict[str, Any]:
-    results = folder.read_json(folder.eval)
+    results = folder.read_json(folder.need(folder.eval))
     lacking = [key for key in _EVAL_KEYS if not isinstance(results, dict) or key not in results]
     if lacking:
         raise RunError(f"{folder.eval} has no '{lacking[0]}': run `causalseg eval` to make it anew")
@@ -180,8 +177,8 @@ def _labels(folders: Sequence[RunFolder], models: Sequence[dict[str, str]]) -> l
         f"{'head only' if model['adapter'] == 'none' else model['adapter']}, {model['head']}"
         for model in models
     ]
-    names = Counter(folder.path.name for folder in folders)
-    paths = [f.path if names[f.path.name] > 1 else f.path.name for f in folders]
+    names = [folder.path.name for folder in folders]
+    paths = [f.path if names.count(f.path.name) > 1 else f.path.name for f in folders]
     pairs = zip(labels, paths, strict=True)
     return [f"{label} ({path})" if labels.count(label) > 1 else label for label, path in pairs]
 
@@ -200,12 +197,6 @@ def _domain_table(runs: Sequence[_Run]) -> DomainTable:
     return DomainTable(domains, over, rows, changes)
 
 
-def _best(column: Sequence[Value]) -> str | None:
-    """The best number as it is printed: equal after rounding is equally good."""
-    known = [value for value in column if value is not None]
-    return _percent(max(known)) if len(known) > 1 else None
-
-
 def _caveats(runs: Sequence[_Run], table: DomainTable) -> list[str]:
     """Reasons why numbers that stand side by side are not alike."""
     first, found = runs[0].results, []
@@ -217,29 +208,24 @@ def _caveats(runs: Sequence[_Run], table: DomainTable) -> list[str]:
         abouts = [run.results["domains"][name] for run in runs if name in run.results["domains"]]
         if len(abouts) < len(runs):
             found.append(f"Not every run was scored in {name}.")
-        if any(
-            (about["images"], about["size"], about["pixels"])
-            != (abouts[0]["images"], abouts[0]["size"], abouts[0]["pixels"])
-            for about in abouts
-        ):
+        counted = [(about["images"], about["size"], about["pixels"]) for about in abouts]
+        if any(content != counted[0] for content in counted):
             found.append(f"The runs were scored on different images in {name}.")
         counts = [about["classes_scored"] for about in abouts]
         if len(set(counts)) > 1:
             found.append(
-                f"In {name} the runs' mIoU is over {' and '.join(map(str, counts))} classes: a class "
-                "that never occurs there counts with 0 once a run predicts it."
+                f"In {name} mIoU is over {' and '.join(map(str, counts))} classes: a class that "
+                "never occurs there counts with 0 once a run predicts it."
             )
     return found
 
 
 def _scored_classes(runs: Sequence[_Run]) -> list[str]:
     """The classes that any run has an IoU for in any domain."""
+    names = runs[0].results["classes"]["names"]
+    pairs = [(run, domain) for run in runs for domain in run.results["domains"]]
     return [
-        name
-        for name in runs[0].results["classes"]["names"]
-        if any(
-            run.iou(domain, name) is not None for run in runs for domain in run.results["domains"]
-        )
+        name for name in names if any(run.iou(domain, name) is not None for run, domain in pairs)
     ]
 
 
@@ -272,10 +258,11 @@ def _training_figures(runs: Sequence[_Run]) -> dict[str, str]:
         figures["Learning rate of the head"] = _curves(runs, training, ["lr"], "learning rate")
     if any(len(events) > 1 for events in scoring):
         scores = [[{"step": e["step"], **e["miou"]} for e in events] for events in scoring]
-        domains = runs[0].results["domains"] if len(runs) == 1 else []
-        figures["Mean mIoU during training"] = _curves(
-            runs, scores, ["mean", *domains], "mIoU in %"
-        )
+        if len(runs) == 1:
+            names = ["mean", *(name for name in scores[0][-1] if name not in ("step", "mean"))]
+            figures["mIoU during training"] = _curves(runs, scores, names, "mIoU in %")
+        else:
+            figures["Mean mIoU during training"] = _curves(runs, scores, ["mean"], "mIoU in %")
     return figures
 
 
@@ -293,7 +280,7 @@ def _curves(
                 dashes = _DASHES[j % len(_DASHES)] if len(runs) > 1 else "-"
                 colour = _COLOURS[(j + 1) % len(_COLOURS)] if len(runs) == 1 else run.colour
                 # Later runs are thinner: where lines coincide, all of them are seen.
-                width = 1.1 if j else max(1.2, (3.0, 1.8)[len(runs) == 1] - 1.5 * i)
+                width = 1.1 if j else (3.0, 1.5, 1.2)[min(i, 2)] if len(runs) > 1 else 1.8
                 dots = "o" if len(steps) < 30 else ""
                 axes.plot(steps, values, ls=dashes, lw=width, marker=dots, ms=3, color=colour)
                 if i == 0:

@@ -55,8 +55,9 @@ class RunFolder:
 
     def read_json(self, file: Path) -> Any:
         """Read a JSON file of the run. Raises MissingFileError, or RunError if it is broken."""
+        text = self.need(file).read_text(encoding="utf-8")
         try:
-            return json.loads(self.need(file).read_text())
+            return json.loads(text)
         except ValueError as error:
             raise RunError(f"{file} is not valid JSON ({error}): make it again") from error
 

@@ -33,10 +33,8 @@ def test_a_sample_is_an_image_in_unit_range_with_train_ids(folder):
 
 
 def test_every_kth_pair_is_used_in_the_order_of_names(folder):
-    assert [sample.name for sample in (read(folder, every=2)[i] for i in range(2))] == [
-        "000",
-        "002",
-    ]
+    data = read(folder, every=2)
+    assert [data[i].name for i in range(len(data))] == ["000", "002"]
 
 
 def test_ignored_ids_become_255_and_others_their_place(folder):

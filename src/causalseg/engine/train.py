@@ -5,6 +5,7 @@ from contextlib import nullcontext
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.wrappers import _FabricModule, _FabricOptimizer
 from torch import Tensor
 from torch.optim import AdamW
 
@@ -30,7 +31,7 @@ def train(
     evaluate: Evaluate,
     evaluate_every: int | None,
 ) -> None:
-    """Train adapter and head, and leave checkpoint, weights and log in the run folder.
+    """Train adapter and head; leaves checkpoint, weights and log in the run folder.
 
     Args:
         fabric: launched; knows devices, processes and precision.
@@ -38,8 +39,8 @@ def train(
         data: the sources, joined and augmented.
         options: steps, batch, optimiser.
         run_options: folder, seed, resume, log and checkpoint intervals.
-        evaluate: scores the model.
-        evaluate_every: steps between two evaluations; the last step always evaluates.
+        evaluate: scores the model, every ``evaluate_every`` steps and after the last.
+        evaluate_every: None to score only after the last step.
 
     Raises:
         ConfigError: if the batch does not divide over the processes.
@@ -55,21 +56,13 @@ def train(
     meter = Meter(fabric)
     wrapped.train()
     with log or nullcontext():
-        for done, (images, labels) in enumerate(meter.timed(batches), start=first + 1):
+        for done, batch in enumerate(meter.timed(batches), start=first + 1):
             # The set loss samples points with torch's global generator: make it follow the step.
             torch.manual_seed(derive_seed(run_options.seed, done, fabric.global_rank))
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate(
-                    group["base_lr"], done - 1, options.steps, options.power
-                )
-            terms = wrapped.loss_terms(images, labels)
-            loss = torch.stack(list(terms.values())).sum()
-            fabric.backward(loss)
-            if options.clip is not None:
-                fabric.clip_gradients(wrapped, optimizer, max_norm=options.clip)
-            optimizer.step()
-            optimizer.zero_grad()
-            meter.step({"loss": loss, **terms})
+                rate = learning_rate(group["base_lr"], done - 1, options.steps, options.power)
+                group["lr"] = rate
+            meter.step(_update(fabric, wrapped, optimizer, batch, options.clip))
 
             is_saving = is_due(done, options.steps, run_options.save_every)
             is_scoring = is_due(done, options.steps, evaluate_every)
@@ -84,9 +77,29 @@ def train(
             if is_scoring:
                 evaluate(done, log)
                 meter.restart()
+        if first == options.steps:  # the earlier attempt ended between training and scoring
+            evaluate(first, log)
     if fabric.is_global_zero:
         model.save(run.path)
     fabric.barrier()
+
+
+def _update(
+    fabric: Fabric,
+    model: _FabricModule,
+    optimizer: _FabricOptimizer,
+    batch: tuple[Tensor, Tensor],
+    clip: float | None,
+) -> dict[str, Tensor]:
+    """Take one optimiser step on images and labels; return the loss and its terms."""
+    terms = model.loss_terms(*batch)
+    loss = torch.stack(list(terms.values())).sum()
+    fabric.backward(loss)
+    if clip is not None:
+        fabric.clip_gradients(model, optimizer, max_norm=clip)
+    optimizer.step()
+    optimizer.zero_grad()
+    return {"loss": loss, **terms}
 
 
 def _batches(

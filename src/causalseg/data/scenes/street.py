@@ -7,19 +7,17 @@ so label and depth of a seed are the same in every domain.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, UInt8
-from PIL import ImageFilter
 
-from causalseg.data import props, traffic
-from causalseg.data.canvas import (
+from causalseg.data.scenes import props, traffic
+from causalseg.data.scenes.canvas import (
     BICYCLE,
     BUILDING,
-    FINE,
     MOTORCYCLE,
     NEAR,
     SIDEWALK,
@@ -28,10 +26,14 @@ from causalseg.data.canvas import (
     Camera,
     Canvas,
     Random,
+    choose,
     pick,
+    uniform,
 )
-from causalseg.data.ground import SKY_DEPTH, Layout, Street, lay_ground
-from causalseg.data.weather import EFFECTS, Array, Layers, smooth_noise, white_noise
+from causalseg.data.scenes.ground import SKY_DEPTH, Street, lay_ground
+from causalseg.data.scenes.layers import Layers
+from causalseg.data.scenes.noise import Array
+from causalseg.data.scenes.weather import EFFECTS
 from causalseg.errors import DataError, did_you_mean
 
 __all__ = ["DOMAINS", "SKY_DEPTH", "Scene", "render"]
@@ -39,7 +41,6 @@ __all__ = ["DOMAINS", "SKY_DEPTH", "Scene", "render"]
 DOMAINS = tuple(EFFECTS)
 
 _MIN_SIZE = 64  # pixels
-_UNIT = 16000  # an ink's colour as a whole number; four of them fit 16 bits
 _FAR = 140.0  # metres: behind it only the backdrop
 
 Thing = tuple[float, Callable[[], None]]  # distance that orders the painting, what to paint
@@ -89,36 +90,36 @@ def _compose(rng: Random, size: tuple[int, int]) -> Layers:
     street = _street(rng)
     ego = rng.integers(street.lanes // 2, street.lanes)  # traffic keeps to the right
     camera = Camera(
-        height=rng.uniform(1.2, 2.4),
-        focal=0.5 * max(width, 4 * height / 3) / math.tan(math.radians(rng.uniform(26, 38))),
-        centre=width * rng.uniform(0.42, 0.58),
-        horizon=height * rng.uniform(0.36, 0.54),
-        offset=street.centre(int(ego)) + rng.uniform(-0.5, 0.5),
-        heading=rng.uniform(-0.06, 0.06),
-        curve=rng.uniform(-0.004, 0.004) * (rng.random() < 0.6),
+        height=uniform(rng, 1.2, 2.4),
+        focal=0.5 * max(width, 4 * height / 3) / math.tan(math.radians(uniform(rng, 26, 38))),
+        centre=width * uniform(rng, 0.42, 0.58),
+        horizon=height * uniform(rng, 0.36, 0.54),
+        offset=street.centre(int(ego)) + uniform(rng, -0.5, 0.5),
+        heading=uniform(rng, -0.06, 0.06),
+        curve=uniform(rng, -0.004, 0.004) * (rng.random() < 0.6),
     )
-    canvas = Canvas(camera, size, sun=int(rng.integers(-1, 2)), reach=rng.uniform(0.3, 1.6))
-    layout = lay_ground(rng, street, camera, size)
+    canvas = Canvas(camera, size, sun=int(rng.integers(-1, 2)), reach=uniform(rng, 0.3, 1.6))
+    ground = lay_ground(rng, street, camera, size)
     _backdrop(canvas, rng, width)
     for _, paint in sorted(_things(canvas, rng, street), key=lambda thing: -thing[0]):
         paint()
-    return _merge(canvas, rng, layout)
+    return Layers(canvas, ground, rng)
 
 
 def _street(rng: Random) -> Street:
-    lanes, lane, parking = int(rng.integers(1, 5)), rng.uniform(2.9, 3.7), rng.random() < 0.5
+    lanes, lane, parking = int(rng.integers(1, 5)), uniform(rng, 2.9, 3.7), rng.random() < 0.5
     half = lanes * lane / 2 + (2.3 if parking else 0.3)
     plans = ((SIDEWALK,), (TERRAIN, SIDEWALK), (SIDEWALK, TERRAIN), (TERRAIN,))
     bands = []
     for _ in range(2):
         ends, end = [], half
-        for zone in plans[rng.choice(4, p=(0.46, 0.18, 0.26, 0.1))]:
-            end += rng.uniform(1.5, 4.0)
+        for zone in plans[choose(rng, (0.46, 0.18, 0.26, 0.1))]:
+            end += uniform(rng, 1.5, 4.0)
             ends.append((end, zone))
         bands.append(tuple(ends))
-    start = rng.uniform(14, 80) if rng.random() < 0.5 else 1e6
-    zebra = rng.uniform(7, 30) if rng.random() < 0.3 else 1e6
-    junction = (start, start + rng.uniform(7, 14))
+    start = uniform(rng, 14, 80) if rng.random() < 0.5 else 1e6
+    zebra = uniform(rng, 7, 30) if rng.random() < 0.3 else 1e6
+    junction = (start, start + uniform(rng, 7, 14))
     return Street(lanes, lane, half, parking, (bands[0], bands[1]), junction, zebra)
 
 
@@ -127,26 +128,26 @@ def _backdrop(canvas: Canvas, rng: Random, width: int) -> None:
     camera = canvas.camera
     z, column = 240.0, 0.0
     while column < width:
-        z, step = rng.uniform(160, 300), width * rng.uniform(0.02, 0.12)
+        z, step = uniform(rng, 160, 300), width * uniform(rng, 0.02, 0.12)
         x, X = (
             (c - camera.centre) * z / camera.focal + camera.offset - camera.bend(z)
             for c in (column, column + step)
         )
-        high = rng.uniform(4, 30)
+        high = uniform(rng, 4, 30)
         if rng.random() < 0.5:
             grey = pick(rng, ((0.5, 0.5, 0.54), (0.6, 0.55, 0.52), (0.44, 0.45, 0.5)))
             canvas.panel(canvas.ink(grey, BUILDING, z, 0.08), (x, z), (X, z), -2, high)
         else:
             green = pick(rng, ((0.24, 0.32, 0.2), (0.3, 0.36, 0.24)))
             ink = canvas.ink(green, VEGETATION, z, 0.15, 0.2)
-            tops = [(x + (X - x) * t / 6, high * rng.uniform(0.3, 0.6), z) for t in range(7)]
+            tops = [(x + (X - x) * t / 6, high * uniform(rng, 0.3, 0.6), z) for t in range(7)]
             canvas.polygon(ink, (x, -2, z), *tops, (X, -2, z))
-        column += step * rng.uniform(0.4, 1)
+        column += step * uniform(rng, 0.4, 1)
 
 
 def _things(canvas: Canvas, rng: Random, street: Street) -> Iterator[Thing]:
     """Yield all that stands or moves in the street."""
-    town = rng.dirichlet((2.2, 1.2, 0.9, 0.9, 0.6, 0.9))
+    town = rng.dirichlet((2.2, 1.2, 0.9, 0.9, 0.6, 0.9)).tolist()
     for side in (-1, 1):
         yield from _fronts(canvas, rng, street, side, town)
         yield from _furniture(canvas, rng, street, side)
@@ -155,7 +156,7 @@ def _things(canvas: Canvas, rng: Random, street: Street) -> Iterator[Thing]:
 
 
 def _fronts(
-    canvas: Canvas, rng: Random, street: Street, side: int, town: Float[Array, "6"]
+    canvas: Canvas, rng: Random, street: Street, side: int, town: Sequence[float]
 ) -> Iterator[Thing]:
     """Line one side with buildings, houses, walls, fences, hedges and gaps in the shares of town.
 
@@ -164,12 +165,12 @@ def _fronts(
     x = side * street.bands[side > 0][-1][0]
     near = NEAR + 0.2
     while near < _FAR:
-        far = near + rng.uniform(7, 22)
+        far = near + uniform(rng, 7, 22)
         if near < street.junction[1] and far > street.junction[0]:
             near = max(street.junction[1], near + 1)
             continue
-        span, behind = (near, far), x + side * rng.uniform(2, 6)
-        kind = rng.choice(6, p=town)
+        span, behind = (near, far), x + side * uniform(rng, 2, 6)
+        kind = choose(rng, town)
         if kind == 0:
             yield far, partial(props.building, canvas, rng, side, x, span)
         elif kind == 1:
@@ -184,26 +185,26 @@ def _fronts(
         elif kind == 4 or (kind == 1 and rng.random() < 0.4):
             yield far, partial(props.hedge, canvas, rng, x, span)
         for _ in range(int(rng.integers(0, 4)) if kind else 0):
-            z = rng.uniform(near, far) + 2
+            z = uniform(rng, near, far) + 2
             plant = props.tree if rng.random() < 0.6 else props.bush
             # Behind the front: painted before what closes it, after the house.
-            yield far + 0.1, partial(plant, canvas, rng, x + side * rng.uniform(0.8, 2), z)
-        near = far + (0 if rng.random() < 0.7 else rng.uniform(1, 8))
+            yield far + 0.1, partial(plant, canvas, rng, x + side * uniform(rng, 0.8, 2), z)
+        near = far + (0 if rng.random() < 0.7 else uniform(rng, 1, 8))
 
 
 def _furniture(canvas: Canvas, rng: Random, street: Street, side: int) -> Iterator[Thing]:
     """Put trees, lamps, signs, lights, bollards and parked bicycles on the pavement."""
     kerb, end = street.half + 0.5, street.bands[side > 0][-1][0] - 0.3
     if rng.random() < 0.45:
-        step = rng.uniform(8, 18)
-        for z in np.arange(rng.uniform(4, 14), 110, step).tolist():
-            at = rng.uniform(kerb, end)
+        step = uniform(rng, 8, 18)
+        for z in np.arange(uniform(rng, 4, 14), 110, step).tolist():
+            at = uniform(rng, kerb, end)
             yield z, partial(props.tree, canvas, rng, side * at, z)
     if rng.random() < 0.75:
-        for z in np.arange(rng.uniform(5, 25), 130, rng.uniform(18, 35)).tolist():
+        for z in np.arange(uniform(rng, 5, 25), 130, uniform(rng, 18, 35)).tolist():
             yield z, partial(props.street_lamp, canvas, rng, side, side * kerb, z)
     for z in rng.uniform(5, 70, rng.poisson(2.2)).tolist():
-        yield z, partial(props.traffic_sign, canvas, rng, side * rng.uniform(kerb - 0.1, end), z)
+        yield z, partial(props.traffic_sign, canvas, rng, side * uniform(rng, kerb - 0.1, end), z)
     lights = [street.junction[0] - 1, street.zebra - 0.5]
     lights += rng.uniform(8, 60, rng.poisson(0.4)).tolist()
     for z in lights:
@@ -211,7 +212,7 @@ def _furniture(canvas: Canvas, rng: Random, street: Street, side: int) -> Iterat
             yield z, partial(props.traffic_light, canvas, rng, side * kerb, z)
     for z in rng.uniform(5, 40, rng.poisson(0.7)).tolist():
         kind = MOTORCYCLE if rng.random() < 0.3 else BICYCLE
-        at = side * rng.uniform(kerb, end)
+        at = side * uniform(rng, kerb, end)
         yield z, partial(traffic.two_wheeler, canvas, rng, at, z, kind, ridden=False)
 
 
@@ -219,19 +220,19 @@ def _people(canvas: Canvas, rng: Random, street: Street, side: int) -> Iterator[
     """Let people walk on one side, alone and in groups, and some cross the road."""
     kerb, end = street.half + 0.4, street.bands[side > 0][-1][0]
     for z in (4 + 56 * rng.random(rng.poisson(3)) ** 1.5).tolist():
-        at = rng.uniform(kerb, end)
+        at = uniform(rng, kerb, end)
         for step in range(1 + int(rng.random() < 0.35)):
             place = (side * (at + 0.6 * step), z + 0.3 * step)
             yield place[1], partial(traffic.person, canvas, rng, *place)
     for z in rng.uniform(0.3, 2.8, rng.poisson(1)).tolist():
         if street.zebra < _FAR:
-            at = rng.uniform(-street.half, street.half)
+            at = uniform(rng, -street.half, street.half)
             yield street.zebra + z, partial(traffic.person, canvas, rng, at, street.zebra + z)
     if rng.random() < 0.2:
-        z = rng.uniform(8, 40)
-        yield z, partial(traffic.person, canvas, rng, side * rng.uniform(1, street.half), z)
+        z = uniform(rng, 8, 40)
+        yield z, partial(traffic.person, canvas, rng, side * uniform(rng, 1, street.half), z)
     if rng.random() < 0.35:
-        z, kind = rng.uniform(7, 40), MOTORCYCLE if rng.random() < 0.3 else BICYCLE
+        z, kind = uniform(rng, 7, 40), MOTORCYCLE if rng.random() < 0.3 else BICYCLE
         at = side * (street.half - 0.7 - 2 * street.parking)
         yield z, partial(traffic.two_wheeler, canvas, rng, at, z, kind, ridden=True)
 
@@ -239,62 +240,28 @@ def _people(canvas: Canvas, rng: Random, street: Street, side: int) -> Iterator[
 def _traffic(canvas: Canvas, rng: Random, street: Street) -> Iterator[Thing]:
     """Fill the lanes, the parking strips and the junction with vehicles."""
     bodies = (traffic.SEDAN, traffic.HATCH, traffic.VAN, traffic.LORRY, traffic.COACH)
-    shares, busy = (0.36, 0.32, 0.16, 0.09, 0.07), rng.uniform(10, 60)
+    shares, busy = (0.36, 0.32, 0.16, 0.09, 0.07), uniform(rng, 10, 60)
     for lane in range(street.lanes):
         oncoming = street.lanes > 1 and lane < street.lanes // 2
-        z = rng.uniform(7, 14) + rng.exponential(0.5 * busy)
+        z = uniform(rng, 7, 14) + rng.exponential(0.5 * busy)
         while z < _FAR:
-            x = street.centre(lane) + rng.uniform(-0.3, 0.3)
+            x = street.centre(lane) + uniform(rng, -0.3, 0.3)
             if rng.random() < 0.14:
                 kind = MOTORCYCLE if rng.random() < 0.5 else BICYCLE
                 yield z, partial(traffic.two_wheeler, canvas, rng, x, z, kind, ridden=True)
             else:
-                body = bodies[rng.choice(5, p=shares)]
+                body = bodies[choose(rng, shares)]
                 yield z, partial(traffic.vehicle, canvas, rng, body, x, z, oncoming)
             z += 13 + rng.exponential(busy)
     for side in (-1, 1) if street.parking else ():
-        z = rng.uniform(3, 12)
+        z = uniform(rng, 3, 12)
         while z < 100:
-            body = bodies[rng.choice(4, p=(0.4, 0.38, 0.17, 0.05))]
+            body = bodies[choose(rng, (0.4, 0.38, 0.17, 0.05))]
             x, turned = side * (street.half - 1.1), bool(rng.random() < 0.5)
             yield z, partial(traffic.vehicle, canvas, rng, body, x, z, turned)
-            z += body.size[2] + rng.uniform(0.8, 2) + rng.exponential(6)
+            z += body.size[2] + uniform(rng, 0.8, 2) + rng.exponential(6)
     for z in np.mean(street.junction) + rng.uniform(-3, 3, rng.poisson(1)):
         if z < _FAR:
-            body = bodies[rng.choice(5, p=shares)]
-            x = rng.uniform(-12, 12)
+            body = bodies[choose(rng, shares)]
+            x = uniform(rng, -12, 12)
             yield float(z), partial(traffic.crossing, canvas, rng, body, x, float(z))
-
-
-def _merge(canvas: Canvas, rng: Random, layout: Layout) -> Layers:
-    """Look the inks up in their table and lay them over ground and sky."""
-    width, size = layout.label.shape[1], layout.label.shape
-    table = np.array(canvas.inks, np.float32)
-    numbers = np.asarray(canvas.picture)
-    # Four 16-bit fields in one number: the mean over the finer pixels is one sum of four.
-    fields = np.full((len(table), 4), _UNIT, np.uint16)
-    fields[:, :3] = table[:, :3].clip(0, 1) * _UNIT
-    fields[0] = 0
-    packed = fields.view(np.uint64)[:, 0][numbers]
-    total = packed[::2, ::2] + packed[1::2, ::2] + packed[::2, 1::2] + packed[1::2, 1::2]
-    planes = np.ascontiguousarray(total.view(np.uint16).reshape(*size, 4).transpose(2, 0, 1))
-    summed = planes * np.float32(1 / 4 / _UNIT)
-    ink = numbers[1::FINE, 1::FINE].astype(np.intp)
-    label, depth, grain, cover, *glow = (column[ink] for column in table.T[3:].copy())
-    is_drawn = ink > 0
-    texture = 1 + grain * (white_noise(rng, size) + smooth_noise(rng, size, 4))
-    colour = summed[:3] * texture + (1 - summed[3]) * layout.colour
-    shadow = np.asarray(canvas.shadow.filter(ImageFilter.BoxBlur(width / 300)), np.float32)
-    lamp = np.asarray(canvas.lamp.filter(ImageFilter.BoxBlur(width / 40)), np.float32)
-    return Layers(
-        colour=colour.clip(0.01, 1),
-        sun=np.where(is_drawn, np.float32(1), 1 - shadow * np.float32(0.5 / 255)),
-        label=np.where(is_drawn, label.astype(np.uint8), layout.label),
-        depth=np.where(is_drawn, depth, layout.depth),
-        cover=np.where(is_drawn, cover, layout.cover),
-        glow=np.stack(glow),
-        lamp=lamp * np.float32(1 / 255),
-        puddle=np.where(is_drawn, np.float32(0), layout.puddle),
-        horizon=canvas.camera.horizon,
-        focal=canvas.camera.focal,
-    )

