@@ -48,8 +48,8 @@ _REPORTED_NOTE = (
     "training differ. They are collected from the Causal-Tune paper (Zhang et al., AAAI 2026, "
     "arXiv 2512.16567) and from the papers of the methods: Rein (Wei et al., CVPR 2024), SET "
     "(Yi et al., ACM MM 2024), FADA (Bi et al., NeurIPS 2024), SoMA (Yun et al., CVPR 2025). "
-    "Authors do not always agree on each other's numbers. The released code of Causal-Tune differs from its paper "
-    "([differences](differences.md)), so its numbers may belong to that code."
+    "Authors do not always agree on each other's numbers. The released code of Causal-Tune differs "
+    "from its paper ([differences](differences.md)), so its numbers may belong to that code."
 )
 _REPORTED: dict[str, str] = {
     "Cityscapes -> ACDC val (406 images), reported": """

@@ -98,6 +98,25 @@ def test_a_mistake_is_one_message_and_exit_code_2(config, overrides, message, ca
     assert "Traceback" not in captured.err
 
 
+def test_a_mistake_found_in_a_worker_is_as_clear(config, folder, capsys):
+    (folder / "images" / "000.png").write_bytes(b"broken")
+    assert run("train", config, "train.workers=2") == 2
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert message.startswith(f"error: cannot read image {folder / 'images' / '000.png'}")
+
+
+def test_a_run_does_not_need_its_data_to_predict(config, tiny_options, folder, tmp_path):
+    names = {"names": ["a", "b", "void", "c"], "ignore_ids": [2]}
+    (folder / "classes.json").write_text(json.dumps(names))
+    labels = folder / "labels"
+    for file in labels.iterdir():
+        Image.fromarray(np.full((48, 64), 3, dtype=np.uint8)).save(file)
+    assert run("train", config, "train.steps=1", "data.classes=classes.json") == 0
+    image = folder.rename(tmp_path / "moved") / "images" / "000.png"
+    assert run("predict", tiny_options["run"]["out"], image, "--out", tmp_path / "p") == 0
+    assert set(np.unique(pixels(tmp_path / "p" / "labels" / "000.png"))) <= {0, 1, 3}
+
+
 def test_a_mistake_before_training_leaves_no_run_folder(config, tiny_options, tmp_path):
     assert run("train", config, "data.root=/nowhere") == 2
     assert not (tmp_path / "run").exists()

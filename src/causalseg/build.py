@@ -16,6 +16,7 @@ from causalseg.adapters.causal_tune import CausalTune
 from causalseg.backbones.timm import TimmBackbone, build_backbone
 from causalseg.config import (
     CausalTuneConfig,
+    ClassesConfig,
     Config,
     DataConfig,
     FolderConfig,
@@ -68,8 +69,12 @@ def load_run(run: Path | str, device: str | torch.device = "cpu") -> Segmenter:
 
 def build_classes(data: DataConfig) -> ClassList:
     """Build the class list that ``data.classes`` names, holds or points to."""
-    if isinstance(data.classes, list):
-        return ClassList(tuple(data.classes), distinct_colours(len(data.classes)))
+    if isinstance(data.classes, ClassesConfig):
+        given = data.classes
+        palette = given.palette or distinct_colours(len(given.names))
+        return ClassList(
+            tuple(given.names), tuple(palette), tuple(given.ids or ()), tuple(given.ignore)
+        )
     if data.classes in _CLASS_LISTS:
         return _CLASS_LISTS[data.classes]
     if not data.classes.endswith(".json"):
@@ -78,6 +83,20 @@ def build_classes(data: DataConfig) -> ClassList:
             "names, or the path of a .json file"
         )
     return read_classes(_below_root(data, data.classes))
+
+
+def with_classes_inside(config: Config) -> Config:
+    """Return the configuration with a classes.json read into it: a run must not need the file."""
+    if isinstance(config.data.classes, ClassesConfig) or config.data.classes in _CLASS_LISTS:
+        return config
+    classes = build_classes(config.data)
+    inside = ClassesConfig(
+        names=list(classes.names),
+        palette=list(classes.palette),
+        ids=list(classes.ids),
+        ignore=list(classes.ignore),
+    )
+    return config.model_copy(update={"data": config.data.model_copy(update={"classes": inside})})
 
 
 def build_sources(config: Config) -> Dataset[Sample]:

@@ -209,6 +209,12 @@ def main() -> None:
     except CausalsegError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+    except OSError as error:  # a full disk, a folder that cannot be written
+        print(f"error: {error}; check the path and the free space", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("stopped; a training run goes on with run.resume=true", file=sys.stderr)
+        raise SystemExit(130) from None
 
 
 if __name__ == "__main__":

@@ -165,13 +165,30 @@ SourceConfig = Annotated[
 ]
 
 
+class ClassesConfig(Block):
+    """Classes given in place: what a classes.json holds, or just their names."""
+
+    names: Annotated[list[str], Field(min_length=1)]
+    """One name for each class, in the order of train ids."""
+    palette: list[tuple[int, int, int]] | None = None
+    """One RGB colour for each class; null makes distinct ones."""
+    ids: list[int] | None = None
+    """Label id in the files of each class; null is 0, 1, 2 ..."""
+    ignore: list[int] = [255]
+    """Label ids that mean `no class`."""
+
+
+def _names_alone(value: Any) -> Any:
+    return {"names": value} if isinstance(value, list) else value
+
+
 class DataConfig(Block):
     """Where images come from: one or more sources to train on, named domains to be judged on."""
 
     root: str | None = None
     """Folder that relative paths below start from; null is the working directory."""
-    classes: str | list[str] = "cityscapes19"
-    """cityscapes19, camvid11, a list of class names, or the path of a classes.json."""
+    classes: Annotated[str | ClassesConfig, BeforeValidator(_names_alone)] = "cityscapes19"
+    """cityscapes19, camvid11, the path of a classes.json, a list of class names, or a block."""
     ignore: Annotated[int, Field(ge=0, le=255)] = 255
     """A label id that means `no class`, beside those the class list names."""
     sources: Annotated[list[SourceConfig], Field(min_length=1)]

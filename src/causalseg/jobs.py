@@ -20,6 +20,7 @@ from causalseg.build import (
     build_inference,
     build_segmenter,
     build_sources,
+    with_classes_inside,
 )
 from causalseg.cards import write_card
 from causalseg.config import Config
@@ -54,7 +55,7 @@ def train_run(config: Config) -> RunFolder:
     data = AugmentedData(build_sources(config), build_augment(config))
     domains = build_domains(config)
     if fabric.is_global_zero:
-        write_text(run.config, dump_config(config))
+        write_text(run.config, dump_config(with_classes_inside(config)))
     logger.info(
         "%s: %d trainable parameters, %d training images, %s on %s",
         *(run.path, trainable_parameters(model), len(data), fabric.strategy.precision.precision),

@@ -5,7 +5,8 @@ p div N, augmented with a generator seeded by (seed, p). Nothing is carried from
 run may stop anywhere and go on, and may use any number of workers or processes.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -13,6 +14,9 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from causalseg.data.dataset import Sample
 from causalseg.data.transforms import Augment
+from causalseg.errors import CausalsegError
+
+Item = TypeVar("Item")
 
 
 class AugmentedData(Dataset[Sample]):
@@ -81,3 +85,13 @@ def make_loader(data: AugmentedData, sampler: StepSampler, workers: int) -> Data
         prefetch_factor=2 if workers else None,
         pin_memory=torch.cuda.is_available(),
     )
+
+
+def plain_errors(loader: Iterable[Item]) -> Iterator[Item]:
+    """Pass on what a loader yields; an error of ours from a worker loses the worker's traceback."""
+    try:
+        yield from loader
+    except CausalsegError as error:
+        kind = type(error)
+        message = str(error).rpartition(f"{kind.__module__}.{kind.__qualname__}: ")[2]
+        raise kind(message.strip()) from None

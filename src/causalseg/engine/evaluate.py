@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 from causalseg.data.classes import IGNORE
 from causalseg.data.dataset import Sample
+from causalseg.data.loader import plain_errors
 from causalseg.engine.infer import Inference
 from causalseg.model import Segmenter
 
@@ -92,7 +93,7 @@ def evaluate_domain(
     k = len(model.classes.names)
     confusion = torch.zeros(k, k, dtype=torch.int64)
     pictures, sizes = [], []
-    for index, sample in zip(mine, loader, strict=True):
+    for index, sample in zip(mine, plain_errors(loader), strict=True):
         scores = inference(model, sample.image.to(device), tuple(sample.label.shape))
         prediction = scores.argmax(0).cpu()
         confusion += confusion_matrix(prediction, sample.label, k)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.optim import AdamW
 
 from causalseg.config import RunConfig, TrainConfig
-from causalseg.data.loader import AugmentedData, StepSampler, derive_seed, make_loader
+from causalseg.data.loader import AugmentedData, StepSampler, derive_seed, make_loader, plain_errors
 from causalseg.engine.checkpoint import load_checkpoint, save_checkpoint
 from causalseg.engine.log import Meter, RunLog
 from causalseg.engine.schedule import is_due, learning_rate, parameter_groups
@@ -112,5 +112,5 @@ def _batches(
         )
     process = (fabric.global_rank, fabric.world_size)
     sampler = StepSampler(len(data), options.batch, (first, options.steps), seed, process)
-    for sample in make_loader(data, sampler, options.workers):
+    for sample in plain_errors(make_loader(data, sampler, options.workers)):
         yield sample.image.to(fabric.device), sample.label.to(fabric.device)

@@ -189,8 +189,8 @@ def _mirror(rgb: Float[Array, "3 H W"], horizon: float, rng: Random) -> Float[Ar
     Only the rows below the horizon: there is no ground above it.
     """
     height = rgb.shape[1]
-    rows = np.arange(int(horizon), height)
-    rows = rows + rng.normal(0, height / 80, len(rows))
+    below = np.arange(int(horizon), height)
+    rows = below + rng.normal(0, height / 80, len(below))
     source = np.clip(np.abs(2 * horizon - rows), 0, height - 1).astype(np.intp)
     mirrored = rgb[:, source]
     for above in (4, 9):
