@@ -62,7 +62,9 @@ def test_train_eval_predict_from_the_run_folder_alone(
     assert json.loads(Path(out, "eval.json").read_text())["inference"]["flip"] is True
     predictions = tmp_path / "predictions"
     assert run("predict", out, folder / "images", "--out", predictions) == 0
-    label, overlay = (pixels(predictions / kind / "001.png") for kind in ("labels", "overlays"))
+    label, overlay = (
+        pixels(predictions / kind / "001.png") for kind in ("predictions", "overlays")
+    )
     assert label.shape == (48, 64)
     assert set(np.unique(label)) <= {0, 1, 2}
     assert overlay.shape == (48, 64, 3)
@@ -74,7 +76,7 @@ def test_one_image_can_be_predicted_in_windows(config, tiny_options, folder, tmp
     image = folder / "images" / "000.png"
     window = "eval={mode: slide, window: [32, 32], stride: [16, 16]}"
     assert run("predict", tiny_options["run"]["out"], image, window, "--out", tmp_path / "p") == 0
-    assert (tmp_path / "p" / "labels" / "000.png").is_file()
+    assert (tmp_path / "p" / "predictions" / "000.png").is_file()
 
 
 @pytest.mark.parametrize(
@@ -114,12 +116,35 @@ def test_a_run_does_not_need_its_data_to_predict(config, tiny_options, folder, t
     assert run("train", config, "train.steps=1", "data.classes=classes.json") == 0
     image = folder.rename(tmp_path / "moved") / "images" / "000.png"
     assert run("predict", tiny_options["run"]["out"], image, "--out", tmp_path / "p") == 0
-    assert set(np.unique(pixels(tmp_path / "p" / "labels" / "000.png"))) <= {0, 1, 3}
+    assert set(np.unique(pixels(tmp_path / "p" / "predictions" / "000.png"))) <= {0, 1, 3}
 
 
 def test_a_mistake_before_training_leaves_no_run_folder(config, tiny_options, tmp_path):
     assert run("train", config, "data.root=/nowhere") == 2
     assert not (tmp_path / "run").exists()
+
+
+def test_overrides_that_cannot_act_on_a_trained_run_are_refused(config, tiny_options, capsys):
+    assert run("train", config, "train.steps=1") == 0
+    for override in ("run.out=elsewhere", "adapter.rank=3", "train.lr=1.0"):
+        assert run("eval", tiny_options["run"]["out"], override) == 2
+        assert f"override '{override}' would have no effect" in capsys.readouterr().err
+
+
+def test_a_stride_that_skips_pixels_is_found_before_training(config, tmp_path, capsys):
+    window = "eval={mode: slide, window: [32, 32], stride: [64, 64]}"
+    assert run("train", config, window) == 2
+    assert "eval.stride = [64, 64]" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_predictions_never_replace_the_labels_beside_the_images(
+    config, tiny_options, folder, tmp_path
+):
+    assert run("train", config, "train.steps=1") == 0
+    before = (folder / "labels" / "000.png").read_bytes()
+    assert run("predict", tiny_options["run"]["out"], folder / "images", "--out", folder) == 0
+    assert (folder / "labels" / "000.png").read_bytes() == before
 
 
 def test_a_run_folder_without_a_needed_file_is_named(tmp_path, capsys, config, tiny_options):
@@ -139,7 +164,7 @@ def test_a_broken_image_is_named_and_those_before_it_are_kept(
         run("predict", tiny_options["run"]["out"], folder / "images", "--out", tmp_path / "p") == 2
     )
     assert "cannot read image" in capsys.readouterr().err
-    assert [file.name for file in (tmp_path / "p" / "labels").iterdir()] == ["000.png"]
+    assert [file.name for file in (tmp_path / "p" / "predictions").iterdir()] == ["000.png"]
 
 
 def test_show_prints_a_configuration_that_can_be_trained(config, capsys):

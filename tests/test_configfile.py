@@ -6,12 +6,18 @@ import pytest
 import yaml
 
 from causalseg.config import CausalTuneConfig, Config, NoAdapterConfig
-from causalseg.configfile import dump_config, list_options, load_config, parse_config
+from causalseg.configfile import (
+    dump_config,
+    list_differences,
+    list_options,
+    load_config,
+    parse_config,
+)
 from causalseg.errors import ConfigError, MissingFileError
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
 DATA = {
-    "sources": [{"type": "scenes"}],
+    "sources": [{"type": "scenes", "first": 1000}],
     "domains": {"clear": {"type": "scenes"}, "night": {"type": "scenes", "domain": "night"}},
 }
 
@@ -69,6 +75,31 @@ def test_settings_without_effect_are_refused():
     assert "limit has no effect without every" in mistakes({}, "eval.limit=3")
     assert "must be the same number" in mistakes({}, "adapter.num_tokens=50")
     assert "adapter_lr has no effect" in mistakes({"adapter": "none"}, "train.adapter_lr=1e-3")
+
+
+def test_scenes_scored_on_streets_trained_on_are_refused():
+    assert "data: domain night holds scenes whose street is trained on" in mistakes(
+        {}, "data.domains.night.first=900", "data.domains.night.count=101"
+    )
+    parse_config({"data": DATA}, ["data.domains.night.first=900", "data.domains.night.count=100"])
+
+
+def test_impossible_ranges_are_refused():
+    assert "scale = [2.0, 0.5] must be [smallest, largest]" in mistakes(
+        {}, "train.augment.scale=[2.0, 0.5]"
+    )
+    assert "run.seed = -1" in mistakes({}, "run.seed=-1")
+    assert "data.mean_over" in mistakes({}, "data.mean_over=[]")
+
+
+def test_differences_name_every_option_that_differs():
+    first = parse_config({"data": DATA}, ["adapter.rank=3"])
+    second = parse_config({"data": DATA}, ["adapter.rank=3", "train.lr=2e-4", "head=linear"])
+    changed = list_differences(first, second)
+    assert changed["train.lr"] == (1e-4, 2e-4)
+    assert changed["head.name"] == ("mask2former", "linear")
+    assert "adapter.rank" not in changed
+    assert list_differences(first, first) == {}
 
 
 def test_mean_over_an_unknown_domain_is_refused():

@@ -41,10 +41,12 @@ def train(config: Path, /, *overrides: str) -> None:
         Options as key=value, such as train.lr=2e-4 or adapter=none.
     """
     from causalseg.configfile import load_config
+    from causalseg.engine.devices import is_first_process
     from causalseg.jobs import train_run
 
     run = train_run(load_config(config, overrides))
-    print(f"report: {run.report}")
+    if is_first_process():
+        print(f"report: {run.report}")
 
 
 @app.command(name="eval")
@@ -58,18 +60,19 @@ def evaluate(run: Path, /, *overrides: str) -> None:
     overrides
         Options as key=value, such as eval.flip=true or data.root=/data.
     """
+    from causalseg.engine.devices import is_first_process
     from causalseg.jobs import eval_run
     from causalseg.report import domain_table
-    from causalseg.runfolder import RunFolder
 
-    eval_run(run, overrides)
-    _print_table(domain_table([RunFolder(run)]))
-    print(f"report: {RunFolder(run).report}")
+    scored = eval_run(run, overrides)
+    if is_first_process():
+        _print_table(domain_table([scored]))
+        print(f"report: {scored.report}")
 
 
 @app.command
 def predict(run: Path, images: Path, /, *overrides: str, out: Path) -> None:
-    """Predict an image or a folder: label PNGs and colour overlays.
+    """Predict an image or a folder: predictions/ (label PNGs) and overlays/ (colours).
 
     Parameters
     ----------
@@ -80,12 +83,12 @@ def predict(run: Path, images: Path, /, *overrides: str, out: Path) -> None:
     overrides
         Options as key=value, such as eval.mode=whole.
     out
-        Folder for labels/ and overlays/.
+        Folder for predictions/ and overlays/.
     """
     from causalseg.jobs import predict_run
 
     count = predict_run(run, images, out, overrides)
-    print(f"{count} images: {out / 'labels'}, {out / 'overlays'}")
+    print(f"{count} images: {out / 'predictions'}, {out / 'overlays'}")
 
 
 @app.command

@@ -133,7 +133,7 @@ class FolderConfig(Block):
     labels: str
     """Folder of label PNGs: one channel, one class id a pixel."""
     id_map: dict[int, int] | None = None
-    """Label id in the file -> train id (data.ignore to ignore); null takes the class list's ids."""
+    """Label id in the file -> train id (255 to ignore); null takes the class list's ids."""
     every: Annotated[int, Field(ge=1)] = 1
     """Use every k-th image in the order of names."""
 
@@ -195,7 +195,7 @@ class DataConfig(Block):
     """Training data; several sources are joined."""
     domains: Annotated[dict[str, SourceConfig], Field(min_length=1)]
     """Evaluation data by domain name; each is scored on its own."""
-    mean_over: list[str] | None = None
+    mean_over: Annotated[list[str], Field(min_length=1)] | None = None
     """Domains whose mIoU is averaged (the unseen ones, say); null averages all."""
 
     @model_validator(mode="after")
@@ -206,6 +206,21 @@ class DataConfig(Block):
                 f"mean_over names {unknown[0]!r}: {did_you_mean(unknown[0], self.domains)}"
             )
         return self
+
+    @model_validator(mode="after")
+    def _scenes_are_not_scored_on_streets_trained_on(self) -> Self:
+        trained = [source for source in self.sources if isinstance(source, ScenesConfig)]
+        for name, scored in self.domains.items():
+            if isinstance(scored, ScenesConfig) and any(_overlap(scored, t) for t in trained):
+                raise ValueError(
+                    f"domain {name} holds scenes whose street is trained on (a seed is one street "
+                    "in every domain): set `first` of the source to a seed beyond, such as 10000"
+                )
+        return self
+
+
+def _overlap(a: ScenesConfig, b: ScenesConfig) -> bool:
+    return a.first < b.first + b.count and b.first < a.first + a.count
 
 
 class AugmentConfig(Block):
@@ -221,6 +236,12 @@ class AugmentConfig(Block):
     """Probability of a horizontal flip."""
     photometric: bool = True
     """Brightness, contrast, saturation and hue distortion."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.scale[0] > self.scale[1]:
+            raise ValueError(f"scale = {list(self.scale)} must be [smallest, largest]")
+        return self
 
 
 class TrainConfig(Block):
@@ -285,7 +306,7 @@ class RunConfig(Block):
 
     out: str = "runs/run"
     """The run folder."""
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0)] = 0
     """Seed of initialisation, data order, augmentation and sampling."""
     resume: bool = False
     """Go on from the run folder's last checkpoint."""
@@ -298,7 +319,7 @@ class RunConfig(Block):
     precision: Precision = "auto"
     """auto is bf16-mixed where the device is fast at it, else 32-true."""
     threads: Annotated[int, Field(ge=1)] | None = None
-    """CPU threads of each process; null leaves torch's choice."""
+    """CPU threads of each process; null is torch's choice, or 1 with several processes."""
     log_every: Annotated[int, Field(ge=1)] = 10
     """Steps between two lines of the log."""
     save_every: Annotated[int, Field(ge=1)] = 1000

@@ -65,6 +65,23 @@ def dump_config(config: Config) -> str:
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
 
 
+def list_differences(ours: Config, theirs: Config) -> dict[str, tuple[Any, Any]]:
+    """Return the options in which two configurations differ: key -> (ours, theirs)."""
+
+    def flat(value: Any, key: str) -> Iterator[tuple[str, Any]]:
+        if isinstance(value, dict) and value:
+            for name, inner in value.items():
+                yield from flat(inner, f"{key}.{name}" if key else name)
+        else:
+            yield key, value
+
+    first, second = (dict(flat(c.model_dump(mode="json"), "")) for c in (ours, theirs))
+    keys = [*first, *(key for key in second if key not in first)]
+    return {
+        key: (first.get(key), second.get(key)) for key in keys if first.get(key) != second.get(key)
+    }
+
+
 def list_options() -> list[Option]:
     """Return every option in the order of `config`; `adapter[none].x` belongs to `name: none`."""
 

@@ -1,6 +1,5 @@
 """What the commands do: train, evaluate and predict, each from and into a run folder."""
 
-import logging
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +8,6 @@ from typing import Any
 import numpy as np
 from lightning_fabric import Fabric
 from PIL import Image
-from rich.console import Console
 from rich.progress import track
 from torch.utils.data import Dataset, Subset
 
@@ -24,115 +22,136 @@ from causalseg.build import (
 )
 from causalseg.cards import write_card
 from causalseg.config import Config
-from causalseg.configfile import dump_config, load_config
+from causalseg.configfile import dump_config, list_differences, load_config
 from causalseg.data.classes import ClassList
 from causalseg.data.dataset import IMAGE_ENDINGS, Sample, list_images, read_image
 from causalseg.data.loader import AugmentedData
 from causalseg.engine.devices import make_fabric, reduce
 from causalseg.engine.evaluate import Picture, evaluate, summarise
-from causalseg.engine.log import RunLog
+from causalseg.engine.infer import Inference
+from causalseg.engine.log import RunLog, console, logger
 from causalseg.engine.train import train
-from causalseg.errors import DataError, RunError
+from causalseg.errors import ConfigError, DataError, RunError
 from causalseg.model import Segmenter
 from causalseg.report import write_report
 from causalseg.runfolder import RunFolder, replacing, write_json, write_text
 
-logger = logging.getLogger("causalseg")
+# What may change when a run goes on, and what may be overridden when one is used.
+_FREE_ON_RESUME = (
+    *("train.steps", "train.workers", "eval.", "data.domains.", "data.mean_over", "data.root"),
+    *("run.out", "run.resume", "run.accelerator", "run.devices", "run.nodes", "run.precision"),
+    *("run.threads", "run.log_every", "run.save_every", "run.keep", "backbone.checkpointing"),
+)
+_FREE_IN_USE = (
+    *("eval", "data", "train.workers", "backbone.weights", "backbone.checkpointing"),
+    *("run.accelerator", "run.devices", "run.nodes", "run.precision", "run.threads"),
+)
 
 
 def train_run(config: Config) -> RunFolder:
     """Train a configuration into its run folder: weights, log, scores and report.
 
     Raises:
-        RunError: if the folder already holds a run and ``run.resume`` is off.
+        RunError: if the folder already holds a run and ``run.resume`` is off, or if a resumed
+            configuration differs from the run's in what would make it another run.
         CausalsegError: for anything wrong with configuration, data or weights, before a file is
             written.
     """
     run = RunFolder(config.run.out)
     fabric = make_fabric(config.run)
-    _check_folder(fabric, run, config)
+    stored = with_classes_inside(config)
+    _check_folder(fabric, run, stored)
+    inference = build_inference(config)
     model = build_segmenter(config)
     data = AugmentedData(build_sources(config), build_augment(config))
     domains = build_domains(config)
+    for dataset in (data.data, *domains.values()):
+        dataset[0]  # what is wrong everywhere shows now and not after training
     if fabric.is_global_zero:
-        write_text(run.config, dump_config(with_classes_inside(config)))
-    logger.info(
-        "%s: %d trainable parameters, %d training images, %s on %s",
-        *(run.path, trainable_parameters(model), len(data), fabric.strategy.precision.precision),
-        fabric.device,
-    )
+        run.remove_leftovers()
+        write_text(run.config, dump_config(stored))
+        logger.info(
+            "%s: %d trainable parameters, %d training images, %s on %s",
+            *(run.path, trainable_parameters(model), len(data)),
+            *(fabric.strategy.precision.precision, fabric.device),
+        )
 
     def score(step: int, log: RunLog | None) -> None:
         is_last = step == config.train.steps
         chosen = domains if is_last else _limited(domains, config.eval.limit)
-        results = _evaluate(fabric, model, chosen, config, run if is_last else None)
+        results, pictures = _evaluate(fabric, model, chosen, config, inference)
         if log:
             mious = {name: result["miou"] for name, result in results["domains"].items()}
             log.eval(step, mious, results["mean"]["miou"])
+        if is_last:
+            _write_scores(fabric, run, results, pictures, model.classes)
 
     train(fabric, model, data, config.train, config.run, score, config.eval.every)
-    if fabric.is_global_zero:
-        write_card(run)
-        write_report([run], run.report)
     return run
 
 
-def eval_run(path: Path | str, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """Score a trained run on its domains; write eval.json, pictures and report anew.
+def eval_run(path: Path | str, overrides: Sequence[str] = ()) -> RunFolder:
+    """Score a trained run on its domains; write eval.json, pictures, card and report anew.
 
     Args:
         path: the run folder.
         overrides: of its configuration, such as ``eval.flip=true`` or other ``data.domains``.
-
-    Returns:
-        The content of eval.json.
     """
-    run = RunFolder(path)
-    config = load_config(run.need(run.config), overrides)
+    run, config = _open(path, overrides)
+    inference, domains = build_inference(config), build_domains(config)
     fabric = make_fabric(config.run)
     model = build_segmenter(config)
     model.load(run.path)
     fabric.to_device(model)
-    results = _evaluate(fabric, model, build_domains(config), config, run)
-    if fabric.is_global_zero:
-        write_card(run)
-        write_report([run], run.report)
-    return results
+    results, pictures = _evaluate(fabric, model, domains, config, inference)
+    _write_scores(fabric, run, {**results, "overrides": list(overrides)}, pictures, model.classes)
+    return run
 
 
 def predict_run(path: Path | str, images: Path, out: Path, overrides: Sequence[str] = ()) -> int:
-    """Predict an image or a folder of images; return how many.
+    """Predict an image or a folder of images in one process; return how many.
 
-    Writes ``out/labels/STEM.png`` (one channel, the class list's label ids) and
+    Writes ``out/predictions/STEM.png`` (one channel, the class list's label ids) and
     ``out/overlays/STEM.png`` (the image under the classes' colours).
 
     Raises:
         DataError: if there is no image or one cannot be read; those before it are done.
     """
-    run = RunFolder(path)
-    config = load_config(run.need(run.config), overrides)
+    run, config = _open(path, overrides)
     files = [images] if images.is_file() else list_images(images)
     if not files:
         raise DataError(f"{images} has no images: {', '.join(IMAGE_ENDINGS)} are read")
-    fabric = make_fabric(config.run)
+    inference = build_inference(config)
+    fabric = make_fabric(config.run.model_copy(update={"devices": 1, "nodes": 1}))
     model = build_segmenter(config)
     model.load(run.path)
     fabric.to_device(model.eval())
-    inference = build_inference(config)
     label_ids = np.array(model.classes.ids)
-    for file in track(files, "predicting", console=Console(stderr=True)):
+    for file in track(files, "predicting", console=console):
         image = read_image(file)
         with fabric.autocast():
             prediction = inference(model, image.to(fabric.device)).argmax(0).cpu().numpy()
         ids = label_ids[prediction].astype(np.uint8 if label_ids.max() < 256 else np.uint16)
         overlay = (255 * image.movedim(0, -1).numpy() + _palette(model.classes)[prediction]) / 2
-        for folder, pixels in (("labels", ids), ("overlays", overlay.astype(np.uint8))):
+        for folder, pixels in (("predictions", ids), ("overlays", overlay.astype(np.uint8))):
             _write_png(out / folder / f"{file.stem}.png", Image.fromarray(pixels))
     return len(files)
 
 
+def _open(path: Path | str, overrides: Sequence[str]) -> tuple[RunFolder, Config]:
+    """Return a run and its configuration with overrides that do not make it another model."""
+    run = RunFolder(path)
+    for override in overrides:
+        if not override.startswith(_FREE_IN_USE):
+            raise ConfigError(
+                f"override {override!r} would have no effect on a trained run or make it another "
+                f"model; allowed are {', '.join(_FREE_IN_USE)}"
+            )
+    return run, load_config(run.need(run.config), overrides)
+
+
 def _check_folder(fabric: Fabric, run: RunFolder, config: Config) -> None:
-    """Refuse to write over a run, on all processes alike."""
+    """Refuse to write over a run or to go on with another one, on all processes alike."""
     problem = None
     if fabric.is_global_zero:
         is_used = run.checkpoint.exists() or run.adapter.exists() or run.head.exists()
@@ -143,6 +162,19 @@ def _check_folder(fabric: Fabric, run: RunFolder, config: Config) -> None:
             )
         elif config.run.resume and not run.checkpoint.exists():
             problem = f"{run.path} has no last.ckpt to resume from: train without run.resume"
+        elif config.run.resume:
+            changed = list_differences(load_config(run.need(run.config)), config)
+            rows = [
+                f"  {key}: the run has {theirs}, now {ours}"
+                for key, (theirs, ours) in changed.items()
+                if not key.startswith(_FREE_ON_RESUME)
+            ]
+            if rows:
+                problem = (
+                    f"{run.path} cannot go on as another run; these options differ:\n"
+                    + "\n".join(rows)
+                    + f"\nResume with {run.config}, or choose another folder with run.out"
+                )
     problem = fabric.broadcast(problem)
     if problem:
         raise RunError(problem)
@@ -164,16 +196,15 @@ def _evaluate(
     model: Segmenter,
     domains: dict[str, Dataset[Sample]],
     config: Config,
-    run: RunFolder | None,
-) -> dict[str, Any]:
-    """Score on all processes; with a run folder, write eval.json and the pictures."""
-    inference = build_inference(config)
+    inference: Inference,
+) -> tuple[dict[str, Any], dict[str, list[Picture]]]:
+    """Score on all processes; return the content of eval.json and this process's pictures."""
     with fabric.autocast():
         results, pictures = evaluate(
             model,
             domains,
             inference,
-            config.eval.pictures if run else 0,
+            config.eval.pictures,
             config.train.workers,
             (fabric.global_rank, fabric.world_size),
             lambda counts: reduce(fabric, counts, "sum"),
@@ -189,14 +220,27 @@ def _evaluate(
         "classes": {"names": model.classes.names, "palette": model.classes.palette},
         **summarise(results, inference, config.data.mean_over),
     }
-    if run:
-        if fabric.is_global_zero:
-            shutil.rmtree(run.pictures, ignore_errors=True)
-            write_json(run.eval, content)
-        fabric.barrier()
-        _write_pictures(run, pictures, model.classes)
-        fabric.barrier()
-    return content
+    return content, pictures
+
+
+def _write_scores(
+    fabric: Fabric,
+    run: RunFolder,
+    content: dict[str, Any],
+    pictures: dict[str, list[Picture]],
+    classes: ClassList,
+) -> None:
+    """Write eval.json and the pictures, and from them card and report."""
+    if fabric.is_global_zero:
+        shutil.rmtree(run.pictures, ignore_errors=True)
+        write_json(run.eval, content)
+    fabric.barrier()
+    _write_pictures(run, pictures, classes)
+    fabric.barrier()
+    if fabric.is_global_zero:
+        write_card(run)
+        write_report([run], run.report)
+    fabric.barrier()
 
 
 def _write_pictures(run: RunFolder, pictures: dict[str, list[Picture]], classes: ClassList) -> None:

@@ -61,6 +61,11 @@ class RunFolder:
         except ValueError as error:
             raise RunError(f"{file} is not valid JSON ({error}): make it again") from error
 
+    def remove_leftovers(self) -> None:
+        """Remove temporary files that a killed process left."""
+        for leftover in self.path.glob(".*.tmp"):
+            leftover.unlink()
+
     def read_log(self) -> list[dict[str, Any]]:
         """Read the events of the log; a last line cut short by a crash is left out."""
         events = []
@@ -87,7 +92,7 @@ def replacing(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise RunError(
             f"cannot write {path}: {error.strerror or error}. What was there before is untouched; "
-            "free some space or choose another folder with run.out"
+            "free some space or choose another folder"
         ) from error
     finally:
         temporary.unlink(missing_ok=True)

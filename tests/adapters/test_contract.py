@@ -161,6 +161,13 @@ def test_activation_checkpointing_gives_the_same_gradients(vit, adapter, images)
         assert torch.allclose(plain, checkpointed, atol=1e-6)
 
 
+def test_in_half_precision_as_a_whole_it_stays_finite(vit, adapter, images):
+    attach(vit, adapter)
+    assert torch.isfinite(vit.bfloat16()(images.bfloat16())).all()
+    assert torch.isfinite(adapter.bfloat16()(torch.rand(1, 15, 48).bfloat16(), 0, (3, 5))).all()
+    assert torch.isfinite(vit(images.bfloat16())).all()
+
+
 def test_bfloat16_features_stay_finite_and_close(vit, adapter, images):
     attach(vit, adapter)
     expected = vit(images)
@@ -168,7 +175,6 @@ def test_bfloat16_features_stay_finite_and_close(vit, adapter, images):
         half = vit(images)
     assert torch.isfinite(half).all()
     assert (half.float() - expected).norm() < 0.05 * expected.norm()
-    assert torch.isfinite(vit.bfloat16()(images.bfloat16())).all()
 
 
 def test_a_model_of_another_size_is_refused_with_both_sizes(vit):

@@ -65,6 +65,34 @@ def test_an_id_outside_the_class_list_names_file_ids_and_allowed_ones(folder):
         label_of(folder, np.full((48, 64), 7, dtype=np.uint8))
 
 
+def test_the_extra_ignored_id_is_a_label_id_not_a_train_id(folder):
+    classes = ClassList(("road", "kerb"), ((0, 0, 0), (1, 1, 1)), ids=(7, 8))
+    pixels = np.full((48, 64), 7, dtype=np.uint8)
+    pixels[:16], pixels[16:32] = 0, 8
+    label = label_of(folder, pixels, classes=classes, ignore=0)
+    assert [int(label[row, 0]) for row in (0, 16, 32)] == [255, 1, 0]
+
+
+def test_an_ignored_id_that_is_a_class_is_refused(folder):
+    with pytest.raises(ConfigError, match="data.ignore = 1 is also the label id of class 'b'"):
+        read(folder, ignore=1)
+    with pytest.raises(ConfigError, match="data.ignore = 9 is also the label id of class 'a'"):
+        read(folder, ignore=9, id_map={9: 0})
+
+
+def test_sixteen_bit_images_are_scaled_not_clipped(tmp_path):
+    file = tmp_path / "deep.png"
+    Image.fromarray(np.array([[0, 2**15], [2**16 - 1, 100]], dtype=np.uint16)).save(file)
+    assert torch.allclose(read_image(file)[1], torch.tensor([[0, 0.5], [1, 0.0015]]), atol=1e-3)
+
+
+def test_images_without_plain_colours_are_refused(tmp_path):
+    file = tmp_path / "x.tiff"
+    Image.new("F", (8, 6)).save(file)
+    with pytest.raises(DataError, match="has mode F: allowed are"):
+        read_image(file)
+
+
 def test_an_id_map_to_no_class_is_refused(folder):
     with pytest.raises(ConfigError, match="id_map sends label id 4 to 3"):
         read(folder, id_map={4: 3})

@@ -77,21 +77,29 @@ def test_domains_are_scored_apart_and_pictures_are_spread(model):
     assert model.training
 
 
+class Distinct(Constant):
+    """Images and labels that follow from the index: each counts differently."""
+
+    def __getitem__(self, index):
+        generator = torch.Generator().manual_seed(index)
+        label = torch.randint(0, 3, (32, 48), generator=generator)
+        return Sample(torch.rand(3, 32, 48, generator=generator), label, f"{index}")
+
+
 def test_processes_together_count_what_one_counts(model):
-    domains = {"a": Constant(0, 5)}
-    whole = []
-    evaluate(model, domains, Inference("whole"), reduce=lambda c: whole.append(c) or c)
-    parts = []
-    for rank in range(2):
+    def counts(process):
+        taken = []
         evaluate(
             model,
-            domains,
+            {"a": Distinct(0, 5)},
             Inference("whole"),
-            process=(rank, 2),
-            reduce=lambda c: parts.append(c) or c,
+            process=process,
+            reduce=lambda confusion: taken.append(confusion) or confusion,
         )
-    assert parts[0].sum() + parts[1].sum() == whole[0].sum()
-    assert parts[0].sum() == 3 * 32 * 48
+        return taken[0]
+
+    assert torch.equal(counts((0, 2)) + counts((1, 2)), counts((0, 1)))
+    assert not torch.equal(counts((0, 2)), counts((1, 2)))
 
 
 def test_the_mean_is_over_the_domains_named():

@@ -9,11 +9,19 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from PIL import Image
 from safetensors.torch import load_file
 
 from causalseg.build import build_segmenter
 from causalseg.engine.checkpoint import load_checkpoint, save_checkpoint
-from causalseg.errors import ConfigError, MissingFileError, RunError, TrainingError
+from causalseg.engine.log import RunLog
+from causalseg.errors import (
+    ConfigError,
+    DataError,
+    MissingFileError,
+    RunError,
+    TrainingError,
+)
 from causalseg.jobs import train_run
 from causalseg.model import Segmenter
 from causalseg.runfolder import RunFolder
@@ -59,30 +67,80 @@ def test_training_lowers_the_loss(tiny):
     assert sum(losses[-5:]) < 0.5 * sum(losses[:5])
 
 
+class Killed(Exception):
+    """Stands for a kill at a chosen step."""
+
+
+def train_and_kill(config, step):
+    """Train until ``step`` steps are logged, then break off."""
+    original = RunLog.advance
+
+    def advance(self, done):
+        original(self, done)
+        if done == step:
+            raise Killed
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(RunLog, "advance", advance)
+        train_run(config)
+
+
 @pytest.mark.parametrize("head", ["head=linear", SMALL_MASK2FORMER], ids=["linear", "mask2former"])
-@pytest.mark.parametrize("stop", [1, 2, 3])
-def test_stopped_anywhere_and_resumed_equals_straight_bit_for_bit(tiny, tmp_path, head, stop):
+@pytest.mark.parametrize(("stop", "save_every"), [(2, 1), (3, 1), (3, 2), (4, 3)])
+def test_killed_anywhere_and_resumed_equals_straight_bit_for_bit(
+    tiny, tmp_path, head, stop, save_every
+):
     straight = train_run(tiny(head, f"run.out={tmp_path / 'straight'}", "train.clip=1.0"))
-
-    class Stop(Exception):
-        pass
-
-    def stopping(*args, **kwargs):
-        save_checkpoint(*args, **kwargs)
-        if args[3] == stop:
-            raise Stop
-
-    options = (head, f"run.out={tmp_path / 'resumed'}", "run.save_every=1", "train.clip=1.0")
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(Stop):
-        patch.setattr("causalseg.engine.train.save_checkpoint", stopping)
-        train_run(tiny(*options))
+    options = [head, f"run.out={tmp_path / 'resumed'}", "train.clip=1.0"]
+    options.append(f"run.save_every={save_every}")
+    train_and_kill(tiny(*options), stop)
     resumed = train_run(tiny(*options, "run.resume=true"))
     assert_equal(weights(straight), weights(resumed))
-    losses = [
-        [event["loss"] for event in run.read_log() if event["event"] == "train"]
+    logs = [
+        [(event["step"], event["loss"]) for event in run.read_log() if event["event"] == "train"]
         for run in (straight, resumed)
     ]
-    assert losses[0] == losses[1]
+    assert logs[0] == logs[1]
+
+
+def test_resuming_as_another_run_is_refused_and_nothing_is_lost(tiny):
+    run = train_run(tiny())
+    before = {file: file.read_bytes() for file in run.path.iterdir() if file.is_file()}
+    changed = ("adapter.rank=3", "train.lr=5.0", "run.seed=1", "run.resume=true")
+    with pytest.raises(RunError) as caught:
+        train_run(tiny(*changed))
+    for row in ("adapter.rank: the run has 2, now 3", "train.lr: the run has 0.0001, now 5.0"):
+        assert row in str(caught.value)
+    with pytest.raises(RunError, match="has done 4 steps: train.steps must be 4 or more"):
+        train_run(tiny("train.steps=2", "run.resume=true"))
+    assert run.adapter.read_bytes() == before[run.adapter]
+    assert run.checkpoint.read_bytes() == before[run.checkpoint]
+
+
+def test_a_finished_run_can_go_on_for_more_steps(tiny):
+    train_run(tiny("train.steps=2"))
+    run = train_run(tiny("train.steps=4", "run.resume=true"))
+    assert [e["step"] for e in run.read_log() if e["event"] == "train"] == [1, 2, 3, 4]
+    assert torch.load(run.checkpoint, weights_only=True)["step"] == 4
+
+
+def test_broken_data_of_a_domain_shows_before_training(tiny, folder):
+    (folder / "wrong").mkdir()
+    for index in range(3):
+        Image.new("L", (64, 48), 9).save(folder / "wrong" / f"{index:03d}.png")
+    with pytest.raises(DataError, match="has ids"):
+        train_run(tiny("data.domains.there={images: images, labels: wrong}"))
+    assert not RunFolder(tiny().run.out).path.exists()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("head", ["head=linear", SMALL_MASK2FORMER], ids=["linear", "mask2former"])
+def test_on_a_gpu_a_run_trains_in_bf16_resumes_and_scores(tiny, head):
+    options = (head, "run.accelerator=cuda", "run.precision=bf16-mixed")
+    train_and_kill(tiny(*options), 3)
+    run = train_run(tiny(*options, "run.resume=true"))
+    assert run.read_json(run.eval)["domains"]["here"]["miou"] is not None
+    assert all(value.isfinite().all() for value in weights(run).values())
 
 
 def test_workers_do_not_change_the_result(tiny, tmp_path):

@@ -82,7 +82,9 @@ def attach(vit: nn.Module, adapter: nn.Module) -> Attachment:
     """Run ``adapter`` after every block of a timm ViT.
 
     The model's parameters and their names stay as they are, and so does their ``requires_grad``:
-    freeze the model yourself where you want it frozen.
+    freeze the model yourself where you want it frozen. With activation checkpointing, finish the
+    backward pass of one image size before the forward pass of another: blocks are recomputed on
+    the grid of the last image.
 
     Args:
         vit: a timm VisionTransformer (``blocks``, ``patch_embed``, ``num_prefix_tokens``).

@@ -107,6 +107,7 @@ class CausalTune(nn.Module):
         W1, b1 = self.token_to_feature.weight, self.token_to_feature.bias
         scaled = self.scale * self.delta.weight  # s W2
         values = torch.cat([self.tokens.B[layer] @ W1.T, b1[None]]) @ scaled.T  # [B W1^T; b1] sW2^T
+        linear, attention = linear.to(scaled.dtype), attention.to(scaled.dtype)
         delta = linear @ scaled.T + attention @ values + bias  # (6) and s of (7)
         return tokens + delta.to(tokens.dtype)
 
@@ -116,7 +117,7 @@ class CausalTune(nn.Module):
 
     def _attention(self, X: Float[Tensor, "b h w c"], layer: int) -> Float[Tensor, "b h w r1"]:
         """Inverse transform of ``P[:, 1:] [A[1:], 1]``: (1) to (5), r + 1 channels wide."""
-        A, B = self.tokens.A[layer], self.tokens.B[layer]
+        A, B = self.tokens.A[layer].to(X.dtype), self.tokens.B[layer].to(X.dtype)
         G = band_mask((X.shape[1], X.shape[2]), self.low, self.high, X.device, X.dtype)
         logits = (G[:, :, None] * dct2(X @ B.T)) @ (A.T / math.sqrt(X.shape[-1]))
         P = torch.softmax(logits, dim=-1)  # (4)

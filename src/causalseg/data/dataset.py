@@ -20,6 +20,7 @@ from causalseg.data.classes import IGNORE, ClassList
 from causalseg.errors import ConfigError, DataError, MissingFileError
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
+_IMAGE_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
 _UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # what PIL raises
 
 
@@ -39,13 +40,13 @@ class FolderData(Dataset[Sample]):
         labels: folder of label PNGs, one channel of class ids.
         classes: the class list; its ids say what the label files hold.
         ignore: one more label id that means `no class`.
-        id_map: label id -> train id (or ``ignore``), in place of the class list's ids.
+        id_map: label id -> train id (255 to ignore), in place of the class list's ids.
         every: use every k-th image.
 
     Raises:
         MissingFileError: if a folder is not there.
         DataError: if there is no image, or an image without label or the other way round.
-        ConfigError: if ``id_map`` leads to a train id that is not a class.
+        ConfigError: if ``id_map`` leads to no class, or ``ignore`` is the label id of a class.
     """
 
     def __init__(
@@ -127,11 +128,25 @@ class ScenesData(Dataset[Sample]):
 
 
 def read_image(file: Path) -> Float[Tensor, "3 H W"]:
-    """Read an image as RGB in [0, 1]. Raises DataError if it is missing or broken."""
+    """Read an image as RGB in [0, 1], pixels as stored: EXIF orientation is not applied.
+
+    Raises:
+        DataError: if it is missing, broken or of a kind that has no plain colours.
+    """
     try:
         with Image.open(file) as picture:
+            if picture.mode.startswith("I;16"):  # Pillow would clip 16 bits, not scale them
+                gray = np.array(picture).astype(np.float32) / (2**16 - 1)
+                return torch.from_numpy(gray).expand(3, -1, -1).contiguous()
+            if picture.mode not in _IMAGE_MODES:
+                raise DataError(
+                    f"image {file} has mode {picture.mode}: allowed are {', '.join(_IMAGE_MODES)}"
+                    " and I;16"
+                )
             pixels = np.array(picture.convert("RGB"))
     except _UNREADABLE as error:
+        if isinstance(error, DataError):
+            raise
         raise DataError(f"cannot read image {file}: {error}") from error
     return torch.from_numpy(pixels).movedim(-1, 0).float() / 255
 
@@ -170,17 +185,23 @@ def _check_pairs(images: Path, labels: Path, image_stems: object, label_stems: o
 
 def _label_table(classes: ClassList, ignore: int, id_map: Mapping[int, int] | None) -> np.ndarray:
     """Train id of every label id that a file may hold; -1 where there is none."""
+    pairs = dict(zip(classes.ids, range(len(classes.ids)), strict=True))
+    pairs = pairs if id_map is None else dict(id_map)
+    if pairs.get(ignore, IGNORE) != IGNORE:
+        raise ConfigError(
+            f"data.ignore = {ignore} is also the label id of class "
+            f"{classes.names[pairs[ignore]]!r}: a label id is a class or ignored, not both"
+        )
     table = np.full(2**16, -1, dtype=np.int64)
     table[[*classes.ignore, ignore]] = IGNORE
-    pairs = enumerate(classes.ids) if id_map is None else ((v, k) for k, v in id_map.items())
-    for train_id, label_id in pairs:
-        is_ignored = train_id in (ignore, IGNORE)
-        if not (is_ignored or 0 <= train_id < len(classes.names)) or not 0 <= label_id < 2**16:
+    for label_id, train_id in pairs.items():
+        is_class = 0 <= train_id < len(classes.names)
+        if not (is_class or train_id == IGNORE) or not 0 <= label_id < 2**16:
             raise ConfigError(
                 f"id_map sends label id {label_id} to {train_id}: label ids are 0..65535, train "
-                f"ids 0..{len(classes.names) - 1}, or {ignore} to ignore"
+                f"ids 0..{len(classes.names) - 1}, or {IGNORE} to ignore"
             )
-        table[label_id] = IGNORE if is_ignored else train_id
+        table[label_id] = train_id
     return table
 
 

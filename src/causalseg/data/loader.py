@@ -76,14 +76,16 @@ def derive_seed(*numbers: int) -> int:
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 
-def make_loader(data: AugmentedData, sampler: StepSampler, workers: int) -> DataLoader[Sample]:
-    """Return the loader of training batches, in the order of steps."""
+def make_loader(
+    data: AugmentedData, sampler: StepSampler, workers: int, is_pinned: bool = False
+) -> DataLoader[Sample]:
+    """Return the loader of training batches, in the order of steps; pinned for a GPU."""
     return DataLoader(
         data,
         batch_sampler=sampler,
         num_workers=workers,
         prefetch_factor=2 if workers else None,
-        pin_memory=torch.cuda.is_available(),
+        pin_memory=is_pinned,
     )
 
 

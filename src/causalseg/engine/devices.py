@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.accelerators import CUDAAccelerator, MPSAccelerator
+from lightning_fabric.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 
 from causalseg.config import Precision, RunConfig
@@ -18,8 +19,6 @@ def make_fabric(options: RunConfig) -> Fabric:
     Raises:
         ConfigError: if the accelerator is not there or has fewer devices.
     """
-    if options.threads is not None:
-        torch.set_num_threads(options.threads)
     accelerator = options.accelerator
     available = {
         "cuda": CUDAAccelerator.auto_device_count() if CUDAAccelerator.is_available() else 0,
@@ -41,7 +40,15 @@ def make_fabric(options: RunConfig) -> Fabric:
         precision=_precision(options.precision, accelerator),
     )
     fabric.launch()
+    threads = options.threads or (1 if accelerator == "cpu" and options.devices > 1 else None)
+    if threads is not None:  # after the launch, which sets its own
+        torch.set_num_threads(threads)
     return fabric
+
+
+def is_first_process() -> bool:
+    """Say whether this process is the one that talks and writes."""
+    return rank_zero_only.rank == 0  # type: ignore[attr-defined]
 
 
 def reduce(fabric: Fabric, tensor: Tensor, how: Literal["sum", "mean"]) -> Tensor:

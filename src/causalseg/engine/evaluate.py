@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
+from rich.progress import track
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
@@ -19,6 +20,7 @@ from causalseg.data.classes import IGNORE
 from causalseg.data.dataset import Sample
 from causalseg.data.loader import plain_errors
 from causalseg.engine.infer import Inference
+from causalseg.engine.log import console, logger
 from causalseg.model import Segmenter
 
 Reduce = Callable[[Tensor], Tensor]
@@ -93,7 +95,16 @@ def evaluate_domain(
     k = len(model.classes.names)
     confusion = torch.zeros(k, k, dtype=torch.int64)
     pictures, sizes = [], []
-    for index, sample in zip(mine, plain_errors(loader), strict=True):
+    is_shown = process[0] == 0 and console.is_terminal
+    samples = track(
+        plain_errors(loader),
+        "scoring",
+        total=len(mine),
+        console=console,
+        transient=True,
+        disable=not is_shown,
+    )
+    for index, sample in zip(mine, samples, strict=True):
         scores = inference(model, sample.image.to(device), tuple(sample.label.shape))
         prediction = scores.argmax(0).cpu()
         confusion += confusion_matrix(prediction, sample.label, k)
@@ -133,6 +144,7 @@ def evaluate(
         confusion, pictures[name], sizes = evaluate_domain(
             model, data, inference, num_pictures, process, workers
         )
+        logger.info("scored %s: %d images", name, len(data))  # type: ignore[arg-type]
         results[name] = {
             "images": len(data),  # type: ignore[arg-type]
             "size": list(Counter(sizes).most_common(1)[0][0]) if sizes else None,

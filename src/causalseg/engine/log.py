@@ -3,7 +3,6 @@
 import json
 import logging
 import math
-import sys
 import time
 from collections.abc import Iterable, Iterator
 from types import TracebackType
@@ -21,6 +20,7 @@ from causalseg.runfolder import RunFolder, write_text
 
 Item = TypeVar("Item")
 logger = logging.getLogger("causalseg")
+console = Console(stderr=True)  # one for all bars, so that they can stand below each other
 
 
 class RunLog:
@@ -34,18 +34,25 @@ class RunLog:
 
     def __init__(self, run: RunFolder, steps: int, first: int):
         events = run.read_log() if first and run.log.is_file() else []
-        kept = [event for event in events if event["step"] <= first]
+        # The last step is scored again when a run ends between training and scoring.
+        kept = [
+            event
+            for event in events
+            if event["step"] <= first and (event["event"], event["step"]) != ("eval", steps)
+        ]
         write_text(run.log, "".join(json.dumps(event) + "\n" for event in kept))
         self._file = run.log.open("a", buffering=1, encoding="utf-8")
-        self._board = SummaryWriter(str(run.path / "tensorboard"), purge_step=first or None)
+        self._board = SummaryWriter(
+            str(run.path / "tensorboard"), purge_step=first + 1 if first else None
+        )
         self._bar = Progress(
             TextColumn("step {task.completed}/{task.total}"),
             BarColumn(),
             TextColumn("loss {task.fields[loss]}  {task.fields[rate]} s/step  eta"),
             TimeRemainingColumn(),
             TextColumn("waiting for data {task.fields[wait]}"),
-            console=Console(file=sys.stderr),
-            disable=not sys.stderr.isatty(),
+            console=console,
+            disable=not console.is_terminal,
         )
         self._task = self._bar.add_task("", total=steps, loss="-", rate="-", wait="-")
         self._bar.update(self._task, completed=first)

@@ -19,6 +19,12 @@ def learning_rate(base: float, step: int, steps: int, power: float) -> float:
     return base * (1 - step / steps) ** power
 
 
+def set_learning_rate(groups: list[dict[str, Any]], step: int, steps: int, power: float) -> None:
+    """Give every group of the optimiser its learning rate for step ``step`` (from 0)."""
+    for group in groups:
+        group["lr"] = learning_rate(group["base_lr"], step, steps, power)
+
+
 def is_due(step: int, steps: int, every: int | None) -> bool:
     """Say whether something is due after ``step`` steps: every so many, and always at the end."""
     return step == steps or (every is not None and step % every == 0)

@@ -13,8 +13,8 @@ from causalseg.config import RunConfig, TrainConfig
 from causalseg.data.loader import AugmentedData, StepSampler, derive_seed, make_loader, plain_errors
 from causalseg.engine.checkpoint import load_checkpoint, save_checkpoint
 from causalseg.engine.log import Meter, RunLog
-from causalseg.engine.schedule import is_due, learning_rate, parameter_groups
-from causalseg.errors import ConfigError
+from causalseg.engine.schedule import is_due, parameter_groups, set_learning_rate
+from causalseg.errors import ConfigError, RunError
 from causalseg.model import Segmenter
 from causalseg.runfolder import RunFolder
 
@@ -39,11 +39,12 @@ def train(
         data: the sources, joined and augmented.
         options: steps, batch, optimiser.
         run_options: folder, seed, resume, log and checkpoint intervals.
-        evaluate: scores the model, every ``evaluate_every`` steps and after the last.
-        evaluate_every: None to score only after the last step.
+        evaluate: scores the model; always called after the last step.
+        evaluate_every: steps between two evaluations, or None.
 
     Raises:
         ConfigError: if the batch does not divide over the processes.
+        RunError: if the run has done more steps than asked for.
         TrainingError: if the loss is not finite; the last checkpoint is from before.
     """
     run = RunFolder(run_options.out)
@@ -51,6 +52,8 @@ def train(
     wrapped, optimizer = fabric.setup(model, AdamW(groups))
     wrapped.mark_forward_method("loss_terms")
     first = load_checkpoint(run, model, optimizer.optimizer) if run_options.resume else 0
+    if first > options.steps:
+        raise RunError(f"{run.path} has done {first} steps: train.steps must be {first} or more")
     batches = _batches(fabric, data, options, first, run_options.seed)
     log = RunLog(run, options.steps, first) if fabric.is_global_zero else None
     meter = Meter(fabric)
@@ -59,13 +62,11 @@ def train(
         for done, batch in enumerate(meter.timed(batches), start=first + 1):
             # The set loss samples points with torch's global generator: make it follow the step.
             torch.manual_seed(derive_seed(run_options.seed, done, fabric.global_rank))
-            for group in optimizer.param_groups:
-                rate = learning_rate(group["base_lr"], done - 1, options.steps, options.power)
-                group["lr"] = rate
+            set_learning_rate(optimizer.param_groups, done - 1, options.steps, options.power)
             meter.step(_update(fabric, wrapped, optimizer, batch, options.clip))
 
             is_saving = is_due(done, options.steps, run_options.save_every)
-            is_scoring = is_due(done, options.steps, evaluate_every)
+            is_scoring = done < options.steps and is_due(done, options.steps, evaluate_every)
             if is_saving or is_scoring or is_due(done, options.steps, run_options.log_every):
                 values = meter.take(done)  # raises before a broken state can be saved
                 if log:
@@ -77,11 +78,9 @@ def train(
             if is_scoring:
                 evaluate(done, log)
                 meter.restart()
-        if first == options.steps:  # the earlier attempt ended between training and scoring
-            evaluate(first, log)
-    if fabric.is_global_zero:
-        model.save(run.path)
-    fabric.barrier()
+        if fabric.is_global_zero:
+            model.save(run.path)  # before scoring: the result of training is safe
+        evaluate(options.steps, log)
 
 
 def _update(
@@ -112,5 +111,9 @@ def _batches(
         )
     process = (fabric.global_rank, fabric.world_size)
     sampler = StepSampler(len(data), options.batch, (first, options.steps), seed, process)
-    for sample in plain_errors(make_loader(data, sampler, options.workers)):
-        yield sample.image.to(fabric.device), sample.label.to(fabric.device)
+    loader = make_loader(data, sampler, options.workers, fabric.device.type == "cuda")
+    for sample in plain_errors(loader):
+        yield (
+            sample.image.to(fabric.device, non_blocking=True),
+            sample.label.to(fabric.device, non_blocking=True),
+        )

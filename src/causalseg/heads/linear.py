@@ -7,35 +7,12 @@ batch statistics a norm over channels keeps the images of a batch independent of
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from causalseg.errors import ConfigError, DataError
-
-IGNORED = 255  # the label of pixels that belong to no class, in training and in scoring
-
-
-def mean_over_processes(count: Float[Tensor, ""]) -> Float[Tensor, ""]:
-    """Average a count over all processes of a distributed run; alone, return it as it is.
-
-    Gradients are averaged over processes, so a sum of losses divided by this mean has the gradient
-    that one process would have had on the whole batch.
-    """
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return count
-    total = count.clone()
-    distributed.all_reduce(total)
-    return total / distributed.get_world_size()
-
-
-def check_labels(labels: Int[Tensor, "b H W"], num_classes: int) -> None:
-    """Raise DataError if a label is neither a class 0..k-1 nor 255."""
-    wrong = labels[((labels < 0) | (labels >= num_classes)) & (labels != IGNORED)]
-    if len(wrong):
-        raise DataError(
-            f"Labels hold {wrong.unique().tolist()}; allowed are 0 to {num_classes - 1}, and"
-            f" {IGNORED} for ignored pixels. Check the class map of the data set."
-        )
+from causalseg.data.classes import IGNORE
+from causalseg.errors import ConfigError
+from causalseg.heads.targets import check_labels, mean_over_processes
 
 
 class LinearHead(nn.Module):
@@ -104,7 +81,7 @@ class LinearHead(nn.Module):
         check_labels(labels, self.classifier.out_channels)
         logits = self(features, queries, labels.shape[-2:])
         labels = labels.long()
-        total = F.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="sum")
-        num_pixels = mean_over_processes((labels != IGNORED).sum().float())
+        total = F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="sum")
+        num_pixels = mean_over_processes((labels != IGNORE).sum().float())
         # The smallest mean above 0 is one pixel over all processes, so this only prevents 0 / 0.
         return {"cross_entropy": total / num_pixels.clamp(min=1e-6)}

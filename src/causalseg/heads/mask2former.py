@@ -29,9 +29,10 @@ from transformers.models.mask2former.modeling_mask2former import (
     Mask2FormerSinePositionEmbedding,
 )
 
+from causalseg.data.classes import IGNORE
 from causalseg.errors import ConfigError
-from causalseg.heads.linear import IGNORED, check_labels, mean_over_processes
 from causalseg.heads.pyramid import build_pyramid
+from causalseg.heads.targets import check_labels, mean_over_processes
 from causalseg.spectral.grid import grid_to_tokens
 
 _GROUPS = 32  # of the pixel decoder's group norms
@@ -183,9 +184,10 @@ class Mask2FormerHead(nn.Module):
             ConfigError: If queries are missing, not wanted or of another width.
         """
         classes, masks = self._predict(features, queries)[-1]
-        probabilities = classes.float().softmax(dim=-1)[..., :-1]
-        scores = torch.einsum("bqk,bqhw->bkhw", probabilities, masks.float().sigmoid())
-        return F.interpolate(scores.float(), size=size, mode="bilinear", align_corners=False)
+        with torch.autocast(masks.device.type, enabled=False):  # sums over all queries
+            probabilities = classes.float().softmax(dim=-1)[..., :-1]
+            scores = torch.einsum("bqk,bqhw->bkhw", probabilities, masks.float().sigmoid())
+        return F.interpolate(scores, size=size, mode="bilinear", align_corners=False)
 
     def loss(
         self,
@@ -284,7 +286,7 @@ class Mask2FormerHead(nn.Module):
 
 
 class _SetCriterion(Mask2FormerLoss):
-    """The stock set loss; masks are counted over all processes, settings stay out of files."""
+    """The stock set loss, normalised over all processes; settings stay out of files."""
 
     def __init__(self, config: Mask2FormerConfig) -> None:
         super().__init__(config, weight_dict={})
@@ -297,6 +299,22 @@ class _SetCriterion(Mask2FormerLoss):
         """Mean number of target masks per process, at least 1."""
         count = torch.tensor(float(sum(map(len, class_labels))), device=device)
         return mean_over_processes(count).clamp(min=1)
+
+    def loss_labels(
+        self,
+        class_queries_logits: Float[Tensor, "b q _"],
+        class_labels: list[Int[Tensor, "_"]],
+        indices: list[tuple[Tensor, Tensor]],
+    ) -> dict[str, Float[Tensor, ""]]:
+        """Class term: the stock mean over this process's weights, made one over everybody's."""
+        losses = super().loss_labels(class_queries_logits, class_labels, indices)
+        num_matched = sum(len(queries) for queries, _ in indices)
+        num_queries = class_queries_logits[..., 0].numel()
+        weight = class_queries_logits.new_tensor(
+            num_matched + self.eos_coef * (num_queries - num_matched)
+        )
+        share = weight / mean_over_processes(weight).clamp(min=1e-6)
+        return {name: value * share for name, value in losses.items()}
 
 
 def _stock_config(num_classes: int, size: DecoderSize, set_loss: SetLoss) -> Mask2FormerConfig:
@@ -330,7 +348,7 @@ def _find_targets(
     labels: Int[Tensor, "b H W"],
 ) -> tuple[list[Int[Tensor, "_"]], list[Float[Tensor, "_ H W"]]]:
     """The classes present in each image and their masks; an image without any gives none."""
-    present = [label[label != IGNORED].unique().long() for label in labels]
+    present = [label[label != IGNORE].unique().long() for label in labels]
     masks = [
         (label == classes[:, None, None]).float()
         for label, classes in zip(labels, present, strict=True)
