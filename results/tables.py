@@ -37,8 +37,7 @@ _GENERATED = (
 )
 _EMPTY = "No results yet."
 _NOTE = (
-    "mIoU in percent, one confusion matrix a domain; sizes are height x width; seconds a step "
-    "depend on the machine"
+    "mIoU in percent, one confusion matrix a domain; sizes are height x width"
 )
 
 # Published mIoU in percent: DINOv2 ViT-L, inputs of 512 pixels. Not measured here.
@@ -235,7 +234,7 @@ def _table(entries: Sequence[Entry], links: dict[str, str]) -> str:
     for name, domain in scores["domains"].items():
         header.append(f"{name}, {domain['images']} images {_size(domain['size'])}")
     header += [f"mean of {', '.join(over)}"] if len(over) > 1 else []
-    header += ["trained parameters", "s/step", "steps", "crop", "batch", "seeds"]
+    header += ["trained parameters", "steps", "crop", "batch", "seeds"]
     return _markdown(header, [_row(entry, links[entry.name], len(over) > 1) for entry in entries])
 
 
@@ -250,7 +249,6 @@ def _row(entry: Entry, link: str, has_mean: bool) -> list[str]:
         *(_spread(values) for values in mious.values()),
         *([_spread(mean)] if has_mean else []),
         f"{model['trainable_parameters']:,}",
-        _seconds(entry),
         str(train["steps"]),
         _size(train["crop"]),
         str(train["batch"]),
@@ -281,8 +279,8 @@ def _details(entry: Entry) -> str:
         f"scored: {how['mode']}{windows}, resized: {resized}, scales {how['scales']}, "
         f"flip {'on' if how['flip'] else 'off'}",
         f"{_count(len(entry.results))}: {seeds}",
-        f"{_seconds(entry)} s/step (median) on {entry.first['machine']}, "
-        f"{config['run']['devices']} process(es)",
+        f"{entry.first['machine']}, {config['run']['devices']} process(es), precision "
+        f"{config['run']['precision']}",
         versions,
         "files: " + ", ".join(f"[{file}](../results/{file})" for file in entry.files),
     ]
@@ -322,10 +320,6 @@ def _spread(values: Sequence[float | None]) -> str:
         return "-"
     mean = f"{statistics.mean(known):.1f}"
     return mean if len(known) == 1 else f"{mean} ± {statistics.stdev(known):.1f}"
-
-
-def _seconds(entry: Entry) -> str:
-    return f"{statistics.median(result['seconds_per_step'] for result in entry.results):.2f}"
 
 
 def _count(seeds: int) -> str:
