@@ -54,7 +54,13 @@ def tiny_options(folder, tmp_path):
         },
         "train": {"steps": 4, "batch": 2, "crop": [32, 48], "workers": 0},
         "eval": {"mode": "whole", "pictures": 1},
-        "run": {"out": str(tmp_path / "run"), "log_every": 1, "save_every": 2, "threads": 1},
+        "run": {
+            "out": str(tmp_path / "run"),
+            "precision": "32-true",
+            "log_every": 1,
+            "save_every": 2,
+            "threads": 1,
+        },
     }
 
 

@@ -133,6 +133,18 @@ def test_broken_data_of_a_domain_shows_before_training(tiny, folder):
     assert not RunFolder(tiny().run.out).path.exists()
 
 
+@pytest.mark.parametrize("head", ["head=linear", SMALL_MASK2FORMER], ids=["linear", "mask2former"])
+def test_half_precision_trains_close_to_single(tiny, tmp_path, head):
+    runs = [
+        train_run(tiny(head, f"run.precision={precision}", f"run.out={tmp_path / precision}"))
+        for precision in ("32-true", "bf16-mixed")
+    ]
+    losses = [[e["loss"] for e in run.read_log() if e["event"] == "train"] for run in runs]
+    assert losses[0] == pytest.approx(losses[1], rel=0.05)
+    assert losses[0] != losses[1]
+    assert all(value.dtype == torch.float32 for value in weights(runs[1]).values())
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("head", ["head=linear", SMALL_MASK2FORMER], ids=["linear", "mask2former"])
 def test_on_a_gpu_a_run_trains_in_bf16_resumes_and_scores(tiny, head):

@@ -91,7 +91,8 @@ def _update(
     clip: float | None,
 ) -> dict[str, Tensor]:
     """Take one optimiser step on images and labels; return the loss and its terms."""
-    terms = model.loss_terms(*batch)
+    with fabric.autocast():  # on one device Fabric applies its precision to `forward` alone
+        terms = model.loss_terms(*batch)
     loss = torch.stack(list(terms.values())).sum()
     fabric.backward(loss)
     if clip is not None:
