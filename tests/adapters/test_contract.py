@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import shutil
 
 import pytest
 import timm
@@ -127,10 +128,13 @@ def test_a_copy_of_the_attached_model_is_whole_and_apart(vit, adapter, images, c
 
 
 @pytest.mark.slow
-def test_compiled_without_graph_breaks_it_gives_the_same_features(vit, adapter, images):
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+def test_compiled_without_graph_breaks_it_gives_the_same_features(vit, adapter, images, backend):
+    if backend == "inductor" and shutil.which("g++") is None:
+        pytest.skip("inductor needs a C++ compiler")
     attach(vit, adapter)
     expected = vit(images)
-    compiled = torch.compile(vit, fullgraph=True, backend="aot_eager")
+    compiled = torch.compile(vit, fullgraph=True, backend=backend)
     assert torch.allclose(compiled(images), expected, atol=1e-5)
 
 
