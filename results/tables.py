@@ -36,9 +36,7 @@ _GENERATED = (
     "<!-- Written by `make tables`: change results/*.json or the configuration instead. -->"
 )
 _EMPTY = "No results yet."
-_NOTE = (
-    "mIoU in percent, one confusion matrix a domain; sizes are height x width"
-)
+_NOTE = "mIoU in percent, one confusion matrix a domain; sizes are height x width"
 
 # Published mIoU in percent: DINOv2 ViT-L, inputs of 512 pixels. Not measured here.
 _REPORTED_NOTE = (

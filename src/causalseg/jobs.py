@@ -26,12 +26,13 @@ from causalseg.configfile import dump_config, list_differences, load_config
 from causalseg.data.classes import ClassList
 from causalseg.data.dataset import IMAGE_ENDINGS, Sample, list_images, read_image
 from causalseg.data.loader import AugmentedData
+from causalseg.engine.checkpoint import read_checkpoint
 from causalseg.engine.devices import make_fabric, reduce
 from causalseg.engine.evaluate import Picture, evaluate, summarise
 from causalseg.engine.infer import Inference
 from causalseg.engine.log import RunLog, console, logger
 from causalseg.engine.train import train
-from causalseg.errors import ConfigError, DataError, RunError
+from causalseg.errors import CausalsegError, ConfigError, DataError, RunError
 from causalseg.model import Segmenter
 from causalseg.report import write_report
 from causalseg.runfolder import RunFolder, replacing, write_json, write_text
@@ -154,30 +155,39 @@ def _check_folder(fabric: Fabric, run: RunFolder, config: Config) -> None:
     """Refuse to write over a run or to go on with another one, on all processes alike."""
     problem = None
     if fabric.is_global_zero:
-        is_used = run.checkpoint.exists() or run.adapter.exists() or run.head.exists()
-        if is_used and not config.run.resume:
-            problem = (
-                f"{run.path} already holds a run: go on with run.resume=true, or choose another "
-                "folder with run.out"
-            )
-        elif config.run.resume and not run.checkpoint.exists():
-            problem = f"{run.path} has no last.ckpt to resume from: train without run.resume"
-        elif config.run.resume:
-            changed = list_differences(load_config(run.need(run.config)), config)
-            rows = [
-                f"  {key}: the run has {theirs}, now {ours}"
-                for key, (theirs, ours) in changed.items()
-                if not key.startswith(_FREE_ON_RESUME)
-            ]
-            if rows:
-                problem = (
-                    f"{run.path} cannot go on as another run; these options differ:\n"
-                    + "\n".join(rows)
-                    + f"\nResume with {run.config}, or choose another folder with run.out"
-                )
+        try:
+            (_check_resume if config.run.resume else _check_unused)(run, config)
+        except CausalsegError as error:
+            problem = str(error)
     problem = fabric.broadcast(problem)
     if problem:
         raise RunError(problem)
+
+
+def _check_unused(run: RunFolder, config: Config) -> None:
+    if any(file.exists() for file in (run.checkpoint, run.adapter, run.head)):
+        raise RunError(
+            f"{run.path} already holds a run: go on with run.resume=true, or choose another folder "
+            "with run.out"
+        )
+
+
+def _check_resume(run: RunFolder, config: Config) -> None:
+    done = read_checkpoint(run)["step"]
+    if done > config.train.steps:
+        raise RunError(f"{run.path} has done {done} steps: train.steps must be {done} or more")
+    changed = list_differences(load_config(run.need(run.config)), config)
+    rows = [
+        f"  {key}: the run has {theirs}, now {ours}"
+        for key, (theirs, ours) in changed.items()
+        if not key.startswith(_FREE_ON_RESUME)
+    ]
+    if rows:
+        raise RunError(
+            f"{run.path} cannot go on as another run; these options differ:\n"
+            + "\n".join(rows)
+            + f"\nResume with {run.config}, or choose another folder with run.out"
+        )
 
 
 def _limited(domains: dict[str, Dataset[Sample]], limit: int | None) -> dict[str, Dataset[Sample]]:

@@ -39,6 +39,23 @@ def save_checkpoint(
             old.unlink()
 
 
+def read_checkpoint(run: RunFolder) -> dict[str, Any]:
+    """Return the content of last.ckpt: step, model, optimizer.
+
+    Raises:
+        MissingFileError: if there is no checkpoint.
+        RunError: if it is broken.
+    """
+    file = run.need(run.checkpoint)
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError) as error:
+        raise RunError(
+            f"{file} is broken ({str(error).splitlines()[0]}): copy an earlier step-*.ckpt of the "
+            "run over it, or delete it and train again"
+        ) from error
+
+
 def load_checkpoint(run: RunFolder, model: Segmenter, optimizer: Optimizer) -> int:
     """Restore model and optimiser from last.ckpt; return the number of steps done.
 
@@ -46,8 +63,7 @@ def load_checkpoint(run: RunFolder, model: Segmenter, optimizer: Optimizer) -> i
         MissingFileError: if there is no checkpoint.
         RunError: if it is broken or belongs to another model.
     """
-    file = run.need(run.checkpoint)
-    content = _read(file)
+    content = read_checkpoint(run)
     try:
         for name, part in model.trainable().items():
             part.load_state_dict(content["model"][name])
@@ -55,8 +71,8 @@ def load_checkpoint(run: RunFolder, model: Segmenter, optimizer: Optimizer) -> i
         return int(content["step"])
     except (KeyError, ValueError, TypeError, RuntimeError) as error:
         raise RunError(
-            f"{file} belongs to another configuration ({error}): resume with the run's own "
-            "config.yaml, or train into another folder"
+            f"{run.checkpoint} belongs to another configuration ({error}): resume with the run's "
+            "own config.yaml, or train into another folder"
         ) from error
 
 
@@ -65,14 +81,3 @@ def _save(content: dict[str, Any], path: Path) -> None:
         torch.save(content, path)
     except RuntimeError as error:  # torch reports a full disk so
         raise OSError(str(error)) from error
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError) as error:
-        raise RunError(
-            f"{file} is broken ({str(error).splitlines()[0]}): copy an earlier step-*.ckpt of the "
-            "run over it, or delete it and train again"
-        ) from error
-    return content

@@ -14,7 +14,7 @@ from causalseg.data.loader import AugmentedData, StepSampler, derive_seed, make_
 from causalseg.engine.checkpoint import load_checkpoint, save_checkpoint
 from causalseg.engine.log import Meter, RunLog
 from causalseg.engine.schedule import is_due, parameter_groups, set_learning_rate
-from causalseg.errors import ConfigError, RunError
+from causalseg.errors import ConfigError
 from causalseg.model import Segmenter
 from causalseg.runfolder import RunFolder
 
@@ -44,7 +44,7 @@ def train(
 
     Raises:
         ConfigError: if the batch does not divide over the processes.
-        RunError: if the run has done more steps than asked for.
+        RunError: if a checkpoint cannot be written, or read to resume from.
         TrainingError: if the loss is not finite; the last checkpoint is from before.
     """
     run = RunFolder(run_options.out)
@@ -52,8 +52,6 @@ def train(
     wrapped, optimizer = fabric.setup(model, AdamW(groups))
     wrapped.mark_forward_method("loss_terms")
     first = load_checkpoint(run, model, optimizer.optimizer) if run_options.resume else 0
-    if first > options.steps:
-        raise RunError(f"{run.path} has done {first} steps: train.steps must be {first} or more")
     batches = _batches(fabric, data, options, first, run_options.seed)
     log = RunLog(run, options.steps, first) if fabric.is_global_zero else None
     meter = Meter(fabric)
