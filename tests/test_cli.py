@@ -60,6 +60,9 @@ def test_train_eval_predict_from_the_run_folder_alone(
     assert "here" in shown
     assert "there" in shown
     assert json.loads(Path(out, "eval.json").read_text())["inference"]["flip"] is True
+    for page in ("README.md", "report.html"):
+        assert "eval.flip=true" in Path(out, page).read_text()
+    assert Path(out, "head.safetensors").stat().st_mode == Path(out, "eval.json").stat().st_mode
     predictions = tmp_path / "predictions"
     assert run("predict", out, folder / "images", "--out", predictions) == 0
     label, overlay = (
@@ -69,6 +72,23 @@ def test_train_eval_predict_from_the_run_folder_alone(
     assert set(np.unique(label)) <= {0, 1, 2}
     assert overlay.shape == (48, 64, 3)
     assert len(list(predictions.rglob("*.png"))) == 6
+
+
+def test_stopped_by_hand_it_says_how_to_go_on(config):
+    code = (
+        "import signal, causalseg.jobs\n"
+        "causalseg.jobs.train = lambda *_: signal.raise_signal(signal.SIGINT)\n"
+        "from causalseg import cli; cli.main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "train", str(config)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 130
+    assert "goes on from its last checkpoint with run.resume=true" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_one_image_can_be_predicted_in_windows(config, tiny_options, folder, tmp_path):
@@ -177,6 +197,8 @@ def test_show_prints_a_configuration_that_can_be_trained(config, capsys):
 def test_keys_and_schema_list_the_options(capsys):
     assert run("config", "keys", "adapter") == 0
     assert "adapter[causal_tune].band.low (float or null) = 0.2" in capsys.readouterr().out
+    assert run("config", "keys", "adapter.rank") == 0
+    assert "adapter[causal_tune].rank (int) = 16" in capsys.readouterr().out
     assert run("config", "keys", "adapto") == 2
     assert "did you mean 'adapter'" in capsys.readouterr().err
     assert run("config", "schema") == 0

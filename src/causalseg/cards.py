@@ -25,7 +25,7 @@ the backbone's weights come from where `config.yaml` says.
 |---|---|---|
 {rows}
 
-Mean over {over}: {mean}. {made_of}.
+Mean over {over}: {mean}. {made_of}.{overrides}
 
 Trained for {steps} steps, batch {batch}, crop {crop}, seed {seed}. Everything else is in
 `config.yaml`, the full scores in `eval.json`, pictures in `report.html`.
@@ -40,6 +40,7 @@ Classes: {names}.
 def write_card(run: RunFolder) -> None:
     """Write the run folder's README.md from its configuration and scores."""
     config, scores = _read_config(run), run.read_json(run.eval)
+    given = [f"`{override}`" for override in scores.get("overrides", [])]
     rows = "\n".join(
         f"| {name} | {domain['images']} | {_percent(domain['miou'])} |"
         for name, domain in scores["domains"].items()
@@ -56,6 +57,7 @@ def write_card(run: RunFolder) -> None:
         over=", ".join(scores["mean"]["over"]),
         mean=_percent(scores["mean"]["miou"]),
         made_of=scores["made_of"],
+        overrides=f"\n\nScored with {', '.join(given)} on top of `config.yaml`." if given else "",
         steps=config["train"]["steps"],
         batch=config["train"]["batch"],
         crop=" x ".join(map(str, config["train"]["crop"])),

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -22,6 +23,7 @@ app = App(
     name="causalseg",
     help="Fine-tune a frozen vision foundation model for segmentation on unseen domains.",
     version=__version__,
+    suppress_keyboard_interrupt=False,  # `main` says how to go on
 )
 config_app = App(name="config", help="Look at configurations.")
 data_app = App(name="data", help="Make data.")
@@ -135,7 +137,11 @@ def keys(prefix: str = "", /) -> None:
     from causalseg.configfile import list_options
     from causalseg.errors import ConfigError, did_you_mean
 
-    options = [option for option in list_options() if option.key.startswith(prefix)]
+    options = [
+        option
+        for option in list_options()
+        if option.key.startswith(prefix) or re.sub(r"\[.*?\]", "", option.key).startswith(prefix)
+    ]
     if not options:
         blocks = {option.key.split(".")[0].split("[")[0] for option in list_options()}
         raise ConfigError(f"no option begins with {prefix!r}; {did_you_mean(prefix, blocks)}")
@@ -216,7 +222,11 @@ def main() -> None:
         print(f"error: {error}; check the path and the free space", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
-        print("stopped; a training run goes on with run.resume=true", file=sys.stderr)
+        print(
+            "stopped; a training run goes on from its last checkpoint with run.resume=true, or "
+            "starts anew if it has none yet",
+            file=sys.stderr,
+        )
         raise SystemExit(130) from None
 
 

@@ -251,8 +251,9 @@ class TrainConfig(Block):
     """Optimiser steps."""
     batch: Annotated[int, Field(ge=1)] = 4
     """Images a step, over all processes."""
-    crop: Size = (512, 512)
-    """Height and width of a training crop in pixels, divisible by the patch."""
+    crop: Size = (518, 518)
+    """Height and width of a training crop in pixels, divisible by the patch; the protocol's 512
+    belong to a patch of 16, the nearest for 14 is 518."""
     lr: Annotated[float, Field(gt=0)] = 1e-4
     """Learning rate at the start; polynomial decay to 0."""
     adapter_lr: Annotated[float, Field(gt=0)] | None = None

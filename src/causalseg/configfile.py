@@ -44,7 +44,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
         raise ConfigError(f"{path} is not YAML: {error}") from error
     if not isinstance(options, dict):
         raise ConfigError(f"{path} must hold `key: value` lines, such as `adapter: causal_tune`")
-    return parse_config(options, overrides, str(path))
+    return parse_config(options, overrides, f"{path}{' with overrides' if overrides else ''}")
 
 
 def parse_config(
@@ -192,7 +192,7 @@ def _tag(block: type[Block]) -> str:
 
 def _shown(default: Any) -> str:
     if isinstance(default, Block):
-        return _tag(type(default))
+        return _tag(type(default)) or "its defaults"
     return "null" if default is None else str(default)
 
 

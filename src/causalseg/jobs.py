@@ -32,7 +32,13 @@ from causalseg.engine.evaluate import Picture, evaluate, summarise
 from causalseg.engine.infer import Inference
 from causalseg.engine.log import RunLog, console, logger
 from causalseg.engine.train import train
-from causalseg.errors import CausalsegError, ConfigError, DataError, RunError
+from causalseg.errors import (
+    CausalsegError,
+    ConfigError,
+    DataError,
+    MissingFileError,
+    RunError,
+)
 from causalseg.model import Segmenter
 from causalseg.report import write_report
 from causalseg.runfolder import RunFolder, replacing, write_json, write_text
@@ -119,6 +125,8 @@ def predict_run(path: Path | str, images: Path, out: Path, overrides: Sequence[s
         DataError: if there is no image or one cannot be read; those before it are done.
     """
     run, config = _open(path, overrides)
+    if not images.exists():
+        raise MissingFileError(f"no image or folder {images}: check the path")
     files = [images] if images.is_file() else list_images(images)
     if not files:
         raise DataError(f"{images} has no images: {', '.join(IMAGE_ENDINGS)} are read")
@@ -166,13 +174,19 @@ def _check_folder(fabric: Fabric, run: RunFolder, config: Config) -> None:
 
 def _check_unused(run: RunFolder, config: Config) -> None:
     if any(file.exists() for file in (run.checkpoint, run.adapter, run.head)):
+        can = "go on with run.resume=true," if run.checkpoint.exists() else "use eval or predict,"
         raise RunError(
-            f"{run.path} already holds a run: go on with run.resume=true, or choose another folder "
-            "with run.out"
+            f"{run.path} already holds a run: {can} choose another folder with run.out, or delete "
+            "this one"
         )
 
 
 def _check_resume(run: RunFolder, config: Config) -> None:
+    if run.head.exists() and not run.checkpoint.exists():
+        raise RunError(
+            f"{run.path} is finished and has no last.ckpt to go on from: use it with eval or "
+            "predict, or train into another folder with run.out"
+        )
     done = read_checkpoint(run)["step"]
     if done > config.train.steps:
         raise RunError(f"{run.path} has done {done} steps: train.steps must be {done} or more")

@@ -179,6 +179,15 @@ def test_a_finished_run_is_not_overwritten(tiny):
     assert run.adapter.read_bytes() == before
 
 
+def test_a_finished_run_without_a_checkpoint_says_what_can_be_done(tiny):
+    run = train_run(tiny())
+    run.checkpoint.unlink()
+    with pytest.raises(RunError, match="already holds a run: use eval or predict, choose another"):
+        train_run(tiny())
+    with pytest.raises(RunError, match="is finished and has no last.ckpt to go on from"):
+        train_run(tiny("run.resume=true"))
+
+
 def test_resuming_without_a_checkpoint_is_refused(tiny):
     with pytest.raises(RunError, match=r"no run folder"):
         train_run(tiny("run.resume=true"))

@@ -179,7 +179,7 @@ def _check_pairs(images: Path, labels: Path, image_stems: object, label_stems: o
             raise DataError(
                 f"{folder} has no {kind} for {', '.join(missing[:5])}"
                 f"{f' and {len(missing) - 5} more' if len(missing) > 5 else ''}: "
-                "every image needs a label PNG of the same stem"
+                "every image needs a label PNG of the same stem, and every label an image"
             )
 
 

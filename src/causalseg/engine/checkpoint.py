@@ -52,7 +52,7 @@ def read_checkpoint(run: RunFolder) -> dict[str, Any]:
     except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError) as error:
         raise RunError(
             f"{file} is broken ({str(error).splitlines()[0]}): copy an earlier step-*.ckpt of the "
-            "run over it, or delete it and train again"
+            "run over it, or train again into another folder"
         ) from error
 
 

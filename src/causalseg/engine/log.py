@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import shutil
 import time
 from collections.abc import Iterable, Iterator
 from types import TracebackType
@@ -42,9 +43,10 @@ class RunLog:
         ]
         write_text(run.log, "".join(json.dumps(event) + "\n" for event in kept))
         self._file = run.log.open("a", buffering=1, encoding="utf-8")
-        self._board = SummaryWriter(
-            str(run.path / "tensorboard"), purge_step=first + 1 if first else None
-        )
+        board = str(run.path / "tensorboard")
+        if not first:
+            shutil.rmtree(board, ignore_errors=True)  # curves of an attempt that left nothing
+        self._board = SummaryWriter(board, purge_step=first + 1 if first else None)
         self._bar = Progress(
             TextColumn("step {task.completed}/{task.total}"),
             BarColumn(),
