@@ -108,8 +108,10 @@ class CausalTune(nn.Module):
         scaled = self.scale * self.delta.weight  # s W2
         values = torch.cat([self.tokens.B[layer] @ W1.T, b1[None]]) @ scaled.T  # [B W1^T; b1] sW2^T
         linear, attention = linear.to(scaled.dtype), attention.to(scaled.dtype)
-        delta = linear @ scaled.T + attention @ values + bias  # (6) and s of (7)
-        return tokens + delta.to(tokens.dtype)
+        delta = linear @ scaled.T  # (6) and s of (7), summed in place: no copies of b n c numbers
+        delta += attention @ values
+        delta += bias
+        return delta.to(tokens.dtype).add_(tokens)
 
     def queries(self) -> Float[Tensor, "m d"] | None:
         """Return the queries for the head, or None without a query link."""
@@ -140,10 +142,10 @@ class CausalTune(nn.Module):
         stacked = rows.flatten(0, 1) @ X.flatten(2)
         return columns @ stacked.unflatten(1, (h, len(radii))).unflatten(-1, (w, -1)).flatten(2, 3)
 
-    def _bias(self, grid: tuple[int, int]) -> Float[Tensor, "h w c"]:
+    def _bias(self, grid: tuple[int, int]) -> Float[Tensor, "#h #w c"]:
         """``s iDCT(b2)``: a spike near patch (0, 0) for `paper`, the plain bias for `centered`."""
         bias = self.scale * self.delta.bias
         if self.recipe == "centered":
-            return bias.expand(*grid, -1)
+            return bias[None, None]
         ones = [dct_matrix(n, bias.device, bias.dtype).sum(0) for n in grid]
         return torch.outer(*ones)[:, :, None] * bias
