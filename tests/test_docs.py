@@ -99,7 +99,7 @@ def test_a_shown_command_is_understood_and_its_options_are_valid(line):
 
 @pytest.mark.parametrize("text", shown("yaml"))
 def test_a_shown_configuration_is_valid(text):
-    parse_config(yaml.safe_load(text))
+    assert parse_config(yaml.safe_load(text)).data.domains
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_a_shown_configuration_is_valid(text):
 )
 def test_a_shown_override_is_valid(override):
     base = next(file for file in CONFIGS if "causal" in file.stem)
-    parse_config(yaml.safe_load(base.read_text()), [override])
+    assert parse_config(yaml.safe_load(base.read_text()), [override]).data.domains
 
 
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
