@@ -23,12 +23,14 @@ b2 after it. Recipe `paper` is the lines above, literally.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from causalseg.adapters.base import Adapter
 from causalseg.adapters.tokens import LowRankTokens, QueryLink
 from causalseg.errors import ConfigError
 from causalseg.spectral.bands import band_mask, check_radii, lowpass_matrix
@@ -38,7 +40,7 @@ from causalseg.spectral.transforms import dct2, dct_matrix, idct2
 Recipe = Literal["paper", "centered"]
 
 
-class CausalTune(nn.Module):
+class CausalTune(Adapter):
     """Low-rank causal tokens that refine the band-passed spectrum of every block.
 
     W1, b1, W2, b2 and s are shared by all blocks; A and B are per block.
@@ -54,6 +56,7 @@ class CausalTune(nn.Module):
         high: R_H, likewise; None keeps the high frequencies.
         recipe: `paper` or `centered`.
         scale: starting value of s.
+        layers: the blocks it works on; None for all.
 
     Raises:
         ConfigError: for sizes below 1 (tokens below 2), radii out of order, an unknown recipe.
@@ -70,8 +73,9 @@ class CausalTune(nn.Module):
         high: float | None = 0.7,
         recipe: Recipe = "centered",
         scale: float = 0.001,
+        layers: Sequence[int] | None = None,
     ):
-        super().__init__()
+        super().__init__(width, depth, layers)
         if num_tokens < 2 or min(width, depth, rank) < 1:
             raise ConfigError(
                 f"num_tokens = {num_tokens}, rank = {rank}, width = {width}, depth = {depth}: "
@@ -80,9 +84,8 @@ class CausalTune(nn.Module):
         if recipe not in get_args(Recipe):
             raise ConfigError(f"recipe = {recipe!r}: allowed are {', '.join(get_args(Recipe))}")
         check_radii(low, high)
-        self.width, self.depth = width, depth
         self.low, self.high, self.recipe = low, high, recipe
-        self.tokens = LowRankTokens(depth, num_tokens, rank, width)
+        self.tokens = LowRankTokens(len(self.layers), num_tokens, rank, width)
         self.token_to_feature = nn.Linear(width, width)  # W1, b1
         self.delta = nn.Linear(width, width)  # W2, b2
         self.scale = nn.Parameter(torch.tensor(float(scale)))  # s
