@@ -15,15 +15,26 @@ def causal_tune(adapter: CausalTune, tokens: Tensor, layer: int, grid: tuple[int
     X = tokens.reshape(-1, h, w, c)
     W1, b1 = adapter.token_to_feature.weight, adapter.token_to_feature.bias
     W2, b2 = adapter.delta.weight, adapter.delta.bias
+    options = adapter.band.options
     Y = dct2(X)
-    G = band_mask(grid, adapter.low, adapter.high, "cpu", X.dtype)
-    Yc = G[:, :, None] * Y
+    gaussians = band_mask(grid, *adapter.band.radii(layer), "cpu", X.dtype)
+    peak = gaussians.max() if gaussians.max() > 0 else 1.0
+    G = (gaussians / peak if options.peak_normalised else gaussians)[:, :, None]
+    if options.gains:
+        u, v = torch.arange(h)[:, None] / h, torch.arange(w)[None] / w
+        bins = ((u**2 + v**2).sqrt() / 2**0.5 * 8).long()
+        G = G * adapter.band.gain[layer][bins]
+    Yc = G * Y
     T = adapter.tokens.A[layer] @ adapter.tokens.B[layer]
     P = torch.softmax(Yc @ T.T / c**0.5, dim=-1)
     attention = P[..., 1:] @ (T[1:] @ W1.T + b1)
+    linear = Y if options.linear_path == "full" else Yc
     if adapter.recipe == "centered":
         attention = attention - attention.mean((1, 2), keepdim=True)
-        delta = idct2((attention + Yc) @ W2.T) + b2
+        delta = idct2((attention + linear) @ W2.T) + b2
     else:
-        delta = idct2((attention + Yc) @ W2.T + b2)
-    return tokens + (adapter.scale * delta).reshape(tokens.shape)
+        delta = idct2((attention + linear) @ W2.T + b2)
+    out = X + adapter.scale * delta
+    if options.suppress:
+        out = out - adapter.band.beta[layer] * idct2((1 - gaussians / peak)[:, :, None] * Y)
+    return out.reshape(tokens.shape)

@@ -162,7 +162,6 @@ def _build_adapter(config: Config, backbone: TimmBackbone) -> nn.Module | None:
                     config.head.hidden if isinstance(config.head, Mask2FormerConfig) else None
                 ),
                 low=options.band.low,
-                high=options.band.high,
                 recipe=options.recipe,
                 scale=options.scale,
             )

@@ -6,16 +6,17 @@ import numpy as np
 import pytest
 import torch
 
+from causalseg.adapters.band import Band
 from causalseg.adapters.causal_tune import CausalTune
 from causalseg.errors import ConfigError
 from causalseg.spectral.grid import tokens_to_grid
 from oracle import causal_tune as literal
 
 
-def small(recipe="centered", width=24, depth=3, query_width=None, trained=True):
+def small(recipe="centered", width=24, depth=3, query_width=None, trained=True, band=Band()):  # noqa: B008
     """An adapter of a few thousand numbers; `trained` gives every part a visible effect."""
     torch.manual_seed(0)
-    adapter = CausalTune(width, depth, 8, 4, query_width, recipe=recipe)
+    adapter = CausalTune(width, depth, 8, 4, query_width, band, recipe)
     if trained:
         with torch.no_grad():
             adapter.scale.fill_(0.5)
@@ -54,23 +55,65 @@ def test_paper_recipe_equals_the_golden_numbers(golden, name, dtype):
         assert (gradient.double() - expected).norm() <= 1e-4 * expected.norm(), key
 
 
-@pytest.mark.parametrize("recipe", ["paper", "centered"])
-@pytest.mark.parametrize("grid", [(1, 1), (1, 7), (5, 8), (9, 4)])
-@pytest.mark.parametrize(("low", "high"), [(0.2, 0.7), (None, 0.7), (0.2, None), (None, None)])
-def test_fast_form_equals_the_literal_formula(recipe, grid, low, high):
-    adapter = small(recipe).double()
-    adapter.low, adapter.high = low, high
+def equal_literal(adapter, grid):
+    """Hold outputs and gradients of the fast form to the literal one, in float64."""
     tokens = torch.randn(2, grid[0] * grid[1], 24, dtype=torch.float64, requires_grad=True)
     weights = torch.randn_like(tokens)
     results = []
     for form in (lambda: adapter(tokens, 1, grid), lambda: literal(adapter, tokens, 1, grid)):
         output = form()
-        adapter.zero_grad()
-        parameters = [p for p in adapter.parameters() if p.requires_grad]
-        gradients = torch.autograd.grad((output * weights).sum(), [tokens, *parameters])
+        gradients = torch.autograd.grad((output * weights).sum(), [tokens, *adapter.parameters()])
         results.append((output, *gradients))
     for fast, expected in zip(*results, strict=True):
         assert torch.allclose(fast, expected, atol=1e-9, rtol=1e-9)
+
+
+@pytest.mark.parametrize("recipe", ["paper", "centered"])
+@pytest.mark.parametrize("grid", [(1, 1), (1, 7), (5, 8), (9, 4)])
+@pytest.mark.parametrize(("low", "high"), [(0.2, 0.7), (None, 0.7), (0.2, None), (None, None)])
+def test_fast_form_equals_the_literal_formula(recipe, grid, low, high):
+    equal_literal(small(recipe, band=Band(low, high)).double(), grid)
+
+
+BEYOND = {
+    "full linear path": {"linear_path": "full"},
+    "suppressed rest": {"suppress": True},
+    "learnt radii": {"learnable": True},
+    "gains": {"gains": True},
+    "normalised peak": {"peak_normalised": True},
+    "learnt high radius": {"low": None, "learnable": True, "suppress": True},
+    "everything": dict.fromkeys(("suppress", "learnable", "gains", "peak_normalised"), True),
+    "everything, full": {"linear_path": "full", "suppress": True, "learnable": True, "gains": True},
+}
+
+
+@pytest.mark.parametrize("options", BEYOND.values(), ids=BEYOND)
+@pytest.mark.parametrize("grid", [(5, 8), (9, 4)])
+def test_what_goes_beyond_the_paper_equals_its_formula(options, grid):
+    adapter = small(band=Band(**options)).double()
+    with torch.no_grad():
+        for parameter in adapter.band.parameters():  # away from where it does nothing
+            parameter.add_(0.3 * torch.rand_like(parameter))
+    equal_literal(adapter, grid)
+
+
+@pytest.mark.parametrize("options", [{"suppress": True}, {"learnable": True}, {"gains": True}])
+def test_what_is_learnt_of_a_band_starts_as_the_plain_method(options):
+    plain, beyond = small(), small(band=Band(**options))
+    beyond.load_state_dict(plain.state_dict(), strict=False)
+    tokens = torch.randn(2, 40, 24)
+    assert torch.allclose(beyond(tokens, 1, (5, 8)), plain(tokens, 1, (5, 8)), atol=1e-5)
+
+
+def test_learnt_radii_start_as_given_and_stay_ordered():
+    weights = small(band=Band(0.1, 0.5, learnable=True)).band
+    low, high = weights.radii(0)
+    assert (low.item(), high.item()) == pytest.approx((0.1, 0.5))
+    with torch.no_grad():
+        weights.raw_low.fill_(3)
+        weights.raw_high.fill_(-9)
+    low, high = weights.radii(0)
+    assert 0 < low < high
 
 
 def test_vit_large_has_exactly_the_published_layout_of_parameters():
@@ -148,9 +191,29 @@ def test_recipes_differ_and_share_their_parameters():
         ({"num_tokens": 1}, "two tokens at least"),
         ({"rank": 0}, "rank = 0"),
         ({"recipe": "literal"}, "allowed are paper, centered"),
-        ({"low": 0.9}, "not below high"),
+        ({"layers": [2]}, "blocks from 0 to 1"),
+        ({"layers": [0, 0]}, "different blocks"),
     ],
 )
 def test_impossible_options_are_refused_by_name(options, message):
     with pytest.raises(ConfigError, match=message):
         CausalTune(8, 2, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"low": 0.9}, "not below high"),
+        ({"linear_path": "none"}, "band or full"),
+        ({"low": None, "high": None, "suppress": True}, "passes all"),
+    ],
+)
+def test_impossible_bands_are_refused_by_name(options, message):
+    with pytest.raises(ConfigError, match=message):
+        Band(**options)
+
+
+def test_on_some_blocks_it_has_tokens_for_these_alone():
+    adapter = CausalTune(24, 6, 8, 4, layers=[5, 2])
+    assert adapter.layers == (2, 5)
+    assert adapter.tokens.A.shape == (2, 8, 4)

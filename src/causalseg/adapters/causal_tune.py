@@ -20,6 +20,8 @@ Recipe `centered`: a constant over frequencies inverts to a spike at patch (0, 0
 weights are nearly constant at the start and b2 always is, so the literal formula adds an artifact
 there. `centered` subtracts the mean over (u, v) of the attention output before the inverse and adds
 b2 after it. Recipe `paper` is the lines above, literally.
+
+What `Band` offers beyond the paper (a full linear path, learnt radii, ...) stands in `band`.
 """
 
 import math
@@ -30,10 +32,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from causalseg.adapters.band import Band, BandWeights
 from causalseg.adapters.base import Adapter
 from causalseg.adapters.tokens import LowRankTokens, QueryLink
 from causalseg.errors import ConfigError
-from causalseg.spectral.bands import band_mask, check_radii, lowpass_matrix
+from causalseg.spectral.constants import exact, kept
 from causalseg.spectral.grid import grid_to_tokens, tokens_to_grid
 from causalseg.spectral.transforms import dct2, dct_matrix, idct2
 
@@ -52,14 +55,13 @@ class CausalTune(Adapter):
         rank: r of the tokens.
         query_width: width of the head's queries; None leaves the query link out, for a head
             without queries.
-        low: R_L, fraction of the grid's highest frequency; None keeps the low frequencies.
-        high: R_H, likewise; None keeps the high frequencies.
+        band: which frequencies are causal.
         recipe: `paper` or `centered`.
         scale: starting value of s.
         layers: the blocks it works on; None for all.
 
     Raises:
-        ConfigError: for sizes below 1 (tokens below 2), radii out of order, an unknown recipe.
+        ConfigError: for sizes below 1 (tokens below 2) or an unknown recipe.
     """
 
     def __init__(
@@ -69,8 +71,7 @@ class CausalTune(Adapter):
         num_tokens: int = 100,
         rank: int = 16,
         query_width: int | None = None,
-        low: float | None = 0.2,
-        high: float | None = 0.7,
+        band: Band = Band(),  # noqa: B008 (frozen)
         recipe: Recipe = "centered",
         scale: float = 0.001,
         layers: Sequence[int] | None = None,
@@ -83,12 +84,12 @@ class CausalTune(Adapter):
             )
         if recipe not in get_args(Recipe):
             raise ConfigError(f"recipe = {recipe!r}: allowed are {', '.join(get_args(Recipe))}")
-        check_radii(low, high)
-        self.low, self.high, self.recipe = low, high, recipe
+        self.recipe = recipe
         self.tokens = LowRankTokens(len(self.layers), num_tokens, rank, width)
         self.token_to_feature = nn.Linear(width, width)  # W1, b1
         self.delta = nn.Linear(width, width)  # W2, b2
         self.scale = nn.Parameter(torch.tensor(float(scale)))  # s
+        self.band = BandWeights(band, len(self.layers), width)
         self.link = None if query_width is None else QueryLink(width, query_width)
 
     def forward(
@@ -98,57 +99,64 @@ class CausalTune(Adapter):
 
         Args:
             tokens: patch tokens of block ``layer``, without prefix tokens.
-            layer: index of the block, from 0.
+            layer: number of the block among ``layers``, from 0.
             grid: ``(h, w)`` in patches.
         """
         X = tokens_to_grid(tokens, grid)
         with torch.autocast(X.device.type, enabled=False):
             wide = X if X.dtype == torch.float64 else X.float()
-            attention = grid_to_tokens(self._attention(wide, layer))
-            linear = grid_to_tokens(self._linear_path(wide))
-            bias = grid_to_tokens(self._bias(grid)[None])
+            attention, linear = map(grid_to_tokens, self._paths(wide, layer))
+            rest = self.band.rest(wide, layer) if self.band.options.suppress else None
         W1, b1 = self.token_to_feature.weight, self.token_to_feature.bias
         scaled = self.scale * self.delta.weight  # s W2
         values = torch.cat([self.tokens.B[layer] @ W1.T, b1[None]]) @ scaled.T  # [B W1^T; b1] sW2^T
-        linear, attention = linear.to(scaled.dtype), attention.to(scaled.dtype)
-        delta = linear @ scaled.T  # (6) and s of (7), summed in place: no copies of b n c numbers
-        delta += attention @ values
-        delta += bias
-        return delta.to(tokens.dtype).add_(tokens)
+        values = torch.cat([values, (self.scale * self.delta.bias)[None].to(values.dtype)])
+        edit = linear.to(scaled.dtype) @ scaled.T  # (6) and s of (7), summed in place
+        edit.baddbmm_(attention.to(edit.dtype), values.to(edit.dtype).expand(len(edit), -1, -1))
+        out = edit.to(tokens.dtype).add_(tokens)
+        return out if rest is None else out - grid_to_tokens(rest).to(out.dtype)
 
     def queries(self) -> Float[Tensor, "m d"] | None:
         """Return the queries for the head, or None without a query link."""
         return None if self.link is None else self.link(self.tokens())
 
-    def _attention(self, X: Float[Tensor, "b h w c"], layer: int) -> Float[Tensor, "b h w r1"]:
-        """Inverse transform of ``P[:, 1:] [A[1:], 1]``: (1) to (5), r + 1 channels wide."""
+    def _paths(
+        self, X: Float[Tensor, "b h w c"], layer: int
+    ) -> tuple[Float[Tensor, "b h w r2"], Float[Tensor, "b h w c"]]:
+        """Return the attention path, with a channel for b2 at its end, and the linear path."""
         A, B = self.tokens.A[layer].to(X.dtype), self.tokens.B[layer].to(X.dtype)
-        G = band_mask((X.shape[1], X.shape[2]), self.low, self.high, X.device, X.dtype)
-        logits = (G[:, :, None] * dct2(X @ B.T)) @ (A.T / math.sqrt(X.shape[-1]))
-        P = torch.softmax(logits, dim=-1)  # (4)
+        G = self.band.mask(X, layer)
+        if self.band.options.gains:  # G depends on the channel: nothing commutes with it
+            Yc = G * dct2(X)  # (1), (2)
+            query, passed = Yc @ B.T, idct2(Yc)
+        else:
+            query, passed = G * dct2(X @ B.T), None
+        attention = self._attend(query, A)
+        if self.band.options.linear_path == "full":
+            return attention, X
+        return attention, self.band.passed(X, layer) if passed is None else passed
+
+    def _attend(
+        self, query: Float[Tensor, "b h w r"], A: Float[Tensor, "m r"]
+    ) -> Float[Tensor, "b h w r2"]:
+        """Inverse transform of ``P[:, 1:] [A[1:], 1]``: (3) to (5), r + 1 channels wide."""
+        P = torch.softmax(query @ (A.T / math.sqrt(self.width)), dim=-1)  # (4)
         # Token 0 gives no value: a zero row of [A, 1] spares a copy of P without it.
         weights = torch.cat([A, torch.ones_like(A[:, :1])], dim=1)
-        weights = torch.cat([torch.zeros_like(weights[:1]), weights[1:]])
-        mixed = P @ weights
+        mixed = P @ torch.cat([torch.zeros_like(weights[:1]), weights[1:]])
+        grid = (query.shape[1], query.shape[2])
         if self.recipe == "centered":
             mixed = mixed - mixed.mean((1, 2), keepdim=True)
-        return idct2(mixed)
+        bias = _bias_pattern(grid, self.recipe, mixed.device, mixed.dtype)
+        return torch.cat([idct2(mixed), bias.expand(len(mixed), -1, -1, -1)], dim=-1)
 
-    def _linear_path(self, X: Float[Tensor, "b h w c"]) -> Float[Tensor, "b h w c"]:
-        """``iDCT(G * DCT X)`` as a difference of separable Gaussians, without the spectrum."""
-        h, w = X.shape[1:3]
-        radii = [self.high] if self.low is None else [self.high, self.low]
-        # Rows (i, band) times h, then columns (band, w): two products and no temporary per band.
-        rows = torch.stack([lowpass_matrix(h, R, X.device, X.dtype) for R in radii], dim=1)
-        signed = [lowpass_matrix(w, R, X.device, X.dtype) * (-1) ** i for i, R in enumerate(radii)]
-        columns = torch.cat(signed, dim=1)
-        stacked = rows.flatten(0, 1) @ X.flatten(2)
-        return columns @ stacked.unflatten(1, (h, len(radii))).unflatten(-1, (w, -1)).flatten(2, 3)
 
-    def _bias(self, grid: tuple[int, int]) -> Float[Tensor, "#h #w c"]:
-        """``s iDCT(b2)``: a spike near patch (0, 0) for `paper`, the plain bias for `centered`."""
-        bias = self.scale * self.delta.bias
-        if self.recipe == "centered":
-            return bias[None, None]
-        ones = [dct_matrix(n, bias.device, bias.dtype).sum(0) for n in grid]
-        return torch.outer(*ones)[:, :, None] * bias
+@kept
+def _bias_pattern(
+    grid: tuple[int, int], recipe: Recipe, device: torch.device, dtype: torch.dtype
+) -> Float[Tensor, "h w 1"]:
+    """What b2 becomes on the grid: iDCT(1), a spike near (0, 0), for `paper`, else 1."""
+    if recipe == "centered":
+        return torch.ones(*grid, 1, device=device, dtype=dtype)
+    sums = [dct_matrix(n, device, exact(device)).sum(0) for n in grid]
+    return torch.outer(*sums)[:, :, None].to(dtype)

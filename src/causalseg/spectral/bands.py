@@ -17,6 +17,9 @@ from causalseg.errors import ConfigError
 from causalseg.spectral.constants import exact, kept
 from causalseg.spectral.transforms import dct_matrix
 
+Radius = float | Float[Tensor, ""]
+"""A number, or a learnt one: a mask made of it then has a gradient."""
+
 
 def check_radii(low: float | None, high: float | None) -> None:
     """Raise ConfigError unless the radii are positive and ``low < high``."""
@@ -33,7 +36,7 @@ def check_radii(low: float | None, high: float | None) -> None:
         )
 
 
-def _gaussian(n: int, radius: float, device: torch.device | str) -> Float[Tensor, " n"]:
+def _gaussian(n: int, radius: Radius, device: torch.device | str) -> Float[Tensor, " n"]:
     """``exp(-u^2 / (2 radius^2))`` for ``u = 0, 1/n, ... (n-1)/n``."""
     u = torch.arange(n, device=device, dtype=exact(device)) / n
     return torch.exp(-(u**2) / (2 * radius**2))
@@ -42,8 +45,8 @@ def _gaussian(n: int, radius: float, device: torch.device | str) -> Float[Tensor
 @kept
 def band_mask(
     grid: tuple[int, int],
-    low: float | None = 0.2,
-    high: float | None = 0.7,
+    low: Radius | None = 0.2,
+    high: Radius | None = 0.7,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> Float[Tensor, "h w"]:
@@ -62,10 +65,11 @@ def band_mask(
     Raises:
         ConfigError: for radii that are not positive or not ordered.
     """
-    check_radii(low, high)
+    if not isinstance(low, Tensor) and not isinstance(high, Tensor):
+        check_radii(low, high)
     h, w = grid
 
-    def lowpass(radius: float | None, otherwise: float) -> Tensor:
+    def lowpass(radius: Radius | None, otherwise: float) -> Tensor:
         if radius is None:
             return torch.full((h, w), otherwise, device=device, dtype=exact(device))
         return torch.outer(_gaussian(h, radius, device), _gaussian(w, radius, device))
@@ -76,7 +80,7 @@ def band_mask(
 @kept
 def lowpass_matrix(
     n: int,
-    radius: float | None,
+    radius: Radius | None,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> Float[Tensor, "n n"]:
@@ -88,6 +92,36 @@ def lowpass_matrix(
         return torch.eye(n, device=device, dtype=dtype)
     D = dct_matrix(n, device, exact(device))
     return (D.T @ (_gaussian(n, radius, device)[:, None] * D)).to(dtype)
+
+
+def band_pass(
+    X: Float[Tensor, "b h w c"], low: Radius | None = 0.2, high: Radius | None = 0.7
+) -> Float[Tensor, "b h w c"]:
+    """Return ``iDCT(G * DCT X) = H_h X H_w - L_h X L_w``: two products, without the spectrum."""
+    h, w = X.shape[1:3]
+    bands = 1 if low is None else 2
+    # Rows (i, band) times h, then columns (band, w): no temporary per band.
+    stacked = _rows(h, low, high, X.device, X.dtype) @ X.flatten(2)
+    by_row = stacked.unflatten(1, (h, bands)).unflatten(-1, (w, -1)).flatten(2, 3)
+    return _columns(w, low, high, X.device, X.dtype) @ by_row
+
+
+@kept
+def _rows(
+    h: int, low: Radius | None, high: Radius | None, device: torch.device, dtype: torch.dtype
+) -> Float[Tensor, "hb h"]:
+    radii = (high,) if low is None else (high, low)
+    return torch.stack([lowpass_matrix(h, R, device, dtype) for R in radii], dim=1).flatten(0, 1)
+
+
+@kept
+def _columns(
+    w: int, low: Radius | None, high: Radius | None, device: torch.device, dtype: torch.dtype
+) -> Float[Tensor, "w bw"]:
+    passed = lowpass_matrix(w, high, device, dtype)
+    if low is None:
+        return passed
+    return torch.cat([passed, -lowpass_matrix(w, low, device, dtype)], dim=1)
 
 
 def band_energy(

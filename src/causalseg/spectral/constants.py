@@ -2,7 +2,7 @@
 
 They depend only on a size, some numbers, a device and a dtype. Making them anew in every block
 would cost dozens of tiny kernels. A traced graph makes its own, so nothing symbolic or fake is
-ever kept.
+ever kept; what depends on a tensor (a learnt radius) is no constant and made each time.
 """
 
 import functools
@@ -21,7 +21,8 @@ def kept(make: Callable[P, Tensor]) -> Callable[P, Tensor]:
 
     @functools.wraps(make)
     def get(*args: P.args, **kwargs: P.kwargs) -> Tensor:
-        if torch.compiler.is_compiling():
+        is_learnt = any(isinstance(argument, Tensor) for argument in (*args, *kwargs.values()))
+        if is_learnt or torch.compiler.is_compiling():
             return make(*args, **kwargs)
         # A tensor made in inference mode could not be used in training later.
         with torch.inference_mode(False), torch.no_grad():

@@ -1,0 +1,131 @@
+"""The causal band of every block: fixed as in the paper, or with parts that are learnt.
+
+    G = exp(-(u^2 + v^2) / (2 R_H^2)) - exp(-(u^2 + v^2) / (2 R_L^2))        see `spectral.bands`
+
+Beyond the paper, each off by default:
+
+- linear_path `full`: the linear path of Causal-Tune takes all of X, not the band alone; the tokens
+  still attend within the band. (A band-passed path cannot move the low frequencies, in which large
+  regions live.)
+- suppress: ``out = X + s iDCT(D) - beta_l * iDCT((1 - G / max G) * Y)``, beta one number for each
+  block and channel, starting at 0: the rest is taken out as far as training wants it.
+- learnable: ``R_L = softplus(a_l)`` and ``R_H = R_L + softplus(b_l)`` for each block l: positive
+  and ordered whatever a and b are.
+- gains: G times one number for each block, bin of the radius ``sqrt(u^2 + v^2)`` and channel,
+  starting at 1.
+- peak_normalised: ``G / max G``, so that the best frequency passes whole (the paper's peak is
+  about 0.73).
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from causalseg.errors import ConfigError
+from causalseg.spectral.bands import Radius, band_mask, band_pass, check_radii
+from causalseg.spectral.constants import kept
+
+LinearPath = Literal["band", "full"]
+NUM_BINS = 8  # of the radius, over [0, sqrt 2)
+
+
+@dataclass(frozen=True)
+class Band:
+    """Which frequencies are causal, and what is done with them; see the module.
+
+    Args:
+        low: R_L, fraction of the grid's highest frequency; None keeps the low frequencies.
+        high: R_H, likewise; None keeps the high frequencies.
+        linear_path: `band` as in the paper, or `full`.
+        suppress: take the rest out of the features, as far as learnt.
+        learnable: learn the radii that are given.
+        gains: learn a gain for each radius bin and channel.
+        peak_normalised: divide G by its largest weight.
+
+    Raises:
+        ConfigError: for radii out of order, an unknown linear path, or no radius to learn.
+    """
+
+    low: float | None = 0.2
+    high: float | None = 0.7
+    linear_path: LinearPath = "band"
+    suppress: bool = False
+    learnable: bool = False
+    gains: bool = False
+    peak_normalised: bool = False
+
+    def __post_init__(self):
+        check_radii(self.low, self.high)
+        if self.linear_path not in get_args(LinearPath):
+            allowed = " or ".join(get_args(LinearPath))
+            raise ConfigError(f"linear_path = {self.linear_path!r}: {allowed}")
+        if self.low is None and self.high is None and (self.learnable or self.suppress):
+            raise ConfigError("a band without low and high passes all: nothing to learn or suppress")
+
+
+class BandWeights(nn.Module):
+    """The weights of a band's coefficients on any grid, block by block."""
+
+    def __init__(self, band: Band, num_layers: int, width: int):
+        super().__init__()
+        self.options = band
+        floor = 0.0
+        for name, radius in (("raw_low", band.low), ("raw_high", band.high)):
+            if band.learnable and radius is not None:
+                start = math.log(math.expm1(radius - floor))  # the inverse of softplus
+                setattr(self, name, nn.Parameter(torch.full((num_layers,), start)))
+                floor = radius
+        if band.gains:
+            self.gain = nn.Parameter(torch.ones(num_layers, NUM_BINS, width))
+        if band.suppress:
+            self.beta = nn.Parameter(torch.zeros(num_layers, width))
+
+    def radii(self, layer: int) -> tuple[Radius | None, Radius | None]:
+        """Return R_L and R_H of a block."""
+        band = self.options
+        if not band.learnable:
+            return band.low, band.high
+        low = None if band.low is None else nn.functional.softplus(self.raw_low[layer])
+        if band.high is None:
+            return low, None
+        above = nn.functional.softplus(self.raw_high[layer])
+        return low, above if low is None else low + above
+
+    def mask(self, X: Float[Tensor, "b h w c"], layer: int) -> Float[Tensor, "h w #c"]:
+        """Return the weight of every coefficient of X; it depends on the channel with gains."""
+        G = self._gaussians(X, layer)[:, :, None]
+        if self.options.peak_normalised:
+            G = G / self.peak(X, layer)
+        if self.options.gains:
+            bins = _bins((X.shape[1], X.shape[2]), X.device)
+            G = G * self.gain[layer].to(X.dtype)[bins]
+        return G
+
+    def passed(self, X: Float[Tensor, "b h w c"], layer: int) -> Float[Tensor, "b h w c"]:
+        """Return ``iDCT(G * DCT X)``, without gains."""
+        passed = band_pass(X, *self.radii(layer))
+        return passed / self.peak(X, layer) if self.options.peak_normalised else passed
+
+    def rest(self, X: Float[Tensor, "b h w c"], layer: int) -> Float[Tensor, "b h w c"]:
+        """Return ``beta * iDCT((1 - G / max G) * DCT X)``."""
+        passed = band_pass(X, *self.radii(layer)) / self.peak(X, layer)
+        return self.beta[layer].to(X.dtype) * (X - passed)
+
+    def peak(self, X: Float[Tensor, "b h w c"], layer: int) -> Float[Tensor, ""]:
+        """Return the largest G on the grid of X; 1 where none is positive (a grid of 1 x 1)."""
+        peak = self._gaussians(X, layer).amax()
+        return torch.where(peak > 0, peak, torch.ones_like(peak))
+
+    def _gaussians(self, X: Tensor, layer: int) -> Float[Tensor, "h w"]:
+        return band_mask((X.shape[1], X.shape[2]), *self.radii(layer), X.device, X.dtype)
+
+
+@kept
+def _bins(grid: tuple[int, int], device: torch.device) -> Int[Tensor, "h w"]:
+    """The radius bin of every coefficient."""
+    u, v = (torch.arange(n, device=device) / n for n in grid)
+    return ((u[:, None] ** 2 + v[None] ** 2).sqrt() / math.sqrt(2) * NUM_BINS).long()
