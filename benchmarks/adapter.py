@@ -1,31 +1,77 @@
-"""Time of one adapter call against Rein's module and against one frozen ViT block.
+"""Time and memory of every adapter against Rein's module and against one frozen ViT block.
 
     PYTHONPATH=tests python benchmarks/adapter.py [--rounds 9] [--out adapter.json]
+        [--only rein lora ...] [--settings 384x1 1024x4 ...]
 
-A 32 x 32 grid, one thread. All candidates of a setting are timed in turn, round after round, and
-each ratio is the median over rounds of the ratio within a round: a machine that changes its speed
-changes both sides. `fast` is what the package runs, `literal` the formula line by line.
+A 32 x 32 grid, one block, CPU time of one thread. All candidates of a setting are timed in turn,
+round after round, and each ratio is the median over rounds of the ratio within a round: a machine
+that changes its speed changes both sides. For Causal-Tune, `fast` is what the package runs,
+`literal` the formula line by line.
+
+Methods that work within a block have no time of their own: theirs is that of a block with the
+method minus that of the frozen block. Likewise the memory: bytes saved for the backward pass,
+counted once a storage, without parameters; the unit is the features, b n c floats.
 """
 
 import argparse
+import copy
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from timm.layers import use_fused_attn
-from timm.models.vision_transformer import Block
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 import oracle
+from causalseg.adapters.adaptformer import AdaptFormer
+from causalseg.adapters.base import Adapter, attach
 from causalseg.adapters.causal_tune import CausalTune
+from causalseg.adapters.causal_tune_released import ReleasedCausalTune
+from causalseg.adapters.causal_tune_variants import CausalTuneFFT, CausalTuneHaar
+from causalseg.adapters.fada import Fada
+from causalseg.adapters.full import FullTune
+from causalseg.adapters.intervene import Dsu, MixStyle, SpectralIntervention
+from causalseg.adapters.peft import PeftAdapter, lora_config
+from causalseg.adapters.rein import Rein
+from causalseg.adapters.set import SetAdapter
+from causalseg.adapters.soma import Soma
 from causalseg.adapters.tokens import LowRankTokens
+from causalseg.adapters.vpt import Vpt
 from causalseg.runfolder import write_json
 
 GRID = (32, 32)
-SETTINGS = [(384, 1), (384, 4), (1024, 1), (1024, 4)]  # (channels, batch)
-HEADS = {384: 6, 1024: 16}
+SETTINGS = ("384x1", "384x4", "1024x1", "1024x4")  # channels x batch
+HEAD_WIDTH = 64
+REFERENCES = ("plain_rein", "block")
+RATIOS = (("fast", "rein"), ("literal", "rein"), ("fast", "block"), ("rein", "block"))
+NAMED = {"fast": "causal_tune", "literal": "causal_tune_literal", "rein": "plain_rein"}
+
+AFTER: dict[str, Callable[[int], nn.Module]] = {
+    "causal_tune": lambda width: CausalTune(width, 1),
+    "causal_tune_fft": lambda width: CausalTuneFFT(width, 1),
+    "causal_tune_haar": lambda width: CausalTuneHaar(width, 1),
+    "causal_tune_released": lambda width: ReleasedCausalTune(width, 1),
+    "rein": lambda width: Rein(width, 1),
+    "set": lambda width: SetAdapter(width, 1),
+    "fada": lambda width: Fada(width, 1),
+    "intervene_spectral": lambda width: SpectralIntervention(1.0, low_gain=(0.5, 1.5)),
+    "intervene_mixstyle": lambda width: MixStyle(1.0),
+    "intervene_dsu": lambda width: Dsu(1.0),
+}
+WITHIN: dict[str, Callable[[VisionTransformer], Adapter]] = {
+    "lora": lambda vit: PeftAdapter(vit, lora_config()),
+    "dora": lambda vit: PeftAdapter(vit, lora_config(use_dora=True)),
+    "soma": lambda vit: Soma(vit),
+    "adaptformer": lambda vit: AdaptFormer(vit.embed_dim, 1),
+    "vpt": lambda vit: Vpt(vit.embed_dim, 1),
+    "full": lambda vit: FullTune(vit, layers=[0]),
+}
+METHODS = (*AFTER, "causal_tune_literal", *WITHIN)
 
 
 class PlainRein(nn.Module):
@@ -45,77 +91,175 @@ class PlainRein(nn.Module):
         return X + self.scale * self.delta(Z)
 
 
-def candidates(width: int) -> dict[str, Callable[[Tensor], Tensor]]:
+@dataclass(frozen=True)
+class Candidate:
+    """What is run, and the module whose parameters are no saved activations."""
+
+    run: Callable[[Tensor], Tensor]
+    module: nn.Module
+
+
+def candidates(width: int, names: list[str]) -> dict[str, Candidate]:
+    """Make the references and the methods named, on a frozen ViT of one block."""
     torch.manual_seed(0)
-    causal = CausalTune(width, 1)
-    block = Block(width, HEADS[width], qkv_bias=True, init_values=1e-5).eval().requires_grad_(False)
-    return {
-        "fast": lambda X: causal(X, 0, GRID),
-        "literal": lambda X: oracle.causal_tune(causal, X, 0, GRID),
-        "rein": PlainRein(width),
-        "block": block,
-    }
+    vit = VisionTransformer(
+        img_size=tuple(16 * side for side in GRID),
+        embed_dim=width,
+        depth=1,
+        num_heads=width // HEAD_WIDTH,
+        init_values=1e-5,
+        num_classes=0,
+        class_token=False,
+        global_pool="",
+    )
+    vit.eval().requires_grad_(False)
+    rein = PlainRein(width)
+    found = {"plain_rein": Candidate(rein, rein), "block": Candidate(vit.blocks[0], vit)}
+    for name in names:
+        if name in WITHIN:
+            found[name] = within_block(copy.deepcopy(vit), WITHIN[name])
+        elif name in AFTER:
+            found[name] = after_block(AFTER[name](width))
+        else:
+            causal = CausalTune(width, 1)
+            literal = lambda X, causal=causal: oracle.causal_tune(causal, X, 0, GRID)  # noqa: E731
+            found[name] = Candidate(literal, causal)
+    return found
+
+
+def after_block(edit: nn.Module) -> Candidate:
+    return Candidate(lambda X: edit(X, 0, GRID), edit)
+
+
+def within_block(vit: VisionTransformer, make: Callable[[VisionTransformer], Adapter]) -> Candidate:
+    adapter = make(vit)
+    attach(vit, adapter)
+    return Candidate(vit.blocks[0], nn.ModuleList([vit, adapter]))
 
 
 def seconds(run: Callable[[Tensor], Tensor], X: Tensor, is_training: bool) -> float:
-    start = time.perf_counter()
+    """CPU time of the one thread: that of the clock, less what other processes take."""
+    start = time.process_time()
     if is_training:
         run(X).sum().backward()
     else:
         with torch.no_grad():
             run(X)
-    return time.perf_counter() - start
+    return time.process_time() - start
 
 
-def measure(width: int, batch: int, is_training: bool, rounds: int) -> dict[str, float]:
-    """Median seconds and ratios of one setting."""
+def saved_bytes(candidate: Candidate, X: Tensor) -> int:
+    """Bytes kept for the backward pass: every storage once, parameters left out."""
+    parameters = {p.untyped_storage().data_ptr() for p in candidate.module.parameters()}
+    kept: dict[int, torch.UntypedStorage] = {}  # alive until counted: no address comes twice
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in parameters:
+            kept[storage.data_ptr()] = storage
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        output = candidate.run(X)
+    del output
+    return sum(storage.nbytes() for storage in kept.values())
+
+
+def measure(setting: str, is_training: bool, rounds: int, names: list[str]) -> list[dict[str, Any]]:
+    """Measure one setting: a row for each reference and method."""
+    width, batch = parse_setting(setting)
     X = torch.randn(batch, GRID[0] * GRID[1], width, requires_grad=is_training)
-    runs = candidates(width)
-    times: dict[str, list[float]] = {name: [] for name in runs}
+    found = candidates(width, names)
+    times: dict[str, list[float]] = {name: [] for name in found}
     for round_number in range(rounds + 1):
-        for name, run in runs.items():
-            spent = seconds(run, X, is_training)
+        for name, candidate in found.items():
+            # Right before a method within the block, so that both meet the same machine.
+            base = seconds(found["block"].run, X, is_training) if name in WITHIN else 0.0
+            spent = seconds(candidate.run, X, is_training) - base
             if round_number:  # the first round warms up
                 times[name].append(spent)
+    rows = []
+    for name, candidate in found.items():
+        row: dict[str, Any] = {
+            "channels": width,
+            "batch": batch,
+            "is_training": is_training,
+            "method": name,
+        }
+        row |= {"is_within_block": name in WITHIN, "ms": 1e3 * statistics.median(times[name])}
+        for reference in REFERENCES:
+            pairs = zip(times[name], times[reference], strict=True)
+            row[f"/{reference}"] = statistics.median(own / base for own, base in pairs)
+        if is_training:
+            base = saved_bytes(found["block"], X) if name in WITHIN else 0
+            row["saved_bytes"] = saved_bytes(candidate, X) - base
+            row["saved/features"] = row["saved_bytes"] / (4 * X.numel())
+        rows.append(row)
+    return rows
 
-    def ratio(a: str, b: str) -> float:
-        return statistics.median(x / y for x, y in zip(times[a], times[b], strict=True))
 
-    return {
-        "channels": width,
-        "batch": batch,
-        "is_training": is_training,
-        "fast_ms": 1000 * statistics.median(times["fast"]),
-        "fast/rein": ratio("fast", "rein"),
-        "literal/rein": ratio("literal", "rein"),
-        "fast/block": ratio("fast", "block"),
-        "rein/block": ratio("rein", "block"),
-    }
+def causal_tune_row(rows: list[dict[str, Any]]) -> str | None:
+    """The line on Causal-Tune's own two forms; None if they were not measured."""
+    by_name = {row["method"]: row for row in rows}
+    if not {"causal_tune", "causal_tune_literal"} <= by_name.keys():
+        return None
+    values = [by_name[NAMED[a]]["/" + NAMED.get(b, b)] for a, b in RATIOS]
+    fast_ms = by_name["causal_tune"]["ms"]
+    cells = [f"{value:12.3f}" for value in values]
+    return f"{where(rows[0])} {fast_ms:8.1f} {' '.join(cells)}"
+
+
+def method_row(row: dict[str, Any]) -> str:
+    kind = "+" if row["is_within_block"] else " "
+    memory = f"{row['saved/features']:14.2f}" if row["is_training"] else f"{'-':>14s}"
+    return (
+        f"{where(row)} {kind}{row['method']:20s} {row['ms']:8.1f} {row['/plain_rein']:10.2f} "
+        f"{row['/block']:10.3f} {memory}"
+    )
+
+
+def where(row: dict[str, Any]) -> str:
+    mode = "forward+backward" if row["is_training"] else "forward"
+    return f"{row['channels']:8d} {row['batch']:5d}  {mode:17s}"
+
+
+def parse_setting(text: str) -> tuple[int, int]:
+    """Read ``384x4`` as channels and batch."""
+    width, batch = map(int, text.split("x"))
+    if width % HEAD_WIDTH or min(width, batch) < 1:
+        raise ValueError(f"{text}: channels must be a multiple of {HEAD_WIDTH}, batch at least 1")
+    return width, batch
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--only", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--settings", nargs="+", default=list(SETTINGS), metavar="CHANNELSxBATCH")
     options = parser.parse_args()
     torch.set_num_threads(1)
     print(f"torch {torch.__version__}, one thread, fused attention {bool(use_fused_attn())}")
     print(
-        "channels batch  mode               fast ms  fast/rein literal/rein fast/block rein/block"
+        "channels batch  mode               fast ms    fast/rein literal/rein   fast/block   "
+        "rein/block   targets for fast: rein 1.05, block 0.13"
     )
-    rows = []
-    for width, batch in SETTINGS:
+    tables = []
+    for setting in options.settings:
         for is_training in (False, True):
-            row = measure(width, batch, is_training, options.rounds)
-            rows.append(row)
-            mode = "forward+backward" if is_training else "forward"
-            print(
-                f"{width:8d} {batch:5d}  {mode:17s} {row['fast_ms']:8.1f} {row['fast/rein']:10.2f} "
-                f"{row['literal/rein']:12.2f} {row['fast/block']:10.3f} {row['rein/block']:10.3f}",
-                flush=True,
-            )
+            rows = measure(setting, is_training, options.rounds, options.only)
+            tables.append(rows)
+            print(causal_tune_row(rows) or f"{where(rows[0])} not measured", flush=True)
+    print("\nAll methods; + is the time and memory on top of a frozen block.")
+    print(
+        "channels batch  mode               method                     ms      /rein     /block "
+        "saved/features"
+    )
+    for rows in tables:
+        print("\n".join(method_row(row) for row in rows))
     if options.out:
-        write_json(options.out, {"torch": torch.__version__, "grid": GRID, "rows": rows})
+        flat = [row for rows in tables for row in rows]
+        write_json(options.out, {"torch": torch.__version__, "grid": GRID, "rows": flat})
 
 
 if __name__ == "__main__":

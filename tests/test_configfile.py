@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from causalseg.config import CausalTuneConfig, Config, NoAdapterConfig
+from causalseg.config import Config
+from causalseg.config.adapters import CausalTuneConfig, NoAdapterConfig
 from causalseg.configfile import (
     dump_config,
     list_differences,
@@ -53,16 +54,17 @@ def test_all_mistakes_are_reported_at_once_each_by_name():
         "train.steps=0",
     )
     assert "adaptr: no such option; did you mean 'adapter'?" in text
-    assert "adapter.band.hihg: no such option; did you mean 'high'? Allowed: high, low" in text
+    assert "adapter.band.hihg: no such option; did you mean 'high'? Allowed: gains, high," in text
     assert "head = 'linera': unknown name; did you mean 'linear'?" in text
     assert "eval.mode = 'whol': did you mean 'whole'? Allowed: slide, whole" in text
     assert "train.steps = 0: Input should be greater than or equal to 1" in text
 
 
 def test_an_unknown_adapter_lists_those_that_exist():
-    assert "did you mean 'causal_tune'? Allowed: causal_tune, none" in mistakes(
-        {"adapter": "causaltune"}
-    )
+    text = mistakes({"adapter": "causaltune"})
+    assert "did you mean 'causal_tune'? Allowed: adaptformer, causal_tune, chain, dora," in text
+    text = mistakes({"adapter": ["lora", "causaltune"]})
+    assert "'causaltune': unknown name; did you mean 'causal_tune'? Allowed: adaptformer" in text
 
 
 def test_radii_out_of_order_are_refused():

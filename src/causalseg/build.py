@@ -12,19 +12,12 @@ import torch
 from torch import nn
 from torch.utils.data import ConcatDataset, Dataset
 
-from causalseg.adapters.causal_tune import CausalTune
 from causalseg.backbones.timm import TimmBackbone, build_backbone
-from causalseg.config import (
-    CausalTuneConfig,
-    ClassesConfig,
-    Config,
-    DataConfig,
-    FolderConfig,
-    LinearHeadConfig,
-    Mask2FormerConfig,
-    NoAdapterConfig,
-    ScenesConfig,
-)
+from causalseg.build_adapter import build_adapter, build_intervention, place
+from causalseg.config import Config
+from causalseg.config.adapters import linked_part
+from causalseg.config.data import ClassesConfig, DataConfig, FolderConfig, ScenesConfig
+from causalseg.config.heads import LinearHeadConfig, Mask2FormerConfig
 from causalseg.configfile import load_config
 from causalseg.data.classes import CAMVID11, CITYSCAPES19, ClassList, distinct_colours, read_classes
 from causalseg.data.dataset import FolderData, Sample, ScenesData
@@ -52,11 +45,17 @@ def build_segmenter(config: Config) -> Segmenter:
     )
     check_fits_patch(config, backbone.patch)
     classes = build_classes(config.data)
+    query_width = config.head.hidden if isinstance(config.head, Mask2FormerConfig) else None
     with _seeded(config.run.seed):
-        adapter = _build_adapter(config, backbone)
+        adapter = build_adapter(config.adapter, backbone, query_width)
+    gives_queries = query_width is not None and linked_part(config.adapter) is not None
     with _seeded(config.run.seed):
-        head = _build_head(config, backbone, len(classes.names), adapter is not None)
-    return Segmenter(backbone, adapter, head, classes)
+        head = _build_head(config, backbone, len(classes.names), gives_queries)
+    model = Segmenter(backbone, adapter, head, classes)
+    if config.intervene is not None:
+        layers = place(config.intervene.layers, backbone.depth)
+        model.intervene(build_intervention(config.intervene), layers)
+    return model
 
 
 def load_run(run: Path | str, device: str | torch.device = "cpu") -> Segmenter:
@@ -145,25 +144,6 @@ def check_fits_patch(config: Config, patch: int) -> None:
             raise ConfigError(
                 f"{key} = {list(size)} is not divisible by the patch of {patch} pixels: "
                 f"the nearest size is {near}"
-            )
-
-
-def _build_adapter(config: Config, backbone: TimmBackbone) -> nn.Module | None:
-    match config.adapter:
-        case NoAdapterConfig():
-            return None
-        case CausalTuneConfig() as options:
-            return CausalTune(
-                backbone.width,
-                backbone.depth,
-                num_tokens=options.num_tokens,
-                rank=options.rank,
-                query_width=(
-                    config.head.hidden if isinstance(config.head, Mask2FormerConfig) else None
-                ),
-                low=options.band.low,
-                recipe=options.recipe,
-                scale=options.scale,
             )
 
 

@@ -72,11 +72,14 @@ def collect_result(run: RunFolder) -> dict[str, Any]:
     config = _read_config(run)
     config["data"]["root"] = None  # a place on one machine
     config["run"] = {key: config["run"][key] for key in ("seed", "precision", "devices", "threads")}
-    rates = [event["seconds_per_step"] for event in run.read_log() if event["event"] == "train"]
+    log = run.read_log()
+    rates = [event["seconds_per_step"] for event in log if event["event"] == "train"]
+    peaks = [event["peak_memory_mb"] for event in log if event["event"] == "memory"]
     return {
         "eval": run.read_json(run.eval),
         "config": config,
         "seconds_per_step": round(statistics.median(rates), 3),
+        "peak_memory_mb": max(peaks, default=None),
         "versions": {name: version(name) for name in _VERSIONS},
         "machine": f"{platform.system()} {platform.machine()}",
     }

@@ -11,7 +11,8 @@ from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_ori
 import yaml
 from pydantic import ValidationError
 
-from causalseg.config import Block, Config
+from causalseg.config import Config
+from causalseg.config.block import Block
 from causalseg.errors import ConfigError, MissingFileError, did_you_mean
 
 
@@ -85,15 +86,17 @@ def list_differences(ours: Config, theirs: Config) -> dict[str, tuple[Any, Any]]
 def list_options() -> list[Option]:
     """Return every option in the order of `config`; `adapter[none].x` belongs to `name: none`."""
 
-    def walk(block: type[Block], prefix: str) -> Iterator[Option]:
+    def walk(
+        block: type[Block], prefix: str, siblings: Sequence[type[Block]] = ()
+    ) -> Iterator[Option]:
         for name, field in block.model_fields.items():
-            inner = list(_blocks_in(field.annotation))
+            inner = [child for child in _blocks_in(field.annotation) if child not in siblings]
             default = "required" if field.is_required() else _shown(field.default)
             text = " ".join((field.description or "").split())
             yield Option(prefix + name, _type_name(field.annotation), default, text)
             for child in inner:
                 tag = f"[{_tag(child)}]" if len(inner) > 1 else ""
-                yield from walk(child, f"{prefix}{name}{tag}.")
+                yield from walk(child, f"{prefix}{name}{tag}.", inner)
 
     return list(walk(Config, ""))
 
@@ -114,7 +117,7 @@ def _overridden(options: dict[str, Any], override: str) -> dict[str, Any]:
 
 def _with_value(options: Any, path: list[str], value: Any, override: str) -> dict[str, Any]:
     if isinstance(options, str):  # `adapter: causal_tune` with `adapter.rank=8` on top
-        options = {"name": options}
+        options = {"kind" if override.startswith("intervene.") else "name": options}
     if not isinstance(options, dict | None):
         raise ConfigError(f"override {override!r}: there are no options below a plain value")
     head, *rest = path

@@ -27,10 +27,10 @@ from causalseg.data.classes import ClassList
 from causalseg.data.dataset import IMAGE_ENDINGS, Sample, list_images, read_image
 from causalseg.data.loader import AugmentedData
 from causalseg.engine.checkpoint import read_checkpoint
-from causalseg.engine.devices import make_fabric, reduce
+from causalseg.engine.devices import make_fabric
 from causalseg.engine.evaluate import Picture, evaluate, summarise
 from causalseg.engine.infer import Inference
-from causalseg.engine.log import RunLog, console, logger
+from causalseg.engine.log import RunLog, console, logger, peak_memory
 from causalseg.engine.train import train
 from causalseg.errors import (
     CausalsegError,
@@ -84,6 +84,8 @@ def train_run(config: Config) -> RunFolder:
         )
 
     def score(step: int, log: RunLog | None) -> None:
+        if log:  # before scoring: what training needs
+            log.memory(step, peak_memory(fabric.device))
         is_last = step == config.train.steps
         chosen = domains if is_last else _limited(domains, config.eval.limit)
         results, pictures = _evaluate(fabric, model, chosen, config, inference)
@@ -231,7 +233,7 @@ def _evaluate(
             config.eval.pictures,
             config.train.workers,
             (fabric.global_rank, fabric.world_size),
-            lambda counts: reduce(fabric, counts, "sum"),
+            lambda share: [fabric.broadcast(share, rank) for rank in range(fabric.world_size)],
         )
     content = {
         "model": {

@@ -3,9 +3,11 @@
     images in [0, 1] -> backbone, edited block by block by the adapter -> 4 feature maps
                      -> head (with the adapter's queries, if it makes any) -> logits per pixel
 
-Only adapter and head train and are saved.
+Only adapter and head train and are saved. An intervention, which has no parameters, may change the
+features in training.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -14,7 +16,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from causalseg.adapters.base import attach
+from causalseg.adapters.base import Adapter, attach, install_after_blocks
+from causalseg.adapters.intervene import Intervention
 from causalseg.backbones.timm import TimmBackbone
 from causalseg.data.classes import ClassList
 from causalseg.errors import WeightsError
@@ -26,7 +29,7 @@ class Segmenter(nn.Module):
 
     Args:
         backbone: the frozen model; gives four feature maps at patch stride.
-        adapter: edits patch tokens after every block; None for the backbone's own features.
+        adapter: at work on the backbone from now on; None for the backbone's own features.
         head: feature maps (and queries) to logits, and its loss.
         classes: names and colours of the classes, in the order of the logits.
     """
@@ -34,13 +37,14 @@ class Segmenter(nn.Module):
     def __init__(
         self,
         backbone: TimmBackbone,
-        adapter: nn.Module | None,
+        adapter: Adapter | None,
         head: nn.Module,
         classes: ClassList,
     ):
         super().__init__()
         self.backbone, self.adapter, self.head, self.classes = backbone, adapter, head, classes
         self.attachment = None if adapter is None else attach(backbone.vit, adapter)
+        self.intervention: Intervention | None = None
 
     def forward(self, images: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b k H W"]:
         """Same as `logits`."""
@@ -71,10 +75,25 @@ class Segmenter(nn.Module):
         return self.head.loss(self.backbone(images), self._queries(), labels)  # type: ignore[operator]
 
     def train(self, mode: bool = True) -> "Segmenter":
-        """Set training mode of adapter and head; the backbone always stays in eval mode."""
-        super().train(mode)
-        self.backbone.eval()
+        """Set training mode of adapter, head and intervention; the backbone has none."""
+        super().train(mode)  # the adapter after the backbone: it may have layers in there
         return self
+
+    def intervene(self, intervention: Intervention, layers: Sequence[int] | None = None) -> None:
+        """From now on change the features in training, after the adapter has edited them.
+
+        Args:
+            intervention: what happens to them.
+            layers: the blocks after which it happens; None for all.
+        """
+        self.intervention = intervention.train(self.training)
+        blocks = range(self.backbone.depth) if layers is None else layers
+        install_after_blocks(self.backbone.vit, intervention, list(blocks))
+
+    def merge(self) -> None:
+        """Fold the adapter into the backbone where its method allows it: for inference only."""
+        if self.adapter is not None:
+            self.adapter.merge()
 
     def trainable(self) -> dict[str, nn.Module]:
         """Return the parts that train and are saved, by the name of their file."""
@@ -109,7 +128,7 @@ class Segmenter(nn.Module):
             _place(part, tensors, file)
 
     def _queries(self) -> Float[Tensor, "q d"] | None:
-        return None if self.adapter is None else self.adapter.queries()  # type: ignore[operator]
+        return None if self.adapter is None else self.adapter.queries()
 
 
 def _place(part: nn.Module, tensors: dict[str, Tensor], file: Path) -> None:

@@ -28,7 +28,7 @@ Value = float | None
 # A comparison starts with a baseline, in gray; a run alone has the second colour.
 _COLOURS = ("#8f99a3", "#1f5fa8", "#c2702a", "#3f8f5f", "#7d5ba6", "#b0486b", "#3d8f9a")
 _DASHES = ("-", "--", ":", "-.")
-_STYLE = {
+STYLE = {
     **{"font.size": 9, "axes.edgecolor": "#8a9099", "legend.frameon": False},
     **{"axes.spines.top": False, "axes.spines.right": False},
     **{"axes.grid": True, "axes.axisbelow": True, "grid.color": "#e6e8eb"},
@@ -231,7 +231,7 @@ def _scored_classes(runs: Sequence[_Run]) -> list[str]:
 
 def _bar_chart(runs: Sequence[_Run], table: DomainTable) -> str:
     count, height = len(table.domains), 0.8 / len(runs)
-    with rc_context({**_STYLE, "axes.grid.axis": "x"}):
+    with rc_context({**STYLE, "axes.grid.axis": "x"}):
         inches = 0.55 + count * (0.14 + 0.2 * len(runs))
         figure = Figure(figsize=(8.5, inches), layout="constrained")
         axes = figure.add_subplot(xlabel="mIoU in %")
@@ -240,11 +240,11 @@ def _bar_chart(runs: Sequence[_Run], table: DomainTable) -> str:
             places = np.arange(count) + (i - (len(runs) - 1) / 2) * height
             bars = axes.barh(places, [v or 0.0 for v in values], 0.9 * height, color=run.colour)
             axes.bar_label(bars, [_percent(value) for value in values], padding=3)
-        axes.set_yticks(range(count), [_plain(name) for name in table.domains])
+        axes.set_yticks(range(count), [plain_text(name) for name in table.domains])
         axes.tick_params(axis="y", length=0)
         axes.margins(x=0.08)
         axes.invert_yaxis()
-        return _svg(figure)
+        return draw_svg(figure)
 
 
 def _training_figures(runs: Sequence[_Run]) -> dict[str, str]:
@@ -270,7 +270,7 @@ def _curves(
     runs: Sequence[_Run], events: Sequence[list[dict[str, Any]]], names: list[str], ylabel: str
 ) -> str:
     """Draw values over steps: runs by colour and names by dashes; one run's names by colour."""
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         figure = Figure(figsize=(3.9, 2.9), layout="constrained")
         axes = figure.add_subplot(xlabel="step", ylabel=ylabel)
         for i, (run, entries) in enumerate(zip(runs, events, strict=True)):
@@ -285,14 +285,15 @@ def _curves(
                 axes.plot(steps, values, ls=dashes, lw=width, marker=dots, ms=3, color=colour)
                 if i == 0:
                     shown = colour if len(runs) == 1 else "#444444"
-                    axes.plot([], [], ls=dashes, lw=width, color=shown, label=_plain(name))
+                    axes.plot([], [], ls=dashes, lw=width, color=shown, label=plain_text(name))
         if len(names) > 1:
             axes.legend(fontsize=8, ncols=1 + len(names) // 7)
         axes.set_ylim(bottom=0)
-        return _svg(figure)
+        return draw_svg(figure)
 
 
-def _svg(figure: Figure) -> str:
+def draw_svg(figure: Figure) -> str:
+    """Return a figure as a data: URI; the same figure gives the same text."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     return _data_uri("svg+xml", buffer)
@@ -366,7 +367,7 @@ def _data_uri(kind: str, buffer: io.BytesIO) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def _plain(text: str) -> str:
+def plain_text(text: str) -> str:
     """Text that matplotlib neither reads as a formula nor, in a legend, as a hidden label."""
     return (" " if text.startswith("_") else "") + text.replace("$", r"\$")
 

@@ -7,7 +7,14 @@ from torchmetrics.classification import MulticlassJaccardIndex
 
 from causalseg.build import build_segmenter
 from causalseg.data.dataset import Sample
-from causalseg.engine.evaluate import confusion_matrix, evaluate, score, summarise
+from causalseg.engine.evaluate import (
+    confusion_matrix,
+    evaluate,
+    evaluate_domain,
+    read_counts,
+    score,
+    summarise,
+)
 from causalseg.engine.infer import Inference
 
 
@@ -86,20 +93,36 @@ class Distinct(Constant):
         return Sample(torch.rand(3, 32, 48, generator=generator), label, f"{index}")
 
 
-def test_processes_together_count_what_one_counts(model):
-    def counts(process):
-        taken = []
-        evaluate(
-            model,
-            {"a": Distinct(0, 5)},
-            Inference("whole"),
-            process=process,
-            reduce=lambda confusion: taken.append(confusion) or confusion,
-        )
-        return taken[0]
+@pytest.mark.parametrize("count", [2, 3, 7])
+def test_any_number_of_processes_gives_the_same_result(model, count):
+    data, whole = Distinct(0, 5), Inference("whole")
+    (alone, _) = evaluate(model, {"a": data}, whole)
+    model.eval()
+    shares = [evaluate_domain(model, data, whole, process=(i, count))[0] for i in range(count)]
+    assert shares[0].names == [str(i) for i in range(0, 5, count)]
+    model.train()
+    (together, _) = evaluate(
+        model, {"a": data}, whole, process=(1, count), gather=lambda share: shares
+    )
+    assert together == alone
 
-    assert torch.equal(counts((0, 2)) + counts((1, 2)), counts((0, 1)))
-    assert not torch.equal(counts((0, 2)), counts((1, 2)))
+
+def test_the_counts_of_images_sum_to_the_confusion_matrix(model):
+    data = Distinct(0, 4)
+    (results, _) = evaluate(model, {"a": data}, Inference("whole"))
+    per_image = results["a"]["per_image"]
+    assert per_image["names"] == ["0", "1", "2", "3"]
+    counts = read_counts(per_image["counts"])
+    assert counts.shape == (4, 3, 3)
+    model.eval()
+    confusions = evaluate_domain(model, data, Inference("whole"))[0].confusions
+    for image, (hits, false, missed) in zip(confusions.numpy(), counts, strict=True):
+        assert hits.tolist() == image.diagonal().tolist()
+        assert (hits + false).tolist() == image.sum(0).tolist()  # predicted
+        assert (hits + missed).tolist() == image.sum(1).tolist()  # true
+    hits, false, missed = counts.sum(0)
+    iou = 100 * hits / (hits + false + missed)
+    assert list(results["a"]["iou"].values()) == pytest.approx(iou.tolist())
 
 
 def test_the_mean_is_over_the_domains_named():

@@ -64,7 +64,9 @@ class Band:
             allowed = " or ".join(get_args(LinearPath))
             raise ConfigError(f"linear_path = {self.linear_path!r}: {allowed}")
         if self.low is None and self.high is None and (self.learnable or self.suppress):
-            raise ConfigError("a band without low and high passes all: nothing to learn or suppress")
+            raise ConfigError(
+                "a band without low and high passes all: nothing to learn or suppress"
+            )
 
 
 class BandWeights(nn.Module):

@@ -187,9 +187,7 @@ def attach(vit: nn.Module, adapter: Adapter) -> Attachment:
     return Attachment(adapter.install(vit))
 
 
-def install_after_blocks(
-    vit: nn.Module, edit: nn.Module, layers: Sequence[int]
-) -> list[Removable]:
+def install_after_blocks(vit: nn.Module, edit: nn.Module, layers: Sequence[int]) -> list[Removable]:
     """Call ``edit(patch tokens, number, grid)`` after each of ``layers``; prefix tokens pass by."""
     grid = _PatchGrid(tuple(vit.patch_embed.patch_size))  # type: ignore[union-attr, arg-type]
     handles: list[Removable] = [vit.patch_embed.register_forward_pre_hook(grid)]  # type: ignore[union-attr]

@@ -1,8 +1,8 @@
-"""Low-rank tokens of every block, and the link that turns them into queries of the head.
+"""Tokens of every block, low-rank or full, and the link that turns them into queries of the head.
 
-``T_l = A_l B_l`` with A (m, r) and B (r, c). The link follows Rein (CVPR 2024): all tokens pass a
-linear to the query width; their maximum over blocks, mean over blocks and last block are joined
-and projected once more.
+Low-rank tokens are ``T_l = A_l B_l`` with A (m, r) and B (r, c); full tokens are T (m, c) itself.
+The link follows Rein (CVPR 2024): all tokens pass a linear to the query width; their maximum over
+blocks, mean over blocks and last block are joined and projected once more.
 """
 
 import math
@@ -26,14 +26,31 @@ class LowRankTokens(nn.Module):
         super().__init__()
         self.A = nn.Parameter(torch.empty(depth, num_tokens, rank))
         self.B = nn.Parameter(torch.empty(depth, rank, width))
-        # Rein's bound: as for a patch projection of 16 x 16 x 3 inputs, with r for each factor.
-        bound = math.sqrt(6 / (3 * 16 * 16 + math.sqrt(rank * width)))
-        nn.init.uniform_(self.A, -bound, bound)
-        nn.init.uniform_(self.B, -bound, bound)
+        _spread(self.A, math.sqrt(rank * width))
+        _spread(self.B, math.sqrt(rank * width))
 
     def forward(self) -> Float[Tensor, "l m c"]:
         """Return the tokens of all blocks."""
         return self.A @ self.B
+
+
+class FullTokens(nn.Module):
+    """The tokens T_l of all blocks, of full rank.
+
+    Args:
+        depth: number of blocks.
+        num_tokens: m, tokens per block.
+        width: c, channels of the backbone.
+    """
+
+    def __init__(self, depth: int, num_tokens: int, width: int):
+        super().__init__()
+        self.T = nn.Parameter(torch.empty(depth, num_tokens, width))
+        _spread(self.T, width)
+
+    def forward(self) -> Float[Tensor, "l m c"]:
+        """Return the tokens of all blocks."""
+        return self.T
 
 
 class QueryLink(nn.Module):
@@ -49,3 +66,9 @@ class QueryLink(nn.Module):
         projected = self.transform(tokens)
         parts = (projected.amax(0), projected.mean(0), projected[-1])
         return self.merge(torch.cat(parts, dim=-1))
+
+
+def _spread(parameter: nn.Parameter, fan_out: float) -> None:
+    """Draw evenly up to Rein's bound, that of a projection of 16 x 16 x 3 inputs to ``fan_out``."""
+    bound = math.sqrt(6 / (3 * 16 * 16 + fan_out))
+    nn.init.uniform_(parameter, -bound, bound)

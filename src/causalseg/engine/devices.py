@@ -9,7 +9,7 @@ from lightning_fabric.accelerators import CUDAAccelerator, MPSAccelerator
 from lightning_fabric.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 
-from causalseg.config import Precision, RunConfig
+from causalseg.config.run import Precision, RunConfig
 from causalseg.errors import ConfigError
 
 

@@ -3,6 +3,9 @@
 ``IoU_k = TP_k / (TP_k + FP_k + FN_k)`` over all labelled pixels of a domain. A class that neither
 occurs nor is predicted has no IoU and is left out of the mean; one that is predicted where it never
 occurs counts with 0.
+
+The counts of every image are kept beside the score, so that differences of two models can be
+resampled over images (`causalseg.analysis.bootstrap`).
 """
 
 import math
@@ -10,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from rich.progress import track
@@ -23,7 +27,23 @@ from causalseg.engine.infer import Inference
 from causalseg.engine.log import console, logger
 from causalseg.model import Segmenter
 
-Reduce = Callable[[Tensor], Tensor]
+
+class Counts(NamedTuple):
+    """What is known of the images of a domain, or of a process's share of them, in their order.
+
+    Attributes:
+        confusions: pixels of each image by (true class, predicted class).
+        names: one for each image.
+        sizes: (H, W) of each image's label.
+    """
+
+    confusions: Int[Tensor, "b k k"]
+    names: list[str]
+    sizes: list[tuple[int, int]]
+
+
+Gather = Callable[[Counts], list[Counts]]
+"""Called with this process's share; returns the shares of all processes in their order."""
 
 
 class Picture(NamedTuple):
@@ -66,6 +86,18 @@ def score(confusion: Int[Tensor, "k k"], names: Sequence[str]) -> dict[str, Any]
     }
 
 
+def write_counts(confusions: Int[Tensor, "b k k"]) -> list[str]:
+    """Return a line of text for each image: its pixels TP_1 .. TP_k FP_1 .. FP_k FN_1 .. FN_k."""
+    hits = confusions.diagonal(dim1=1, dim2=2)
+    counts = torch.cat([hits, confusions.sum(1) - hits, confusions.sum(2) - hits], dim=1)
+    return [" ".join(map(str, image)) for image in counts.tolist()]
+
+
+def read_counts(lines: Sequence[str]) -> Int[np.ndarray, "b 3 k"]:
+    """Return TP, FP and FN by class that `write_counts` made text of."""
+    return np.array([line.split() for line in lines], dtype=np.int64).reshape(len(lines), 3, -1)
+
+
 def evaluate_domain(
     model: Segmenter,
     data: Dataset[Sample],
@@ -73,8 +105,8 @@ def evaluate_domain(
     num_pictures: int = 0,
     process: tuple[int, int] = (0, 1),
     workers: int = 0,
-) -> tuple[Int[Tensor, "k k"], list[Picture], list[tuple[int, int]]]:
-    """Predict this process's share of a domain.
+) -> tuple[Counts, list[Picture]]:
+    """Predict this process's share of a domain: image i where i modulo their number is its own.
 
     Args:
         model: in eval mode.
@@ -85,7 +117,7 @@ def evaluate_domain(
         workers: loading processes.
 
     Returns:
-        Confusion matrix (on the CPU), examples, and the size (H, W) of every image seen.
+        Counts (on the CPU) and examples.
     """
     device = next(model.parameters()).device
     num_images = len(data)  # type: ignore[arg-type]
@@ -93,8 +125,8 @@ def evaluate_domain(
     mine = range(process[0], num_images, process[1])
     loader = DataLoader(Subset(data, mine), batch_size=None, num_workers=workers)
     k = len(model.classes.names)
-    confusion = torch.zeros(k, k, dtype=torch.int64)
-    pictures, sizes = [], []
+    confusions = torch.zeros(len(mine), k, k, dtype=torch.int64)
+    names, sizes, pictures = [], [], []
     is_shown = process[0] == 0 and console.is_terminal
     samples = track(
         plain_errors(loader),
@@ -104,14 +136,15 @@ def evaluate_domain(
         transient=True,
         disable=not is_shown,
     )
-    for index, sample in zip(mine, samples, strict=True):
+    for place, (index, sample) in enumerate(zip(mine, samples, strict=True)):
         scores = inference(model, sample.image.to(device), tuple(sample.label.shape))
         prediction = scores.argmax(0).cpu()
-        confusion += confusion_matrix(prediction, sample.label, k)
+        confusions[place] = confusion_matrix(prediction, sample.label, k)
+        names.append(sample.name)
         sizes.append((sample.label.shape[0], sample.label.shape[1]))
         if index in shown:
             pictures.append(Picture(Sample(*sample), prediction))
-    return confusion, pictures, sizes
+    return Counts(confusions, names, sizes), pictures
 
 
 def evaluate(
@@ -121,7 +154,7 @@ def evaluate(
     num_pictures: int = 0,
     workers: int = 0,
     process: tuple[int, int] = (0, 1),
-    reduce: Reduce = lambda counts: counts,
+    gather: Gather = lambda share: [share],
 ) -> tuple[dict[str, dict[str, Any]], dict[str, list[Picture]]]:
     """Score every domain on its own; none is pooled with another.
 
@@ -132,26 +165,40 @@ def evaluate(
         num_pictures: examples to keep of each domain.
         workers: loading processes.
         process: number of this process and how many share the work.
-        reduce: sums a tensor of counts over processes.
+        gather: returns the shares of all processes.
 
     Returns:
-        Results by domain (see `score`), and this process's examples by domain.
+        Results by domain (see `score`; beside it the counts of every image), and this process's
+        examples by domain.
     """
     was_training = model.training
     model.eval()
     results, pictures = {}, {}
     for name, data in domains.items():
-        confusion, pictures[name], sizes = evaluate_domain(
+        share, pictures[name] = evaluate_domain(
             model, data, inference, num_pictures, process, workers
         )
+        counts = _joined(gather(share))
         logger.info("scored %s: %d images", name, len(data))  # type: ignore[arg-type]
         results[name] = {
             "images": len(data),  # type: ignore[arg-type]
-            "size": list(Counter(sizes).most_common(1)[0][0]) if sizes else None,
-            **score(reduce(confusion), model.classes.names),
+            "size": list(Counter(counts.sizes).most_common(1)[0][0]) if counts.sizes else None,
+            **score(counts.confusions.sum(0), model.classes.names),
+            "per_image": {"names": counts.names, "counts": write_counts(counts.confusions)},
         }
     model.train(was_training)
     return results, pictures
+
+
+def _joined(shares: Sequence[Counts]) -> Counts:
+    """Put the shares of all processes together, in the order of the data."""
+    p, num_images = len(shares), sum(len(share.names) for share in shares)
+    confusions = shares[0].confusions.new_empty(num_images, *shares[0].confusions.shape[1:])
+    names, sizes = [""] * num_images, [(0, 0)] * num_images
+    for rank, share in enumerate(shares):
+        confusions[rank::p] = share.confusions
+        names[rank::p], sizes[rank::p] = share.names, share.sizes
+    return Counts(confusions, names, sizes)
 
 
 def summarise(

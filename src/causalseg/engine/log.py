@@ -3,12 +3,17 @@
 import json
 import logging
 import math
+import re
+import resource
 import shutil
+import sys
 import time
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+import torch
 from lightning_fabric import Fabric
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -101,6 +106,10 @@ class RunLog:
         )
         logger.info("step %d  mIoU %%  %s", step, shown)
 
+    def memory(self, step: int, megabytes: float) -> None:
+        """Log the peak memory so far."""
+        self._write("memory", step, {"peak_memory_mb": round(megabytes, 1)})
+
     def _write(
         self, event: str, step: int, values: dict[str, Any], nested: str | None = None
     ) -> None:
@@ -169,3 +178,19 @@ class Meter:
                 "train.clip, or look for broken images; the last checkpoint is from before"
             )
         return values
+
+
+def peak_memory(device: torch.device) -> float:
+    """Return the most memory held so far in MB (10^6 bytes).
+
+    On CUDA that of the device's allocator, elsewhere the resident memory of this process.
+    """
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e6
+    status = Path("/proc/self/status")
+    if status.is_file():  # getrusage would count what the process that started this one held
+        peak = re.search(r"VmHWM:\s*(\d+) kB", status.read_text())
+        if peak:
+            return int(peak[1]) * 1024 / 1e6
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6

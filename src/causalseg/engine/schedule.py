@@ -7,11 +7,16 @@ from typing import Any
 
 from torch import nn
 
-from causalseg.adapters.tokens import LowRankTokens
+from causalseg.adapters.band import BandWeights
+from causalseg.adapters.base import Adapter
+from causalseg.adapters.tokens import FullTokens, LowRankTokens
 from causalseg.model import Segmenter
 
 # Their numbers are scales, shifts or learnt inputs: pulling them to zero means nothing.
-_NOT_DECAYED = (nn.LayerNorm, nn.GroupNorm, nn.Embedding, LowRankTokens)
+_NOT_DECAYED = (
+    *(nn.LayerNorm, nn.GroupNorm, nn.Embedding),
+    *(LowRankTokens, FullTokens, BandWeights),
+)
 
 
 def learning_rate(base: float, step: int, steps: int, power: float) -> float:
@@ -33,23 +38,26 @@ def is_due(step: int, steps: int, every: int | None) -> bool:
 def parameter_groups(
     model: Segmenter, lr: float, adapter_lr: float | None, weight_decay: float
 ) -> list[dict[str, Any]]:
-    """Return AdamW groups: adapter and head, each with and without weight decay.
+    """Return AdamW groups: parameters of adapter and head by learning rate and weight decay.
 
-    Norms, embeddings, tokens, the level embedding and scalars are not decayed.
+    Norms, embeddings, tokens, the level embedding and scalars are not decayed; an adapter may have
+    rules of its own.
     """
-    groups = []
+    groups: dict[tuple[float, float], dict[str, Any]] = {}
     for part_name, part in model.trainable().items():
-        decayed: list[nn.Parameter] = []
-        kept: list[nn.Parameter] = []
-        for module in part.modules():
-            for name, parameter in module.named_parameters(recurse=False):
-                is_kept = (
-                    isinstance(module, _NOT_DECAYED) or parameter.ndim == 0 or name == "level_embed"
-                )
-                (kept if is_kept else decayed).append(parameter)
         base = adapter_lr if part_name == "adapter" and adapter_lr is not None else lr
-        for parameters, decay in ((decayed, weight_decay), (kept, 0.0)):
-            if parameters:
-                group = {"params": parameters, "lr": base, "base_lr": base, "weight_decay": decay}
-                groups.append(group)
-    return groups
+        for name, parameter in part.named_parameters():
+            rate, decay = base, 0.0 if _is_kept(part, name, parameter) else weight_decay
+            if isinstance(part, Adapter):
+                rate *= part.rate(name)
+                decay *= part.is_decayed(name)
+            group = {"params": [], "lr": rate, "base_lr": rate, "weight_decay": decay}
+            groups.setdefault((rate, decay), group)["params"].append(parameter)
+    return list(groups.values())
+
+
+def _is_kept(part: nn.Module, name: str, parameter: nn.Parameter) -> bool:
+    """Say whether a parameter is out of weight decay by its kind."""
+    owner, _, own_name = name.rpartition(".")
+    is_kept_module = isinstance(part.get_submodule(owner), _NOT_DECAYED)
+    return is_kept_module or parameter.ndim == 0 or own_name == "level_embed"

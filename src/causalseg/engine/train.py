@@ -9,7 +9,7 @@ from lightning_fabric.wrappers import _FabricModule, _FabricOptimizer
 from torch import Tensor
 from torch.optim import AdamW
 
-from causalseg.config import RunConfig, TrainConfig
+from causalseg.config.run import RunConfig, TrainConfig
 from causalseg.data.loader import AugmentedData, StepSampler, derive_seed, make_loader, plain_errors
 from causalseg.engine.checkpoint import load_checkpoint, save_checkpoint
 from causalseg.engine.log import Meter, RunLog

@@ -1,18 +1,28 @@
-"""Orthonormal DCT-II over the two grid axes, as products with small matrices.
+"""Orthonormal DCT-II and Fourier transform over the two grid axes, per channel.
 
-``Y = D_h X D_w^T`` per channel, ``D[i, x] = a_i cos(pi (2 x + 1) i / (2 n))`` with
-``a_0 = sqrt(1/n)`` and ``a_i = sqrt(2/n)`` otherwise. ``D`` is orthogonal, so the inverse is its
-transpose. A patch grid has tens of rows, where a matrix product beats a fast transform, works for
-every size, differentiates and exports.
+DCT: ``Y = D_h X D_w^T`` with ``D[i, x] = a_i cos(pi (2 x + 1) i / (2 n))``, ``a_0 = sqrt(1/n)`` and
+``a_i = sqrt(2/n)`` otherwise. ``D`` is orthogonal, so the inverse is its transpose. A patch grid
+has tens of rows, where a matrix product beats a fast transform, works for every size,
+differentiates and exports.
+
+Fourier: ``Y = (C_h - i S_h) X (C_w - i S_w)``, C and S the cosine and sine of ``2 pi i x / n`` over
+``sqrt(n)``, both symmetric. `fft2` and `ifft2` are torch.fft's, with complex coefficients.
+`fft2_parts` and `ifft2_real` compute the same with real matrices, for code that is compiled or
+exported: compilers generate no code for complex numbers.
 """
 
 import math
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Complex, Float
 from torch import Tensor
 
 from causalseg.spectral.constants import exact, kept
+
+
+def widen(X: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """Return X in float32, or as it is in float64: the precision of every transform."""
+    return X if X.dtype == torch.float64 else X.float()
 
 
 @kept
@@ -25,14 +35,18 @@ def dct_matrix(
     return torch.cat([D[:1] / math.sqrt(2), D[1:]]).to(dtype)
 
 
+def _rows(M: Float[Tensor, "h h"], X: Float[Tensor, "b h w c"]) -> Float[Tensor, "b h w c"]:
+    """Multiply the grid's first axis with a matrix."""
+    return (M @ X.flatten(2)).unflatten(2, X.shape[2:])
+
+
 def _transform(X: Float[Tensor, "b h w c"], is_inverse: bool) -> Float[Tensor, "b h w c"]:
-    dtype = torch.float64 if X.dtype == torch.float64 else torch.float32
+    X = widen(X)
     with torch.autocast(X.device.type, enabled=False):
-        rows, columns = (dct_matrix(n, X.device, dtype) for n in X.shape[1:3])
+        rows, columns = (dct_matrix(n, X.device, X.dtype) for n in X.shape[1:3])
         if is_inverse:
             rows, columns = rows.T, columns.T
-        transformed_rows = (rows @ X.to(dtype).flatten(2)).unflatten(2, X.shape[2:])
-        return columns @ transformed_rows
+        return columns @ _rows(rows, X)
 
 
 def dct2(X: Float[Tensor, "b h w c"]) -> Float[Tensor, "b h w c"]:
@@ -51,3 +65,57 @@ def dct2(X: Float[Tensor, "b h w c"]) -> Float[Tensor, "b h w c"]:
 def idct2(Y: Float[Tensor, "b h w c"]) -> Float[Tensor, "b h w c"]:
     """Transform coefficients back to features: the inverse of `dct2`, in the same precision."""
     return _transform(Y, is_inverse=True)
+
+
+def fft2(X: Float[Tensor, "b h w c"]) -> Complex[Tensor, "b h w c"]:
+    """Transform each channel to complex frequencies, orthonormal: energy is preserved.
+
+    Returns:
+        Coefficients in complex64 (complex128 for float64 input); index (0, 0) is DC, the order
+        along each axis is that of `torch.fft.fftfreq`.
+    """
+    with torch.autocast(X.device.type, enabled=False):
+        return torch.fft.fft2(widen(X), dim=(1, 2), norm="ortho")
+
+
+def ifft2(Y: Complex[Tensor, "b h w c"]) -> Complex[Tensor, "b h w c"]:
+    """Transform complex frequencies back: the inverse of `fft2`, in the same precision."""
+    return torch.fft.ifft2(Y, dim=(1, 2), norm="ortho")
+
+
+@kept
+def fourier_matrices(
+    n: int, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> Float[Tensor, "2 n n"]:
+    """Return C and S, cosine and sine of ``2 pi i x / n`` over ``sqrt(n)``."""
+    index = torch.arange(n, device=device)
+    # The product modulo n keeps the angles small, so the entries are exact for large n too.
+    angle = torch.outer(index, index).remainder(n).to(exact(device)) * (2 * math.pi / n)
+    return (torch.stack([angle.cos(), angle.sin()]) / math.sqrt(n)).to(dtype)
+
+
+def fft2_parts(
+    X: Float[Tensor, "b h w c"],
+) -> tuple[Float[Tensor, "b h w c"], Float[Tensor, "b h w c"]]:
+    """Return the real and the imaginary part of `fft2`, without complex numbers."""
+    X = widen(X)
+    with torch.autocast(X.device.type, enabled=False):
+        (C_h, S_h), (C_w, S_w) = (fourier_matrices(n, X.device, X.dtype) for n in X.shape[1:3])
+        cosine, sine = _rows(C_h, X), _rows(S_h, X)
+        return C_w @ cosine - S_w @ sine, -(S_w @ cosine + C_w @ sine)
+
+
+def ifft2_real(
+    real: Float[Tensor, "b h w c"], imaginary: Float[Tensor, "b h w c"]
+) -> Float[Tensor, "b h w c"]:
+    """Return the real part of `ifft2`, without complex numbers.
+
+    Coefficients need not be Hermitian: what would be imaginary after the inverse is dropped.
+    """
+    real, imaginary = widen(real), widen(imaginary)
+    with torch.autocast(real.device.type, enabled=False):
+        sizes = real.shape[1:3]
+        (C_h, S_h), (C_w, S_w) = (fourier_matrices(n, real.device, real.dtype) for n in sizes)
+        rows_real = _rows(C_h, real) - _rows(S_h, imaginary)
+        rows_imaginary = _rows(S_h, real) + _rows(C_h, imaginary)
+        return C_w @ rows_real - S_w @ rows_imaginary

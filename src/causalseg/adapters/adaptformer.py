@@ -1,0 +1,107 @@
+"""AdaptFormer (Chen et al., NeurIPS 2022, arXiv 2205.13535): a side path beside every block's MLP.
+
+With x' the tokens after a block's attention:
+
+    (1) side = ReLU(LN(x') W_down + b_down) W_up + b_up
+    (2) out  = x' + MLP(LN(x')) + s side
+
+W_up, b_up and b_down start at 0, so the start is the backbone. A hook on ``mlp`` takes LN(x'), one
+on ``drop_path2``, the last step before the sum, adds the side path: outside of LayerScale.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from causalseg.adapters.base import Adapter, Removable
+from causalseg.errors import ConfigError
+
+
+class AdaptFormer(Adapter):
+    """A bottleneck beside the MLP of every block; all tokens pass it, prefix tokens too.
+
+    Args:
+        width: c, channels of the backbone.
+        depth: number of blocks.
+        bottleneck: r, channels of the side path.
+        scale: s, fixed.
+        layers: the blocks it works on; None for all.
+
+    Raises:
+        ConfigError: if a size or the scale is not positive.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        depth: int,
+        bottleneck: int = 64,
+        scale: float = 0.1,
+        layers: Sequence[int] | None = None,
+    ):
+        super().__init__(width, depth, layers)
+        if bottleneck < 1 or scale <= 0:
+            raise ConfigError(f"bottleneck = {bottleneck}, scale = {scale}: both must be positive")
+        self.sides = nn.ModuleList(_SidePath(width, bottleneck, scale) for _ in self.layers)
+
+    def install(self, vit: nn.Module) -> list[Removable]:
+        """Hook the side path into the blocks.
+
+        Raises:
+            ConfigError: if the blocks have no ``mlp`` and ``drop_path2``.
+        """
+        handles: list[Removable] = []
+        blocks: list[Any] = [vit.blocks[layer] for layer in self.layers]  # type: ignore[index]
+        for block in blocks:
+            if not (hasattr(block, "mlp") and hasattr(block, "drop_path2")):
+                raise ConfigError(
+                    f"{type(block).__name__} has no mlp and drop_path2: AdaptFormer needs blocks "
+                    "like timm's Block or EvaBlock"
+                )
+        for side, block in zip(self.sides, blocks, strict=True):
+            add = _AddSide(side)
+            handles.append(block.mlp.register_forward_hook(_TakeInput(add)))
+            handles.append(block.drop_path2.register_forward_hook(add))
+        return handles
+
+
+class _SidePath(nn.Module):
+    """``s side`` of one block."""
+
+    def __init__(self, width: int, bottleneck: int, scale: float):
+        super().__init__()
+        self.scale = scale
+        self.down, self.up = nn.Linear(width, bottleneck), nn.Linear(bottleneck, width)
+        nn.init.kaiming_uniform_(self.down.weight, a=math.sqrt(5))
+        for zero in (self.down.bias, self.up.weight, self.up.bias):
+            nn.init.zeros_(zero)
+
+    def forward(self, tokens: Float[Tensor, "b n c"]) -> Float[Tensor, "b n c"]:
+        """Return ``s side`` for the normed tokens of the block."""
+        hidden = self.down(tokens.to(self.down.weight.dtype)).relu()
+        return self.scale * self.up(hidden)  # (1)
+
+
+class _AddSide:
+    """Adds the side path of the tokens that `_TakeInput` handed over."""
+
+    def __init__(self, side: nn.Module):
+        self.side = side
+        self.tokens: Tensor | None = None
+
+    def __call__(self, module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
+        tokens, self.tokens = self.tokens, None
+        return output + self.side(tokens).to(output.dtype)  # (2)
+
+
+class _TakeInput:
+    """Hands the input of the MLP over."""
+
+    def __init__(self, add: _AddSide):
+        self.add = add
+
+    def __call__(self, mlp: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+        self.add.tokens = inputs[0]

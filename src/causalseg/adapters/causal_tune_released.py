@@ -1,0 +1,136 @@
+"""What the released code of Causal-Tune computes, which is not what its paper says.
+
+For comparison with the numbers of that code, not for use. Established from the inputs, outputs and
+gradients of the released modules. For the patch tokens X of block l, on a grid with h = w:
+
+    (1) V  = X, ordered (n, b, c), read in that order as (b, c, h, w)
+    (2) Yc = G * (D_h V D_w^T)            G of `released_mask`; read back as (n, b, c); no gradient
+    (3) D  = Z W2^T + b2                  Rein's (1) to (4), with Yc for X and without s
+    (4) out = X + s clamp(F, 0, 255)      F = Re(inverse Fourier transform of D), orthonormal
+
+(1) reads numbers of many patches, and of many images of the batch, as one plane: with n = c a plane
+is the channels of one patch. So the result of an image depends on the other images of its batch.
+(2) is a constant for autograd: X gets the gradient of the identity alone. In (4) the inverse is not
+that of the DCT. It keeps only what is even in position, and negative values become zero.
+
+The real part needs no complex numbers: ``F = C_h D C_w - S_h D S_w`` with the cosine and sine parts
+C and S of the Fourier matrix.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from causalseg.adapters.rein import Rein
+from causalseg.errors import ConfigError
+from causalseg.spectral.constants import exact, kept
+from causalseg.spectral.transforms import dct_matrix, fourier_matrices, widen
+
+_LIMIT = 255.0  # upper bound of the clamp
+
+
+class ReleasedCausalTune(Rein):
+    """The released module, on the device, batched, for any float dtype, square grids only.
+
+    The results of an image depend on the other images of its batch. Only the parameters that get
+    a gradient in the released code exist here.
+
+    Args:
+        width: c, channels of the backbone.
+        depth: number of blocks.
+        num_tokens: m, tokens per block; also the number of queries given to the head.
+        rank: r of the tokens; None for tokens of full rank.
+        query_width: width of the head's queries; None leaves the query link out.
+        scale: starting value of s.
+        layers: the blocks it works on; None for all.
+
+    Raises:
+        ConfigError: for sizes below 1 (tokens below 2), layers that are not there.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        depth: int,
+        num_tokens: int = 100,
+        rank: int | None = 16,
+        query_width: int | None = None,
+        scale: float = 0.001,
+        layers: Sequence[int] | None = None,
+    ):
+        super().__init__(width, depth, num_tokens, rank, query_width, scale, layers=layers)
+
+    def forward(
+        self, tokens: Float[Tensor, "b n c"], layer: int, grid: tuple[int, int]
+    ) -> Float[Tensor, "b n c"]:
+        """Return the adapted patch tokens of one block, in the dtype given.
+
+        Args:
+            tokens: patch tokens of the block, without prefix tokens.
+            layer: number of the block among ``layers``, from 0.
+            grid: ``(h, w)`` in patches, with h = w.
+
+        Raises:
+            ConfigError: if the grid is not square.
+        """
+        h, w = grid
+        if h != w:
+            raise ConfigError(
+                f"a grid of {h} x {w} patches: the released code of Causal-Tune handles square "
+                "grids only, so there is nothing to reproduce here; give images whose height and "
+                "width hold the same number of patches, or take the adapter causal_tune"
+            )
+        with torch.autocast(tokens.device.type, enabled=False):
+            query = self._coefficients(tokens, h)
+            F = _inverse(_as_planes(self._delta(query, layer, 1.0), h))  # (3)
+            increment = _from_planes(F.clamp(0, _LIMIT)).transpose(0, 1)
+            return tokens + (self.scale * increment).to(tokens.dtype)  # (4)
+
+    def _coefficients(self, tokens: Float[Tensor, "b n c"], side: int) -> Float[Tensor, "n b c"]:
+        """Yc of (1) and (2), in float32 or wider, cut off from the gradient."""
+        X = widen(tokens.detach()).transpose(0, 1)
+        D = dct_matrix(side, X.device, X.dtype)
+        G = released_mask(side, X.device, X.dtype)
+        return _from_planes(G * (D @ _as_planes(X, side) @ D.T))  # (1), (2)
+
+
+def _as_planes(X: Float[Tensor, "n b c"], side: int) -> Float[Tensor, "b c h w"]:
+    """Read (n, b, c) as (b, c, h, w): an error of the released code, reproduced on purpose.
+
+    Without a permutation this lays out no feature maps. It is not the move between tokens and grid
+    of `spectral.grid` and must not be used as one.
+    """
+    _, b, c = X.shape
+    return X.flatten().view(b, c, side, side)
+
+
+def _from_planes(planes: Float[Tensor, "b c h w"]) -> Float[Tensor, "n b c"]:
+    """Undo `_as_planes`."""
+    b, c, h, w = planes.shape
+    return planes.flatten().view(h * w, b, c)
+
+
+def _inverse(D: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+    """``Re(ifft2(D))``, orthonormal, of real planes with h = w."""
+    C, S = fourier_matrices(D.shape[-1], D.device, D.dtype)
+    return C @ D @ C - S @ D @ S
+
+
+@kept
+def released_mask(
+    n: int, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> Float[Tensor, "n n"]:
+    """Return the mask of the released code for a grid of n x n patches.
+
+    A function of ``k = max(u, v)`` with integer u, v and thresholds ``a = int(0.1 n)``,
+    ``z = int(0.7 n)``: ``0.95 k / a`` up to a (0 at DC also if a is 0), 0.99 up to z, and
+    ``1 - 0.3 (k - z) / (n - z)`` above. Fitted to the masks of the released code at 4, 7, 8, 16
+    and 32 patches a side, all of which it reproduces.
+    """
+    index = torch.arange(n, device=device, dtype=exact(device))
+    k = torch.maximum(index[:, None], index[None, :])
+    first, last = int(0.1 * n), int(0.7 * n)
+    G = torch.where(k <= first, 0.95 * k / max(first, 1), 0.99)
+    return torch.where(k > last, 1 - 0.3 * (k - last) / (n - last), G).to(dtype)

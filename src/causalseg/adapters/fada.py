@@ -1,0 +1,88 @@
+"""FADA (Bi et al., NeurIPS 2024): tokens for the low and the high frequencies of a Haar transform.
+
+The low-frequency sub-band carries content, the three high-frequency ones style. Each of the two has
+own tokens; the style is instance-normalised before they see it. For the patch tokens X of block l
+on their grid:
+
+    (1) LL, LH, HL, HH = Haar(X)                 one level, orthonormal, per channel
+    (2) Q_L = LL
+    (3) Q_H = [IN(LH), IN(HL), IN(HH)]           IN over the positions, per image and channel
+    (4) P   = softmax(Q T^T / sqrt(c))           over the m tokens, for L and H each
+    (5) D   = (P[:, 1:] (T[1:] W1^T + b1) + Q) W2^T + b2       token 0 gives no value
+    (6) out = X + s iHaar(D_L, D_H)
+
+No code of it was ever released: this follows the description in "Learning Frequency-Adapted Vision
+Foundation Model for Domain Generalized Semantic Segmentation". Our reading: the normalisation acts
+on the style coefficients themselves, and one set of tokens serves the three style bands, whose
+coefficients it sees as three times as many positions. So the edit does not change when a style
+band of a channel is multiplied by a positive factor.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from causalseg.adapters.base import Adapter
+from causalseg.adapters.set import TokenRefinement, standardise
+from causalseg.spectral.grid import grid_to_tokens, tokens_to_grid
+from causalseg.spectral.haar import haar2, ihaar2
+
+_STYLE_EPS = 1e-5  # added to variances, the usual value of instance normalisation
+
+
+class Fada(Adapter):
+    """Low-rank tokens that refine content and normalised style of every block.
+
+    W1, b1, W2, b2 are own to content and style and shared by all blocks; s is shared by all. It
+    offers no queries.
+
+    Args:
+        width: c, channels of the backbone.
+        depth: number of blocks.
+        num_tokens: m, tokens per block, for content and style each.
+        rank: r of the tokens.
+        scale: starting value of s.
+        layers: the blocks it works on; None for all.
+
+    Raises:
+        ConfigError: for sizes below 1 (tokens below 2) or layers that are no blocks.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        depth: int,
+        num_tokens: int = 100,
+        rank: int = 16,
+        scale: float = 0.001,
+        layers: Sequence[int] | None = None,
+    ):
+        super().__init__(width, depth, layers)
+        sizes = (len(self.layers), num_tokens, rank, width)
+        self.content = TokenRefinement(*sizes)
+        self.style = TokenRefinement(*sizes)
+        self.scale = nn.Parameter(torch.tensor(float(scale)))  # s
+
+    def forward(
+        self, tokens: Float[Tensor, "b n c"], layer: int, grid: tuple[int, int]
+    ) -> Float[Tensor, "b n c"]:
+        """Return the adapted patch tokens of one block, in the dtype given.
+
+        Args:
+            tokens: patch tokens of the block, without prefix tokens.
+            layer: number of the block among ``layers``, from 0.
+            grid: ``(h, w)`` in patches.
+        """
+        X = tokens_to_grid(tokens, grid)
+        with torch.autocast(X.device.type, enabled=False):
+            LL, *bands = haar2(X)  # (1)
+            half = (LL.shape[1], LL.shape[2])
+            content = self.content(grid_to_tokens(LL), layer)  # (2), (4), (5)
+            normalised = [standardise(grid_to_tokens(band), _STYLE_EPS) for band in bands]  # (3)
+            style = self.style(torch.cat(normalised, dim=1), layer)  # (4), (5)
+            refined = (content, *style.chunk(len(bands), dim=1))
+            edit = ihaar2([tokens_to_grid(part, half) for part in refined], grid)
+            edit = self.scale.to(edit.dtype) * grid_to_tokens(edit)  # (6)
+        return tokens + edit.to(tokens.dtype)

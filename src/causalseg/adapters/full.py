@@ -1,0 +1,90 @@
+"""Full fine-tuning: every parameter of the backbone trains, the shallow ones slower.
+
+    learning rate of block l = base * rate * layer_decay ** (depth - 1 - l)
+    of everything before the blocks: l = -1
+
+Layer-wise decay follows ELECTRA and BEiT (arXiv 2003.10555, 2106.08254). The adapter owns copies
+of the parameters; while attached they stand in for the frozen ones.
+"""
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from causalseg.adapters.base import Adapter, Removable, Swap
+from causalseg.errors import ConfigError
+
+# No part of a block's output: what timm's ViTs do after the last block, or only in pre-training.
+_UNUSED = ("norm", "fc_norm", "head", "head_dist", "attn_pool", "mask_token")
+_TOKENS = ("pos_embed", "cls_token", "dist_token", "reg_token")
+
+
+class FullTune(Adapter):
+    """Copies of the backbone's parameters, all trainable.
+
+    Args:
+        vit: a timm ViT; stays as it is.
+        rate: factor on the learning rate, above 0.
+        layer_decay: factor from a block to the one before it, in (0, 1].
+        layers: the blocks that train, and nothing beside them; None for all blocks and what comes
+            before them: patch embedding, positions, class and register tokens.
+
+    Attributes:
+        values: the trainable copies, by name with "/" for ".".
+
+    Raises:
+        ConfigError: if a number is out of range.
+    """
+
+    def __init__(
+        self,
+        vit: nn.Module,
+        rate: float = 0.1,
+        layer_decay: float = 0.9,
+        layers: Sequence[int] | None = None,
+    ):
+        super().__init__(vit.embed_dim, len(vit.blocks), layers)  # type: ignore[arg-type]
+        if rate <= 0 or not 0 < layer_decay <= 1:
+            raise ConfigError(
+                f"rate = {rate}, layer_decay = {layer_decay}: allowed are rate above 0 and "
+                "layer_decay in (0, 1]"
+            )
+        self.base_rate, self.layer_decay = rate, layer_decay
+        starts = tuple(f"blocks.{layer}." for layer in self.layers)
+        self.values = nn.ParameterDict(
+            {
+                name.replace(".", "/"): nn.Parameter(parameter.detach().clone())
+                for name, parameter in vit.named_parameters()
+                if name.startswith(starts)
+                or (layers is None and name.split(".")[0] not in ("blocks", *_UNUSED))
+            }
+        )
+
+    def install(self, vit: nn.Module) -> list[Removable]:
+        """Let the trainable copies stand in for the model's parameters.
+
+        Raises:
+            ConfigError: if the model has no such parameters.
+        """
+        found = dict(vit.named_parameters())
+        swaps = []
+        for key, value in self.values.items():
+            name = key.replace("/", ".")
+            if name not in found or found[name].shape != value.shape:
+                raise ConfigError(
+                    f"the model has no parameter {name} of shape {tuple(value.shape)}: attach to a "
+                    "model like the one the adapter was made for, this adapter before others"
+                )
+            owner, _, attribute = name.rpartition(".")
+            swaps.append((vit.get_submodule(owner), attribute, value))
+        return [Swap(*swap) for swap in swaps]
+
+    def rate(self, name: str) -> float:
+        """Return the factor on the learning rate: less for shallow blocks, least before them."""
+        parts = name.removeprefix("values.").split("/")
+        block = int(parts[1]) if parts[0] == "blocks" else -1
+        return self.base_rate * self.layer_decay ** (self.depth - 1 - block)
+
+    def is_decayed(self, name: str) -> bool:
+        """Weight matrices are decayed; biases, norms, LayerScale, positions and tokens are not."""
+        return self.get_parameter(name).ndim > 1 and name.removeprefix("values.") not in _TOKENS

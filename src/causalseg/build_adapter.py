@@ -1,0 +1,136 @@
+"""From the options of an adapter or an intervention to the object: one `match` a kind."""
+
+from causalseg.adapters.adaptformer import AdaptFormer
+from causalseg.adapters.band import Band
+from causalseg.adapters.base import Adapter, Chain
+from causalseg.adapters.causal_tune import CausalTune
+from causalseg.adapters.causal_tune_released import ReleasedCausalTune
+from causalseg.adapters.causal_tune_variants import CausalTuneFFT, CausalTuneHaar
+from causalseg.adapters.fada import Fada
+from causalseg.adapters.full import FullTune
+from causalseg.adapters.intervene import Dsu, Intervention, MixStyle, SpectralIntervention
+from causalseg.adapters.peft import PeftAdapter, lora_config, peft_config
+from causalseg.adapters.rein import Rein
+from causalseg.adapters.set import SetAdapter
+from causalseg.adapters.soma import Soma
+from causalseg.adapters.vpt import Vpt
+from causalseg.backbones.timm import TimmBackbone
+from causalseg.config.adapters import (
+    AdapterConfig,
+    AdaptFormerConfig,
+    CausalTuneConfig,
+    DoraConfig,
+    FadaConfig,
+    FullConfig,
+    InterveneConfig,
+    Layers,
+    LoraConfig,
+    PeftConfig,
+    PlacedConfig,
+    ReinConfig,
+    SetConfig,
+    SomaConfig,
+    VptConfig,
+    linked_part,
+    parts_of,
+)
+from causalseg.errors import ConfigError
+
+
+def build_adapter(
+    options: AdapterConfig, backbone: TimmBackbone, query_width: int | None
+) -> Adapter | None:
+    """Build the adapter of a configuration, freshly initialised; None for head only.
+
+    Args:
+        options: one adapter or a chain.
+        backbone: what it is made for; stays as it is.
+        query_width: width of the head's queries, None for a head without; the last adapter of a
+            chain that has tokens to give makes them.
+    """
+    linked = linked_part(options)
+    adapters = [
+        _build_part(part, backbone, query_width if index == linked else None)
+        for index, part in enumerate(parts_of(options))
+    ]
+    if len(adapters) < 2:
+        return adapters[0] if adapters else None
+    return Chain(adapters)
+
+
+def build_intervention(options: InterveneConfig) -> Intervention:
+    """Build the intervention of a configuration."""
+    match options.kind:
+        case "spectral":
+            return SpectralIntervention(
+                options.p, options.high_gain, options.low_gain, options.low, options.high
+            )
+        case "mixstyle":
+            return MixStyle(options.p, options.alpha)
+        case "dsu":
+            return Dsu(options.p, options.factor)
+
+
+def place(layers: Layers, depth: int) -> list[int] | None:
+    """Return the blocks that ``layers`` means: a list as it is, k for the last k, None for all."""
+    if not isinstance(layers, int):
+        return layers
+    if layers > depth:
+        raise ConfigError(f"layers = {layers}: the backbone has {depth} blocks")
+    return list(range(depth - layers, depth))
+
+
+def _build_part(
+    options: PlacedConfig, backbone: TimmBackbone, query_width: int | None
+) -> Adapter:
+    width, depth, vit = backbone.width, backbone.depth, backbone.vit
+    layers = place(options.layers, depth)
+    match options:
+        case CausalTuneConfig():
+            return _build_causal_tune(options, backbone, query_width)
+        case FullConfig(rate=rate, layer_decay=layer_decay):
+            return FullTune(vit, rate, layer_decay, layers)
+        case ReinConfig(num_tokens=m, rank=rank, scale=scale, use_softmax=use_softmax):
+            return Rein(width, depth, m, rank, query_width, scale, use_softmax, layers)
+        case SetConfig(num_tokens=m, rank=rank, scale=scale):
+            return SetAdapter(width, depth, m, rank, query_width, scale, layers)
+        case FadaConfig(num_tokens=m, rank=rank, scale=scale):
+            return Fada(width, depth, m, rank, scale, layers)
+        case LoraConfig(rank=rank, alpha=alpha, dropout=dropout, targets=targets):
+            use_dora = isinstance(options, DoraConfig)
+            return PeftAdapter(vit, lora_config(rank, alpha, dropout, targets, use_dora), layers)
+        case SomaConfig(rank=rank, targets=targets):
+            return Soma(vit, rank, targets, layers)
+        case PeftConfig(type=kind, options=given, targets=targets):
+            return PeftAdapter(vit, peft_config(kind, given, targets), layers)
+        case AdaptFormerConfig(bottleneck=bottleneck, scale=scale):
+            return AdaptFormer(width, depth, bottleneck, scale, layers)
+        case VptConfig(num_prompts=num_prompts):
+            return Vpt(width, depth, num_prompts, layers)
+    raise AssertionError(f"no adapter for {type(options).__name__}")
+
+
+def _build_causal_tune(
+    options: CausalTuneConfig, backbone: TimmBackbone, query_width: int | None
+) -> Adapter:
+    width, depth, given = backbone.width, backbone.depth, options.band
+    layers = place(options.layers, depth)
+    m, rank, scale = options.num_tokens, options.rank, options.scale
+    if options.recipe == "released":
+        return ReleasedCausalTune(width, depth, m, rank, query_width, scale, layers)
+    band = Band(
+        given.low,
+        given.high,
+        options.linear_path,
+        options.suppress,
+        given.learnable,
+        given.gains,
+        given.peak_normalised,
+    )
+    kinds: dict[str, type[CausalTune | CausalTuneFFT | CausalTuneHaar]] = {
+        "dct": CausalTune,
+        "fft": CausalTuneFFT,
+        "haar": CausalTuneHaar,
+    }
+    kind = kinds[options.transform]
+    return kind(width, depth, m, rank, query_width, band, options.recipe, scale, layers)

@@ -1,0 +1,227 @@
+"""A comparison as a table in Markdown, and as one HTML file that needs nothing but itself.
+
+A row is a method: the mean and the standard deviation (n - 1) over seeds of the mIoU in percent of
+every domain and of their mean, the difference to the reference with its interval, and what it
+costs. Numbers that others published stand in columns of their own.
+"""
+
+import statistics
+from collections.abc import Iterable, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+from causalseg.analysis.bootstrap import LEVEL, RESAMPLES
+from causalseg.analysis.comparison import MEAN, Comparison, Result, Row, Value, known_values
+from causalseg.report import STYLE, draw_svg, plain_text
+from causalseg.runfolder import write_text
+
+_DARK = {
+    **{"text.color": "#e4e7eb", "axes.labelcolor": "#e4e7eb", "axes.edgecolor": "#7d858f"},
+    **{"xtick.color": "#e4e7eb", "ytick.color": "#e4e7eb", "grid.color": "#343a42"},
+}
+_INKS = (("#1f5fa8", "#6f7881"), ("#6aa9ec", "#a3abb5"))  # method and reference; light, dark
+
+
+def table(comparison: Comparison) -> tuple[list[tuple[str, str]], list[list[str]]]:
+    """Return the heads of the columns, with what stands below them in small, and the rows."""
+    scores = comparison.first["eval"]
+    over = scores["mean"]["over"]
+    heads = [("method", "")]
+    for name, domain in scores["domains"].items():
+        heads.append((name, f"{domain['images']} images {size_text(domain['size'])}"))
+    means = [(MEAN, f"of {', '.join(over)}")] if len(over) > 1 else []
+    change = (f"difference to {comparison.reference}", f"[{LEVEL:.0%} interval]")
+    costs = [("trained parameters", ""), ("s/step", ""), ("peak memory", "MB"), ("seeds", "")]
+    reported = [
+        name
+        for name in (*scores["domains"], MEAN)
+        if any(name in row.method.reported for row in comparison.rows)
+    ]
+    heads += [*means, change, *costs, *((f"{name}, reported", "by others") for name in reported)]
+    shown = [*scores["domains"], *(MEAN for _ in means)]
+    return heads, [_cells(comparison, row, shown, reported) for row in comparison.rows]
+
+
+def to_markdown(comparison: Comparison) -> str:
+    """Return the table, how it is made and what each method is."""
+    heads, rows = table(comparison)
+    header = [f"{head}, {small}" if small else head for head, small in heads]
+    notes = "\n".join(f"- {note}" for note in notes_on(comparison))
+    methods = "\n".join(f"- `{name}`: {text}" for name, text in _methods(comparison, "`"))
+    changes = "What each method changes in the shared configuration:"
+    return f"{markdown_table(header, rows)}\n\n{notes}\n\n{changes}\n\n{methods}\n"
+
+
+def write_html(comparison: Comparison, title: str, out: Path) -> None:
+    """Write table, chart and notes as one HTML file that needs nothing but itself."""
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    source = files("causalseg").joinpath("comparison_page.html").read_text(encoding="utf-8")
+    heads, rows = table(comparison)
+    has_chart = any(known_values(row.scores(MEAN)) for row in comparison.rows)
+    html = environment.from_string(source).render(
+        title=title,
+        heads=heads,
+        rows=list(zip(comparison.rows, rows, strict=True)),
+        change=next(i for i, (head, _) in enumerate(heads) if head.startswith("difference")),
+        reference=comparison.reference,
+        charts=[draw_chart(comparison, is_dark) for is_dark in (False, True)] if has_chart else [],
+        missing=comparison.missing,
+        over=comparison.first["eval"]["mean"]["over"],
+        notes=notes_on(comparison),
+        methods=_methods(comparison),
+    )
+    write_text(out, html)
+
+
+def draw_chart(comparison: Comparison, is_dark: bool = False) -> str:
+    """Draw the mean over domains of every method, best first, as a data: URI of an SVG."""
+    scored = [(row, known) for row in comparison.rows if (known := known_values(row.scores(MEAN)))]
+    scored.sort(key=lambda pair: statistics.mean(pair[1]))
+    ink, gray = _INKS[is_dark]
+    style = {**STYLE, **(_DARK if is_dark else {}), "savefig.transparent": True}
+    with rc_context({**style, "axes.grid.axis": "x"}):
+        figure = Figure(figsize=(5.2, 0.75 + 0.34 * len(scored)), layout="constrained")
+        axes = figure.add_subplot(xlabel="mean mIoU in %")
+        for place, (row, values) in enumerate(scored):
+            mean = statistics.mean(values)
+            is_reference = row.method.name == comparison.reference
+            colour = gray if is_reference else ink
+            spread = statistics.stdev(values) if len(values) > 1 else 0.0
+            axes.errorbar(mean, place, xerr=spread or None, fmt="o", ms=7, capsize=3, color=colour)
+            axes.plot(values, [place - 0.22] * len(values), "o", ms=3, color=colour, alpha=0.75)
+            axes.text(mean, place + 0.16, f"{mean:.1f}", fontsize=8, ha="center")
+            if is_reference:
+                axes.axvline(mean, color=gray, lw=1, ls="--", zorder=0)
+        names = [row.method.name for row, _ in scored]
+        names = [f"{name} (reference)" if name == comparison.reference else name for name in names]
+        axes.set_yticks(range(len(names)), [plain_text(name) for name in names])
+        axes.set_ylim(-0.6, len(names) - 0.3)
+        axes.tick_params(axis="y", length=0)
+        axes.margins(x=0.08)
+        return draw_svg(figure)
+
+
+def notes_on(comparison: Comparison) -> list[str]:
+    """Say how everything in the table is made, one sentence or two each."""
+    first = comparison.first
+    config, how = first["config"], first["eval"]["inference"]
+    train, backbone = config["train"], config["backbone"]
+    results = [result for row in comparison.rows for result in row.results.values()]
+    rates = {result["config"]["train"]["adapter_lr"] for result in results} - {None}
+    machines = {f"{result['machine']}, {_versions(result)}" for result in results}
+    inference = f"{how['mode']} images" if how["mode"] == "whole" else "sliding windows"
+    if how["resized_to"]:
+        inference += f" resized to {size_text(how['resized_to'])}"
+    notes = [
+        f"Trained on {_sources(config['data'])}. The head of the table names the domains scored, "
+        "their number of images and the label size (height x width).",
+        f"Backbone {backbone['name']} (weights: {backbone['weights']}), head "
+        f"{config['head']['name']}, {train['steps']} steps, batch {train['batch']}, crop "
+        f"{size_text(train['crop'])}, learning rate {train['lr']:g}"
+        + "".join(f", of the adapter {rate:g}" for rate in sorted(rates))
+        + f", photometric distortion {'on' if train['augment']['photometric'] else 'off'}, "
+        f"precision {config['run']['precision']}: for all methods, but for what they change.",
+        f"mIoU in percent, one confusion matrix a domain over all labelled pixels, predicted from "
+        f"{inference}: mean ± standard deviation (n − 1) over seeds "
+        f"{', '.join(map(str, comparison.seeds))}. Runs of one seed share the order of data, "
+        "augmentation and the start of the head.",
+        f"Difference: of the mean over {', '.join(first['eval']['mean']['over'])} to that of "
+        f"{comparison.reference}, over the seeds that both have. In brackets the {LEVEL:.0%} "
+        f"interval of a paired bootstrap: {RESAMPLES} draws of images, the same for both methods "
+        "and all seeds. It covers the choice of images, not that of seeds.",
+        "s/step: median over training. Peak memory: of the training process, on CUDA of the "
+        "device. Both depend on the machine and on what else ran there.",
+        f"Machine and versions: {'; '.join(sorted(machines))}.",
+    ]
+    notes += [
+        f"Reported for {row.method.name}, not measured here: {row.method.source}."
+        for row in comparison.rows
+        if row.method.reported
+    ]
+    return notes + ([f"Missing: {', '.join(comparison.missing)}."] if comparison.missing else [])
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table in Markdown."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(
+        f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines
+    )
+
+
+def size_text(size: Sequence[int] | None) -> str:
+    """Return (H, W) as `H x W`."""
+    return "-" if size is None else " x ".join(map(str, size))
+
+
+def spread_text(values: Sequence[Value]) -> str:
+    """Return the mean and, of several values, the standard deviation; a dash if one is missing."""
+    known = known_values(values)
+    if not known:
+        return "-"
+    mean = f"{statistics.mean(known):.1f}"
+    return mean if len(known) == 1 else f"{mean} ± {statistics.stdev(known):.1f}"
+
+
+def _cells(
+    comparison: Comparison, row: Row, domains: Sequence[str], reported: Sequence[str]
+) -> list[str]:
+    results = list(row.results.values())
+    seconds = [result["seconds_per_step"] for result in results]
+    peaks = known_values([result.get("peak_memory_mb") for result in results])
+    count, wanted = len(results), len(comparison.seeds)
+    parameters = results[0]["eval"]["model"]["trainable_parameters"] if results else None
+    return [
+        row.method.name,
+        *(spread_text(row.scores(domain)) for domain in domains),
+        "reference" if row.method.name == comparison.reference else _change_text(row),
+        "-" if parameters is None else f"{parameters:,}",
+        f"{statistics.median(seconds):.2f}" if seconds else "-",
+        f"{max(peaks):,.0f}" if peaks else "-",
+        str(count) if count == wanted else f"{count} of {wanted}",
+        *(
+            f"{row.method.reported[name]:.1f}" if name in row.method.reported else ""
+            for name in reported
+        ),
+    ]
+
+
+def _change_text(row: Row) -> str:
+    if row.difference is None:
+        return "-"
+    ends = f" [{', '.join(map(_signed, row.interval))}]" if row.interval else ""
+    return _signed(row.difference) + ends
+
+
+def _signed(value: float) -> str:
+    """One decimal with its sign; what rounds to zero has none."""
+    return "0.0" if round(value, 1) == 0 else f"{value:+.1f}".replace("-", "−")
+
+
+def _methods(comparison: Comparison, quote: str = "") -> list[tuple[str, str]]:
+    return [
+        (
+            row.method.name,
+            ", ".join(f"{quote}{override}{quote}" for override in row.method.overrides)
+            or "nothing",
+        )
+        for row in comparison.rows
+    ]
+
+
+def _sources(data: dict[str, Any]) -> str:
+    return " and ".join(
+        source["images"]
+        if source["type"] == "folder"
+        else f"{source['count']} drawn scenes ({source['domain']})"
+        for source in data["sources"]
+    )
+
+
+def _versions(result: Result) -> str:
+    return ", ".join(f"{name} {number}" for name, number in result["versions"].items())

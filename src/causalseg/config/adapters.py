@@ -1,0 +1,338 @@
+"""The options of every adapter and of the intervention on the feature stream."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from causalseg.config.block import Block, named
+
+Layers = Annotated[int, Field(ge=1)] | list[Annotated[int, Field(ge=0)]] | None
+Tokens = Annotated[int, Field(ge=2)]
+Rank = Annotated[int, Field(ge=1)]
+Gain = tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]]
+Radius = Annotated[float, Field(gt=0)] | None
+
+_NAMED_BANDS = {
+    "both": (0.2, 0.7),
+    "low_removed": (0.2, None),
+    "high_removed": (None, 0.7),
+    "all": (None, None),
+}
+
+
+class NoAdapterConfig(Block):
+    """Head only: the backbone's own features."""
+
+    name: Literal["none"] = "none"
+    """The method."""
+
+
+class PlacedConfig(Block):
+    """What works on some or all blocks."""
+
+    layers: Layers = None
+    """Blocks it works on: a list of numbers from 0, or a number k for the last k; null is all."""
+
+
+class FullConfig(PlacedConfig):
+    """The whole backbone trains, deeper blocks faster."""
+
+    name: Literal["full"] = "full"
+    """The method."""
+    rate: Annotated[float, Field(gt=0)] = 0.1
+    """Factor on the adapter's learning rate for the last block."""
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 0.9
+    """Factor on the learning rate from each block to the one before it."""
+
+
+class ReinConfig(PlacedConfig):
+    """Rein: low-rank tokens refine the features of every block."""
+
+    name: Literal["rein"] = "rein"
+    """The method."""
+    num_tokens: Tokens = 100
+    """Tokens per block; with a Mask2Former head also its number of queries."""
+    rank: Rank | None = 16
+    """Rank of the tokens; null makes them full."""
+    scale: float = 0.001
+    """Starting value of the learnt scale of the edit."""
+    use_softmax: bool = True
+    """Weigh the tokens by softmax; false takes the plain products as weights."""
+
+
+class SetConfig(PlacedConfig):
+    """SET: tokens for amplitude and phase of the Fourier spectrum."""
+
+    name: Literal["set"] = "set"
+    """The method."""
+    num_tokens: Tokens = 100
+    """Tokens per block and branch; with a Mask2Former head also its number of queries."""
+    rank: Rank = 16
+    """Rank of the tokens."""
+    scale: float = 0.001
+    """Starting value of the learnt scale of the edit."""
+
+
+class FadaConfig(PlacedConfig):
+    """FADA: tokens for the content and style bands of a Haar transform."""
+
+    name: Literal["fada"] = "fada"
+    """The method."""
+    num_tokens: Tokens = 100
+    """Tokens per block and band."""
+    rank: Rank = 16
+    """Rank of the tokens."""
+    scale: float = 0.001
+    """Starting value of the learnt scale of the edit."""
+
+
+class LoraConfig(PlacedConfig):
+    """LoRA: a low-rank update of linear layers."""
+
+    name: Literal["lora"] = "lora"
+    """The method."""
+    rank: Rank = 8
+    """Rank of the update."""
+    alpha: Annotated[float, Field(gt=0)] = 16.0
+    """The update is scaled by alpha / rank."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Dropout on the input of the update, in training."""
+    targets: list[str] | Literal["all"] = ["attn.qkv"]
+    """Linear layers of a block by name, such as attn.qkv, attn.proj, mlp.fc1; or all."""
+
+
+class DoraConfig(LoraConfig):
+    """DoRA: LoRA on the direction of the weights, with learnt magnitudes."""
+
+    name: Literal["dora"] = "dora"  # type: ignore[assignment]
+    """The method."""
+
+
+class SomaConfig(PlacedConfig):
+    """SoMA: LoRA that starts from the minor singular components of the weights."""
+
+    name: Literal["soma"] = "soma"
+    """The method."""
+    rank: Rank = 16
+    """Number of minor components that train."""
+    targets: list[str] | Literal["all"] = "all"
+    """Linear layers of a block by name, such as attn.qkv; or all."""
+
+
+class PeftConfig(PlacedConfig):
+    """Any other tuner of the library peft."""
+
+    name: Literal["peft"] = "peft"
+    """The method."""
+    type: str
+    """Its name in peft, such as LOHA, LOKR or OFT."""
+    options: dict[str, Any] = {}
+    """Its own options, by peft's names, such as r or alpha."""
+    targets: list[str] | Literal["all"] = ["attn.qkv"]
+    """Linear layers of a block by name, such as attn.qkv; or all."""
+
+
+class AdaptFormerConfig(PlacedConfig):
+    """AdaptFormer: a bottleneck beside every MLP."""
+
+    name: Literal["adaptformer"] = "adaptformer"
+    """The method."""
+    bottleneck: Annotated[int, Field(ge=1)] = 64
+    """Width of the bottleneck."""
+    scale: float = 0.1
+    """Fixed scale of what it adds."""
+
+
+class VptConfig(PlacedConfig):
+    """VPT-deep: learnt prompt tokens in every block."""
+
+    name: Literal["vpt"] = "vpt"
+    """The method."""
+    num_prompts: Annotated[int, Field(ge=1)] = 50
+    """Prompt tokens per block."""
+
+
+class BandConfig(Block):
+    """The causal band; or one of the names both, low_removed, high_removed and all."""
+
+    low: Radius = 0.2
+    """R_L, as a fraction of the grid's highest frequency: what is below is suppressed; null keeps
+    it."""
+    high: Radius = 0.7
+    """R_H, likewise: what is above fades; null keeps it."""
+    learnable: bool = False
+    """Learn the radii of every block, starting here."""
+    gains: bool = False
+    """Learn a gain for each block, bin of the radius and channel, starting at 1."""
+    peak_normalised: bool = False
+    """Divide the band by its largest weight."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.low is not None and self.high is not None and not self.low < self.high:
+            raise ValueError(
+                f"low = {self.low} must be below high = {self.high}; the paper has 0.2 and 0.7"
+            )
+        if self.learnable and self.low is None and self.high is None:
+            raise ValueError("learnable has no effect without low and high")
+        return self
+
+
+def _band_by_name(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    if value not in _NAMED_BANDS:
+        raise ValueError(f"allowed are {', '.join(_NAMED_BANDS)}, or low and high")
+    return dict(zip(("low", "high"), _NAMED_BANDS[value], strict=True))
+
+
+class CausalTuneConfig(PlacedConfig):
+    """Causal-Tune: low-rank causal tokens refine the band-passed spectrum of every block."""
+
+    name: Literal["causal_tune"] = "causal_tune"
+    """The method."""
+    recipe: Literal["paper", "centered", "released"] = "centered"
+    """paper: the published formula, literally; centered: without its spike at patch (0, 0);
+    released: what the authors' code computes, on square grids."""
+    transform: Literal["dct", "fft", "haar"] = "dct"
+    """The transform; the paper's method is dct, the others are its ablation."""
+    band: Annotated[BandConfig, BeforeValidator(_band_by_name)] = BandConfig()
+    """Which frequencies are causal."""
+    linear_path: Literal["band", "full"] = "band"
+    """band: the linear path takes the band alone, as in the paper; full: all of the features."""
+    suppress: bool = False
+    """Take the rest of the spectrum out of the features, as far as learnt."""
+    num_tokens: Tokens = 100
+    """Tokens per block; with a Mask2Former head also its number of queries."""
+    rank: Rank = 16
+    """Rank of the tokens."""
+    scale: float = 0.001
+    """Starting value of the learnt scale of the edit."""
+
+    @model_validator(mode="after")
+    def _no_idle_settings(self) -> Self:
+        if self.recipe == "released":
+            idle, why = {"transform", "band", "linear_path", "suppress"}, "recipe=released"
+        elif self.transform != "dct":
+            idle, why = {"linear_path", "suppress"}, f"transform={self.transform}"
+            learnt = [k for k in ("learnable", "gains", "peak_normalised") if getattr(self.band, k)]
+            if learnt:
+                raise ValueError(f"band.{learnt[0]} has no effect with {why}")
+        else:
+            return self
+        defaults = type(self).model_fields
+        used = [key for key in sorted(idle) if getattr(self, key) != defaults[key].default]
+        if used:
+            raise ValueError(f"{used[0]} has no effect with {why}: leave it out")
+        return self
+
+
+_Part = (
+    CausalTuneConfig
+    | FullConfig
+    | ReinConfig
+    | SetConfig
+    | FadaConfig
+    | LoraConfig
+    | DoraConfig
+    | SomaConfig
+    | PeftConfig
+    | AdaptFormerConfig
+    | VptConfig
+)
+
+
+class ChainConfig(Block):
+    """Several adapters in one run; `adapter: [lora, causal_tune]` is short for it."""
+
+    name: Literal["chain"] = "chain"
+    """Several methods."""
+    parts: Annotated[
+        list[Annotated[_Part, Field(discriminator="name"), named("causal_tune")]],
+        Field(min_length=1),
+    ]
+    """The adapters, in the order in which they work on a block."""
+
+
+def _list_is_a_chain(value: Any) -> Any:
+    return {"name": "chain", "parts": value} if isinstance(value, list) else value
+
+
+AdapterConfig = Annotated[
+    _Part | NoAdapterConfig | ChainConfig,
+    Field(discriminator="name"),
+    named("causal_tune"),
+    BeforeValidator(_list_is_a_chain),
+]
+
+
+class InterveneConfig(Block):
+    """A random change of the features in training, which the model must learn to withstand."""
+
+    kind: Literal["spectral", "mixstyle", "dsu"] = "spectral"
+    """spectral: gains on the non-causal bands; mixstyle: channel statistics mixed within the
+    batch; dsu: channel statistics perturbed."""
+    p: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Probability for each block and step."""
+    high_gain: Gain | None = (0.25, 1.5)
+    """spectral: range of the gain on what is above `high`; null leaves it alone."""
+    low_gain: Gain | None = None
+    """spectral: range of the gain on what is below `low`; null leaves it alone."""
+    low: Annotated[float, Field(gt=0)] = 0.2
+    """spectral: R_L, as a fraction of the grid's highest frequency."""
+    high: Annotated[float, Field(gt=0)] = 0.7
+    """spectral: R_H, likewise."""
+    alpha: Annotated[float, Field(gt=0)] = 0.1
+    """mixstyle: parameter of the Beta distribution of the mixture."""
+    factor: Annotated[float, Field(gt=0)] = 1.0
+    """dsu: factor on the spread of the noise."""
+    layers: Layers = None
+    """Blocks after which it happens: a list, or a number k for the last k; null is all."""
+
+    @model_validator(mode="after")
+    def _no_idle_settings(self) -> Self:
+        own = {"spectral": {"high_gain", "low_gain", "low", "high"}, "mixstyle": {"alpha"}}
+        mine = own.get(self.kind, {"factor"})
+        theirs = {"high_gain", "low_gain", "low", "high", "alpha", "factor"} - mine
+        defaults = type(self).model_fields
+        idle = [key for key in sorted(theirs) if getattr(self, key) != defaults[key].default]
+        if idle:
+            raise ValueError(f"{idle[0]} has no effect with kind={self.kind}: leave it out")
+        if self.kind == "spectral":
+            if self.high_gain is None and self.low_gain is None:
+                raise ValueError("high_gain and low_gain are both null: nothing would change")
+            if self.low >= self.high:
+                raise ValueError(f"low = {self.low} must be below high = {self.high}")
+            for key in ("high_gain", "low_gain"):
+                gain = getattr(self, key)
+                if gain is not None and gain[0] > gain[1]:
+                    raise ValueError(f"{key} = {list(gain)} must be [smallest, largest]")
+        return self
+
+
+def kind_alone(value: Any) -> Any:
+    """``intervene: dsu`` is short for ``intervene: {kind: dsu}``."""
+    return {"kind": value} if isinstance(value, str) else value
+
+
+def parts_of(adapter: Block) -> Sequence[Any]:
+    """Return the adapters of a configuration: none, one, or the parts of a chain."""
+    if isinstance(adapter, NoAdapterConfig):
+        return []
+    return adapter.parts if isinstance(adapter, ChainConfig) else [adapter]
+
+
+def label(adapter: Block) -> str:
+    """Return the name of a method for people, such as `lora + causal_tune`."""
+    return " + ".join(part.name for part in parts_of(adapter)) or "none"
+
+
+def linked_part(adapter: Block) -> int | None:
+    """Return the index of the part whose tokens become the queries of a head: the last with any."""
+    found = [
+        index
+        for index, part in enumerate(parts_of(adapter))
+        if isinstance(part, ReinConfig | SetConfig | CausalTuneConfig)
+    ]
+    return found[-1] if found else None

@@ -1,0 +1,115 @@
+"""The options of training, scoring and running."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from causalseg.config.block import Block, Size
+
+Precision = Literal["auto", "32-true", "bf16-mixed"]
+
+
+class AugmentConfig(Block):
+    """Training augmentation, as the field's protocol has it."""
+
+    scale: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (0.5, 2.0)
+    """Range of the random resize in steps of 0.1: the shortest edge becomes scale x crop height."""
+    longest: Annotated[int, Field(ge=1)] = 2048
+    """No edge is resized beyond this many pixels."""
+    max_class_share: Annotated[float, Field(gt=0, le=1)] = 0.75
+    """Crops in which one class covers more than this are drawn again, up to ten times."""
+    flip: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Probability of a horizontal flip."""
+    photometric: bool = True
+    """Brightness, contrast, saturation and hue distortion."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.scale[0] > self.scale[1]:
+            raise ValueError(f"scale = {list(self.scale)} must be [smallest, largest]")
+        return self
+
+
+class TrainConfig(Block):
+    """The training loop; all counts are steps, not epochs."""
+
+    steps: Annotated[int, Field(ge=1)] = 40_000
+    """Optimiser steps."""
+    batch: Annotated[int, Field(ge=1)] = 4
+    """Images a step, over all processes."""
+    crop: Size = (518, 518)
+    """Height and width of a training crop in pixels, divisible by the patch; the protocol's 512
+    belong to a patch of 16, the nearest for 14 is 518."""
+    lr: Annotated[float, Field(gt=0)] = 1e-4
+    """Learning rate at the start; polynomial decay to 0."""
+    adapter_lr: Annotated[float, Field(gt=0)] | None = None
+    """Learning rate of the adapter; null takes lr."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.05
+    """Weight decay of matrices; norms, biases of norms, tokens, scale and embeddings have none."""
+    power: Annotated[float, Field(ge=0)] = 0.9
+    """Power of the polynomial decay."""
+    clip: Annotated[float, Field(gt=0)] | None = None
+    """Largest norm of the gradient; null does not clip."""
+    augment: AugmentConfig = AugmentConfig()
+    """What is done to a training image."""
+    workers: Annotated[int, Field(ge=0)] = 2
+    """Processes that load and augment; results do not depend on it."""
+
+
+class EvalConfig(Block):
+    """Inference and scoring."""
+
+    mode: Literal["slide", "whole"] = "slide"
+    """Overlapping windows of averaged logits, or the whole image at once."""
+    size: Size | None = None
+    """Height and width images are resized to; labels keep theirs. null keeps the image."""
+    window: Size | None = None
+    """Height and width of the window; null takes the training crop."""
+    stride: Size | None = None
+    """Step between windows; null takes two thirds of the window."""
+    flip: bool = False
+    """Average with the prediction of the mirrored image."""
+    scales: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)] = [1.0]
+    """Average predictions at these scales of the image."""
+    every: Annotated[int, Field(ge=1)] | None = None
+    """Evaluate every so many steps; null only at the end."""
+    limit: Annotated[int, Field(ge=1)] | None = None
+    """Score only so many images of a domain in evaluations during training; the last takes all."""
+    pictures: Annotated[int, Field(ge=0)] = 3
+    """Pictures of each domain kept for the report."""
+
+    @model_validator(mode="after")
+    def _no_idle_settings(self) -> Self:
+        idle = [name for name in ("window", "stride") if getattr(self, name) is not None]
+        if self.mode == "whole" and idle:
+            raise ValueError(f"{idle[0]} has no effect with mode=whole; drop it or use mode=slide")
+        if self.limit is not None and self.every is None:
+            raise ValueError("limit has no effect without every")
+        return self
+
+
+class RunConfig(Block):
+    """Where and on what a run happens."""
+
+    out: str = "runs/run"
+    """The run folder."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of initialisation, data order, augmentation and sampling."""
+    resume: bool = False
+    """Go on from the run folder's last checkpoint."""
+    accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """What to compute on."""
+    devices: Annotated[int, Field(ge=1)] = 1
+    """Devices on each node (processes, on a CPU)."""
+    nodes: Annotated[int, Field(ge=1)] = 1
+    """Number of machines."""
+    precision: Precision = "auto"
+    """auto is bf16-mixed where the device is fast at it, else 32-true."""
+    threads: Annotated[int, Field(ge=1)] | None = None
+    """CPU threads of each process; null is torch's choice, or 1 with several processes."""
+    log_every: Annotated[int, Field(ge=1)] = 10
+    """Steps between two lines of the log."""
+    save_every: Annotated[int, Field(ge=1)] = 1000
+    """Steps between two checkpoints; the last step always saves."""
+    keep: Annotated[int, Field(ge=1)] = 1
+    """Checkpoints kept: last.ckpt and, above 1, the newest step-*.ckpt."""

@@ -1,0 +1,111 @@
+"""Full fine-tuning: what trains, how fast, and what is decayed."""
+
+import pytest
+import timm
+import torch
+
+from causalseg.adapters.base import Chain, attach
+from causalseg.adapters.full import FullTune
+from causalseg.adapters.peft import PeftAdapter, lora_config
+from causalseg.errors import ConfigError
+
+
+def make_vit(depth=3):
+    torch.manual_seed(0)
+    vit = timm.models.vision_transformer.VisionTransformer(
+        img_size=42,
+        patch_size=14,
+        embed_dim=48,
+        depth=depth,
+        num_heads=3,
+        num_classes=7,
+        reg_tokens=4,
+        init_values=0.5,
+        dynamic_img_size=True,
+    )
+    return vit.eval().requires_grad_(False)
+
+
+@pytest.fixture
+def vit():
+    return make_vit()
+
+
+@pytest.fixture
+def images():
+    return torch.rand(2, 3, 42, 70, generator=torch.Generator().manual_seed(2))
+
+
+def test_everything_before_the_last_norm_trains(vit):
+    names = {key.replace("/", ".") for key in FullTune(vit).values}
+    unused = {"norm.weight", "norm.bias", "head.weight", "head.bias"}
+    assert names == set(dict(vit.named_parameters())) - unused
+    assert {"patch_embed.proj.weight", "pos_embed", "cls_token", "reg_token"} < names
+
+
+def test_chosen_layers_train_and_nothing_beside_them(vit):
+    names = {key.replace("/", ".") for key in FullTune(vit, layers=[0, 2]).values}
+    starts = ("blocks.0.", "blocks.2.")
+    assert names == {name for name in dict(vit.named_parameters()) if name.startswith(starts)}
+
+
+def test_every_parameter_influences_the_features(vit, images):
+    adapter = FullTune(vit)
+    with attach(vit, adapter):
+        maps = vit.forward_intermediates(images, norm=False, intermediates_only=True)
+        torch.cat(maps).square().mean().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in adapter.parameters())
+
+
+def test_the_copies_stand_in_for_the_originals_until_detached(vit):
+    original, adapter = vit.blocks[0].norm1.weight, FullTune(vit)
+    with attach(vit, adapter):
+        assert vit.blocks[0].norm1.weight is adapter.values["blocks/0/norm1/weight"]
+        assert vit.pos_embed is adapter.values["pos_embed"]
+    assert vit.blocks[0].norm1.weight is original
+    assert not original.requires_grad
+
+
+def test_the_rate_falls_from_the_last_block_to_the_embedding(vit):
+    adapter = FullTune(vit, rate=0.2, layer_decay=0.5)
+    names = dict(adapter.named_parameters())
+    expected = {"blocks/2": 0.2, "blocks/1": 0.1, "blocks/0": 0.05, "": 0.025}
+    for start, rate in expected.items():
+        found = [name for name in names if f"values.{start}" in name]
+        if not start:
+            found = [name for name in names if "blocks" not in name]
+        assert found
+        assert all(adapter.rate(name) == pytest.approx(rate) for name in found)
+
+
+def test_weight_decay_acts_on_weight_matrices_only(vit):
+    adapter = FullTune(vit)
+    decayed = {n.removeprefix("values.") for n in dict(adapter.named_parameters())}
+    decayed = {name for name in decayed if adapter.is_decayed(f"values.{name}")}
+    layers = ("attn/qkv", "attn/proj", "mlp/fc1", "mlp/fc2")
+    expected = {f"blocks/{block}/{layer}/weight" for block in range(3) for layer in layers}
+    assert decayed == expected | {"patch_embed/proj/weight"}
+
+
+def test_lora_can_work_on_top_of_it_but_not_below(vit, images):
+    full, lora = FullTune(vit), PeftAdapter(vit, lora_config(rank=2))
+    before = vit(images)
+    with attach(vit, Chain([full, lora])):
+        assert torch.allclose(vit(images), before, atol=1e-6)
+    assert torch.equal(vit(images), before)
+    with attach(vit, lora), pytest.raises(ConfigError, match="this adapter before others"):
+        attach(vit, full)
+    assert torch.equal(vit(images), before)
+
+
+@pytest.mark.parametrize("options", [{"rate": 0.0}, {"layer_decay": 0.0}, {"layer_decay": 1.1}])
+def test_a_rate_out_of_range_is_refused(vit, options):
+    with pytest.raises(ConfigError, match=r"rate above 0 and layer_decay in \(0, 1\]"):
+        FullTune(vit, **options)
+
+
+def test_a_model_without_such_parameters_is_refused(vit):
+    other = make_vit()
+    other.blocks[1].mlp.fc1 = torch.nn.Linear(48, 96)
+    with pytest.raises(ConfigError, match=r"no parameter blocks.1.mlp.fc1.\w+ of shape"):
+        attach(other, FullTune(vit))

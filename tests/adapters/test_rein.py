@@ -1,0 +1,130 @@
+"""Rein: golden numbers of the reference module, the low-rank form, the count."""
+
+import pytest
+import torch
+
+from causalseg.adapters.rein import Rein
+from causalseg.adapters.tokens import FullTokens
+from causalseg.errors import ConfigError
+from golden_modules import hold_equal, load, options
+
+GOLDEN = {
+    "rein_lorareins_8x8_b1_c32": (8, 8),
+    "rein_lorareins_8x8_b2_c32": (8, 8),
+    "rein_lorareins_4x5_b2_c32_use_softmax": (4, 5),
+    "rein_lorareins_4x5_b2_c32_link_token_to_query": (4, 5),
+    "rein_reins_8x8_b1_c32": (8, 8),
+    "rein_reins_7x9_b2_c32": (7, 9),
+}
+
+
+def small(rank=4, use_softmax=True, trained=True):
+    """An adapter of a few thousand numbers; `trained` gives every part a visible effect."""
+    torch.manual_seed(0)
+    adapter = Rein(24, 3, 8, rank, 12, use_softmax=use_softmax)
+    if trained:
+        with torch.no_grad():
+            adapter.scale.fill_(0.5)
+            for parameter in adapter.tokens.parameters():
+                parameter.normal_()
+    return adapter
+
+
+def test_every_golden_file_is_in_use(golden):
+    assert {path.stem for path in golden.glob("rein_*.npz")} == set(GOLDEN)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", GOLDEN)
+def test_outputs_queries_and_gradients_equal_the_golden_numbers(golden, name, dtype):
+    data = load(golden / f"{name}.npz")
+    adapter = Rein(**options(data), use_softmax="use_softmax" not in name)
+    assert isinstance(adapter.tokens, FullTokens) == ("_reins_" in name)
+    assert (adapter.queries() is None) == ("link_token_to_query" in name)
+    hold_equal(adapter, data, GOLDEN[name], dtype)
+
+
+@pytest.mark.parametrize("use_softmax", [True, False])
+def test_low_rank_tokens_equal_full_tokens_that_are_their_product(use_softmax):
+    low = small(4, use_softmax).double()
+    full = small(None, use_softmax).double()
+    shared = {name: p for name, p in low.state_dict().items() if not name.startswith("tokens.")}
+    full.load_state_dict({**shared, "tokens.T": low.tokens().detach()})
+    tokens = torch.randn(2, 15, 24, dtype=torch.float64, requires_grad=True)
+    weights = torch.randn_like(tokens)
+    results = []
+    for adapter in (low, full):
+        output = adapter(tokens, 1, (3, 5))
+        names = ["token_to_feature.weight", "token_to_feature.bias", "delta.weight", "delta.bias"]
+        inputs = [tokens, adapter.scale, *(adapter.get_parameter(name) for name in names)]
+        results.append((output, *torch.autograd.grad((output * weights).sum(), inputs)))
+    for factored, plain in zip(*results, strict=True):
+        assert torch.allclose(factored, plain, atol=1e-9, rtol=1e-9)
+    assert torch.allclose(low.queries(), full.queries())
+
+
+@pytest.mark.parametrize("rank", [4, None])
+def test_token_0_takes_attention_and_gives_no_value(rank):
+    adapter = small(rank).double()
+    tokens = torch.randn(1, 15, 24, dtype=torch.float64)
+    with torch.no_grad():
+        for parameter in adapter.tokens.parameters():
+            parameter.zero_()
+    # Seven of eight equal weights carry the value b1; the eighth, of token 0, carries nothing.
+    Z = 7 / 8 * adapter.token_to_feature.bias + tokens
+    expected = tokens + adapter.scale * adapter.delta(Z)
+    assert torch.allclose(adapter(tokens, 0, (3, 5)), expected)
+
+
+def test_vit_large_has_exactly_the_published_layout_of_parameters():
+    adapter = Rein(1024, 24, 100, 16, query_width=256)
+    assert sum(p.numel() for p in adapter.parameters()) == 2_990_081
+
+
+def test_tokens_exist_for_the_named_blocks_only():
+    assert Rein(8, 6, 4, 2, layers=[5, 1]).tokens().shape == (2, 4, 8)
+    assert Rein(8, 6, 4, None, layers=[5, 1]).tokens().shape == (2, 4, 8)
+
+
+@pytest.mark.parametrize("rank", [4, None])
+def test_the_edit_is_small_at_the_start(rank):
+    adapter = small(rank, trained=False)
+    tokens = torch.randn(2, 15, 24)
+    edit = adapter(tokens, 0, (3, 5)) - tokens
+    assert 0 < edit.norm() < 0.01 * tokens.norm()
+
+
+def test_patches_in_another_order_give_the_output_in_that_order():
+    adapter, tokens = small(), torch.randn(2, 15, 24)
+    order = torch.randperm(15, generator=torch.Generator().manual_seed(1))
+    expected = adapter(tokens, 0, (3, 5))[:, order]
+    assert torch.allclose(adapter(tokens[:, order], 0, (3, 5)), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("rank", [4, None])
+def test_features_come_back_in_their_dtype_and_close(rank):
+    adapter, tokens = small(rank), torch.randn(2, 15, 24)
+    expected = adapter(tokens, 0, (3, 5))
+    double = adapter(tokens.double(), 0, (3, 5))
+    assert double.dtype == torch.float64
+    assert torch.allclose(double.float(), expected, atol=1e-5)
+    half = adapter(tokens.bfloat16(), 0, (3, 5))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = adapter(tokens, 0, (3, 5))
+    assert (half.dtype, mixed.dtype) == (torch.bfloat16, torch.float32)
+    for rounded in (half.float(), mixed):
+        assert (rounded - expected).norm() < 0.02 * expected.norm()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_tokens": 1}, "two tokens at least"),
+        ({"rank": 0}, "rank = 0"),
+        ({"query_width": 0}, "query_width = 0"),
+        ({"layers": [2]}, "give different blocks from 0 to 1"),
+    ],
+)
+def test_impossible_options_are_refused_by_name(options, message):
+    with pytest.raises(ConfigError, match=message):
+        Rein(8, 2, **options)

@@ -1,0 +1,104 @@
+"""VPT: prompts at the input of a block against a plain restatement of the pass."""
+
+import math
+
+import pytest
+import timm
+import torch
+
+from causalseg.adapters.base import attach
+from causalseg.adapters.vpt import Vpt
+from causalseg.errors import ConfigError
+
+
+def make_vit(class_token=True, num_registers=0):
+    torch.manual_seed(0)
+    vit = timm.models.vision_transformer.VisionTransformer(
+        img_size=42,
+        patch_size=14,
+        embed_dim=48,
+        depth=3,
+        num_heads=3,
+        num_classes=0,
+        class_token=class_token,
+        reg_tokens=num_registers,
+        global_pool="",
+        dynamic_img_size=True,
+    )
+    return vit.eval().requires_grad_(False)
+
+
+@pytest.fixture
+def adapter():
+    torch.manual_seed(1)
+    return Vpt(48, 3, num_prompts=4, layers=[0, 2])
+
+
+@pytest.fixture
+def images():
+    return torch.rand(2, 3, 42, 70, generator=torch.Generator().manual_seed(2))
+
+
+@pytest.mark.parametrize(("class_token", "num_registers"), [(False, 0), (True, 0), (True, 4)])
+def test_each_chosen_block_sees_its_own_prompts_and_drops_them(
+    adapter, images, class_token, num_registers
+):
+    vit = make_vit(class_token, num_registers)
+    p = class_token + num_registers
+    x = vit.norm_pre(vit._pos_embed(vit.patch_embed(images)))
+    for block, number in ((0, 0), (1, None), (2, 1)):
+        if number is None:
+            x = vit.blocks[block](x)
+            continue
+        prompts = adapter.prompts[number].expand(2, -1, -1)
+        y = vit.blocks[block](torch.cat([x[:, :p], prompts, x[:, p:]], dim=1))
+        x = torch.cat([y[:, :p], y[:, p + 4 :]], dim=1)
+    with attach(vit, adapter):
+        assert torch.allclose(vit(images), vit.norm(x), atol=1e-6)
+
+
+def test_hooks_registered_earlier_see_no_prompts(adapter, images):
+    vit, shapes = make_vit(), []
+    for block in vit.blocks:
+        block.register_forward_hook(lambda _m, _i, output: shapes.append(output.shape[1]))
+    with attach(vit, adapter):
+        vit(images)
+    assert shapes == [16, 16, 16]
+
+
+def test_the_start_is_uniform_in_the_papers_bound():
+    prompts = Vpt(48, 3, num_prompts=50).prompts.detach()
+    bound = math.sqrt(6 / (3 * 16 * 16 + 48))
+    assert 0.98 * bound < prompts.abs().max() <= bound
+    assert prompts.std() == pytest.approx(bound / math.sqrt(3), rel=0.05)
+
+
+def test_150_prompts_in_vit_large_are_3_69_million_numbers():
+    count = Vpt(1024, 24, num_prompts=150).prompts.numel()
+    assert count == 24 * 150 * 1024
+    assert round(count / 1e6, 2) == 3.69
+
+
+def test_prompts_are_not_decayed(adapter):
+    assert [name for name, _ in adapter.named_parameters()] == ["prompts"]
+    assert not adapter.is_decayed("prompts")
+
+
+def test_rotary_positions_are_refused(images):
+    vit = timm.models.eva.Eva(
+        img_size=42,
+        patch_size=14,
+        embed_dim=48,
+        depth=3,
+        num_heads=3,
+        num_classes=0,
+        use_rot_pos_emb=True,
+        dynamic_img_size=True,
+    )
+    with pytest.raises(ConfigError, match="Eva has rotary positions.*another adapter"):
+        attach(vit, Vpt(48, 3))
+
+
+def test_no_prompts_are_refused():
+    with pytest.raises(ConfigError, match="num_prompts = 0: one at least"):
+        Vpt(48, 3, num_prompts=0)

@@ -1,0 +1,116 @@
+"""The paired bootstrap: equal to loops written by hand, honest where there is nothing to draw."""
+
+import numpy as np
+import pytest
+
+from causalseg.analysis.bootstrap import mean_iou, paired_interval
+
+
+def make_counts(seed, images=6, k=4, domains=2):
+    """TP, FP, FN of every image and class; the last class never shows."""
+    rng = np.random.default_rng(seed)
+    run = [rng.integers(0, 50, (images + i, 3, k)) for i in range(domains)]
+    for domain in run:
+        domain[..., -1] = 0
+    return run
+
+
+def miou_by_hand(images):
+    ious = []
+    for k in range(images[0].shape[1]):
+        hits, false, missed = (sum(int(image[row, k]) for image in images) for row in range(3))
+        if hits + false + missed:
+            ious.append(hits / (hits + false + missed))
+    return 100 * sum(ious) / len(ious)
+
+
+def difference_by_hand(ours, theirs, drawn):
+    """``drawn``: for each domain the numbers of the drawn images."""
+    values = []
+    for a, b in zip(ours, theirs, strict=True):
+        scores = []
+        for run in (a, b):
+            mious = [miou_by_hand([run[d][i] for i in numbers]) for d, numbers in enumerate(drawn)]
+            scores.append(sum(mious) / len(mious))
+        values.append(scores[0] - scores[1])
+    return sum(values) / len(values)
+
+
+def test_the_interval_equals_loops_over_draws_domains_seeds_images_and_classes():
+    ours, theirs = [make_counts(0), make_counts(1)], [make_counts(2), make_counts(3)]
+    rng = np.random.default_rng(5)
+    sizes = [len(domain) for domain in ours[0]]
+    times = [rng.multinomial(n, np.full(n, 1 / n), 40) for n in sizes]
+    differences = []
+    for draw in range(40):
+        drawn = [[i for i, t in enumerate(domain[draw]) for _ in range(t)] for domain in times]
+        assert [len(numbers) for numbers in drawn] == sizes
+        differences.append(difference_by_hand(ours, theirs, drawn))
+    expected = np.quantile(differences, [0.05, 0.95])
+    found = paired_interval(ours, theirs, resamples=40, level=0.9, seed=5)
+    assert found == pytest.approx(tuple(expected), abs=1e-9)
+
+
+def test_mean_iou_leaves_out_classes_that_never_show():
+    counts = np.array([[3, 0, 0, 0], [1, 2, 0, 0], [0, 0, 0, 5]], dtype=float)
+    assert mean_iou(counts) == pytest.approx(100 * (3 / 4 + 0 + 0) / 3)
+    assert np.isnan(mean_iou(np.zeros((3, 4))))
+
+
+def test_a_method_against_itself_has_no_difference():
+    runs = [make_counts(0), make_counts(1)]
+    assert paired_interval(runs, runs) == (0.0, 0.0)
+
+
+def test_the_draws_are_paired():
+    """Images differ much, the methods by the same few pixels: unpaired draws would be far apart."""
+    rng = np.random.default_rng(0)
+    hits = rng.integers(1, 1000, 30)
+    theirs = np.stack([hits, 1000 - hits, 0 * hits], axis=1)[:, :, None]
+    ours = theirs + np.array([[[5], [-5], [0]]])
+    low, high = paired_interval([[ours]], [[theirs]])
+    assert (low, high) == pytest.approx((0.5, 0.5))
+
+
+def test_the_sign_is_ours_minus_theirs():
+    ours, theirs = make_counts(0), make_counts(0)
+    for domain in ours:
+        domain[:, 0] += 200
+    low, high = paired_interval([ours], [theirs])
+    assert 0 < low < high
+
+
+def test_the_interval_covers_the_observed_difference_and_narrows_with_more_images():
+    widths = []
+    for images in (10, 160):
+        ours, theirs = make_counts(0, images), make_counts(1, images)
+        low, high = paired_interval([ours], [theirs])
+        everything = [range(len(domain)) for domain in ours]
+        assert low < difference_by_hand([ours], [theirs], everything) < high
+        widths.append(high - low)
+    assert widths[1] < 0.5 * widths[0]
+
+
+def test_the_same_seed_gives_the_same_interval():
+    ours, theirs = [make_counts(0)], [make_counts(1)]
+    assert paired_interval(ours, theirs) == paired_interval(ours, theirs)
+    assert paired_interval(ours, theirs) != paired_interval(ours, theirs, seed=1)
+
+
+def test_a_class_absent_from_a_draw_is_left_out_of_it():
+    """Class 1 shows in the first image only; one draw in four has not got it."""
+    theirs = np.array([[[10, 10], [0, 0], [0, 10]], [[10, 0], [0, 0], [10, 0]]])
+    ours = theirs.copy()
+    ours[0, :, 1] = 0, 0, 20
+    low, high = paired_interval([[ours]], [[theirs]])
+    assert (low, high) == pytest.approx((-25.0, 0.0))
+
+
+def test_one_image_has_no_interval():
+    assert paired_interval([make_counts(0, images=1)], [make_counts(1, images=1)]) is None
+
+
+def test_draws_without_labelled_pixels_have_no_interval():
+    run = [make_counts(0, images=2, domains=1)[0]]
+    run[0][0] = 0
+    assert paired_interval([run], [run]) is None

@@ -1,0 +1,168 @@
+"""Every adapter by its name: built, trained, saved, loaded, placed, joined, merged."""
+
+import pytest
+import torch
+import yaml
+from torch.optim import AdamW
+
+from causalseg.adapters.base import Chain
+from causalseg.build import build_segmenter
+from causalseg.build_adapter import place
+from causalseg.config.adapters import _Part, label
+from causalseg.configfile import dump_config, parse_config
+from causalseg.engine.schedule import parameter_groups
+from causalseg.errors import ConfigError
+from conftest import SMALL_MASK2FORMER
+
+NAMES = {
+    "none": "none",
+    "full": "full",
+    "rein": "{name: rein, num_tokens: 4, rank: 2}",
+    "set": "{name: set, num_tokens: 4, rank: 2}",
+    "fada": "{name: fada, num_tokens: 4, rank: 2}",
+    "lora": "{name: lora, rank: 2}",
+    "dora": "{name: dora, rank: 2}",
+    "soma": "{name: soma, rank: 2}",
+    "peft": "{name: peft, type: LOKR, options: {r: 2}}",
+    "adaptformer": "{name: adaptformer, bottleneck: 4}",
+    "vpt": "{name: vpt, num_prompts: 2}",
+    "causal_tune": "{name: causal_tune, num_tokens: 4, rank: 2}",
+    "chain": "[{name: lora, rank: 2}, {name: causal_tune, num_tokens: 4, rank: 2}]",
+}
+VARIANTS = {
+    "fft": "{transform: fft, num_tokens: 4}",
+    "haar": "{transform: haar, num_tokens: 4}",
+    "released": "{recipe: released, num_tokens: 4}",
+    "full path": "{linear_path: full, num_tokens: 4}",
+    "suppress": "{suppress: true, num_tokens: 4}",
+    "learnable": "{band: {learnable: true, gains: true, peak_normalised: true}, num_tokens: 4}",
+    "low removed": "{band: low_removed, num_tokens: 4}",
+}
+
+
+def batch(size=(32, 32)):
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(2, 3, *size, generator=generator)
+    return images, torch.randint(0, 3, (2, *size), generator=generator)
+
+
+def test_the_table_names_every_adapter_there_is():
+    names = {kind.model_fields["name"].default for kind in _Part.__args__}
+    assert names | {"none", "chain"} == set(NAMES)
+
+
+@pytest.mark.parametrize("head", ["head=linear", SMALL_MASK2FORMER], ids=["linear", "mask2former"])
+@pytest.mark.parametrize("adapter", [*NAMES.values(), *VARIANTS.values()], ids=[*NAMES, *VARIANTS])
+def test_it_trains_adapter_and_head_and_nothing_else(tiny, adapter, head):
+    config = tiny("adapter=" + adapter, head, "intervene=spectral")
+    if adapter == "none":
+        config = tiny("adapter=none", head)
+    model = build_segmenter(config).train()
+    parts = model.trainable()
+    trained = {id(p) for part in parts.values() for p in part.parameters()}
+    start = {name: value.clone() for name, value in model.state_dict().items()}
+    optimizer = AdamW(parameter_groups(model, 1e-2, None, 0.1))
+    torch.manual_seed(0)
+    model.loss(*batch()).backward()
+    for parameter in model.parameters():
+        assert (parameter.grad is not None) == parameter.requires_grad == (id(parameter) in trained)
+    optimizer.step()
+    now = model.state_dict()
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        has_moved = not torch.equal(start[name], now[name])
+        is_idle = parameter.grad is None or not parameter.grad.any()  # LoRA's A at first
+        assert has_moved == (id(parameter) in trained) or is_idle, name
+
+
+@pytest.mark.parametrize("adapter", [*NAMES.values(), *VARIANTS.values()], ids=[*NAMES, *VARIANTS])
+def test_saved_loaded_and_merged_it_gives_the_same_logits(tiny, adapter, tmp_path):
+    config = tiny("adapter=" + adapter)
+    model = build_segmenter(config)
+    with torch.no_grad():
+        for part in model.trainable().values():
+            for parameter in part.parameters():
+                parameter.add_(0.02 * torch.randn_like(parameter))
+    model.save(tmp_path)
+    loaded = build_segmenter(config)
+    loaded.load(tmp_path)
+    images, _ = batch()
+    model.eval()
+    loaded.eval()
+    with torch.no_grad():
+        expected = model(images)
+        assert torch.equal(loaded(images), expected)
+        loaded.merge()
+        assert torch.allclose(loaded(images), expected, atol=1e-5)
+
+
+def test_a_configuration_written_and_read_again_is_the_same(tiny):
+    for adapter in (*NAMES.values(), *VARIANTS.values()):
+        config = tiny("adapter=" + adapter)
+        assert parse_config(yaml.safe_load(dump_config(config))) == config
+
+
+def test_a_chain_has_one_query_link_that_of_the_last_adapter_with_tokens(tiny):
+    parts = "[{name: rein, num_tokens: 4}, {name: causal_tune, num_tokens: 4}, adaptformer]"
+    config = tiny("adapter=" + parts, SMALL_MASK2FORMER)
+    assert label(config.adapter) == "rein + causal_tune + adaptformer"
+    model = build_segmenter(config)
+    assert isinstance(model.adapter, Chain)
+    rein, causal_tune, adaptformer = model.adapter.parts
+    assert rein.queries() is None
+    assert adaptformer.queries() is None
+    assert torch.equal(model.adapter.queries(), causal_tune.queries())
+
+
+def test_interventions_change_features_in_training_alone(tiny):
+    images, labels = batch()
+    plain = build_segmenter(tiny("adapter=none"))
+    for kind in ("spectral", "mixstyle", "dsu"):
+        model = build_segmenter(tiny("adapter=none", f"intervene={{kind: {kind}, p: 1}}"))
+        assert torch.equal(model.eval()(images), plain.eval()(images))
+        torch.manual_seed(0)
+        changed = model.train().loss(images, labels)
+        assert not torch.allclose(changed, plain.train().loss(images, labels), atol=1e-4)
+
+
+def test_interventions_happen_after_the_blocks_named(tiny):
+    images, _ = batch()
+    model = build_segmenter(tiny("adapter=none", "intervene={p: 1, layers: 1}")).train()
+    plain = build_segmenter(tiny("adapter=none"))
+    *shallow, last = (
+        torch.equal(a, b)
+        for a, b in zip(model.backbone(images), plain.backbone(images), strict=True)
+    )
+    assert all(shallow)
+    assert not last
+
+
+def test_layers_are_a_list_or_the_last_k():
+    assert place(None, 12) is None
+    assert place([0, 5], 12) == [0, 5]
+    assert place(3, 12) == [9, 10, 11]
+    with pytest.raises(ConfigError, match="13: the backbone has 12 blocks"):
+        place(13, 12)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["adapter={recipe: released, band: all}"], "band has no effect with recipe=released"),
+        (["adapter={transform: fft, suppress: true}"], "suppress has no effect with transform=fft"),
+        (["adapter={transform: haar, band: {gains: true}}"], "band.gains has no effect"),
+        (["adapter.band=middle"], "allowed are both, low_removed, high_removed, all"),
+        (["adapter.band={low: null, high: null, learnable: true}"], "learnable has no effect"),
+        (["intervene={kind: dsu, alpha: 0.3}"], "alpha has no effect with kind=dsu"),
+        (["intervene={high_gain: null}"], "nothing would change"),
+        (["intervene={high_gain: [2, 1]}"], r"must be \[smallest, largest\]"),
+        (["intervene=style"], "spectral"),
+        (["adapter=[]"], "at least 1"),
+        (["adapter=[none]"], "unknown name"),
+        (["adapter={name: peft, type: LORAX}"], "LORAX"),
+        (["adapter={name: lora, targets: [attn.q]}"], "attn.qkv"),
+        (["adapter={name: rein, layers: [99]}"], "blocks from 0"),
+    ],
+)
+def test_a_mistake_is_named(tiny, overrides, message):
+    with pytest.raises(ConfigError, match=message):
+        build_segmenter(tiny(*overrides))
