@@ -9,8 +9,9 @@ that changes its speed changes both sides. For Causal-Tune, `fast` is what the p
 `literal` the formula line by line.
 
 Methods that work within a block have no time of their own: theirs is that of a block with the
-method minus that of the frozen block. Likewise the memory: bytes saved for the backward pass,
-counted once a storage, without parameters; the unit is the features, b n c floats.
+method minus that of the frozen block, run before and after it. Likewise the memory: bytes saved for
+the backward pass, counted once a storage, without parameters; the unit is the features, b n c
+floats.
 """
 
 import argparse
@@ -114,17 +115,21 @@ def candidates(width: int, names: list[str]) -> dict[str, Candidate]:
     )
     vit.eval().requires_grad_(False)
     rein = PlainRein(width)
-    found = {"plain_rein": Candidate(rein, rein), "block": Candidate(vit.blocks[0], vit)}
+    found = {"plain_rein": Candidate(rein, rein)}
+    for name in names:
+        if name in AFTER:
+            found[name] = after_block(AFTER[name](width))
+        elif name == "causal_tune_literal":
+            found[name] = literal(CausalTune(width, 1))
+    found["block"] = Candidate(vit.blocks[0], vit)
     for name in names:
         if name in WITHIN:
             found[name] = within_block(copy.deepcopy(vit), WITHIN[name])
-        elif name in AFTER:
-            found[name] = after_block(AFTER[name](width))
-        else:
-            causal = CausalTune(width, 1)
-            literal = lambda X, causal=causal: oracle.causal_tune(causal, X, 0, GRID)  # noqa: E731
-            found[name] = Candidate(literal, causal)
     return found
+
+
+def literal(causal: CausalTune) -> Candidate:
+    return Candidate(lambda X: oracle.causal_tune(causal, X, 0, GRID), causal)
 
 
 def after_block(edit: nn.Module) -> Candidate:
@@ -165,6 +170,20 @@ def saved_bytes(candidate: Candidate, X: Tensor) -> int:
     return sum(storage.nbytes() for storage in kept.values())
 
 
+def time_all(found: dict[str, Candidate], X: Tensor, is_training: bool) -> dict[str, float]:
+    """Time every candidate once; those within a block between two runs of the frozen block."""
+    times = {}
+    for name, candidate in found.items():
+        times[name] = seconds(candidate.run, X, is_training)
+        if name == "block":
+            before = times[name]
+        elif name in WITHIN:
+            after = seconds(found["block"].run, X, is_training)
+            times[name] -= (before + after) / 2
+            before = after
+    return times
+
+
 def measure(setting: str, is_training: bool, rounds: int, names: list[str]) -> list[dict[str, Any]]:
     """Measure one setting: a row for each reference and method."""
     width, batch = parse_setting(setting)
@@ -172,10 +191,7 @@ def measure(setting: str, is_training: bool, rounds: int, names: list[str]) -> l
     found = candidates(width, names)
     times: dict[str, list[float]] = {name: [] for name in found}
     for round_number in range(rounds + 1):
-        for name, candidate in found.items():
-            # Right before a method within the block, so that both meet the same machine.
-            base = seconds(found["block"].run, X, is_training) if name in WITHIN else 0.0
-            spent = seconds(candidate.run, X, is_training) - base
+        for name, spent in time_all(found, X, is_training).items():
             if round_number:  # the first round warms up
                 times[name].append(spent)
     rows = []

@@ -20,7 +20,8 @@ from typing import Any, NamedTuple
 from pydantic import TypeAdapter
 
 from causalseg.cards import collect_result
-from causalseg.config import AdapterConfig, HeadConfig
+from causalseg.config.adapters import AdapterConfig
+from causalseg.config.heads import HeadConfig
 from causalseg.configfile import list_options
 from causalseg.errors import CausalsegError, RunError
 from causalseg.runfolder import RunFolder, write_json, write_text

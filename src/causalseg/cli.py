@@ -14,6 +14,7 @@ from causalseg import __version__
 from causalseg.errors import CausalsegError
 
 if TYPE_CHECKING:
+    from causalseg.analysis.comparison import Comparison
     from causalseg.report import DomainTable
 
 # Threads that wait by spinning slow each other down tenfold on a busy machine.
@@ -91,6 +92,62 @@ def predict(run: Path, images: Path, /, *overrides: str, out: Path) -> None:
 
     count = predict_run(run, images, out, overrides)
     print(f"{count} images: {out / 'predictions'}, {out / 'overlays'}")
+
+
+@app.command
+def compare(
+    config: Path,
+    /,
+    *overrides: str,
+    adapters: str = "",
+    seeds: str = "0,1,2",
+    methods: Annotated[
+        Path | None,
+        Parameter(help="YAML file of names and what each changes in the configuration."),
+    ] = None,
+    reference: str | None = None,
+    jobs: Annotated[int, Parameter(validator=lambda _t, v: _at_least_one(v))] = 1,
+    out: Path | None = None,
+) -> None:
+    """Train methods with several seeds under one configuration and put them into one table.
+
+    What is finished is kept and what was interrupted goes on, so the same command may be given
+    again. Writes OUT/compare.md, OUT/compare.html, OUT/results/ and a run folder for each run.
+
+    Parameters
+    ----------
+    config
+        YAML file of what all methods share.
+    overrides
+        Options as key=value, for all methods.
+    adapters
+        Methods to compare, such as none,causal_tune,lora+intervene: adapters, several joined by +,
+        or names that the methods file defines; left out, all of the methods file.
+    seeds
+        Seeds of every method.
+    reference
+        The method that the others are held against; left out, the first.
+    jobs
+        Runs at work side by side.
+    out
+        Folder of everything; left out, runs/compare_NAME.
+    """
+    from causalseg.compare import plan_study, run_study
+    from causalseg.errors import RunError
+    from causalseg.methods import read_methods
+
+    names = [name.strip() for name in adapters.split(",") if name.strip()]
+    chosen = read_methods(names, methods)
+    study = plan_study(config, overrides, chosen, _numbers(seeds), reference, out)
+    comparison, failures = run_study(study, jobs)
+    if comparison:
+        _print_comparison(comparison)
+        print(f"report: {study.out / 'compare.html'}")
+    if failures:
+        raise RunError(
+            "\n  ".join([f"{len(failures)} of {len(study.cells)} runs failed:", *failures])
+            + "\nthe same command tries them again"
+        )
 
 
 @app.command
@@ -192,6 +249,32 @@ def _at_least_one(value: int) -> None:
         raise ValueError("must be 1 or more")
 
 
+def _numbers(text: str) -> list[int]:
+    from causalseg.errors import ConfigError
+
+    try:
+        return [int(number) for number in text.split(",")]
+    except ValueError:
+        raise ConfigError(f"--seeds {text!r}: whole numbers and commas, such as 0,1,2") from None
+
+
+def _print_comparison(comparison: "Comparison") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from causalseg.comparison_page import table
+
+    heads, rows = table(comparison)
+    shown = Table(title="mIoU in percent by domain")
+    for head, small in heads:
+        shown.add_column(
+            f"{head}\n{small}" if small else head, justify="right" if small else "left"
+        )
+    for row in rows:
+        shown.add_row(*row)
+    Console().print(shown)
+
+
 def _print_table(table: "DomainTable") -> None:
     from rich.console import Console
     from rich.table import Table
@@ -221,9 +304,10 @@ def main() -> None:
     except OSError as error:  # a full disk, a folder that cannot be written
         print(f"error: {error}; check the path and the free space", file=sys.stderr)
         raise SystemExit(2) from None
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         print(
-            "stopped; a training run goes on from its last checkpoint with run.resume=true, or "
+            str(stop)
+            or "stopped; a training run goes on from its last checkpoint with run.resume=true, or "
             "starts anew if it has none yet",
             file=sys.stderr,
         )

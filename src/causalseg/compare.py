@@ -6,20 +6,10 @@ written anew after each. What is finished is kept, what was interrupted goes on 
 and all mistakes that can be known are found before the first cell starts.
 """
 
-import fcntl
-import os
 import re
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, NoReturn
-
-import torch
-from rich.progress import BarColumn, Progress, TextColumn
+from typing import NamedTuple
 
 from causalseg.analysis.comparison import (
     MEAN,
@@ -31,13 +21,14 @@ from causalseg.analysis.comparison import (
 )
 from causalseg.build import build_domains, build_inference, build_sources, with_classes_inside
 from causalseg.cards import collect_result
+from causalseg.cells import Cell, open_log, run_cells
 from causalseg.comparison_page import to_markdown, write_html
 from causalseg.config import Config
-from causalseg.configfile import dump_config, list_differences, load_config
-from causalseg.engine.log import console, logger
+from causalseg.configfile import list_differences, load_config
+from causalseg.engine.log import logger
 from causalseg.errors import CausalsegError, ConfigError, RunError, did_you_mean
 from causalseg.methods import folder_name
-from causalseg.runfolder import RunFolder, write_json, write_text
+from causalseg.runfolder import write_json, write_text
 
 _OWN = ("run.out=", "run.seed=", "run.resume=")  # what the comparison sets itself
 # What may differ between a cell's folder and now: places, speed, what is kept on the way.
@@ -46,38 +37,6 @@ _FREE = {
     *("run.save_every", "run.keep", "train.workers", "data.root", "backbone.checkpointing"),
     *("eval.every", "eval.limit", "eval.pictures"),
 }
-_GO_ON = "stopped; the same command goes on: what is finished is kept, the rest continues"
-
-
-class Cell(NamedTuple):
-    """One method with one seed."""
-
-    method: Method
-    seed: int
-    config: Config
-
-    @property
-    def run(self) -> RunFolder:
-        """Where it is trained."""
-        return RunFolder(self.config.run.out)
-
-    @property
-    def label(self) -> str:
-        """Its name for people."""
-        return f"{self.method.name} seed {self.seed}"
-
-    @property
-    def is_finished(self) -> bool:
-        """Whether it is trained and scored; the report is written last."""
-        run = self.run
-        return run.eval.is_file() and (run.report.is_file() or not run.checkpoint.is_file())
-
-    @property
-    def progress(self) -> float:
-        """The share of its steps that is done, as far as its log says."""
-        log = self.run.log
-        steps = re.findall(rb'"step": (\d+)', log.read_bytes()[-2000:]) if log.is_file() else []
-        return min(1.0, int(steps[-1]) / self.config.train.steps) if steps else 0.0
 
 
 class Study(NamedTuple):
@@ -98,15 +57,6 @@ class Study(NamedTuple):
     reference: str
     out: Path
     cells: list[Cell]
-
-
-class _Job(NamedTuple):
-    """A cell at work: its process, its log and where its part of it begins."""
-
-    cell: Cell
-    process: subprocess.Popen[bytes]
-    log: Path
-    start: int
 
 
 def plan_study(
@@ -176,22 +126,24 @@ def run_study(study: Study, jobs: int = 1) -> tuple[Comparison | None, list[str]
         KeyboardInterrupt: if stopped by hand or by a signal; the cells at work are stopped too.
     """
     results: dict[tuple[str, int], Result] = {}
-    comparison = None
+    failures: list[str] = []
     for cell in study.cells:
         if cell.is_finished:
             results[cell.method.name, cell.seed] = _collect(study, cell)
-    if results:
-        logger.info("%d of %d runs were finished before", len(results), len(study.cells))
+    waiting = [cell for cell in study.cells if (cell.method.name, cell.seed) not in results]
+    comparison = _publish(study, results) if results else None
+
+    def ended(cell: Cell, failure: str | None) -> None:
+        nonlocal comparison
+        if failure is not None:
+            logger.warning("%s failed: %s", cell.label, failure)
+            failures.append(f"{cell.label}: {failure}")
+            return
+        results[cell.method.name, cell.seed] = _collect(study, cell)
         comparison = _publish(study, results)
-    failures = []
-    waiting = [cell for cell in study.cells if not cell.is_finished]
-    with _signals_stop():
-        for cell, failure in _work(waiting, jobs):
-            if failure is None:
-                results[cell.method.name, cell.seed] = _collect(study, cell)
-                comparison = _publish(study, results)
-            else:
-                failures.append(f"{cell.label}: {failure}")
+
+    logger.info("%d runs, %d of them finished before", len(study.cells), len(results))
+    run_cells(waiting, jobs, ended)
     return comparison, failures
 
 
@@ -215,7 +167,8 @@ def _parse(
     config: Path, overrides: Sequence[str], methods: Sequence[Method], seed: int, out: Path
 ) -> list[tuple[Method, Config]]:
     """Return the configuration of every method, or raise ConfigError with all mistakes."""
-    found, mistakes, contents = [], [], {}
+    found, mistakes = [], []
+    contents: dict[str, str] = {}
     for method in methods:
         folder = out / folder_name(method) / f"seed{seed}"
         own = [f"run.seed={seed}", f"run.out={folder}", "run.resume=false"]
@@ -243,7 +196,7 @@ def _check_cell(cell: Cell) -> None:
     """Raise RunError unless a cell's folder is empty, broken, or of the same configuration."""
     run = cell.run
     if (run.path / "train.log").is_file():
-        _locked_log(cell).close()
+        open_log(run).close()
     if not (cell.is_finished or run.checkpoint.is_file()):
         return
     there = load_config(run.need(run.config))
@@ -279,28 +232,3 @@ def _publish(study: Study, results: dict[tuple[str, int], Result]) -> Comparison
     write_text(study.out / "compare.md", f"# {study.title}\n\n{to_markdown(comparison)}")
     write_html(comparison, study.title, study.out / "compare.html")
     return comparison
-
-
-def _work(cells: Sequence[Cell], jobs: int) -> Iterator[tuple[Cell, str | None]]:
-    """Run cells, at most ``jobs`` side by side; yield each when it ends, and why if it failed."""
-    waiting, working = list(cells), dict[int, _Job]()
-    started, before = time.monotonic(), sum(cell.progress for cell in cells)
-    ended: list[Cell] = []
-    try:
-        with _bar(len(cells)) as bar:
-            while waiting or working:
-                for slot in range(jobs):
-                    if waiting and slot not in working:
-                        working[slot] = _start(waiting.pop(0), jobs, slot)
-                time.sleep(0.5)
-                for slot, job in list(working.items()):
-                    if job.process.poll() is None:
-                        continue
-                    del working[slot]
-                    ended.append(job.cell)
-                    failure = _failure(job)
-                    yield job.cell, failure
-                done = len(ended) + sum(job.cell.progress for job in working.values())
-                at_work = [job.cell for job in working.values()]
-    finally:
-        _stop(list(working.values()))

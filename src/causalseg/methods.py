@@ -134,4 +134,4 @@ def _overrides(options: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
             text = yaml.safe_dump(
                 value, default_flow_style=True, sort_keys=False, width=float("inf")
             )
-            yield f"{prefix}{key}={text.removesuffix('...\n').strip()}"
+            yield f"{prefix}{key}=" + text.removesuffix("...\n").strip()

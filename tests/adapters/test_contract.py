@@ -95,7 +95,7 @@ def make_trained(name, vit):
                 parameter.fill_(0.5)
             else:
                 parameter.add_(0.05 * torch.randn_like(parameter))
-    return adapter
+    return adapter.eval()
 
 
 @pytest.fixture

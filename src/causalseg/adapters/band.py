@@ -58,7 +58,7 @@ class Band:
     gains: bool = False
     peak_normalised: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_radii(self.low, self.high)
         if self.linear_path not in get_args(LinearPath):
             allowed = " or ".join(get_args(LinearPath))
@@ -71,6 +71,9 @@ class Band:
 
 class BandWeights(nn.Module):
     """The weights of a band's coefficients on any grid, block by block."""
+
+    raw_low: nn.Parameter
+    raw_high: nn.Parameter
 
     def __init__(self, band: Band, num_layers: int, width: int):
         super().__init__()

@@ -102,7 +102,14 @@ class Chain(Adapter):
 
     def install(self, vit: nn.Module) -> list[Removable]:
         """Install every part; hooks on a block run in this order."""
-        return [handle for part in self._adapters() for handle in part.install(vit)]
+        handles: list[Removable] = []
+        try:
+            for part in self._adapters():
+                handles += part.install(vit)
+        except ConfigError:
+            Attachment(handles).detach()
+            raise
+        return handles
 
     def merge(self) -> None:
         """Fold the parts that can be folded."""
@@ -131,8 +138,11 @@ class Swap:
         setattr(owner, name, replacement)
 
     def remove(self) -> None:
-        """Put the original back."""
-        setattr(self.owner, self.name, self.original)
+        """Put the original back, where the model is by now."""
+        now, original = getattr(self.owner, self.name), self.original
+        if isinstance(original, nn.Parameter):
+            original.data = original.data.to(now.device, now.dtype)
+        setattr(self.owner, self.name, original)
 
 
 class Attachment:

@@ -112,7 +112,7 @@ class CausalTune(Adapter):
         values = torch.cat([self.tokens.B[layer] @ W1.T, b1[None]]) @ scaled.T  # [B W1^T; b1] sW2^T
         values = torch.cat([values, (self.scale * self.delta.bias)[None].to(values.dtype)])
         edit = linear.to(scaled.dtype) @ scaled.T  # (6) and s of (7), summed in place
-        edit.baddbmm_(attention.to(edit.dtype), values.to(edit.dtype).expand(len(edit), -1, -1))
+        edit.baddbmm_(attention.to(edit.dtype), values.to(edit.dtype).expand(edit.shape[0], -1, -1))
         out = edit.to(tokens.dtype).add_(tokens)
         return out if rest is None else out - grid_to_tokens(rest).to(out.dtype)
 
@@ -148,7 +148,7 @@ class CausalTune(Adapter):
         if self.recipe == "centered":
             mixed = mixed - mixed.mean((1, 2), keepdim=True)
         bias = _bias_pattern(grid, self.recipe, mixed.device, mixed.dtype)
-        return torch.cat([idct2(mixed), bias.expand(len(mixed), -1, -1, -1)], dim=-1)
+        return torch.cat([idct2(mixed), bias.expand(mixed.shape[0], -1, -1, -1)], dim=-1)
 
 
 @kept

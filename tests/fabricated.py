@@ -1,0 +1,90 @@
+"""Results of comparisons that nobody trained, consistent in scores and counts of images."""
+
+import numpy as np
+import torch
+import yaml
+
+from causalseg.analysis.comparison import Method, label_result
+from causalseg.configfile import dump_config, parse_config
+from causalseg.engine.evaluate import score, write_counts
+
+NAMES = ["road", "sky", "car"]
+DOMAINS = {"day": 12, "night": 8}
+
+
+def make_confusions(share, images, seed):
+    """Confusion matrices (b k k) of images of which about ``share`` of the pixels are right."""
+    rng = np.random.default_rng(seed)
+    truth = rng.integers(0, 500, (images, 3))
+    right = (truth * np.clip(share + rng.normal(0, 0.03, truth.shape), 0, 1)).astype(int)
+    confusions = np.zeros((images, 3, 3), dtype=int)
+    for k in range(3):
+        confusions[:, k, k] = right[:, k]
+        confusions[:, k, (k + 1) % 3] = truth[:, k] - right[:, k]
+    return torch.from_numpy(confusions)
+
+
+def make_domain(confusions, first=0):
+    names = [f"image{first + i}" for i in range(len(confusions))]
+    return {
+        "images": len(confusions),
+        "size": [36, 48],
+        **score(confusions.sum(0), NAMES),
+        "per_image": {"names": names, "counts": write_counts(confusions)},
+    }
+
+
+def make_result(share, seed=0, adapter="causal_tune", **train):
+    """As `collect_result` gives it, on two domains; ``share`` of the pixels are right."""
+    options = {
+        "backbone": {"name": "dinov2_vits14", "weights": "wheel"},
+        "adapter": adapter,
+        "head": "linear",
+        "data": {
+            "classes": NAMES,
+            "sources": [{"images": "city/images", "labels": "city/labels"}],
+            "domains": {name: {"images": name, "labels": name} for name in DOMAINS},
+        },
+        "train": {"steps": 7, "crop": [28, 42], **train},
+        "eval": {"mode": "whole"},
+    }
+    config = yaml.safe_load(dump_config(parse_config(options)))
+    config["run"] = {"seed": seed, "precision": "auto", "devices": 1, "threads": None}
+    domains = {
+        name: make_domain(make_confusions(share, images, 10 * seed + i))
+        for i, (name, images) in enumerate(DOMAINS.items())
+    }
+    mean = sum(domain["miou"] for domain in domains.values()) / len(domains)
+    return {
+        "eval": {
+            "model": {"adapter": adapter, "head": "linear", "trainable_parameters": 12345},
+            "classes": {"names": NAMES},
+            "domains": domains,
+            "mean": {"miou": mean, "over": list(DOMAINS)},
+            "inference": {"mode": "whole", "resized_to": None, "flip": False, "scales": [1.0]},
+        },
+        "config": config,
+        "seconds_per_step": 0.25 + seed,
+        "peak_memory_mb": 1000.0 + seed,
+        "versions": {"torch": "2"},
+        "machine": "Linux x86_64",
+    }
+
+
+METHODS = [
+    Method("none", ["adapter=none"], {}, ""),
+    Method("tuned", ["adapter=causal_tune"], {"night": 56.2}, "Somebody, 2025"),
+    Method("<b>$odd$|_", [], {}, ""),
+]
+SHARES = {"none": 0.8, "tuned": 0.85, "<b>$odd$|_": 0.7}
+
+
+def make_results(seeds=(0, 1, 2)):
+    """By name of the method and seed; each says which it is."""
+    return {
+        (method.name, seed): label_result(
+            make_result(SHARES[method.name], seed), method, place, "none", seeds
+        )
+        for place, method in enumerate(METHODS)
+        for seed in seeds
+    }
