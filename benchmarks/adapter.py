@@ -11,7 +11,7 @@ that changes its speed changes both sides. For Causal-Tune, `fast` is what the p
 Methods that work within a block have no time of their own: theirs is that of a block with the
 method minus that of the frozen block, run before and after it. Likewise the memory: bytes saved for
 the backward pass, counted once a storage, without parameters; the unit is the features, b n c
-floats.
+floats. `full` computes forward what the frozen block computes: what it shows there is the error.
 """
 
 import argparse

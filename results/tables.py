@@ -5,13 +5,13 @@
     python results/tables.py collect RUN NAME   results/NAME.json from the run folder RUN
 
 A result is what `causalseg.cards.collect_result` returns. Files NAME_seed0.json, NAME_seed1.json
-are one row: mean and standard deviation over seeds.
+are one row: mean and standard deviation over seeds. A folder results/compare/NAME holds what
+`causalseg compare` left in its folder results: a section of docs/compare.md.
 """
 
 import argparse
 import json
 import re
-import statistics
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -19,7 +19,9 @@ from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter
 
+from causalseg.analysis.comparison import read_study
 from causalseg.cards import collect_result
+from causalseg.comparison_page import markdown_table, size_text, spread_text, to_markdown
 from causalseg.config.adapters import AdapterConfig
 from causalseg.config.heads import HeadConfig
 from causalseg.configfile import list_options
@@ -133,6 +135,7 @@ def pages(root: Path) -> dict[Path, str]:
     return {
         readme: _with_block(readme, _readme_block(entries)),
         root / "docs" / "results.md": _results_page(entries),
+        root / "docs" / "compare.md": _compare_page(root / "results" / "compare"),
         root / "docs" / "reference.md": _reference_page(),
     }
 
@@ -178,8 +181,21 @@ def _results_page(entries: Sequence[Entry]) -> str:
     parts += ["## Reported by others", _REPORTED_NOTE]
     for title, text in _REPORTED.items():
         header, *rows = (line.strip().split(",") for line in text.strip().splitlines())
-        parts += [f"### {title}", _markdown(header, rows)]
+        parts += [f"### {title}", markdown_table(header, rows)]
     return "\n\n".join(parts) + "\n"
+
+
+def _compare_page(folder: Path) -> str:
+    studies = sorted(path for path in folder.glob("*") if path.is_dir())
+    parts = [
+        "# Comparisons of methods",
+        _GENERATED,
+        "How they are made: [compare](compare_howto.md).",
+    ]
+    for study in studies:
+        files = f"Files: [{study.name}](../results/compare/{study.name})."
+        parts += [f"## {study.name}", to_markdown(read_study(study)).strip(), files]
+    return "\n\n".join(parts if studies else [*parts, _EMPTY]) + "\n"
 
 
 def _reference_page() -> str:
@@ -199,7 +215,7 @@ def _reference_page() -> str:
         ]
         header = ("key", "type", "default", "what it does")
         parts += [f"## {block.key}", f"{block.text} Default: {block.default}."]
-        parts.append(_markdown(header, rows))
+        parts.append(markdown_table(header, rows))
     return "\n\n".join(parts) + "\n"
 
 
@@ -231,10 +247,12 @@ def _table(entries: Sequence[Entry], links: dict[str, str]) -> str:
     over = scores["mean"]["over"]
     header = ["run", "adapter", "head"]
     for name, domain in scores["domains"].items():
-        header.append(f"{name}, {domain['images']} images {_size(domain['size'])}")
+        header.append(f"{name}, {domain['images']} images {size_text(domain['size'])}")
     header += [f"mean of {', '.join(over)}"] if len(over) > 1 else []
     header += ["trained parameters", "steps", "crop", "batch", "seeds"]
-    return _markdown(header, [_row(entry, links[entry.name], len(over) > 1) for entry in entries])
+    return markdown_table(
+        header, [_row(entry, links[entry.name], len(over) > 1) for entry in entries]
+    )
 
 
 def _row(entry: Entry, link: str, has_mean: bool) -> list[str]:
@@ -245,11 +263,11 @@ def _row(entry: Entry, link: str, has_mean: bool) -> list[str]:
         f"[{entry.name}]({link})",
         model["adapter"],
         model["head"],
-        *(_spread(values) for values in mious.values()),
-        *([_spread(mean)] if has_mean else []),
+        *(spread_text(values) for values in mious.values()),
+        *([spread_text(mean)] if has_mean else []),
         f"{model['trainable_parameters']:,}",
         str(train["steps"]),
-        _size(train["crop"]),
+        size_text(train["crop"]),
         str(train["batch"]),
         _count(len(entry.results)),
     ]
@@ -264,8 +282,10 @@ def _details(entry: Entry) -> str:
     lr = f"learning rate {train['lr']:g}"
     if train["adapter_lr"] is not None:
         lr += f", of the adapter {train['adapter_lr']:g}"
-    windows = f" {_size(how['window'])} every {_size(how['stride'])}" if "window" in how else ""
-    resized = _size(how["resized_to"]) if how["resized_to"] else "no"
+    windows = (
+        f" {size_text(how['window'])} every {size_text(how['stride'])}" if "window" in how else ""
+    )
+    resized = size_text(how["resized_to"]) if how["resized_to"] else "no"
     versions = ", ".join(f"{name} {number}" for name, number in entry.first["versions"].items())
     lines = [
         f"backbone `{backbone['name']}`: {weights}",
@@ -273,7 +293,7 @@ def _details(entry: Entry) -> str:
         f"{_with_options(config['head'], HeadConfig)}; "
         f"{scores['model']['trainable_parameters']:,} trained parameters",
         f"trained on {_sources(entry)}: {train['steps']} steps, batch {train['batch']}, crop "
-        f"{_size(train['crop'])}, {lr}, photometric distortion "
+        f"{size_text(train['crop'])}, {lr}, photometric distortion "
         f"{'on' if train['augment']['photometric'] else 'off'}",
         f"scored: {how['mode']}{windows}, resized: {resized}, scales {how['scales']}, "
         f"flip {'on' if how['flip'] else 'off'}",
@@ -285,7 +305,7 @@ def _details(entry: Entry) -> str:
     ]
     rows = [[name, *map(_percent, values)] for name, values in _mious(entry).items()]
     header = ["domain", *(f"mIoU %, seed {seed}" for seed in seeds.split(", "))]
-    return "\n".join(f"- {line}" for line in lines) + "\n\n" + _markdown(header, rows)
+    return "\n".join(f"- {line}" for line in lines) + "\n\n" + markdown_table(header, rows)
 
 
 def _mious(entry: Entry) -> dict[str, list[float | None]]:
@@ -312,32 +332,12 @@ def _flat(block: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield prefix + key, value
 
 
-def _spread(values: Sequence[float | None]) -> str:
-    """Mean, and with several seeds the standard deviation."""
-    known = [value for value in values if value is not None]
-    if len(known) < len(values):
-        return "-"
-    mean = f"{statistics.mean(known):.1f}"
-    return mean if len(known) == 1 else f"{mean} ± {statistics.stdev(known):.1f}"
-
-
 def _count(seeds: int) -> str:
     return "1 seed" if seeds == 1 else f"{seeds} seeds"
 
 
 def _percent(value: float | None) -> str:
     return "-" if value is None else f"{value:.1f}"
-
-
-def _size(size: Sequence[int] | None) -> str:
-    return "-" if size is None else " x ".join(map(str, size))
-
-
-def _markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(
-        f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines
-    )
 
 
 def _with_block(readme: Path, block: str) -> str:

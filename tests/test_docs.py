@@ -18,9 +18,9 @@ from causalseg.configfile import dump_config, parse_config
 from causalseg.errors import RunError
 
 ROOT = Path(__file__).parent.parent
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 EXAMPLES = sorted(ROOT.glob("examples/*.py"))
-CONFIGS = sorted(ROOT.glob("configs/*.yaml"))
+CONFIGS = sorted(file for file in ROOT.glob("configs/*.yaml") if file.stem != "methods")
 OVERRIDABLE = ("train", "eval", "predict", "show")
 
 
@@ -111,7 +111,7 @@ def test_a_shown_configuration_is_valid(text):
 )
 def test_a_shown_override_is_valid(override):
     base = next(file for file in CONFIGS if "causal" in file.stem)
-    assert parse_config(yaml.safe_load(base.read_text()), [override]).data.domains
+    assert parse_config(yaml.safe_load(base.read_text()), shlex.split(override)).data.domains
 
 
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
@@ -119,7 +119,8 @@ def test_a_shipped_configuration_is_valid_and_short(file):
     text = file.read_text()
     config = parse_config(yaml.safe_load(text))
     assert len(text.splitlines()) <= 20
-    assert config.run.out == f"runs/{file.stem}"
+    if not file.stem.startswith("compare_"):  # its runs have folders of their own
+        assert config.run.out == f"runs/{file.stem}"
 
 
 @pytest.mark.parametrize("text", shown("python", [ROOT / "README.md"]))

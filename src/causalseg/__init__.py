@@ -3,15 +3,16 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from causalseg.adapters.base import attach
+    from causalseg.adapters.base import Adapter, attach
     from causalseg.adapters.causal_tune import CausalTune
     from causalseg.build import load_run as load
     from causalseg.model import Segmenter
 
 __version__ = "0.1.0"
-__all__ = ["CausalTune", "Segmenter", "__version__", "attach", "load"]
+__all__ = ["Adapter", "CausalTune", "Segmenter", "__version__", "attach", "load"]
 
 _PLACES = {
+    "Adapter": ("causalseg.adapters.base", "Adapter"),
     "CausalTune": ("causalseg.adapters.causal_tune", "CausalTune"),
     "Segmenter": ("causalseg.model", "Segmenter"),
     "attach": ("causalseg.adapters.base", "attach"),

@@ -30,6 +30,7 @@ from causalseg.runfolder import RunFolder, write_text
 
 _GO_ON = "stopped; the same command goes on: what is finished is kept, the rest continues"
 _PATIENCE = 10.0  # seconds that a process has to end by itself
+_TRAINING = 0.9  # share of a cell's time that is training, not scoring: a guess
 _PAUSE = 0.5  # seconds between two looks
 
 
@@ -58,10 +59,10 @@ class Cell(NamedTuple):
 
     @property
     def progress(self) -> float:
-        """The share of its steps that is done, as far as its log says."""
+        """The share that is done of a cell at work, as far as its log says."""
         log = self.run.log
         steps = re.findall(rb'"step": (\d+)', log.read_bytes()[-2000:]) if log.is_file() else []
-        return min(1.0, int(steps[-1]) / self.config.train.steps) if steps else 0.0
+        return _TRAINING * min(1.0, int(steps[-1]) / self.config.train.steps) if steps else 0.0
 
 
 Ended = Callable[[Cell, str | None], None]
@@ -106,31 +107,45 @@ def run_cells(cells: Sequence[Cell], jobs: int, ended: Ended) -> None:
     """
     waiting, working, clock = list(cells), dict[int, _Job](), _Clock(cells)
     bar = Progress(
-        TextColumn("{task.completed}/{task.total} runs"),
+        TextColumn("{task.completed}/{task.total} runs{task.fields[failed]}"),
         BarColumn(),
-        TextColumn("eta {task.fields[left]}  at work: {task.fields[names]}"),
+        TextColumn("eta {task.fields[left]}  at work: {task.fields[names]}", markup=False),
         console=console,
         disable=not console.is_terminal,
     )
-    task = bar.add_task("", total=len(cells), left="-", names="-")
+    task = bar.add_task("", total=len(cells), failed="", left="-", names="-")
+    failed = 0
+
+    def end(cell: Cell, failure: str | None) -> None:
+        nonlocal failed
+        failed += failure is not None
+        ended(cell, failure)
+        if bar.disable:
+            logger.info("%s: %s", cell.label, failure or "finished")
+
     with _signals_stop(), bar:
         try:
             while waiting or working:
                 while waiting and len(working) < jobs:
                     slot = next(slot for slot in range(jobs) if slot not in working)
-                    _start(waiting.pop(0), jobs, slot, working, ended)
+                    cell = waiting.pop(0)
+                    try:
+                        working[slot] = _start(cell, jobs, slot)
+                    except CausalsegError as error:
+                        end(cell, str(error))
                 time.sleep(_PAUSE)
                 for slot, job in list(working.items()):
                     if job.process.poll() is not None:
                         del working[slot]
-                        ended(job.cell, _failure(job))
+                        end(job.cell, _failure(job))
                 at_work = [job.cell for job in working.values()]
                 left = clock.left([*waiting, *at_work])
                 names = ", ".join(cell.label for cell in at_work)
                 count = len(cells) - len(waiting) - len(at_work)
                 if bar.disable and count > bar.tasks[0].completed:
-                    logger.info("%d/%d runs  eta %s", count, len(cells), left)
-                bar.update(task, completed=count, left=left, names=names)
+                    logger.info("%d/%d runs  eta %s  at work: %s", count, len(cells), left, names)
+                shown = f", {failed} failed" if failed else ""
+                bar.update(task, completed=count, failed=shown, left=left, names=names)
         finally:
             _stop([job.process for job in working.values()])
 
@@ -154,35 +169,28 @@ def open_log(run: RunFolder) -> BinaryIO:
     return log
 
 
-def _start(cell: Cell, jobs: int, slot: int, working: dict[int, _Job], ended: Ended) -> None:
+def _start(cell: Cell, jobs: int, slot: int) -> _Job:
     """Start a cell's process; its log says everything, nothing reaches the terminal."""
     run, options = cell.run, cell.config.run
-    processes = jobs * options.devices
-    threads = options.threads or max(1, torch.get_num_threads() // processes)
-    is_going_on = run.checkpoint.is_file()
-    changed = options.model_copy(update={"threads": threads, "resume": is_going_on})
+    threads = options.threads or max(1, torch.get_num_threads() // (jobs * options.devices))
+    changed = options.model_copy(update={"threads": threads, "resume": run.checkpoint.is_file()})
     request = run.path / "request.yaml"
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     devices = _cuda_devices(cell.config)
     if devices:
         environment["CUDA_VISIBLE_DEVICES"] = devices[slot % len(devices)]
-    try:
-        with open_log(run) as log:
-            write_text(request, dump_config(cell.config.model_copy(update={"run": changed})))
-            start = log.tell()
-            process = subprocess.Popen(
-                [sys.executable, "-m", "causalseg", "train", str(request)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=environment,
-                start_new_session=True,  # Ctrl-C reaches this process, which stops its children
-            )
-    except CausalsegError as error:
-        ended(cell, str(error))
-        return
-    working[slot] = _Job(cell, process, Path(log.name), start)
-    logger.info("%s %s, log: %s", cell.label, "goes on" if is_going_on else "starts", log.name)
+    with open_log(run) as log:
+        write_text(request, dump_config(cell.config.model_copy(update={"run": changed})))
+        start = log.tell()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "causalseg", "train", str(request)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            start_new_session=True,  # Ctrl-C reaches this process, which stops its children
+        )
+        return _Job(cell, process, Path(log.name), start)
 
 
 def _cuda_devices(config: Config) -> list[str]:

@@ -142,7 +142,7 @@ def compare(
     comparison, failures = run_study(study, jobs)
     if comparison:
         _print_comparison(comparison)
-        print(f"report: {study.out / 'compare.html'}")
+        print(f"everything: {study.out / 'compare.html'}, {study.out / 'compare.md'}")
     if failures:
         raise RunError(
             "\n  ".join([f"{len(failures)} of {len(study.cells)} runs failed:", *failures])
@@ -265,13 +265,15 @@ def _print_comparison(comparison: "Comparison") -> None:
     from causalseg.comparison_page import table
 
     heads, rows = table(comparison)
-    shown = Table(title="mIoU in percent by domain")
-    for head, small in heads:
-        shown.add_column(
-            f"{head}\n{small}" if small else head, justify="right" if small else "left"
-        )
+    over = comparison.first["eval"]["mean"]["over"]
+    names = ["method", *(["mean"] if len(over) > 1 else over)]
+    names += [f"difference to {comparison.reference}", "seeds"]
+    chosen = [[head for head, _ in heads].index(name) for name in names]
+    shown = Table(title=f"mIoU in percent, mean over {', '.join(over)}")
+    for i in chosen:
+        shown.add_column("\n".join(heads[i]).strip(), justify="right" if i else "left")
     for row in rows:
-        shown.add_row(*row)
+        shown.add_row(*(row[i] for i in chosen))
     Console().print(shown)
 
 

@@ -136,7 +136,6 @@ def run_study(study: Study, jobs: int = 1) -> tuple[Comparison | None, list[str]
     def ended(cell: Cell, failure: str | None) -> None:
         nonlocal comparison
         if failure is not None:
-            logger.warning("%s failed: %s", cell.label, failure)
             failures.append(f"{cell.label}: {failure}")
             return
         results[cell.method.name, cell.seed] = _collect(study, cell)

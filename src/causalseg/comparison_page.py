@@ -33,7 +33,7 @@ def table(comparison: Comparison) -> tuple[list[tuple[str, str]], list[list[str]
     over = scores["mean"]["over"]
     heads = [("method", "")]
     for name, domain in scores["domains"].items():
-        heads.append((name, f"{domain['images']} images {size_text(domain['size'])}"))
+        heads.append((name, f"{domain['images']} images, {size_text(domain['size'])}"))
     means = [(MEAN, f"of {', '.join(over)}")] if len(over) > 1 else []
     change = (f"difference to {comparison.reference}", f"[{LEVEL:.0%} interval]")
     costs = [("trained parameters", ""), ("s/step", ""), ("peak memory", "MB"), ("seeds", "")]
@@ -42,7 +42,7 @@ def table(comparison: Comparison) -> tuple[list[tuple[str, str]], list[list[str]
         for name in (*scores["domains"], MEAN)
         if any(name in row.method.reported for row in comparison.rows)
     ]
-    heads += [*means, change, *costs, *((f"{name}, reported", "by others") for name in reported)]
+    heads += [*means, change, *costs, *((f"{name}, reported", "") for name in reported)]
     shown = [*scores["domains"], *(MEAN for _ in means)]
     return heads, [_cells(comparison, row, shown, reported) for row in comparison.rows]
 

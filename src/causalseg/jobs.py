@@ -22,6 +22,7 @@ from causalseg.build import (
 )
 from causalseg.cards import write_card
 from causalseg.config import Config
+from causalseg.config.adapters import label
 from causalseg.configfile import dump_config, list_differences, load_config
 from causalseg.data.classes import ClassList
 from causalseg.data.dataset import IMAGE_ENDINGS, Sample, list_images, read_image
@@ -137,6 +138,7 @@ def predict_run(path: Path | str, images: Path, out: Path, overrides: Sequence[s
     model = build_segmenter(config)
     model.load(run.path)
     fabric.to_device(model.eval())
+    model.merge()
     label_ids = np.array(model.classes.ids)
     for file in track(files, "predicting", console=console):
         image = read_image(file)
@@ -239,7 +241,7 @@ def _evaluate(
         "model": {
             "backbone": config.backbone.name,
             "weights": config.backbone.weights,
-            "adapter": config.adapter.name,
+            "adapter": label(config.adapter),
             "head": config.head.name,
             "trainable_parameters": trainable_parameters(model),
         },

@@ -103,6 +103,25 @@ def test_killed_anywhere_and_resumed_equals_straight_bit_for_bit(
     assert logs[0] == logs[1]
 
 
+@pytest.mark.parametrize(
+    "method",
+    [
+        [
+            "adapter=[{name: lora, rank: 2}, {name: causal_tune, num_tokens: 4}]",
+            "intervene={p: 0.5}",
+        ],
+        ["adapter={name: lora, rank: 2, dropout: 0.5}", "intervene=mixstyle"],
+        ["adapter=full", "train.adapter_lr=0.001"],
+    ],
+    ids=["chain", "dropout", "full"],
+)
+def test_every_kind_of_method_resumes_bit_for_bit(tiny, tmp_path, method):
+    straight = train_run(tiny(*method, f"run.out={tmp_path / 'straight'}"))
+    train_and_kill(tiny(*method, f"run.out={tmp_path / 'resumed'}"), 3)
+    resumed = train_run(tiny(*method, f"run.out={tmp_path / 'resumed'}", "run.resume=true"))
+    assert_equal(weights(straight), weights(resumed))
+
+
 def test_resuming_as_another_run_is_refused_and_nothing_is_lost(tiny):
     run = train_run(tiny())
     before = {file: file.read_bytes() for file in run.path.iterdir() if file.is_file()}
@@ -306,7 +325,16 @@ def test_more_devices_than_there_are_is_refused(tiny):
 
 
 @pytest.mark.slow
-def test_two_processes_with_half_the_batch_equal_one(tiny_options, tmp_path):
+@pytest.mark.parametrize(
+    "adapter",
+    [
+        "adapter={name: causal_tune, num_tokens: 4, rank: 2}",
+        "adapter=[{name: lora, rank: 2}, {name: rein, num_tokens: 4}]",
+        "adapter=full",
+    ],
+    ids=["causal_tune", "chain", "full"],
+)
+def test_two_processes_with_half_the_batch_equal_one(tiny_options, tmp_path, adapter):
     """With crops that hold unequal numbers of labelled pixels, and steps large enough to tell."""
     tiny_options["train"] |= {"batch": 4, "lr": 0.01, "augment": {"scale": [0.5, 2.0]}}
     file = tmp_path / "config.yaml"
@@ -314,7 +342,7 @@ def test_two_processes_with_half_the_batch_equal_one(tiny_options, tmp_path):
     runs = []
     for count in (1, 2):
         out = tmp_path / f"on{count}"
-        command = [sys.executable, "-m", "causalseg", "train", str(file), f"run.out={out}"]
+        command = [sys.executable, "-m", "causalseg", "train", str(file), adapter, f"run.out={out}"]
         command += [f"run.devices={count}", "run.accelerator=cpu"]
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
         assert done.returncode == 0, done.stderr

@@ -1,0 +1,213 @@
+"""The table of a comparison: its numbers, what it says about them, and a page on its own."""
+
+import base64
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from causalseg.analysis.comparison import compare_results
+from causalseg.comparison_page import draw_chart, markdown_table, table, to_markdown, write_html
+from fabricated import METHODS, SHARES, make_result, make_results
+
+SEEDS = [0, 1, 2]
+
+
+def compare(results, seeds=SEEDS):
+    return compare_results(METHODS, seeds, "none", results)
+
+
+def rows_of(comparison):
+    heads, rows = table(comparison)
+    names = [head for head, _ in heads]
+    return {row[0]: dict(zip(names, row, strict=True)) for row in rows}
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    file = tmp_path_factory.mktemp("page") / "compare.html"
+    write_html(compare(make_results()), "A study", file)
+    return file.read_text(encoding="utf-8")
+
+
+def text_of(html):
+    body = re.sub(r"<style>.*?</style>|<[^>]+>", " ", html, flags=re.DOTALL)
+    return re.sub(r"\s+", " ", body)
+
+
+def test_a_row_has_mean_and_deviation_of_every_domain_and_what_it_costs():
+    results = make_results()
+    for seed, miou in zip(SEEDS, (40.0, 42.0, 44.0), strict=True):
+        results["tuned", seed]["eval"]["domains"]["night"]["miou"] = miou
+        results["tuned", seed]["eval"]["mean"]["miou"] = miou + 1
+        results["none", seed]["eval"]["mean"]["miou"] = 41.5
+    row = rows_of(compare(results))["tuned"]
+    assert row["night"] == "42.0 ± 2.0"
+    assert row["mean"] == "43.0 ± 2.0"
+    assert row["difference to none"].startswith("+1.5 [")
+    assert row["trained parameters"] == "12,345"
+    assert row["s/step"] == "1.25"
+    assert row["peak memory"] == "1,002"
+    assert row["seeds"] == "3"
+    assert rows_of(compare(results))["none"]["difference to none"] == "reference"
+
+
+def test_the_head_says_how_many_images_of_which_size():
+    heads, _ = table(compare(make_results()))
+    assert heads[:4] == [
+        ("method", ""),
+        ("day", "12 images, 36 x 48"),
+        ("night", "8 images, 36 x 48"),
+        ("mean", "of day, night"),
+    ]
+    assert ("difference to none", "[95% interval]") in heads
+
+
+def test_one_seed_has_no_spread():
+    row = rows_of(compare(make_results((0,)), [0]))["tuned"]
+    assert re.fullmatch(r"\d\d\.\d", row["day"])
+    assert row["seeds"] == "1"
+
+
+def test_a_worse_method_has_a_minus_and_a_mean_of_one_domain_no_column():
+    results = make_results()
+    for result in results.values():
+        result["eval"]["mean"] = {
+            "miou": result["eval"]["domains"]["night"]["miou"],
+            "over": ["night"],
+        }
+    heads, rows = table(compare(results))
+    assert "mean" not in [head for head, _ in heads]
+    (change,) = [cell for cell in rows[2] if "[" in cell]
+    assert re.fullmatch(r"−\d+\.\d \[−\d+\.\d, −\d+\.\d\]", change)
+
+
+def test_missing_runs_stay_in_the_table():
+    results = make_results()
+    del results["tuned", 1]
+    for seed in SEEDS:
+        del results["<b>$odd$|_", seed]
+    rows = rows_of(compare(results))
+    assert rows["tuned"]["seeds"] == "2 of 3"
+    assert list(rows["<b>$odd$|_"].values())[1:] == ["-"] * 7 + ["0 of 3", ""]
+    assert "Missing: tuned seed 1, <b>$odd$|_ seed 0," in to_markdown(compare(results))
+
+
+def test_a_domain_without_a_score_has_a_dash():
+    results = make_results()
+    results["tuned", 1]["eval"]["domains"]["day"]["miou"] = None
+    results["tuned", 1]["eval"]["mean"]["miou"] = None
+    row = rows_of(compare(results))["tuned"]
+    assert (row["day"], row["mean"], row["difference to none"]) == ("-", "-", "-")
+    assert row["night"] != "-"
+
+
+def test_published_numbers_stand_in_a_column_of_their_own():
+    rows = rows_of(compare(make_results()))
+    assert rows["tuned"]["night, reported"] == "56.2"
+    assert rows["none"]["night, reported"] == ""
+    assert "day, reported" not in rows["tuned"]
+    assert "Reported for tuned, not measured here: Somebody, 2025." in to_markdown(
+        compare(make_results())
+    )
+
+
+def test_notes_say_how_the_numbers_are_made():
+    results = make_results()
+    tuned = make_result(SHARES["tuned"], 0, adapter_lr=5e-4)
+    results["tuned", 0]["config"] = tuned["config"]
+    text = to_markdown(compare(results))
+    for part in (
+        "Trained on city/images",
+        "head linear, 7 steps, batch 4, crop 28 x 42, learning rate 0.0001, of the adapter 0.0005,",
+        "over seeds 0, 1, 2",
+        "1000 draws of images, the same for both methods and all seeds",
+        "Machine and versions: Linux x86_64, torch 2.",
+        "- `tuned`: `adapter=causal_tune`",
+        "- `<b>$odd$|_`: nothing",
+    ):
+        assert part in text
+    assert "Missing" not in text
+
+
+def test_a_bar_in_a_name_does_not_split_a_cell():
+    text = markdown_table(["a|b"], [["c|d"]])
+    assert text == "| a\\|b |\n| --- |\n| c\\|d |"
+
+
+def test_results_of_an_older_kind_have_a_dash_for_memory():
+    results = make_results()
+    del results["tuned", 0]["peak_memory_mb"]
+    assert rows_of(compare(results))["tuned"]["peak memory"] == "-"
+
+
+class _Outside(HTMLParser):
+    """Collects what would be loaded from elsewhere."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def handle_starttag(self, tag, attributes):
+        if tag in ("script", "link", "iframe"):
+            self.found.append(tag)
+        for name, value in attributes:
+            if name in ("src", "href", "srcset") and not (value or "").startswith("data:image/"):
+                self.found.append(f"{tag} {name}={value}")
+
+
+def test_the_page_needs_nothing_but_itself_and_escapes_names(page):
+    outside = _Outside()
+    outside.feed(page)
+    assert outside.found == []
+    assert "http" not in page
+    assert "<b>" not in page
+    assert "&lt;b&gt;$odd$|_" in page
+
+
+def test_the_page_has_the_same_numbers_as_the_markdown(page):
+    text = text_of(page)
+    for row in table(compare(make_results()))[1]:
+        for cell in row[1:]:
+            assert cell in text
+    assert page.count('class="better"') == 1
+    assert page.count('class="worse"') == 1
+    assert page.count('class="reference"') == 1
+
+
+def test_the_chart_is_for_light_and_dark_and_in_the_order_of_scores(page):
+    light, dark = (draw_chart(compare(make_results()), is_dark) for is_dark in (False, True))
+    assert light != dark
+    assert f'src="{light}"' in page
+    assert f'srcset="{dark}"' in page
+    svg = base64.b64decode(light.partition(",")[2]).decode()
+    words = [name for name in re.findall(r"<!-- (.*?) -->", svg) if not name[:1].isdigit()]
+    assert words == ["mean mIoU in %", "&lt;b&gt;$odd$|_", "none (reference)", "tuned"]
+
+
+def test_without_any_mean_there_is_no_chart(tmp_path):
+    results = make_results()
+    for result in results.values():
+        result["eval"]["mean"]["miou"] = None
+    write_html(compare(results), "A study", tmp_path / "page.html")
+    assert "<picture>" not in (tmp_path / "page.html").read_text()
+
+
+def test_committed_studies_make_a_page_of_the_same_tables(tmp_path):
+    from test_docs import tables
+
+    (tmp_path / "README.md").write_text(f"{tables.START}\n{tables.END}\n")
+    page = tmp_path / "docs" / "compare.md"
+    assert "No results yet." in tables.pages(tmp_path)[page]
+    for study, seeds in (("small", (0,)), ("large", (0, 1, 2))):
+        folder = tmp_path / "results" / "compare" / study
+        folder.mkdir(parents=True)
+        for (name, seed), result in make_results(seeds).items():
+            (folder / f"{len(name)}_seed{seed}.json").write_text(json.dumps(result))
+    text = tables.pages(tmp_path)[page]
+    assert text.index("## large") < text.index("## small")
+    assert to_markdown(compare(make_results())).strip() in text
+    assert to_markdown(compare(make_results((0,)), [0])).strip() in text
+    assert "[small](../results/compare/small)" in text
+    assert "- `tuned`: `adapter=causal_tune`" in text
