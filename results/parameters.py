@@ -1,5 +1,7 @@
 """The table of what every method trains, counted on models made for it."""
 
+import functools
+
 import timm
 import torch
 from pydantic import TypeAdapter
@@ -7,10 +9,11 @@ from pydantic import TypeAdapter
 from causalseg.adapters.base import trainable_parameters
 from causalseg.backbones.timm import TimmBackbone
 from causalseg.build_adapter import build_adapter
+from causalseg.comparison_page import markdown_table
 from causalseg.config.adapters import AdapterConfig
 
 _BACKBONES = {"ViT-S": "small", "ViT-B": "base", "ViT-L": "large"}
-_QUERY_WIDTH = 256
+_QUERY_WIDTH = 256  # of the protocol's head
 # SoMA trains the factors of a LoRA on all linear layers; its start would need the weights' SVD.
 _METHODS = {
     "[full](full.md)": "full",
@@ -30,11 +33,9 @@ _METHODS = {
 }
 
 
+@functools.cache
 def count_parameters() -> list[list[str]]:
-    """Return a row for each method: name, then its trained parameters by backbone.
-
-    A second number after a slash is with the query link of a Mask2Former head of width 256.
-    """
+    """Return a row for each method: name, then its trained parameters by backbone."""
     rows = [[name] for name in _METHODS]
     for size in _BACKBONES.values():
         with torch.device("meta"):  # shapes without numbers
@@ -47,9 +48,19 @@ def count_parameters() -> list[list[str]]:
     return rows
 
 
-def header() -> list[str]:
-    """Return the names of the columns."""
-    return ["method", *_BACKBONES]
+def parameters_page(generated: str) -> str:
+    """Return docs/methods/parameters.md; ``generated`` is the line that says so."""
+    return "\n\n".join(
+        [
+            "# Trained parameters",
+            generated,
+            "Counted on models made with each method's defaults, the head not included. A second "
+            f"number is with the query link of a Mask2Former head of width {_QUERY_WIDTH}. All "
+            "backbones have patches of 14 pixels and a position grid of 37 x 37.",
+            markdown_table(["method", *_BACKBONES], count_parameters()),
+            "[All methods](README.md)\n",
+        ]
+    )
 
 
 def _counts(options: object, backbone: TimmBackbone) -> list[str]:

@@ -27,6 +27,7 @@ from causalseg.config.heads import HeadConfig
 from causalseg.configfile import list_options
 from causalseg.errors import CausalsegError, RunError
 from causalseg.runfolder import RunFolder, write_json, write_text
+from parameters import parameters_page
 
 ROOT = Path(__file__).parent.parent
 START, END = "<!-- results:start -->", "<!-- results:end -->"
@@ -137,6 +138,7 @@ def pages(root: Path) -> dict[Path, str]:
         root / "docs" / "results.md": _results_page(entries),
         root / "docs" / "compare.md": _compare_page(root / "results" / "compare"),
         root / "docs" / "reference.md": _reference_page(),
+        root / "docs" / "methods" / "parameters.md": parameters_page(_GENERATED),
     }
 
 

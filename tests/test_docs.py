@@ -231,7 +231,7 @@ def test_without_results_the_tables_say_so_and_the_rest_of_the_readme_stays(proj
 
 
 def test_check_fails_until_the_pages_are_written(project):
-    with pytest.raises(SystemExit, match=r"out of date: README.md, .*reference.md; run `make tab"):
+    with pytest.raises(SystemExit, match=r"out of date: README.md, .*parameters.md; run `make tab"):
         tables.main(["--check"], project)
     tables.main([], project)
     tables.main(["--check"], project)

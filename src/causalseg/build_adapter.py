@@ -80,9 +80,7 @@ def place(layers: Layers, depth: int) -> list[int] | None:
     return list(range(depth - layers, depth))
 
 
-def _build_part(
-    options: PlacedConfig, backbone: TimmBackbone, query_width: int | None
-) -> Adapter:
+def _build_part(options: PlacedConfig, backbone: TimmBackbone, query_width: int | None) -> Adapter:
     width, depth, vit = backbone.width, backbone.depth, backbone.vit
     layers = place(options.layers, depth)
     match options:
