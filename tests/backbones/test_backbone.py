@@ -6,7 +6,7 @@ import timm
 import torch
 from torch import nn
 
-from causalseg.adapters.base import attach
+from causalseg.adapters.base import Adapter, attach
 from causalseg.backbones.presets import PRESETS, resolve_name
 from causalseg.backbones.timm import TimmBackbone, build_backbone
 from causalseg.errors import ConfigError, DataError
@@ -38,13 +38,11 @@ def images_equal(one, other):
     return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
-class _Shift(nn.Module):
+class _Shift(Adapter):
     """An adapter that moves every patch token."""
 
-    width, depth = 48, 4
-
     def __init__(self):
-        super().__init__()
+        super().__init__(48, 4)
         self.shift = nn.Parameter(torch.ones(48))
 
     def forward(self, tokens, layer, grid):
