@@ -308,6 +308,16 @@ def test_bfloat16_features_stay_finite_and_close(vit, adapter, images):
     assert (half.float() - expected).norm() < limit * expected.norm()
 
 
+@pytest.mark.gpu
+def test_moved_to_a_gpu_while_attached_it_gives_the_same_features(vit, adapter, images):
+    attachment = attach(vit, adapter)
+    expected = vit(images)
+    nn.ModuleList([vit, adapter]).cuda()
+    assert torch.allclose(vit(images.cuda()).cpu(), expected, atol=1e-3)
+    attachment.detach()
+    assert torch.allclose(vit(images.cuda()).cpu(), make_vit()(images), atol=1e-3)
+
+
 def test_a_model_of_another_size_is_refused_with_both_sizes(vit):
     with pytest.raises(ConfigError, match="width 64 and 2 blocks, the model has width 48 and 2"):
         attach(vit, CausalTune(64, 2, 6, 3))

@@ -34,7 +34,7 @@ from causalseg.errors import ConfigError
 from causalseg.spectral.constants import exact, kept
 from causalseg.spectral.grid import grid_to_tokens, tokens_to_grid
 from causalseg.spectral.haar import haar2, ihaar2
-from causalseg.spectral.transforms import fft2_parts, ifft2_real, widen
+from causalseg.spectral.transforms import fft2, ifft2, widen
 
 Parts = Float[Tensor, "b p h2 w2 c"]
 
@@ -133,11 +133,11 @@ class CausalTuneFFT(_CausalTuneVariant):
         """Return ``G * Re F`` and ``G * Im F``."""
         low, high = self.band.options.low, self.band.options.high
         G = fourier_band((X.shape[1], X.shape[2]), low, high, X.device, X.dtype)
-        return G[:, :, None] * torch.stack(fft2_parts(X), dim=1)
+        return G[:, :, None] * torch.stack(fft2(X), dim=1)
 
     def inverse(self, D: Parts, grid: tuple[int, int]) -> Float[Tensor, "b h w c"]:
         """Return the real part of the inverse Fourier transform."""
-        return ifft2_real(D[:, 0], D[:, 1])
+        return ifft2(D[:, 0], D[:, 1])
 
 
 class CausalTuneHaar(_CausalTuneVariant):

@@ -25,7 +25,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from causalseg.adapters.base import Adapter
-from causalseg.adapters.set import TokenRefinement, standardise
+from causalseg.adapters.refinement import TokenRefinement, standardise
 from causalseg.spectral.grid import grid_to_tokens, tokens_to_grid
 from causalseg.spectral.haar import haar2, ihaar2
 

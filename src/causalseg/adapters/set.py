@@ -26,17 +26,15 @@ from collections.abc import Sequence
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional
 
 from causalseg.adapters.base import Adapter
-from causalseg.adapters.tokens import LowRankTokens, QueryLink
-from causalseg.errors import ConfigError
+from causalseg.adapters.refinement import TokenRefinement
+from causalseg.adapters.tokens import QueryLink
 from causalseg.spectral.grid import grid_to_tokens, tokens_to_grid
-from causalseg.spectral.transforms import fft2_parts, ifft2_real
+from causalseg.spectral.transforms import fft2, ifft2
 
 _FAINT = 1e-4  # amplitude below which a coefficient has no phase and bounded gradients
 _REAL = 1e-5  # |imaginary part| over amplitude that counts as rounding: such a phase is 0 or pi
-_LOGIT_EPS = 1e-10  # added to the variance of logits, which are small at the start
 
 
 class SetAdapter(Adapter):
@@ -85,7 +83,7 @@ class SetAdapter(Adapter):
         """
         X = tokens_to_grid(tokens, grid)
         with torch.autocast(X.device.type, enabled=False):
-            real, imaginary = (grid_to_tokens(part) for part in fft2_parts(X))  # (1)
+            real, imaginary = (grid_to_tokens(part) for part in fft2(X))  # (1)
             A, phi = _polar(real, imaginary)  # (2)
             s = self.scale.to(A.dtype)
             growth = s * self.amplitude(A, layer) / A  # (6): F' = F (1 + s D_A / A) exp(i s D_f)
@@ -96,69 +94,12 @@ class SetAdapter(Adapter):
                 grown_real * cosine - grown_imaginary * sine - real,
                 grown_real * sine + grown_imaginary * cosine - imaginary,
             )
-            edit = ifft2_real(*(tokens_to_grid(part, grid) for part in change))  # (7)
+            edit = ifft2(*(tokens_to_grid(part, grid) for part in change))  # (7)
         return tokens + grid_to_tokens(edit).to(tokens.dtype)
 
     def queries(self) -> Float[Tensor, "m d"] | None:
         """Return the queries for the head, or None without a query link."""
         return None if self.link is None else self.link(self.phase.tokens())
-
-
-class TokenRefinement(nn.Module):
-    """Token attention and linear layers, equations (3) to (5): what tokens add to coefficients.
-
-    W1, b1, W2, b2 are shared by all blocks; A and B of the tokens are per block.
-
-    Args:
-        depth: number of blocks it works on.
-        num_tokens: m.
-        rank: r of the tokens.
-        width: c.
-        is_normalised: instance-normalise the logits over the positions.
-
-    Raises:
-        ConfigError: for sizes below 1 (tokens below 2).
-    """
-
-    def __init__(
-        self, depth: int, num_tokens: int, rank: int, width: int, is_normalised: bool = False
-    ):
-        super().__init__()
-        if num_tokens < 2 or min(rank, width) < 1:
-            raise ConfigError(
-                f"num_tokens = {num_tokens}, rank = {rank}, width = {width}: two tokens at least "
-                "(the first gives no value), the others positive"
-            )
-        self.is_normalised = is_normalised
-        self.tokens = LowRankTokens(depth, num_tokens, rank, width)
-        self.token_to_feature = nn.Linear(width, width)  # W1, b1
-        self.delta = nn.Linear(width, width)  # W2, b2
-
-    def forward(self, Q: Float[Tensor, "b n c"], layer: int) -> Float[Tensor, "b n c"]:
-        """Return D for the coefficients Q at n positions, in the precision of Q."""
-        T = self.tokens.A[layer].to(Q.dtype) @ self.tokens.B[layer].to(Q.dtype)
-        logits = Q @ T.T / math.sqrt(Q.shape[-1])
-        if self.is_normalised:
-            logits = standardise(logits, _LOGIT_EPS)
-        P = torch.softmax(logits, dim=-1)  # (3), (4)
-        values = _linear(self.token_to_feature, T[1:])
-        return _linear(self.delta, P[..., 1:] @ values + Q)  # (5)
-
-
-def standardise(X: Float[Tensor, "b n c"], eps: float) -> Float[Tensor, "b n c"]:
-    """Instance normalisation: mean 0 and variance 1 over the positions, per image and channel.
-
-    Args:
-        X: values at n positions.
-        eps: added to the variance; a channel that is constant becomes 0.
-    """
-    centered = X - X.mean(-2, keepdim=True)
-    return centered * torch.rsqrt(centered.square().mean(-2, keepdim=True) + eps)
-
-
-def _linear(layer: nn.Linear, X: Float[Tensor, "... c"]) -> Float[Tensor, "... c"]:
-    """Apply a linear layer in the precision of X, whatever that of its weights."""
-    return functional.linear(X, layer.weight.to(X.dtype), layer.bias.to(X.dtype))
 
 
 def _polar(

@@ -6,15 +6,13 @@ has tens of rows, where a matrix product beats a fast transform, works for every
 differentiates and exports.
 
 Fourier: ``Y = (C_h - i S_h) X (C_w - i S_w)``, C and S the cosine and sine of ``2 pi i x / n`` over
-``sqrt(n)``, both symmetric. `fft2` and `ifft2` are torch.fft's, with complex coefficients.
-`fft2_parts` and `ifft2_real` compute the same with real matrices, for code that is compiled or
-exported: compilers generate no code for complex numbers.
+``sqrt(n)``, both symmetric, in real matrices: compilers generate no code for complex numbers.
 """
 
 import math
 
 import torch
-from jaxtyping import Complex, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from causalseg.spectral.constants import exact, kept
@@ -67,22 +65,6 @@ def idct2(Y: Float[Tensor, "b h w c"]) -> Float[Tensor, "b h w c"]:
     return _transform(Y, is_inverse=True)
 
 
-def fft2(X: Float[Tensor, "b h w c"]) -> Complex[Tensor, "b h w c"]:
-    """Transform each channel to complex frequencies, orthonormal: energy is preserved.
-
-    Returns:
-        Coefficients in complex64 (complex128 for float64 input); index (0, 0) is DC, the order
-        along each axis is that of `torch.fft.fftfreq`.
-    """
-    with torch.autocast(X.device.type, enabled=False):
-        return torch.fft.fft2(widen(X), dim=(1, 2), norm="ortho")
-
-
-def ifft2(Y: Complex[Tensor, "b h w c"]) -> Complex[Tensor, "b h w c"]:
-    """Transform complex frequencies back: the inverse of `fft2`, in the same precision."""
-    return torch.fft.ifft2(Y, dim=(1, 2), norm="ortho")
-
-
 @kept
 def fourier_matrices(
     n: int, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
@@ -94,10 +76,15 @@ def fourier_matrices(
     return (torch.stack([angle.cos(), angle.sin()]) / math.sqrt(n)).to(dtype)
 
 
-def fft2_parts(
+def fft2(
     X: Float[Tensor, "b h w c"],
 ) -> tuple[Float[Tensor, "b h w c"], Float[Tensor, "b h w c"]]:
-    """Return the real and the imaginary part of `fft2`, without complex numbers."""
+    """Transform each channel to complex frequencies, orthonormal: energy is preserved.
+
+    Returns:
+        Real and imaginary part in float32 (float64 for float64 input); index (0, 0) is DC, the
+        order along each axis is that of `torch.fft.fftfreq`.
+    """
     X = widen(X)
     with torch.autocast(X.device.type, enabled=False):
         (C_h, S_h), (C_w, S_w) = (fourier_matrices(n, X.device, X.dtype) for n in X.shape[1:3])
@@ -105,10 +92,10 @@ def fft2_parts(
         return C_w @ cosine - S_w @ sine, -(S_w @ cosine + C_w @ sine)
 
 
-def ifft2_real(
+def ifft2(
     real: Float[Tensor, "b h w c"], imaginary: Float[Tensor, "b h w c"]
 ) -> Float[Tensor, "b h w c"]:
-    """Return the real part of `ifft2`, without complex numbers.
+    """Transform complex frequencies back and return the real part.
 
     Coefficients need not be Hermitian: what would be imaginary after the inverse is dropped.
     """

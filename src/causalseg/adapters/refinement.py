@@ -1,0 +1,78 @@
+"""Token attention on the coefficients of a transform, as SET and FADA have it.
+
+For coefficients Q at n positions and the tokens T = A B of a block, c channels:
+
+    (1) P = softmax(Q T^T / sqrt(c))                    over the m tokens
+    (2) D = (P[:, 1:] (T[1:] W1^T + b1) + Q) W2^T + b2  token 0 gives no value
+
+The logits may be instance-normalised over the positions, which removes style from the attention.
+"""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from causalseg.adapters.tokens import LowRankTokens
+from causalseg.errors import ConfigError
+
+_LOGIT_EPS = 1e-10  # added to the variance of logits, which are small at the start
+
+
+class TokenRefinement(nn.Module):
+    """Token attention and linear layers: what low-rank tokens make of coefficients.
+
+    W1, b1, W2, b2 are shared by all blocks; A and B of the tokens are per block.
+
+    Args:
+        depth: number of blocks it works on.
+        num_tokens: m.
+        rank: r of the tokens.
+        width: c.
+        is_normalised: instance-normalise the logits over the positions.
+
+    Raises:
+        ConfigError: for sizes below 1 (tokens below 2).
+    """
+
+    def __init__(
+        self, depth: int, num_tokens: int, rank: int, width: int, is_normalised: bool = False
+    ):
+        super().__init__()
+        if num_tokens < 2 or min(rank, width) < 1:
+            raise ConfigError(
+                f"num_tokens = {num_tokens}, rank = {rank}, width = {width}: two tokens at least "
+                "(the first gives no value), the others positive"
+            )
+        self.is_normalised = is_normalised
+        self.tokens = LowRankTokens(depth, num_tokens, rank, width)
+        self.token_to_feature = nn.Linear(width, width)  # W1, b1
+        self.delta = nn.Linear(width, width)  # W2, b2
+
+    def forward(self, Q: Float[Tensor, "b n c"], layer: int) -> Float[Tensor, "b n c"]:
+        """Return D for the coefficients Q at n positions, in the precision of Q."""
+        T = self.tokens.A[layer].to(Q.dtype) @ self.tokens.B[layer].to(Q.dtype)
+        logits = Q @ T.T / math.sqrt(Q.shape[-1])
+        if self.is_normalised:
+            logits = standardise(logits, _LOGIT_EPS)
+        P = torch.softmax(logits, dim=-1)  # (1)
+        values = _linear(self.token_to_feature, T[1:])
+        return _linear(self.delta, P[..., 1:] @ values + Q)  # (2)
+
+
+def standardise(X: Float[Tensor, "b n c"], eps: float) -> Float[Tensor, "b n c"]:
+    """Instance normalisation: mean 0 and variance 1 over the positions, per image and channel.
+
+    Args:
+        X: values at n positions.
+        eps: added to the variance; a channel that is constant becomes 0.
+    """
+    centered = X - X.mean(-2, keepdim=True)
+    return centered * torch.rsqrt(centered.square().mean(-2, keepdim=True) + eps)
+
+
+def _linear(layer: nn.Linear, X: Float[Tensor, "... c"]) -> Float[Tensor, "... c"]:
+    """Apply a linear layer in the precision of X, whatever that of its weights."""
+    return functional.linear(X, layer.weight.to(X.dtype), layer.bias.to(X.dtype))
