@@ -77,6 +77,7 @@ def test_train_eval_predict_from_the_run_folder_alone(
 def test_stopped_by_hand_it_says_how_to_go_on(config):
     code = (
         "import signal, causalseg.jobs\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # ignored in the background
         "causalseg.jobs.train = lambda *_: signal.raise_signal(signal.SIGINT)\n"
         "from causalseg import cli; cli.main()"
     )
