@@ -6,7 +6,8 @@ import yaml
 from torch.optim import AdamW
 
 from causalseg.adapters.base import Chain
-from causalseg.build import build_segmenter
+from causalseg.adapters.intervene import MixStyle
+from causalseg.build import build_segmenter, check_method
 from causalseg.build_adapter import place
 from causalseg.config.adapters import _Part, label
 from causalseg.configfile import dump_config, parse_config
@@ -32,12 +33,15 @@ NAMES = {
 VARIANTS = {
     "fft": "{transform: fft, num_tokens: 4}",
     "haar": "{transform: haar, num_tokens: 4}",
-    "released": "{recipe: released, num_tokens: 4}",
+    "released": "{recipe: released, num_tokens: 4}",  # on square images
     "full path": "{linear_path: full, num_tokens: 4}",
     "suppress": "{suppress: true, num_tokens: 4}",
     "learnable": "{band: {learnable: true, gains: true, peak_normalised: true}, num_tokens: 4}",
     "low removed": "{band: low_removed, num_tokens: 4}",
 }
+
+
+SQUARE = ("train.crop=[32, 32]", "eval.size=[32, 32]")
 
 
 def batch(size=(32, 32)):
@@ -54,7 +58,7 @@ def test_the_table_names_every_adapter_there_is():
 @pytest.mark.parametrize("head", ["head=linear", SMALL_MASK2FORMER], ids=["linear", "mask2former"])
 @pytest.mark.parametrize("adapter", [*NAMES.values(), *VARIANTS.values()], ids=[*NAMES, *VARIANTS])
 def test_it_trains_adapter_and_head_and_nothing_else(tiny, adapter, head):
-    config = tiny("adapter=" + adapter, head, "intervene=spectral")
+    config = tiny("adapter=" + adapter, head, "intervene=spectral", *SQUARE)
     if adapter == "none":
         config = tiny("adapter=none", head)
     model = build_segmenter(config).train()
@@ -76,7 +80,7 @@ def test_it_trains_adapter_and_head_and_nothing_else(tiny, adapter, head):
 
 @pytest.mark.parametrize("adapter", [*NAMES.values(), *VARIANTS.values()], ids=[*NAMES, *VARIANTS])
 def test_saved_loaded_and_merged_it_gives_the_same_logits(tiny, adapter, tmp_path):
-    config = tiny("adapter=" + adapter)
+    config = tiny("adapter=" + adapter, *SQUARE)
     model = build_segmenter(config)
     with torch.no_grad():
         for part in model.trainable().values():
@@ -97,7 +101,7 @@ def test_saved_loaded_and_merged_it_gives_the_same_logits(tiny, adapter, tmp_pat
 
 def test_a_configuration_written_and_read_again_is_the_same(tiny):
     for adapter in (*NAMES.values(), *VARIANTS.values()):
-        config = tiny("adapter=" + adapter)
+        config = tiny("adapter=" + adapter, *SQUARE)
         assert parse_config(yaml.safe_load(dump_config(config))) == config
 
 
@@ -136,12 +140,19 @@ def test_interventions_happen_after_the_blocks_named(tiny):
     assert not last
 
 
-def test_layers_are_a_list_or_the_last_k():
-    assert place(None, 12) is None
-    assert place([0, 5], 12) == [0, 5]
-    assert place(3, 12) == [9, 10, 11]
-    with pytest.raises(ConfigError, match="13: the backbone has 12 blocks"):
-        place(13, 12)
+def test_layers_are_a_list_or_the_last_k_that_reach_the_head(tiny):
+    backbone = build_segmenter(tiny("adapter=none")).backbone
+    depth = backbone.depth
+    assert place(None, backbone) == list(range(depth))
+    assert place([0, 1], backbone) == [0, 1]
+    assert place(2, backbone) == [depth - 2, depth - 1]
+    with pytest.raises(ConfigError, match=f"99: {depth} blocks"):
+        place(99, backbone)
+    backbone = build_segmenter(tiny("adapter=none", "backbone.levels=[0,0,1,1]")).backbone
+    assert place(None, backbone) == [0, 1]
+    assert place(1, backbone) == [1]
+    with pytest.raises(ConfigError, match="nothing beyond block 1"):
+        place([2], backbone)
 
 
 @pytest.mark.parametrize(
@@ -161,8 +172,36 @@ def test_layers_are_a_list_or_the_last_k():
         (["adapter={name: peft, type: LORAX}"], "LORAX"),
         (["adapter={name: lora, targets: [attn.q]}"], "attn.qkv"),
         (["adapter={name: rein, layers: [99]}"], "blocks from 0"),
+        (["adapter={name: rein, layers: [1, 1]}"], "different blocks"),
+        (["adapter={name: rein, layers: true}"], "layers"),
+        (["intervene.layers=[99]"], "blocks from 0"),
+        (["intervene.layers=[1, 1]"], "different blocks"),
+        (["intervene.low=0.1"], "low has no effect without low_gain"),
+        (["intervene=dsu", "train.batch=1"], "needs two at least"),
+        (["adapter={band: {low: null, peak_normalised: true}}"], "largest weight is 1"),
+        (["adapter={band: all, suppress: true}"], "suppress has no effect"),
+        (["adapter={transform: haar, band: {low: 0.3}}"], "allowed are both, low_removed"),
+        (["adapter={recipe: released}"], "make train.crop square"),
+        (["adapter={recipe: released}", "train.crop=[32, 32]"], "make eval.size square"),
+        (["adapter=[full, soma]"], "goes with no other full, and not soma"),
+        (["adapter={name: peft, type: LORA, options: {rank_pattern: 3}}"], "LORA refuses"),
     ],
 )
 def test_a_mistake_is_named(tiny, overrides, message):
     with pytest.raises(ConfigError, match=message):
         build_segmenter(tiny(*overrides))
+    with pytest.raises(ConfigError, match=message):  # the same without weights
+        check_method(tiny(*overrides))
+
+
+@pytest.mark.parametrize("adapter", [*NAMES.values(), *VARIANTS.values()], ids=[*NAMES, *VARIANTS])
+def test_a_method_is_checked_without_weights(tiny, adapter):
+    check_method(tiny("adapter=" + adapter, *SQUARE))
+
+
+def test_a_second_intervention_takes_the_place_of_the_first(tiny):
+    images, _ = batch()
+    model = build_segmenter(tiny("adapter=none", "intervene={p: 1}"))
+    model.intervene(MixStyle(p=1.0))
+    model.eval()
+    assert torch.equal(model(images), build_segmenter(tiny("adapter=none")).eval()(images))

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.utils.data import ConcatDataset, Dataset
 
+from causalseg.adapters.base import check_layers
 from causalseg.backbones.timm import TimmBackbone, build_backbone
 from causalseg.build_adapter import build_adapter, build_intervention, place
 from causalseg.config import Config
@@ -53,9 +54,20 @@ def build_segmenter(config: Config) -> Segmenter:
         head = _build_head(config, backbone, len(classes.names), gives_queries)
     model = Segmenter(backbone, adapter, head, classes)
     if config.intervene is not None:
-        layers = place(config.intervene.layers, backbone.depth)
+        layers = place(config.intervene.layers, backbone)
         model.intervene(build_intervention(config.intervene), layers)
     return model
+
+
+def check_method(config: Config) -> None:
+    """Raise ConfigError if the adapter or the intervention cannot be built; loads no weights."""
+    options = config.backbone
+    with torch.device("meta"):  # a model without numbers
+        backbone = build_backbone(options.name, "random", levels=options.levels)
+        check_fits_patch(config, backbone.patch)
+        build_adapter(config.adapter, backbone, query_width=None)
+        if config.intervene is not None:
+            check_layers(place(config.intervene.layers, backbone), backbone.depth)
 
 
 def load_run(run: Path | str, device: str | torch.device = "cpu") -> Segmenter:

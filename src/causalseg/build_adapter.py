@@ -71,23 +71,38 @@ def build_intervention(options: InterveneConfig) -> Intervention:
             return Dsu(options.p, options.factor)
 
 
-def place(layers: Layers, depth: int) -> list[int] | None:
-    """Return the blocks that ``layers`` means: a list as it is, k for the last k, None for all."""
-    if not isinstance(layers, int):
-        return layers
-    if layers > depth:
-        raise ConfigError(f"layers = {layers}: the backbone has {depth} blocks")
-    return list(range(depth - layers, depth))
+def place(layers: Layers, backbone: TimmBackbone) -> list[int]:
+    """Return the blocks that ``layers`` means: a list as it is, k for the last k, None for all.
+
+    Blocks beyond the last level do not reach the head: they do not count.
+
+    Raises:
+        ConfigError: if there are fewer than k blocks, or a listed one does not reach the head.
+    """
+    used = max(backbone.levels) + 1
+    if layers is None:
+        return list(range(used))
+    if isinstance(layers, int):
+        if layers > used:
+            raise ConfigError(f"layers = {layers}: {used} blocks of the backbone reach the head")
+        return list(range(used - layers, used))
+    if max(layers) >= used:
+        raise ConfigError(
+            f"layers = {layers}: the head sees nothing beyond block {used - 1}; allowed are blocks "
+            f"from 0 to {used - 1}"
+        )
+    return layers
 
 
 def _build_part(options: PlacedConfig, backbone: TimmBackbone, query_width: int | None) -> Adapter:
     width, depth, vit = backbone.width, backbone.depth, backbone.vit
-    layers = place(options.layers, depth)
+    layers = place(options.layers, backbone)
     match options:
         case CausalTuneConfig():
             return _build_causal_tune(options, backbone, query_width)
         case FullConfig(rate=rate, layer_decay=layer_decay):
-            return FullTune(vit, rate, layer_decay, layers)
+            is_all = options.layers is None  # what comes before the blocks trains too
+            return FullTune(vit, rate, layer_decay, None if is_all else layers)
         case ReinConfig(num_tokens=m, rank=rank, scale=scale, use_softmax=use_softmax):
             return Rein(width, depth, m, rank, query_width, scale, use_softmax, layers)
         case SetConfig(num_tokens=m, rank=rank, scale=scale):
@@ -112,7 +127,7 @@ def _build_causal_tune(
     options: CausalTuneConfig, backbone: TimmBackbone, query_width: int | None
 ) -> Adapter:
     width, depth, given = backbone.width, backbone.depth, options.band
-    layers = place(options.layers, depth)
+    layers = place(options.layers, backbone)
     m, rank, scale = options.num_tokens, options.rank, options.scale
     if options.recipe == "released":
         return ReleasedCausalTune(width, depth, m, rank, query_width, scale, layers)

@@ -3,6 +3,7 @@
 All mistakes are reported at once, each with its key, its value, what is allowed and a suggestion.
 """
 
+import re
 import types
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,6 +15,9 @@ from pydantic import ValidationError
 from causalseg.config import Config
 from causalseg.config.block import Block
 from causalseg.errors import ConfigError, MissingFileError, did_you_mean
+
+# What pydantic puts into a location for a plain member of a union; a user did not write it.
+_OF_UNION = re.compile(r"(constrained-|list\[|literal\[|function-)")
 
 
 class Option(NamedTuple):
@@ -57,7 +61,11 @@ def parse_config(
     try:
         return Config.model_validate(options)
     except ValidationError as error:
-        mistakes = "\n".join(f"  {_mistake(entry)}" for entry in error.errors())
+        told: dict[str, list[str]] = {}  # a union tells one mistake once for each member
+        for entry in error.errors():
+            key, text = _mistake(entry)
+            told.setdefault(key, []).append(text)
+        mistakes = "\n".join(f"  {key}: {' or '.join(texts)}" for key, texts in told.items())
         raise ConfigError(f"{where} has mistakes:\n{mistakes}") from error
 
 
@@ -135,25 +143,26 @@ def _number(value: Any) -> Any:
     return value
 
 
-def _mistake(entry: Any) -> str:
-    """One line for one mistake: key, value, what is allowed, a suggestion."""
-    path, blocks = _resolve(entry["loc"][:-1])
-    last = [str(part) for part in entry["loc"][-1:]]
+def _mistake(entry: Any) -> tuple[str, str]:
+    """One mistake: the key and its value, then what is allowed and a suggestion."""
+    location = [part for part in entry["loc"] if not _OF_UNION.match(str(part))]
+    path, blocks = _resolve(location[:-1])
+    last = [str(part) for part in location[-1:]]
     key = ".".join([*path, *last]) or "options"
     given, context = entry["input"], entry.get("ctx", {})
     if entry["type"] == "extra_forbidden":
         allowed = [name for block in blocks for name in block.model_fields]
-        return f"{key}: no such option; {did_you_mean(last[0], allowed)}"
+        return key, f"no such option; {did_you_mean(last[0], allowed)}"
     if entry["type"] == "missing":
-        return f"{key}: required, and not given"
+        return key, "required, and not given"
     if entry["type"] == "union_tag_invalid":
         tags = _words(context["expected_tags"])
-        return f"{key} = {context['tag']!r}: unknown name; {did_you_mean(context['tag'], tags)}"
+        return f"{key} = {context['tag']!r}", f"unknown name; {did_you_mean(context['tag'], tags)}"
     if entry["type"] == "literal_error":
         suggestion = did_you_mean(str(given), _words(context["expected"]))
-        return f"{key} = {given!r}: {suggestion}"
+        return f"{key} = {given!r}", suggestion
     shown = "" if isinstance(given, dict | Block) else f" = {given!r}"
-    return f"{key}{shown}: {entry['msg'].removeprefix('Value error, ')}"
+    return f"{key}{shown}", entry["msg"].removeprefix("Value error, ")
 
 
 def _words(listing: str) -> list[str]:

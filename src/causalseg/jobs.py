@@ -241,7 +241,7 @@ def _evaluate(
         "model": {
             "backbone": config.backbone.name,
             "weights": config.backbone.weights,
-            "adapter": label(config.adapter),
+            "adapter": label(config.adapter, config.intervene),
             "head": config.head.name,
             "trainable_parameters": trainable_parameters(model),
         },

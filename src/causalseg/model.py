@@ -16,7 +16,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from causalseg.adapters.base import Adapter, attach, install_after_blocks
+from causalseg.adapters.base import (
+    Adapter,
+    Attachment,
+    attach,
+    check_layers,
+    install_after_blocks,
+)
 from causalseg.adapters.intervene import Intervention
 from causalseg.backbones.timm import TimmBackbone
 from causalseg.data.classes import ClassList
@@ -45,6 +51,7 @@ class Segmenter(nn.Module):
         self.backbone, self.adapter, self.head, self.classes = backbone, adapter, head, classes
         self.attachment = None if adapter is None else attach(backbone.vit, adapter)
         self.intervention: Intervention | None = None
+        self._intervening = Attachment([])
 
     def forward(self, images: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b k H W"]:
         """Same as `logits`."""
@@ -74,21 +81,22 @@ class Segmenter(nn.Module):
         """Return the head's weighted loss terms by name; labels are train ids, 255 ignored."""
         return self.head.loss(self.backbone(images), self._queries(), labels)  # type: ignore[operator]
 
-    def train(self, mode: bool = True) -> "Segmenter":
-        """Set training mode of adapter, head and intervention; the backbone has none."""
-        super().train(mode)  # the adapter after the backbone: it may have layers in there
-        return self
-
     def intervene(self, intervention: Intervention, layers: Sequence[int] | None = None) -> None:
         """From now on change the features in training, after the adapter has edited them.
 
         Args:
-            intervention: what happens to them.
+            intervention: what happens to them; takes the place of an earlier one.
             layers: the blocks after which it happens; None for all.
+
+        Raises:
+            ConfigError: if a layer is no block of the backbone, or named twice.
         """
+        blocks = check_layers(layers, self.backbone.depth)
+        self._intervening.detach()
         self.intervention = intervention.train(self.training)
-        blocks = range(self.backbone.depth) if layers is None else layers
-        install_after_blocks(self.backbone.vit, intervention, list(blocks))
+        self._intervening = Attachment(
+            install_after_blocks(self.backbone.vit, intervention, blocks)
+        )
 
     def merge(self) -> None:
         """Fold the adapter into the backbone where its method allows it: for inference only."""

@@ -41,12 +41,7 @@ class Adapter(nn.Module):
     def __init__(self, width: int, depth: int, layers: Sequence[int] | None = None):
         super().__init__()
         self.width, self.depth = width, depth
-        self.layers = tuple(range(depth)) if layers is None else tuple(sorted(layers))
-        unknown = [layer for layer in self.layers if not 0 <= layer < depth]
-        if unknown or not self.layers or len(set(self.layers)) < len(self.layers):
-            raise ConfigError(
-                f"layers = {list(self.layers)}: give different blocks from 0 to {depth - 1}"
-            )
+        self.layers = check_layers(layers, depth)
 
     def forward(
         self, tokens: Float[Tensor, "b n c"], layer: int, grid: tuple[int, int]
@@ -106,7 +101,7 @@ class Chain(Adapter):
         try:
             for part in self._adapters():
                 handles += part.install(vit)
-        except ConfigError:
+        except BaseException:
             Attachment(handles).detach()
             raise
         return handles
@@ -142,6 +137,9 @@ class Swap:
         now, original = getattr(self.owner, self.name), self.original
         if isinstance(original, nn.Parameter):
             original.data = original.data.to(now.device, now.dtype)
+        else:
+            like = next(now.parameters())
+            original.to(like.device, like.dtype)
         setattr(self.owner, self.name, original)
 
 
@@ -205,6 +203,19 @@ def install_after_blocks(vit: nn.Module, edit: nn.Module, layers: Sequence[int])
         hook = _AfterBlock(edit, number, grid, vit.num_prefix_tokens)  # type: ignore[arg-type]
         handles.append(vit.blocks[layer].register_forward_hook(hook))  # type: ignore[index, union-attr]
     return handles
+
+
+def check_layers(layers: Sequence[int] | None, depth: int) -> tuple[int, ...]:
+    """Return the blocks that ``layers`` names, in order; None means all.
+
+    Raises:
+        ConfigError: if one is no block of the backbone, or named twice, or there is none.
+    """
+    chosen = tuple(range(depth)) if layers is None else tuple(sorted(layers))
+    unknown = [layer for layer in chosen if not 0 <= layer < depth]
+    if unknown or not chosen or len(set(chosen)) < len(chosen):
+        raise ConfigError(f"layers = {list(chosen)}: give different blocks from 0 to {depth - 1}")
+    return chosen
 
 
 def trainable_parameters(module: nn.Module) -> int:

@@ -77,13 +77,9 @@ class CausalTune(Adapter):
         layers: Sequence[int] | None = None,
     ):
         super().__init__(width, depth, layers)
-        if num_tokens < 2 or min(width, depth, rank) < 1:
-            raise ConfigError(
-                f"num_tokens = {num_tokens}, rank = {rank}, width = {width}, depth = {depth}: "
-                "two tokens at least (the first gives no value), the others positive"
-            )
         if recipe not in get_args(Recipe):
             raise ConfigError(f"recipe = {recipe!r}: allowed are {', '.join(get_args(Recipe))}")
+        self.check_band(band)
         self.recipe = recipe
         self.tokens = LowRankTokens(len(self.layers), num_tokens, rank, width)
         self.token_to_feature = nn.Linear(width, width)  # W1, b1
@@ -116,6 +112,10 @@ class CausalTune(Adapter):
         out = edit.to(tokens.dtype).add_(tokens)
         return out if rest is None else out - grid_to_tokens(rest).to(out.dtype)
 
+    @staticmethod
+    def check_band(band: Band) -> None:
+        """Raise ConfigError for a band this transform cannot have; here any will do."""
+
     def queries(self) -> Float[Tensor, "m d"] | None:
         """Return the queries for the head, or None without a query link."""
         return None if self.link is None else self.link(self.tokens())
@@ -128,13 +128,13 @@ class CausalTune(Adapter):
         G = self.band.mask(X, layer)
         if self.band.options.gains:  # G depends on the channel: nothing commutes with it
             Yc = G * dct2(X)  # (1), (2)
-            query, passed = Yc @ B.T, idct2(Yc)
+            query = Yc @ B.T
         else:
-            query, passed = G * dct2(X @ B.T), None
+            query = G * dct2(X @ B.T)
         attention = self._attend(query, A)
         if self.band.options.linear_path == "full":
             return attention, X
-        return attention, self.band.passed(X, layer) if passed is None else passed
+        return attention, idct2(Yc) if self.band.options.gains else self.band.passed(X, layer)
 
     def _attend(
         self, query: Float[Tensor, "b h w r"], A: Float[Tensor, "m r"]

@@ -22,14 +22,13 @@ adds b2 after the inverse: a constant part inverts to a fixed pattern, a spike o
 """
 
 import math
-from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from causalseg.adapters.band import Band
-from causalseg.adapters.causal_tune import CausalTune, Recipe
+from causalseg.adapters.causal_tune import CausalTune
 from causalseg.errors import ConfigError
 from causalseg.spectral.constants import exact, kept
 from causalseg.spectral.grid import grid_to_tokens, tokens_to_grid
@@ -61,24 +60,14 @@ class _CausalTuneVariant(CausalTune):
             its radii.
     """
 
-    def __init__(
-        self,
-        width: int,
-        depth: int,
-        num_tokens: int = 100,
-        rank: int = 16,
-        query_width: int | None = None,
-        band: Band = Band(),  # noqa: B008 (frozen)
-        recipe: Recipe = "centered",
-        scale: float = 0.001,
-        layers: Sequence[int] | None = None,
-    ):
+    @staticmethod
+    def check_band(band: Band) -> None:
+        """Raise ConfigError for a band with more than its radii."""
         if band != Band(band.low, band.high):
             raise ConfigError(
                 f"{band}: with another transform than the DCT a band has low and high only; leave "
                 "the other options at their defaults, or take the DCT"
             )
-        super().__init__(width, depth, num_tokens, rank, query_width, band, recipe, scale, layers)
 
     def transform(self, X: Float[Tensor, "b h w c"]) -> Parts:
         """Return the causal part of the coefficients."""

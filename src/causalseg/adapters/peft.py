@@ -247,7 +247,7 @@ def _make_tuners(config: PeftConfig, linears: Mapping[str, nn.Linear]) -> dict[s
     config.target_modules = set(linears)
     try:
         inject_adapter_in_model(config, copies)
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (TypeError, ValueError, RuntimeError, AttributeError) as error:
         raise ConfigError(
             f"peft {PeftType(config.peft_type).value} refuses the layers: {error}"
         ) from error

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from causalseg.adapters.tokens import LowRankTokens
-from causalseg.errors import ConfigError
 
 _LOGIT_EPS = 1e-10  # added to the variance of logits, which are small at the start
 
@@ -41,11 +40,6 @@ class TokenRefinement(nn.Module):
         self, depth: int, num_tokens: int, rank: int, width: int, is_normalised: bool = False
     ):
         super().__init__()
-        if num_tokens < 2 or min(rank, width) < 1:
-            raise ConfigError(
-                f"num_tokens = {num_tokens}, rank = {rank}, width = {width}: two tokens at least "
-                "(the first gives no value), the others positive"
-            )
         self.is_normalised = is_normalised
         self.tokens = LowRankTokens(depth, num_tokens, rank, width)
         self.token_to_feature = nn.Linear(width, width)  # W1, b1

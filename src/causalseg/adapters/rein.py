@@ -23,7 +23,6 @@ from torch.nn import functional
 
 from causalseg.adapters.base import Adapter
 from causalseg.adapters.tokens import FullTokens, LowRankTokens, QueryLink
-from causalseg.errors import ConfigError
 
 
 class Rein(Adapter):
@@ -58,13 +57,6 @@ class Rein(Adapter):
         layers: Sequence[int] | None = None,
     ):
         super().__init__(width, depth, layers)
-        sizes = [size for size in (width, depth, rank, query_width) if size is not None]
-        if num_tokens < 2 or min(sizes) < 1:
-            raise ConfigError(
-                f"num_tokens = {num_tokens}, rank = {rank}, query_width = {query_width}, "
-                f"width = {width}, depth = {depth}: two tokens at least (the first gives no "
-                "value), the others positive; rank may be null for tokens of full rank"
-            )
         self.use_softmax = use_softmax
         self.tokens: LowRankTokens | FullTokens
         if rank is None:

@@ -52,7 +52,10 @@ class Soma(PeftAdapter):
                     f"rank = {rank}: {path} has {min(shape)} singular components, rank must not be "
                     "above that"
                 )
-            start = minor_components(vit.get_parameter(f"{path}.weight"), rank)
+            weight = vit.get_parameter(f"{path}.weight")
+            if weight.is_meta:  # a model without numbers, to check options and count parameters
+                continue
+            start = minor_components(weight, rank)
             key = path.replace(".", "/")
             with torch.no_grad():
                 for letter, factor in zip("BA", start, strict=True):
@@ -65,8 +68,8 @@ class Soma(PeftAdapter):
         handles = super().install(vit)
         for path, linear in linears.items():
             W: Tensor = linear.weight  # type: ignore[assignment]
-            B0, A0 = (factor.to(W.device, torch.float64) for factor in self._start[path])
-            W_res = (W.detach().double() - B0 @ A0).to(W.dtype)  # (2)
+            B0, A0 = (factor.cpu().double() for factor in self._start[path])
+            W_res = (W.detach().cpu().double() - B0 @ A0).to(W)  # (2)
             handles.append(Swap(linear, "weight", nn.Parameter(W_res, requires_grad=False)))
         return handles
 
@@ -75,7 +78,7 @@ def minor_components(
     W: Float[Tensor, "o i"], rank: int
 ) -> tuple[Float[Tensor, "o r"], Float[Tensor, "r i"]]:
     """Return B0, A0: the factors of the ``rank`` smallest singular components, in W's dtype."""
-    U, S, Vt = torch.linalg.svd(W.detach().double().cpu(), full_matrices=False)
+    U, S, Vt = torch.linalg.svd(W.detach().cpu().double(), full_matrices=False)
     root = S[-rank:].sqrt()
     B0, A0 = U[:, -rank:] * root, root[:, None] * Vt[-rank:]  # (1)
     return B0.to(W), A0.to(W)

@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from causalseg.errors import ConfigError
+
 
 class LowRankTokens(nn.Module):
     """The tokens ``T_l = A_l B_l`` of all blocks.
@@ -20,10 +22,14 @@ class LowRankTokens(nn.Module):
         num_tokens: m, tokens per block.
         rank: r.
         width: c, channels of the backbone.
+
+    Raises:
+        ConfigError: for sizes below 1 (tokens below 2).
     """
 
     def __init__(self, depth: int, num_tokens: int, rank: int, width: int):
         super().__init__()
+        _check_sizes(num_tokens, rank=rank, width=width)
         self.A = nn.Parameter(torch.empty(depth, num_tokens, rank))
         self.B = nn.Parameter(torch.empty(depth, rank, width))
         _spread(self.A, math.sqrt(rank * width))
@@ -41,10 +47,14 @@ class FullTokens(nn.Module):
         depth: number of blocks.
         num_tokens: m, tokens per block.
         width: c, channels of the backbone.
+
+    Raises:
+        ConfigError: for sizes below 1 (tokens below 2).
     """
 
     def __init__(self, depth: int, num_tokens: int, width: int):
         super().__init__()
+        _check_sizes(num_tokens, width=width)
         self.T = nn.Parameter(torch.empty(depth, num_tokens, width))
         _spread(self.T, width)
 
@@ -58,6 +68,8 @@ class QueryLink(nn.Module):
 
     def __init__(self, width: int, query_width: int):
         super().__init__()
+        if query_width < 1:
+            raise ConfigError(f"query_width = {query_width}: the width of the head's queries")
         self.transform = nn.Linear(width, query_width)
         self.merge = nn.Linear(3 * query_width, query_width)
 
@@ -66,6 +78,15 @@ class QueryLink(nn.Module):
         projected = self.transform(tokens)
         parts = (projected.amax(0), projected.mean(0), projected[-1])
         return self.merge(torch.cat(parts, dim=-1))
+
+
+def _check_sizes(num_tokens: int, **others: int) -> None:
+    if num_tokens < 2 or min(others.values()) < 1:
+        shown = ", ".join(f"{name} = {size}" for name, size in others.items())
+        raise ConfigError(
+            f"num_tokens = {num_tokens}, {shown}: two tokens at least (the first gives no value), "
+            "the others positive"
+        )
 
 
 def _spread(parameter: nn.Parameter, fan_out: float) -> None:

@@ -77,6 +77,31 @@ class Config(Block):
         return self
 
     @model_validator(mode="after")
+    def _released_code_takes_square_images(self) -> Self:
+        recipes = [getattr(part, "recipe", None) for part in parts_of(self.adapter)]
+        if "released" not in recipes:
+            return self
+        seen = {"train.crop": self.train.crop}
+        if self.eval.mode == "whole":
+            seen["eval.size"] = self.eval.size or (0, 1)
+        elif self.eval.window:
+            seen["eval.window"] = self.eval.window
+        for key, size in seen.items():
+            if size[0] != size[1]:
+                raise ValueError(f"adapter.recipe=released has square grids: make {key} square")
+        return self
+
+    @model_validator(mode="after")
+    def _statistics_of_a_batch_need_one(self) -> Self:
+        images = self.train.batch // (self.run.devices * self.run.nodes)
+        if self.intervene and self.intervene.kind != "spectral" and images < 2:
+            raise ValueError(
+                f"intervene.kind={self.intervene.kind} has no effect on {images} image a process: "
+                "it needs two at least"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _no_idle_adapter_rate(self) -> Self:
         if isinstance(self.adapter, NoAdapterConfig) and self.train.adapter_lr is not None:
             raise ValueError("train.adapter_lr has no effect without an adapter: drop it")

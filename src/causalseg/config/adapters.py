@@ -7,7 +7,11 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from causalseg.config.block import Block, named
 
-Layers = Annotated[int, Field(ge=1)] | list[Annotated[int, Field(ge=0)]] | None
+Layers = (
+    Annotated[int, Field(ge=1, strict=True)]
+    | Annotated[list[Annotated[int, Field(ge=0, strict=True)]], Field(min_length=1)]
+    | None
+)
 Tokens = Annotated[int, Field(ge=2)]
 Rank = Annotated[int, Field(ge=1)]
 Gain = tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]]
@@ -140,7 +144,7 @@ class AdaptFormerConfig(PlacedConfig):
     """The method."""
     bottleneck: Annotated[int, Field(ge=1)] = 64
     """Width of the bottleneck."""
-    scale: float = 0.1
+    scale: Annotated[float, Field(gt=0)] = 0.1
     """Fixed scale of what it adds."""
 
 
@@ -176,6 +180,8 @@ class BandConfig(Block):
             )
         if self.learnable and self.low is None and self.high is None:
             raise ValueError("learnable has no effect without low and high")
+        if self.peak_normalised and self.low is None:
+            raise ValueError("peak_normalised has no effect without low: the largest weight is 1")
         return self
 
 
@@ -219,7 +225,12 @@ class CausalTuneConfig(PlacedConfig):
             learnt = [k for k in ("learnable", "gains", "peak_normalised") if getattr(self.band, k)]
             if learnt:
                 raise ValueError(f"band.{learnt[0]} has no effect with {why}")
+            radii = (self.band.low, self.band.high)
+            if self.transform == "haar" and not set(radii) <= {None, 0.2, 0.7}:
+                raise ValueError("band with transform=haar: allowed are " + ", ".join(_NAMED_BANDS))
         else:
+            if self.suppress and self.band.low is None and self.band.high is None:
+                raise ValueError("suppress has no effect with a band that passes all")
             return self
         defaults = type(self).model_fields
         used = [key for key in sorted(idle) if getattr(self, key) != defaults[key].default]
@@ -253,6 +264,13 @@ class ChainConfig(Block):
         Field(min_length=1),
     ]
     """The adapters, in the order in which they work on a block."""
+
+    @model_validator(mode="after")
+    def _weights_train_once(self) -> Self:
+        names = [part.name for part in self.parts]
+        if names.count("full") > 1 or {"full", "soma"} <= set(names):
+            raise ValueError("full trains all weights: it goes with no other full, and not soma")
+        return self
 
 
 def _list_is_a_chain(value: Any) -> Any:
@@ -302,6 +320,9 @@ class InterveneConfig(Block):
         if self.kind == "spectral":
             if self.high_gain is None and self.low_gain is None:
                 raise ValueError("high_gain and low_gain are both null: nothing would change")
+            for key, gain in (("low", self.low_gain), ("high", self.high_gain)):
+                if gain is None and getattr(self, key) != defaults[key].default:
+                    raise ValueError(f"{key} has no effect without {key}_gain")
             if self.low >= self.high:
                 raise ValueError(f"low = {self.low} must be below high = {self.high}")
             for key in ("high_gain", "low_gain"):
@@ -323,9 +344,13 @@ def parts_of(adapter: Block) -> Sequence[Any]:
     return adapter.parts if isinstance(adapter, ChainConfig) else [adapter]
 
 
-def label(adapter: Block) -> str:
-    """Return the name of a method for people, such as `lora + causal_tune`."""
-    return " + ".join(part.name for part in parts_of(adapter)) or "none"
+def label(adapter: Block, intervene: InterveneConfig | None = None) -> str:
+    """Return the name of a method for people, such as `lora + causal_tune + intervene (dsu)`."""
+    names = [
+        f"peft {part.type}" if isinstance(part, PeftConfig) else part.name
+        for part in parts_of(adapter)
+    ] or ["none"]
+    return " + ".join(names if intervene is None else [*names, f"intervene ({intervene.kind})"])
 
 
 def linked_part(adapter: Block) -> int | None:
