@@ -12,6 +12,7 @@ Methods that work within a block have no time of their own: theirs is that of a 
 method minus that of the frozen block, run before and after it. Likewise the memory: bytes saved for
 the backward pass, counted once a storage, without parameters; the unit is the features, b n c
 floats. `full` computes forward what the frozen block computes: what it shows there is the error.
+Interventions are measured in training alone: at inference there is nothing of them.
 """
 
 import argparse
@@ -30,14 +31,15 @@ from torch import Tensor, nn
 
 import oracle
 from causalseg.adapters.adaptformer import AdaptFormer
-from causalseg.adapters.base import Adapter, attach
+from causalseg.adapters.band import Band
+from causalseg.adapters.base import Adapter, Chain, attach
 from causalseg.adapters.causal_tune import CausalTune
 from causalseg.adapters.causal_tune_released import ReleasedCausalTune
 from causalseg.adapters.causal_tune_variants import CausalTuneFFT, CausalTuneHaar
 from causalseg.adapters.fada import Fada
 from causalseg.adapters.full import FullTune
 from causalseg.adapters.intervene import Dsu, MixStyle, SpectralIntervention
-from causalseg.adapters.peft import PeftAdapter, lora_config
+from causalseg.adapters.peft import PeftAdapter, lora_config, peft_config
 from causalseg.adapters.rein import Rein
 from causalseg.adapters.set import SetAdapter
 from causalseg.adapters.soma import Soma
@@ -47,30 +49,43 @@ from causalseg.runfolder import write_json
 
 GRID = (32, 32)
 SETTINGS = ("384x1", "384x4", "1024x1", "1024x4")  # channels x batch
+IMAGE = tuple(16 * side for side in GRID)  # pixels
 HEAD_WIDTH = 64
 REFERENCES = ("plain_rein", "block")
 RATIOS = (("fast", "rein"), ("literal", "rein"), ("fast", "block"), ("rein", "block"))
 NAMED = {"fast": "causal_tune", "literal": "causal_tune_literal", "rein": "plain_rein"}
 
-AFTER: dict[str, Callable[[int], nn.Module]] = {
-    "causal_tune": lambda width: CausalTune(width, 1),
-    "causal_tune_fft": lambda width: CausalTuneFFT(width, 1),
-    "causal_tune_haar": lambda width: CausalTuneHaar(width, 1),
-    "causal_tune_released": lambda width: ReleasedCausalTune(width, 1),
-    "rein": lambda width: Rein(width, 1),
-    "set": lambda width: SetAdapter(width, 1),
-    "fada": lambda width: Fada(width, 1),
+INTERVENTIONS: dict[str, Callable[[int], nn.Module]] = {
     "intervene_spectral": lambda width: SpectralIntervention(1.0, low_gain=(0.5, 1.5)),
     "intervene_mixstyle": lambda width: MixStyle(1.0),
     "intervene_dsu": lambda width: Dsu(1.0),
 }
+AFTER: dict[str, Callable[[int], nn.Module]] = {
+    "causal_tune": lambda width: CausalTune(width, 1),
+    "causal_tune_full_path": lambda width: CausalTune(width, 1, band=Band(linear_path="full")),
+    "causal_tune_suppress": lambda width: CausalTune(width, 1, band=Band(suppress=True)),
+    "causal_tune_learnable": lambda width: CausalTune(width, 1, band=Band(learnable=True)),
+    "causal_tune_gains": lambda width: CausalTune(width, 1, band=Band(gains=True)),
+    "causal_tune_fft": lambda width: CausalTuneFFT(width, 1),
+    "causal_tune_haar": lambda width: CausalTuneHaar(width, 1),
+    "causal_tune_released": lambda width: ReleasedCausalTune(width, 1),
+    "rein": lambda width: Rein(width, 1),
+    "rein_full_tokens": lambda width: Rein(width, 1, rank=None),
+    "set": lambda width: SetAdapter(width, 1),
+    "fada": lambda width: Fada(width, 1),
+    **INTERVENTIONS,
+}
 WITHIN: dict[str, Callable[[VisionTransformer], Adapter]] = {
     "lora": lambda vit: PeftAdapter(vit, lora_config()),
     "dora": lambda vit: PeftAdapter(vit, lora_config(use_dora=True)),
+    "peft_loha": lambda vit: PeftAdapter(vit, peft_config("LOHA", {})),
     "soma": lambda vit: Soma(vit),
     "adaptformer": lambda vit: AdaptFormer(vit.embed_dim, 1),
     "vpt": lambda vit: Vpt(vit.embed_dim, 1),
     "full": lambda vit: FullTune(vit, layers=[0]),
+    "lora_causal_tune": lambda vit: Chain(
+        [PeftAdapter(vit, lora_config()), CausalTune(vit.embed_dim, 1)]
+    ),
 }
 METHODS = (*AFTER, "causal_tune_literal", *WITHIN)
 
@@ -104,7 +119,7 @@ def candidates(width: int, names: list[str]) -> dict[str, Candidate]:
     """Make the references and the methods named, on a frozen ViT of one block."""
     torch.manual_seed(0)
     vit = VisionTransformer(
-        img_size=tuple(16 * side for side in GRID),
+        img_size=IMAGE,
         embed_dim=width,
         depth=1,
         num_heads=width // HEAD_WIDTH,
@@ -139,6 +154,7 @@ def after_block(edit: nn.Module) -> Candidate:
 def within_block(vit: VisionTransformer, make: Callable[[VisionTransformer], Adapter]) -> Candidate:
     adapter = make(vit)
     attach(vit, adapter)
+    vit.patch_embed(torch.zeros(1, 3, *IMAGE))  # an adapter after the block learns its grid here
     return Candidate(vit.blocks[0], nn.ModuleList([vit, adapter]))
 
 
@@ -188,7 +204,7 @@ def measure(setting: str, is_training: bool, rounds: int, names: list[str]) -> l
     """Measure one setting: a row for each reference and method."""
     width, batch = parse_setting(setting)
     X = torch.randn(batch, GRID[0] * GRID[1], width, requires_grad=is_training)
-    found = candidates(width, names)
+    found = candidates(width, [name for name in names if is_training or name not in INTERVENTIONS])
     times: dict[str, list[float]] = {name: [] for name in found}
     for round_number in range(rounds + 1):
         for name, spent in time_all(found, X, is_training).items():
@@ -229,7 +245,7 @@ def method_row(row: dict[str, Any]) -> str:
     kind = "+" if row["is_within_block"] else " "
     memory = f"{row['saved/features']:14.2f}" if row["is_training"] else f"{'-':>14s}"
     return (
-        f"{where(row)} {kind}{row['method']:20s} {row['ms']:8.1f} {row['/plain_rein']:10.2f} "
+        f"{where(row)} {kind}{row['method']:22s} {row['ms']:8.1f} {row['/plain_rein']:10.2f} "
         f"{row['/block']:10.3f} {memory}"
     )
 
@@ -268,7 +284,7 @@ def main() -> None:
             print(causal_tune_row(rows) or f"{where(rows[0])} not measured", flush=True)
     print("\nAll methods; + is the time and memory on top of a frozen block.")
     print(
-        "channels batch  mode               method                     ms      /rein     /block "
+        "channels batch  mode               method                       ms      /rein     /block "
         "saved/features"
     )
     for rows in tables:
