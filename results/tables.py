@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from causalseg.analysis.comparison import read_study
 from causalseg.cards import collect_result
@@ -288,7 +288,10 @@ def _details(entry: Entry) -> str:
         f" {size_text(how['window'])} every {size_text(how['stride'])}" if "window" in how else ""
     )
     resized = size_text(how["resized_to"]) if how["resized_to"] else "no"
-    versions = ", ".join(f"{name} {number}" for name, number in entry.first["versions"].items())
+    versions = dict.fromkeys(
+        ", ".join(f"{name} {number}" for name, number in result["versions"].items())
+        for result in entry.results
+    )
     lines = [
         f"backbone `{backbone['name']}`: {weights}",
         f"adapter {_with_options(config['adapter'], AdapterConfig)}, head "
@@ -300,14 +303,21 @@ def _details(entry: Entry) -> str:
         f"scored: {how['mode']}{windows}, resized: {resized}, scales {how['scales']}, "
         f"flip {'on' if how['flip'] else 'off'}",
         f"{_count(len(entry.results))}: {seeds}",
-        f"{entry.first['machine']}, {config['run']['devices']} process(es), precision "
-        f"{config['run']['precision']}",
-        versions,
+        "; ".join(dict.fromkeys(map(_origin, entry.results))),
+        "; ".join(versions),
         "files: " + ", ".join(f"[{file}](../results/{file})" for file in entry.files),
     ]
     rows = [[name, *map(_percent, values)] for name, values in _mious(entry).items()]
     header = ["domain", *(f"mIoU %, seed {seed}" for seed in seeds.split(", "))]
     return "\n".join(f"- {line}" for line in lines) + "\n\n" + markdown_table(header, rows)
+
+
+def _origin(result: dict[str, Any]) -> str:
+    """Where a run was trained; results of a log without a device have only what was asked for."""
+    run = result["config"]["run"]
+    places = [result[key] for key in ("machine", "device") if result.get(key)]
+    precision = result.get("precision", run["precision"])
+    return f"{', '.join(places)}, {run['devices']} process(es), precision {precision}"
 
 
 def _mious(entry: Entry) -> dict[str, list[float | None]]:
@@ -319,10 +329,17 @@ def _mious(entry: Entry) -> dict[str, list[float | None]]:
 
 
 def _with_options(block: dict[str, Any], kind: Any) -> str:
-    """The name of an adapter or head and the options that are not the defaults."""
-    default = TypeAdapter(kind).validate_python(block["name"]).model_dump(mode="json")
+    """The name of an adapter or head and the options that are not the defaults; of each part."""
+    if "parts" in block:
+        return " + ".join(_with_options(part, kind) for part in block["parts"])
+    try:
+        default = TypeAdapter(kind).validate_python(block["name"]).model_dump(mode="json")
+    except ValidationError:  # it has options without a default
+        default = {"name": block["name"]}
     base = dict(_flat(default))
-    changed = [f"{key}={value}" for key, value in _flat(block) if base.get(key) != value]
+    changed = [
+        f"{key}={value}" for key, value in _flat(block) if key not in base or base[key] != value
+    ]
     return f"`{block['name']}`" + (f" ({', '.join(changed)})" if changed else "")
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from causalseg.analysis.comparison import read_study
 from causalseg.cells import open_log
 from causalseg.compare import plan_study, run_study
 from causalseg.configfile import dump_config, load_config
@@ -89,7 +90,10 @@ def test_the_reference_is_one_of_the_methods(plan):
         ("run.out=elsewhere", "see --out and --seeds"),
         ("run.seed=4", "see --out and --seeds"),
         ("run.resume=true", "see --out and --seeds"),
-        ("adapter.rank=4", "every method names its own adapter"),
+        ("run={seed: 3}", "see --out and --seeds"),
+        ("run={threads: 1, out: elsewhere}", "see --out and --seeds"),
+        ("adapter.rank=4", "no effect on methods that set this themselves: none, tuned;"),
+        ("adapter={name: lora}", "no effect on methods that set this themselves: none, tuned;"),
         ("run.nodes=2", "runs on one machine"),
         ("train.stesp=4", "did you mean 'steps'"),
         ("data.root=/nowhere", "no folder /nowhere/images"),
@@ -105,6 +109,7 @@ def test_a_mistake_leaves_no_folder(plan, tmp_path, override, message):
 def test_mistakes_of_all_methods_are_told_at_once(plan, methods, tmp_path):
     methods.write_text("""
         a: {adapter: {name: causal_tune, rnak: 4}}
+        far: {adapter: {name: lora, layers: [99]}}
         b: {train.lr: -1}
         c: {adapter: none}
         d: {adapter: {name: none}}
@@ -116,6 +121,8 @@ def test_mistakes_of_all_methods_are_told_at_once(plan, methods, tmp_path):
     for part in (
         "a: ",
         "did you mean 'rank'",
+        "far: ",
+        "99",
         "b: ",
         "train.lr = -1",
         "d: the same configuration as c, drop one",
@@ -123,6 +130,26 @@ def test_mistakes_of_all_methods_are_told_at_once(plan, methods, tmp_path):
     ):
         assert part in text
     assert not (tmp_path / "out").exists()
+
+
+def test_an_override_that_only_some_methods_mask_names_these(plan, methods):
+    methods.write_text("""
+        none: {adapter: none}
+        plain: {}
+        high: {intervene: {high_gain: [0.5, 1.5]}}
+        own: {intervene: spectral}
+        short: {train.steps: 1}
+    """)
+    plan("adapter.scale=0.1", names=("plain", "high"))
+    with pytest.raises(ConfigError, match="no effect on .*: none; give it"):
+        plan("adapter.scale=0.1", names=("none", "plain"))
+    plan("intervene=spectral", names=("plain",))
+    with pytest.raises(ConfigError, match="no effect on .*: own; give it"):
+        plan("intervene={high_gain: null}", names=("plain", "own"))
+    with pytest.raises(ConfigError, match="no effect on .*: high; give it"):
+        plan("intervene.high_gain=[0.1, 2]", names=("plain", "high"))
+    with pytest.raises(ConfigError, match="no effect on .*: short; give it"):
+        plan("train={steps: 2}", names=("plain", "short"))
 
 
 @pytest.mark.parametrize("seeds", [(), (0, 0)])
@@ -214,6 +241,51 @@ def test_finished_cells_make_results_and_tables_at_once(plan, tmp_path):
     assert "difference to tuned" in (out / "compare.html").read_text()
 
 
+def train_study(study):
+    """Train the cells of a study in this process and make its table."""
+    for cell in study.cells:
+        train_here(cell)
+    comparison, failures = run_study(study)
+    assert failures == []
+    return comparison
+
+
+def test_comparisons_into_one_folder_make_one_table(plan, methods, tmp_path):
+    content = yaml.safe_load(methods.read_text())
+    methods.write_text(yaml.safe_dump({**content, "lora": {"adapter": "lora"}}))
+    train_study(plan(names=("none", "tuned"), seeds=(0, 1)))
+    later = train_study(plan(names=("lora",)))
+    assert [(row.method.name, row.seeds) for row in later.rows] == [
+        *(("none", [0, 1]), ("tuned", [0, 1]), ("lora", [0]))
+    ]
+    assert (later.reference, later.missing) == ("none", [])
+    assert later.rows[2].difference is not None
+    out = tmp_path / "out"
+    table = (out / "compare.md").read_text()
+    assert [line.split(" | ")[0] for line in table.splitlines() if line.startswith("| ")][2:] == [
+        *("| none", "| tuned", "| lora")
+    ]
+    again, _ = run_study(plan(names=("tuned", "none"), seeds=(0,)))
+    assert again == later == read_study(out / "results")
+    assert (out / "compare.md").read_text() == table
+    other, _ = run_study(plan(names=("none",), reference="tuned"))
+    assert other == read_study(out / "results")
+    assert (other.reference, len(other.rows)) == ("tuned", 3)
+
+
+def test_results_of_another_configuration_are_no_rows_of_the_table(plan, tmp_path):
+    train_study(plan(names=("none",)))
+    before = files_of(tmp_path / "out")
+    with pytest.raises(RunError) as caught:
+        plan("train.lr=0.5", "train.workers=1", names=("tuned",))
+    text = str(caught.value)
+    assert "train.lr: 0.0001 in none seed 0, 0.5 in tuned seed 0" in text
+    assert "workers" not in text
+    assert "choose another folder with --out" in text
+    assert files_of(tmp_path / "out") == before
+    plan("train.workers=1", names=("tuned",))
+
+
 def command(config, methods, out, *more):
     return [
         *(sys.executable, "-m", "causalseg", "compare", str(config), "--methods", str(methods)),
@@ -254,7 +326,7 @@ def test_stopped_by_a_signal_and_started_again_it_keeps_what_was_finished(
 @pytest.mark.slow
 def test_a_cell_that_fails_is_told_and_the_others_finish(config, methods, tmp_path):
     content = yaml.safe_load(methods.read_text())
-    content["huge"] = {"adapter": {"name": "causal_tune", "layers": [99]}}
+    content["huge"] = {"adapter": "lora", "backbone.weights": "/nowhere/99.safetensors"}
     methods.write_text(yaml.safe_dump(content))
     out = tmp_path / "out"
     line = command(config, methods, out, "--seeds", "0", "--jobs", "2")

@@ -15,7 +15,8 @@ SEEDS = [0, 1, 2]
 
 
 def compare(results, seeds=SEEDS):
-    return compare_results(METHODS, seeds, "none", results)
+    planned = {method.name: seeds for method in METHODS}
+    return compare_results(METHODS, planned, "none", results)
 
 
 def rows_of(comparison):
@@ -115,20 +116,52 @@ def test_published_numbers_stand_in_a_column_of_their_own():
 
 def test_notes_say_how_the_numbers_are_made():
     results = make_results()
-    tuned = make_result(SHARES["tuned"], 0, adapter_lr=5e-4)
-    results["tuned", 0]["config"] = tuned["config"]
-    text = to_markdown(compare(results))
+    for seed in SEEDS:
+        tuned = make_result(SHARES["tuned"], seed, adapter_lr=5e-4)
+        results["tuned", seed]["config"] = tuned["config"]
+    own = METHODS[1]._replace(overrides=["adapter=causal_tune", "train.adapter_lr=0.0005"])
+    planned = {method.name: SEEDS for method in METHODS}
+    methods = [METHODS[0], own, METHODS[2]]
+    text = to_markdown(compare_results(methods, planned, "none", results))
     for part in (
         "Trained on city/images",
         "head linear, 7 steps, batch 4, crop 28 x 42, learning rate 0.0001, of the adapter 0.0005,",
         "over seeds 0, 1, 2",
-        "1000 draws of images, the same for both methods and all seeds",
-        "Machine and versions: Linux x86_64, torch 2.",
-        "- `tuned`: `adapter=causal_tune`",
+        "1000 draws of images, the same for both methods, all seeds,",
+        "Images of a video are not independent",
+        "not corrected for their number",
+        "Trained on Linux x86_64, device not recorded, precision auto; torch 2.",
+        "- `tuned`: `adapter=causal_tune`, `train.adapter_lr=0.0005`",
         "- `<b>$odd$|_`: nothing",
     ):
         assert part in text
     assert "Missing" not in text
+
+
+def test_runs_on_several_devices_or_precisions_are_told():
+    results = make_results((0,))
+    for name, (device, precision) in {
+        "none": ("H200", "bf16-mixed"),
+        "tuned": ("H200", "32-true"),
+        METHODS[2].name: ("H200", "32-true"),
+    }.items():
+        results[name, 0].update(device=device, precision=precision)
+    text = to_markdown(compare(results, [0]))
+    assert "which may be part of the differences. " in text
+    assert "none seed 0: Linux x86_64, H200, precision bf16-mixed; torch 2;" in text
+    assert "tuned seed 0, <b>$odd$|_ seed 0: Linux x86_64, H200, precision 32-true;" in text
+
+
+def test_methods_of_other_seeds_are_told_and_miss_none():
+    results = make_results()
+    for name in ("tuned", METHODS[2].name):
+        del results[name, 1], results[name, 2]
+    planned = {method.name: SEEDS if method.name == "none" else [0] for method in METHODS}
+    comparison = compare_results(METHODS, planned, "none", results)
+    text = to_markdown(comparison)
+    assert "over seeds 0, 1, 2 (none); 0 (tuned, <b>$odd$|_)." in text
+    assert "Missing" not in text
+    assert [row["seeds"] for row in rows_of(comparison).values()] == ["3", "1", "1"]
 
 
 def test_a_bar_in_a_name_does_not_split_a_cell():

@@ -164,6 +164,26 @@ def test_generated_pages_are_up_to_date():
     assert tables.stale(ROOT) == []
 
 
+@pytest.mark.parametrize(
+    ("adapter", "shown"),
+    [
+        ({"name": "lora", "rank": 3}, "`lora` (rank=3)"),
+        (["lora", {"name": "causal_tune", "rank": 4}], "`lora` + `causal_tune` (rank=4)"),
+        (
+            {"name": "peft", "type": "LOHA", "options": {"r": 4}, "targets": "all"},
+            "`peft` (layers=None, type=LOHA, options.r=4, targets=all)",
+        ),
+    ],
+)
+def test_a_row_tells_the_options_of_every_part_that_are_not_the_defaults(adapter, shown):
+    from pydantic import TypeAdapter
+
+    from causalseg.config.adapters import AdapterConfig
+
+    block = TypeAdapter(AdapterConfig).validate_python(adapter).model_dump(mode="json")
+    assert tables._with_options(block, AdapterConfig) == shown
+
+
 def test_the_citation_is_yaml_and_names_the_paper():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert citation["authors"] == [{"name": "The causalseg authors"}]

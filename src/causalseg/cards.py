@@ -4,16 +4,14 @@ The card is the run folder's README.md. The result is everything a table needs t
 configuration, scores, size, seeds, speed, versions.
 """
 
-import platform
 import statistics
-from importlib.metadata import version
+from collections.abc import Sequence
 from typing import Any
 
 import yaml
 
+from causalseg.engine.log import describe_platform, list_versions
 from causalseg.runfolder import RunFolder, write_text
-
-_VERSIONS = ("causalseg", "torch", "timm", "transformers", "lightning-fabric")
 
 _CARD = """# {adapter} on {backbone}, {head} head
 
@@ -68,7 +66,12 @@ def write_card(run: RunFolder) -> None:
 
 
 def collect_result(run: RunFolder) -> dict[str, Any]:
-    """Return everything about a finished run that a table may need, as plain JSON."""
+    """Return everything about a finished run that a table may need, as plain JSON.
+
+    Versions, machine, device and precision are those of training, as its log has them. Of a log
+    that does not say, versions and machine are those of now, the precision is the configured one,
+    and the device is None.
+    """
     config = _read_config(run)
     config["data"]["root"] = None  # a place on one machine
     config["run"] = {key: config["run"][key] for key in ("seed", "precision", "devices", "threads")}
@@ -80,9 +83,27 @@ def collect_result(run: RunFolder) -> dict[str, Any]:
         "config": config,
         "seconds_per_step": round(statistics.median(rates), 3),
         "peak_memory_mb": max(peaks, default=None),
-        "versions": {name: version(name) for name in _VERSIONS},
-        "machine": f"{platform.system()} {platform.machine()}",
+        **_read_origin(log, config["run"]["precision"]),
     }
+
+
+def _read_origin(log: Sequence[dict[str, Any]], precision: str) -> dict[str, Any]:
+    """Join what the attempts of a run were made with; most runs have one."""
+    starts = [event for event in log if event["event"] == "start"]
+    if not starts:
+        now = {"versions": list_versions(), "machine": describe_platform()}
+        return {**now, "device": None, "precision": precision}
+    if starts[0]["step"] > 0:  # the log says it of a later attempt alone
+        unknown = {"device": "not recorded", "precision": precision}
+        starts = [{**starts[0], **unknown}, *starts]
+
+    def joined(values: Sequence[str]) -> str:
+        return " then ".join(dict.fromkeys(values))
+
+    versions = [start["versions"] for start in starts]
+    origin = {"versions": {name: joined([v[name] for v in versions]) for name in versions[0]}}
+    keys = ("machine", "device", "precision")
+    return origin | {key: joined([start[key] for start in starts]) for key in keys}
 
 
 def _read_config(run: RunFolder) -> dict[str, Any]:

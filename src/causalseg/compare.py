@@ -3,40 +3,45 @@
 A cell is a method and a seed: a run folder OUT/METHOD/seedN that `causalseg train` fills in a
 process of its own. Cells run seed by seed, so that an early table has all methods, and the table is
 written anew after each. What is finished is kept, what was interrupted goes on from its checkpoint,
-and all mistakes that can be known are found before the first cell starts.
+and all mistakes that can be known are found before the first cell starts. Results of earlier
+comparisons in the same folder stay rows of the table, if they share the configuration.
 """
 
-import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import yaml
 
 from causalseg.analysis.comparison import (
+    FREE,
     MEAN,
     Comparison,
     Method,
     Result,
+    check_shared,
     compare_results,
     label_result,
+    list_methods,
+    read_results,
 )
-from causalseg.build import build_domains, build_inference, build_sources, with_classes_inside
+from causalseg.build import (
+    build_domains,
+    build_inference,
+    build_sources,
+    check_method,
+    with_classes_inside,
+)
 from causalseg.cards import collect_result
 from causalseg.cells import Cell, open_log, run_cells
 from causalseg.comparison_page import to_markdown, write_html
-from causalseg.config import Config
 from causalseg.configfile import list_differences, load_config
 from causalseg.engine.log import logger
 from causalseg.errors import CausalsegError, ConfigError, RunError, did_you_mean
 from causalseg.methods import folder_name
 from causalseg.runfolder import write_json, write_text
 
-_OWN = ("run.out=", "run.seed=", "run.resume=")  # what the comparison sets itself
-# What may differ between a cell's folder and now: places, speed, what is kept on the way.
-_FREE = {
-    *("run.out", "run.resume", "run.accelerator", "run.threads", "run.log_every"),
-    *("run.save_every", "run.keep", "train.workers", "data.root", "backbone.checkpointing"),
-    *("eval.every", "eval.limit", "eval.pictures"),
-}
+_OWN = ("run.out", "run.seed", "run.resume")  # what the comparison sets itself
 
 
 class Study(NamedTuple):
@@ -44,19 +49,21 @@ class Study(NamedTuple):
 
     Attributes:
         title: of its table.
-        methods: the rows.
-        seeds: of every method.
+        methods: the rows: those of earlier comparisons in the folder, then the new ones.
+        seeds: of each method, by its name.
         reference: name of the method that the others are held against.
         out: folder of everything.
         cells: in the order in which they run.
+        earlier: results that are there already and belong to no cell.
     """
 
     title: str
     methods: list[Method]
-    seeds: list[int]
+    seeds: dict[str, list[int]]
     reference: str
     out: Path
     cells: list[Cell]
+    earlier: dict[tuple[str, int], Result]
 
 
 def plan_study(
@@ -72,29 +79,26 @@ def plan_study(
     Args:
         config: YAML file of the shared configuration.
         overrides: of the shared configuration, as key=value.
-        methods: the rows.
+        methods: what is compared.
         seeds: of every method.
-        reference: name of one of the methods; None takes the first.
+        reference: name of one of the rows; None takes that of earlier comparisons in the folder,
+            or the first method.
         out: folder of everything; None takes runs/compare_NAME.
 
     Raises:
         CausalsegError: with every mistake: in a method's configuration, in the data, and every
             cell whose folder holds another run or is in use.
     """
-    names = [method.name for method in methods]
-    reference = reference or names[0]
-    if reference not in names:
-        hint = did_you_mean(reference, names)
-        raise ConfigError(f"reference {reference!r} is none of the methods compared; {hint}")
     if not seeds or len(set(seeds)) < len(seeds):
         raise ConfigError(f"seeds {list(seeds)}: name at least one, and each once")
     _check_overrides(overrides, methods)
     out = out or Path("runs") / f"compare_{config.stem}"
-    cells = [
-        Cell(method, seed, parsed)
-        for seed in seeds
-        for method, parsed in _parse(config, overrides, methods, seed, out)
-    ]
+    found = read_results(out / "results")
+    rows, planned = _join_methods(found, methods, seeds)
+    reference = _choose_reference(reference, found, rows, methods[0])
+    cells = _parse(config, overrides, methods, seeds, out)
+    labels = {(cell.method.name, cell.seed) for cell in cells}
+    earlier = {key: result for key, result in found.items() if key not in labels}
     shared = cells[0].config
     build_inference(shared)
     for dataset in (build_sources(shared), *build_domains(shared).values()):
@@ -107,13 +111,15 @@ def plan_study(
             mistakes.append(str(error))
     if mistakes:
         raise RunError("\n".join(mistakes))
-    return Study(f"Comparison: {config.stem}", list(methods), list(seeds), reference, out, cells)
+    _check_earlier(out, rows, cells, earlier)
+    return Study(f"Comparison: {config.stem}", rows, planned, reference, out, cells, earlier)
 
 
 def run_study(study: Study, jobs: int = 1) -> tuple[Comparison | None, list[str]]:
     """Run what is not finished and write the table after each cell.
 
-    Writes OUT/results/METHOD_seedN.json, OUT/compare.md and OUT/compare.html.
+    Writes OUT/results/METHOD_seedN.json, OUT/compare.md and OUT/compare.html, with the rows of
+    earlier comparisons in the folder.
 
     Args:
         study: what is compared.
@@ -125,7 +131,11 @@ def run_study(study: Study, jobs: int = 1) -> tuple[Comparison | None, list[str]
     Raises:
         KeyboardInterrupt: if stopped by hand or by a signal; the cells at work are stopped too.
     """
-    results: dict[tuple[str, int], Result] = {}
+    rows = {method.name: method for method in study.methods}
+    results = {
+        (name, seed): _label(study, rows[name], seed, result)
+        for (name, seed), result in study.earlier.items()
+    }
     failures: list[str] = []
     for cell in study.cells:
         if cell.is_finished:
@@ -141,54 +151,123 @@ def run_study(study: Study, jobs: int = 1) -> tuple[Comparison | None, list[str]
         results[cell.method.name, cell.seed] = _collect(study, cell)
         comparison = _publish(study, results)
 
-    logger.info("%d runs, %d of them finished before", len(study.cells), len(results))
+    logger.info(
+        "%d runs, %d of them finished before", len(study.cells), len(study.cells) - len(waiting)
+    )
     run_cells(waiting, jobs, ended)
     return comparison, failures
 
 
+def _join_methods(
+    found: dict[tuple[str, int], Result], methods: Sequence[Method], seeds: Sequence[int]
+) -> tuple[list[Method], dict[str, list[int]]]:
+    """Return the rows, earlier ones first, and the seeds that each should have."""
+    rows = {method.name: method for method, _ in list_methods(found)}
+    planned = {method.name: set(theirs) for method, theirs in list_methods(found)}
+    folders = {folder_name(method): method.name for method in rows.values()}
+    for method in methods:
+        if folders.get(folder_name(method), method.name) != method.name:
+            raise ConfigError(
+                f"{method.name} would share the folder of {folders[folder_name(method)]}"
+            )
+        rows[method.name] = method
+        planned.setdefault(method.name, set()).update(seeds)
+    return list(rows.values()), {name: sorted(theirs) for name, theirs in planned.items()}
+
+
+def _choose_reference(
+    wanted: str | None,
+    found: dict[tuple[str, int], Result],
+    rows: Sequence[Method],
+    first: Method,
+) -> str:
+    names = [method.name for method in rows]
+    earlier = {result["method"]["reference"] for result in found.values()}.intersection(names)
+    if wanted is None:
+        return earlier.pop() if len(earlier) == 1 else first.name
+    if wanted not in names:
+        hint = did_you_mean(wanted, names)
+        raise ConfigError(f"reference {wanted!r} is none of the methods compared; {hint}")
+    return wanted
+
+
 def _check_overrides(overrides: Sequence[str], methods: Sequence[Method]) -> None:
     """Raise ConfigError for overrides of the shared configuration that would have no effect."""
-    has_own = all(any(o.startswith("adapter=") for o in m.overrides) for m in methods)
     for override in overrides:
-        if override.startswith(_OWN):
+        keys = list(_keys_of(override))
+        if any(key in _OWN for key in keys):
             raise ConfigError(
                 f"override {override!r} would have no effect: folder, seeds and resuming are set "
                 "by the comparison, see --out and --seeds"
             )
-        if has_own and re.match(r"adapter\b", override):
+        masking = [
+            method.name
+            for method in methods
+            for own in method.overrides
+            # Without an adapter there is no rate for one, whatever is shared.
+            if own != "train.adapter_lr=null"
+            and any(f"{key}.".startswith(f"{own.partition('=')[0]}.") for key in keys)
+        ]
+        if masking:
             raise ConfigError(
-                f"override {override!r} would have no effect: every method names its own adapter; "
-                "give a method's options in a methods file"
+                f"override {override!r} would have no effect on methods that set this themselves: "
+                f"{', '.join(dict.fromkeys(masking))}; give it to methods in a methods file, or "
+                "compare without these"
             )
 
 
+def _keys_of(override: str) -> Iterator[str]:
+    """Yield every option that an override sets: `run={seed: 3}` sets run.seed."""
+    key, _, text = override.partition("=")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:  # an error of its own when the configuration is read
+        value = None
+    yield from _keys_below(key.strip(), value)
+
+
+def _keys_below(key: str, value: Any) -> Iterator[str]:
+    if isinstance(value, Mapping) and value:
+        for name, inner in value.items():
+            yield from _keys_below(f"{key}.{name}", inner)
+    else:
+        yield key
+
+
 def _parse(
-    config: Path, overrides: Sequence[str], methods: Sequence[Method], seed: int, out: Path
-) -> list[tuple[Method, Config]]:
-    """Return the configuration of every method, or raise ConfigError with all mistakes."""
-    found, mistakes = [], []
-    contents: dict[str, str] = {}
-    for method in methods:
-        folder = out / folder_name(method) / f"seed{seed}"
-        own = [f"run.seed={seed}", f"run.out={folder}", "run.resume=false"]
-        try:
-            parsed = load_config(config, [*overrides, *method.overrides, *own])
-        except ConfigError as error:
-            mistakes.append(f"{method.name}: {error}")
-            continue
-        unknown = method.reported.keys() - {*parsed.data.domains, MEAN}
-        for name in sorted(unknown):
-            hint = did_you_mean(name, {*parsed.data.domains, MEAN})
-            mistakes.append(f"{method.name}: reported names a domain {name!r}; {hint}")
-        if parsed.run.nodes > 1:
-            mistakes.append(f"run.nodes = {parsed.run.nodes}: a comparison runs on one machine")
-        same = contents.setdefault(parsed.model_dump_json(exclude={"run"}), method.name)
-        if same != method.name:
-            mistakes.append(f"{method.name}: the same configuration as {same}, drop one")
-        found.append((method, parsed))
-    if mistakes:
-        raise ConfigError("\n".join(mistakes))
-    return found
+    config: Path,
+    overrides: Sequence[str],
+    methods: Sequence[Method],
+    seeds: Sequence[int],
+    out: Path,
+) -> list[Cell]:
+    """Return every method with every seed, or raise ConfigError with all mistakes."""
+    cells, mistakes = [], []
+    for seed in seeds:
+        contents: dict[str, str] = {}
+        for method in methods:
+            folder = out / folder_name(method) / f"seed{seed}"
+            own = [f"run.seed={seed}", f"run.out={folder}", "run.resume=false"]
+            try:
+                parsed = load_config(config, [*overrides, *method.overrides, *own])
+                if seed == seeds[0]:
+                    check_method(parsed)
+            except CausalsegError as error:
+                mistakes.append(f"{method.name}: {error}")
+                continue
+            unknown = method.reported.keys() - {*parsed.data.domains, MEAN}
+            for name in sorted(unknown):
+                hint = did_you_mean(name, {*parsed.data.domains, MEAN})
+                mistakes.append(f"{method.name}: reported names a domain {name!r}; {hint}")
+            if parsed.run.nodes > 1:
+                mistakes.append(f"run.nodes = {parsed.run.nodes}: a comparison runs on one machine")
+            same = contents.setdefault(parsed.model_dump_json(exclude={"run"}), method.name)
+            if same != method.name:
+                mistakes.append(f"{method.name}: the same configuration as {same}, drop one")
+            cells.append(Cell(method, seed, parsed))
+        if mistakes:
+            raise ConfigError("\n".join(mistakes))
+    return cells
 
 
 def _check_cell(cell: Cell) -> None:
@@ -203,11 +282,11 @@ def _check_cell(cell: Cell) -> None:
     rows = [
         f"  {key}: {theirs} there, {ours} now"
         for key, (theirs, ours) in changed.items()
-        if key not in _FREE
+        if key not in FREE
     ]
     if cell.is_finished:
         scored = run.read_json(run.eval).get("overrides", [])
-        rows += [f"  scored with {o}" for o in scored if o.partition("=")[0] not in _FREE]
+        rows += [f"  scored with {o}" for o in scored if o.partition("=")[0] not in FREE]
     if rows:
         raise RunError(
             f"{run.path} holds another run:\n"
@@ -216,14 +295,40 @@ def _check_cell(cell: Cell) -> None:
         )
 
 
+def _check_earlier(
+    out: Path,
+    rows: Sequence[Method],
+    cells: Sequence[Cell],
+    earlier: dict[tuple[str, int], Result],
+) -> None:
+    """Raise RunError unless earlier results share the configuration of the cells."""
+    overrides = {method.name: method.overrides for method in rows}
+    configs = {
+        (cell.method.name, cell.seed): with_classes_inside(cell.config).model_dump(mode="json")
+        for cell in cells
+    }
+    configs |= {key: result["config"] for key, result in earlier.items()}
+    try:
+        check_shared({key: (overrides[key[0]], config) for key, config in configs.items()})
+    except RunError as error:
+        raise RunError(
+            f"{error}\n{out / 'results'} has results of another comparison: choose another folder "
+            "with --out"
+        ) from error
+
+
 def _collect(study: Study, cell: Cell) -> Result:
-    place = study.methods.index(cell.method)
-    result = label_result(
-        collect_result(cell.run), cell.method, place, study.reference, study.seeds
-    )
-    name = f"{folder_name(cell.method)}_seed{cell.seed}.json"
-    write_json(study.out / "results" / name, result)
-    return result
+    return _label(study, cell.method, cell.seed, collect_result(cell.run))
+
+
+def _label(study: Study, method: Method, seed: int, result: Result) -> Result:
+    """Write a result that says which method of which comparison it is; return it."""
+    place = study.methods.index(method)
+    labelled = label_result(result, method, place, study.reference, study.seeds[method.name])
+    file = study.out / "results" / f"{folder_name(method)}_seed{seed}.json"
+    if labelled != result:
+        write_json(file, labelled)
+    return labelled
 
 
 def _publish(study: Study, results: dict[tuple[str, int], Result]) -> Comparison:

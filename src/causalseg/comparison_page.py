@@ -113,7 +113,6 @@ def notes_on(comparison: Comparison) -> list[str]:
     train, backbone = config["train"], config["backbone"]
     results = [result for row in comparison.rows for result in row.results.values()]
     rates = {result["config"]["train"]["adapter_lr"] for result in results} - {None}
-    machines = {f"{result['machine']}, {_versions(result)}" for result in results}
     inference = f"{how['mode']} images" if how["mode"] == "whole" else "sliding windows"
     if how["resized_to"]:
         inference += f" resized to {size_text(how['resized_to'])}"
@@ -124,19 +123,22 @@ def notes_on(comparison: Comparison) -> list[str]:
         f"{config['head']['name']}, {train['steps']} steps, batch {train['batch']}, crop "
         f"{size_text(train['crop'])}, learning rate {train['lr']:g}"
         + "".join(f", of the adapter {rate:g}" for rate in sorted(rates))
-        + f", photometric distortion {'on' if train['augment']['photometric'] else 'off'}, "
-        f"precision {config['run']['precision']}: for all methods, but for what they change.",
+        + f", photometric distortion {'on' if train['augment']['photometric'] else 'off'}: for all "
+        "methods, but for what they change.",
         f"mIoU in percent, one confusion matrix a domain over all labelled pixels, predicted from "
-        f"{inference}: mean ± standard deviation (n − 1) over seeds "
-        f"{', '.join(map(str, comparison.seeds))}. Runs of one seed share the order of data, "
-        "augmentation and the start of the head.",
+        f"{inference}: mean ± standard deviation (n − 1) over seeds {_seeds(comparison)}. Runs of "
+        "one seed share the order of data, augmentation and the start of the head.",
         f"Difference: of the mean over {', '.join(first['eval']['mean']['over'])} to that of "
         f"{comparison.reference}, over the seeds that both have. In brackets the {LEVEL:.0%} "
-        f"interval of a paired bootstrap: {RESAMPLES} draws of images, the same for both methods "
-        "and all seeds. It covers the choice of images, not that of seeds.",
+        f"interval of a paired bootstrap: {RESAMPLES} draws of images, the same for both methods, "
+        "all seeds, and all domains that show the same images. It covers the choice of images, not "
+        "that of seeds.",
+        "Images of a video are not independent: for such domains the intervals are too narrow. "
+        "Every method has an interval of its own, not corrected for their number: of many, some "
+        "leave out zero by chance.",
         "s/step: median over training. Peak memory: of the training process, on CUDA of the "
         "device. Both depend on the machine and on what else ran there.",
-        f"Machine and versions: {'; '.join(sorted(machines))}.",
+        _origins(comparison),
     ]
     notes += [
         f"Reported for {row.method.name}, not measured here: {row.method.source}."
@@ -174,7 +176,7 @@ def _cells(
     results = list(row.results.values())
     seconds = [result["seconds_per_step"] for result in results]
     peaks = known_values([result.get("peak_memory_mb") for result in results])
-    count, wanted = len(results), len(comparison.seeds)
+    count, wanted = len(results), len(row.seeds)
     parameters = results[0]["eval"]["model"]["trainable_parameters"] if results else None
     return [
         row.method.name,
@@ -223,5 +225,33 @@ def _sources(data: dict[str, Any]) -> str:
     )
 
 
-def _versions(result: Result) -> str:
-    return ", ".join(f"{name} {number}" for name, number in result["versions"].items())
+def _seeds(comparison: Comparison) -> str:
+    """The seeds of all methods, or of each group of methods that has the same."""
+    groups: dict[str, list[str]] = {}
+    for row in comparison.rows:
+        groups.setdefault(", ".join(map(str, row.seeds)), []).append(row.method.name)
+    if len(groups) == 1:
+        return next(iter(groups))
+    return "; ".join(f"{seeds} ({', '.join(names)})" for seeds, names in groups.items())
+
+
+def _origins(comparison: Comparison) -> str:
+    """Where and with what the runs were trained; which ones where, if they differ."""
+    origins: dict[str, list[str]] = {}
+    for row in comparison.rows:
+        for seed, result in row.results.items():
+            origins.setdefault(_origin(result), []).append(f"{row.method.name} seed {seed}")
+    if len(origins) == 1:
+        return f"Trained on {next(iter(origins))}."
+    listed = "; ".join(f"{', '.join(runs)}: {origin}" for origin, runs in origins.items())
+    return (
+        "Machine, device, precision or versions differ, or are not known of all runs, which may be "
+        f"part of the differences. {listed}."
+    )
+
+
+def _origin(result: Result) -> str:
+    device = result.get("device") or "device not recorded"
+    precision = result.get("precision") or result["config"]["run"]["precision"]
+    versions = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
+    return f"{result['machine']}, {device}, precision {precision}; {versions}"

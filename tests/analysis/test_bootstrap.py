@@ -15,6 +15,11 @@ def make_counts(seed, images=6, k=4, domains=2):
     return run
 
 
+def names_of(run):
+    """Names of the images of every domain, in no two domains the same."""
+    return [[f"{d}/{i}" for i in range(len(domain))] for d, domain in enumerate(run)]
+
+
 def miou_by_hand(images):
     ious = []
     for k in range(images[0].shape[1]):
@@ -47,7 +52,7 @@ def test_the_interval_equals_loops_over_draws_domains_seeds_images_and_classes()
         assert [len(numbers) for numbers in drawn] == sizes
         differences.append(difference_by_hand(ours, theirs, drawn))
     expected = np.quantile(differences, [0.05, 0.95])
-    found = paired_interval(ours, theirs, resamples=40, level=0.9, seed=5)
+    found = paired_interval(ours, theirs, names_of(ours[0]), resamples=40, level=0.9, seed=5)
     assert found == pytest.approx(tuple(expected), abs=1e-9)
 
 
@@ -59,7 +64,7 @@ def test_mean_iou_leaves_out_classes_that_never_show():
 
 def test_a_method_against_itself_has_no_difference():
     runs = [make_counts(0), make_counts(1)]
-    assert paired_interval(runs, runs) == (0.0, 0.0)
+    assert paired_interval(runs, runs, names_of(runs[0])) == (0.0, 0.0)
 
 
 def test_the_draws_are_paired():
@@ -68,7 +73,7 @@ def test_the_draws_are_paired():
     hits = rng.integers(1, 1000, 30)
     theirs = np.stack([hits, 1000 - hits, 0 * hits], axis=1)[:, :, None]
     ours = theirs + np.array([[[5], [-5], [0]]])
-    low, high = paired_interval([[ours]], [[theirs]])
+    low, high = paired_interval([[ours]], [[theirs]], names_of([ours]))
     assert (low, high) == pytest.approx((0.5, 0.5))
 
 
@@ -76,7 +81,7 @@ def test_the_sign_is_ours_minus_theirs():
     ours, theirs = make_counts(0), make_counts(0)
     for domain in ours:
         domain[:, 0] += 200
-    low, high = paired_interval([ours], [theirs])
+    low, high = paired_interval([ours], [theirs], names_of(ours))
     assert 0 < low < high
 
 
@@ -84,7 +89,7 @@ def test_the_interval_covers_the_observed_difference_and_narrows_with_more_image
     widths = []
     for images in (10, 160):
         ours, theirs = make_counts(0, images), make_counts(1, images)
-        low, high = paired_interval([ours], [theirs])
+        low, high = paired_interval([ours], [theirs], names_of(ours))
         everything = [range(len(domain)) for domain in ours]
         assert low < difference_by_hand([ours], [theirs], everything) < high
         widths.append(high - low)
@@ -93,8 +98,21 @@ def test_the_interval_covers_the_observed_difference_and_narrows_with_more_image
 
 def test_the_same_seed_gives_the_same_interval():
     ours, theirs = [make_counts(0)], [make_counts(1)]
-    assert paired_interval(ours, theirs) == paired_interval(ours, theirs)
-    assert paired_interval(ours, theirs) != paired_interval(ours, theirs, seed=1)
+    names = names_of(ours[0])
+    first = paired_interval(ours, theirs, names)
+    assert first == paired_interval(ours, theirs, names)
+    assert first != paired_interval(ours, theirs, names, seed=1)
+
+
+def test_domains_of_the_same_images_share_their_draws():
+    """The same street twice is no more evidence than once."""
+    ours, theirs = make_counts(0, domains=1), make_counts(1, domains=1)
+    (names,) = names_of(ours)
+    once = paired_interval([ours], [theirs], [names])
+    assert paired_interval([2 * ours], [2 * theirs], [names, names]) == pytest.approx(once)
+    others = [f"other{name}" for name in names]
+    low, high = paired_interval([2 * ours], [2 * theirs], [names, others])
+    assert high - low < 0.9 * (once[1] - once[0])
 
 
 def test_a_class_absent_from_a_draw_is_left_out_of_it():
@@ -102,15 +120,16 @@ def test_a_class_absent_from_a_draw_is_left_out_of_it():
     theirs = np.array([[[10, 10], [0, 0], [0, 10]], [[10, 0], [0, 0], [10, 0]]])
     ours = theirs.copy()
     ours[0, :, 1] = 0, 0, 20
-    low, high = paired_interval([[ours]], [[theirs]])
+    low, high = paired_interval([[ours]], [[theirs]], names_of([ours]))
     assert (low, high) == pytest.approx((-25.0, 0.0))
 
 
 def test_one_image_has_no_interval():
-    assert paired_interval([make_counts(0, images=1)], [make_counts(1, images=1)]) is None
+    ours, theirs = make_counts(0, images=1), make_counts(1, images=1)
+    assert paired_interval([ours], [theirs], names_of(ours)) is None
 
 
 def test_draws_without_labelled_pixels_have_no_interval():
     run = [make_counts(0, images=2, domains=1)[0]]
     run[0][0] = 0
-    assert paired_interval([run], [run]) is None
+    assert paired_interval([run], [run], names_of(run)) is None

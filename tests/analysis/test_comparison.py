@@ -1,5 +1,6 @@
 """Methods side by side: differences to the reference, what is missing, what cannot be compared."""
 
+import copy
 import json
 import statistics
 
@@ -15,7 +16,8 @@ SEEDS = [0, 1, 2]
 
 
 def compare(results, seeds=SEEDS):
-    return compare_results(METHODS, seeds, "none", results)
+    planned = {method.name: seeds for method in METHODS}
+    return compare_results(METHODS, planned, "none", results)
 
 
 def write_results(folder, results):
@@ -46,8 +48,10 @@ def test_the_interval_is_that_of_all_seeds_and_domains():
         ]
         for name in ("none", "tuned")
     }
+    domains = results["none", 0]["eval"]["domains"].values()
+    names = [domain["per_image"]["names"] for domain in domains]
     row = compare(results).rows[1]
-    assert row.interval == paired_interval(counts["tuned"], counts["none"])
+    assert row.interval == paired_interval(counts["tuned"], counts["none"], names)
     assert row.interval[0] < row.difference < row.interval[1]
 
 
@@ -89,8 +93,60 @@ def test_runs_scored_on_images_of_other_names_have_no_interval():
 def test_runs_on_other_data_are_refused():
     results = make_results()
     results["tuned", 1]["eval"]["domains"]["night"]["size"] = [72, 96]
-    with pytest.raises(RunError, match="tuned seed 1 and none seed 0 differ in data: images"):
+    with pytest.raises(
+        RunError, match="tuned seed 1 and none seed 0 differ in the images of night"
+    ):
         compare(results)
+
+
+def changed(results, changes):
+    """Results of which some, by name and seed, have another value of an option of training."""
+    results = copy.deepcopy(results)
+    for key, options in changes.items():
+        results[key]["config"]["train"].update(options)
+    return results
+
+
+def test_runs_that_differ_in_what_they_should_share_are_refused_by_the_names_of_options():
+    results = changed(make_results(), {("tuned", 1): {"steps": 9, "lr": 0.5, "workers": 7}})
+    with pytest.raises(RunError) as caught:
+        compare(results)
+    text = str(caught.value)
+    assert "train.steps: 9 in tuned seed 1, 7 in none seed 0" in text
+    assert "train.lr: 0.5 in tuned seed 1, 0.0001 in none seed 0" in text
+    assert "workers" not in text
+
+
+def test_what_a_method_changes_is_compared_among_the_others_and_among_its_seeds():
+    none, tuned, odd = METHODS
+    methods = [none._replace(overrides=["adapter=none", "train.steps=9"]), tuned, odd]
+    planned = {method.name: SEEDS for method in METHODS}
+    ours = {("none", seed): {"steps": 9} for seed in SEEDS}
+    compare_results(methods, planned, "none", changed(make_results(), ours))
+    with pytest.raises(RunError, match=r"train.steps: 8 in none seed 2, 9 in none seed 0"):
+        compare_results(
+            methods, planned, "none", changed(make_results(), {**ours, ("none", 2): {"steps": 8}})
+        )
+    with pytest.raises(RunError, match=r"train.steps: 8 in <b>.* seed 0, 7 in tuned seed 0"):
+        compare_results(
+            methods,
+            planned,
+            "none",
+            changed(make_results(), {**ours, (odd.name, 0): {"steps": 8}}),
+        )
+
+
+def test_the_recipe_of_an_adapter_changes_its_other_options():
+    results = make_results((0,))
+    results["tuned", 0]["config"]["adapter"]["rank"] = 3
+    planned = {method.name: [0] for method in METHODS}
+    for override, is_alike in (("adapter.recipe=centered", True), ("adapter.scale=1", False)):
+        methods = [METHODS[0], METHODS[1]._replace(overrides=[override]), METHODS[2]]
+        if is_alike:
+            compare_results(methods, planned, "none", results)
+        else:
+            with pytest.raises(RunError, match=r"adapter.rank: 16 in <b>.*, 3 in tuned seed 0"):
+                compare_results(methods, planned, "none", results)
 
 
 def test_a_study_can_be_made_again_from_its_files(tmp_path):
@@ -98,6 +154,18 @@ def test_a_study_can_be_made_again_from_its_files(tmp_path):
     del results["tuned", 2]
     write_results(tmp_path, dict(reversed(results.items())))
     assert read_study(tmp_path) == compare(results)
+
+
+def test_each_method_has_the_seeds_that_it_was_planned_with(tmp_path):
+    results = make_results((0, 1))
+    for name, seed in list(results):
+        if name != "none":
+            results[name, seed]["method"]["seeds"] = [0]
+    del results["tuned", 1], results[METHODS[2].name, 0], results[METHODS[2].name, 1]
+    write_results(tmp_path, results)
+    study = read_study(tmp_path)
+    assert [row.seeds for row in study.rows] == [[0, 1], [0]]
+    assert study.missing == []
 
 
 def test_files_that_are_no_study_are_named(tmp_path):

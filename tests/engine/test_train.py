@@ -49,7 +49,9 @@ def test_a_run_leaves_everything_in_its_folder(tiny):
     events = run.read_log()
     assert [e["step"] for e in events if e["event"] == "train"] == [1, 2, 3, 4]
     assert [e["step"] for e in events if e["event"] == "eval"] == [2, 4]
-    assert set(events[0]) == {
+    assert set(events[0]) == {*("event", "step", "versions", "machine", "device", "precision")}
+    assert (events[0]["event"], events[0]["precision"]) == ("start", "32-true")
+    assert set(events[1]) == {
         *("event", "step", "loss", "cross_entropy", "lr", "seconds_per_step", "data_wait")
     }
     results = json.loads(run.eval.read_text())

@@ -8,6 +8,10 @@ counts of the drawn images are summed as those of the domain are,
 
 the mean over classes gives the domain's mIoU, the mean over domains and then over seeds the score,
 and the interval is a range of quantiles of the differences. It says nothing about other seeds.
+
+The unit of drawing is an image by its name: domains that show the same names (one street under
+several skies) share their draws. Images of a video are not independent, as the bootstrap takes them
+to be: there the interval is too narrow.
 """
 
 from collections.abc import Sequence
@@ -34,6 +38,7 @@ def mean_iou(counts: Float[np.ndarray, "... 3 k"]) -> Float[np.ndarray, "..."]:
 def paired_interval(
     ours: Sequence[Counts],
     theirs: Sequence[Counts],
+    names: Sequence[Sequence[str]],
     resamples: int = RESAMPLES,
     level: float = LEVEL,
     seed: int = 0,
@@ -43,6 +48,7 @@ def paired_interval(
     Args:
         ours: one run a seed, all with the same domains and images.
         theirs: the other method's runs of the same seeds, domains and images.
+        names: of the images of every domain; domains whose lists are equal share their draws.
         resamples: number of draws.
         level: share of the differences within the interval.
         seed: of the draws.
@@ -51,12 +57,17 @@ def paired_interval(
         Lower and upper end; None if a domain has fewer than two images, since it then has nothing
         to draw from, or if a draw has no labelled pixels.
     """
-    sizes = [len(domain) for domain in ours[0]]
-    if min(sizes) < 2:
+    if min(map(len, names)) < 2:
         return None
     generator = np.random.default_rng(seed)
     # How often each image is drawn: the sum over drawn images is then one matrix product.
-    draws = [generator.multinomial(n, np.full(n, 1 / n), resamples).astype(float) for n in sizes]
+    shared = {
+        images: generator.multinomial(
+            len(images), np.full(len(images), 1 / len(images)), resamples
+        ).astype(float)
+        for images in dict.fromkeys(map(tuple, names))
+    }
+    draws = [shared[tuple(images)] for images in names]
     differences = np.mean(
         [_scores(a, draws) - _scores(b, draws) for a, b in zip(ours, theirs, strict=True)], axis=0
     )

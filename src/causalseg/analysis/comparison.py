@@ -10,7 +10,7 @@ with its paired bootstrap interval over images (`bootstrap`).
 
 import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +22,12 @@ Value = float | None
 Result = dict[str, Any]
 
 MEAN = "mean"  # of the domains that data.mean_over names
+# What may differ between runs that are compared: places, speed, what is kept on the way.
+FREE = {
+    *("run.out", "run.resume", "run.accelerator", "run.threads", "run.log_every"),
+    *("run.save_every", "run.keep", "train.workers", "data.root", "backbone.checkpointing"),
+    *("eval.every", "eval.limit", "eval.pictures"),
+}
 
 
 class Method(NamedTuple):
@@ -45,12 +51,14 @@ class Row(NamedTuple):
 
     Attributes:
         method: what it is.
+        seeds: that it should have.
         results: by seed, in the order of seeds.
         difference: of the mean to the reference's, in points, over the seeds that both have.
         interval: the bootstrap interval of the difference.
     """
 
     method: Method
+    seeds: list[int]
     results: dict[int, Result]
     difference: Value
     interval: tuple[float, float] | None
@@ -68,12 +76,10 @@ class Comparison(NamedTuple):
 
     Attributes:
         rows: in the order in which the methods were named.
-        seeds: that every method should have.
         reference: name of the method that the others are held against.
     """
 
     rows: list[Row]
-    seeds: list[int]
     reference: str
 
     @property
@@ -85,13 +91,13 @@ class Comparison(NamedTuple):
     @property
     def missing(self) -> list[str]:
         """The runs that there should be and that are not finished."""
-        pairs = [(row, seed) for row in self.rows for seed in self.seeds]
+        pairs = [(row, seed) for row in self.rows for seed in row.seeds]
         return [f"{row.method.name} seed {s}" for row, s in pairs if s not in row.results]
 
 
 def compare_results(
     methods: Sequence[Method],
-    seeds: Sequence[int],
+    seeds: Mapping[str, Sequence[int]],
     reference: str,
     results: dict[tuple[str, int], Result],
 ) -> Comparison:
@@ -99,17 +105,19 @@ def compare_results(
 
     Args:
         methods: the rows, in their order.
-        seeds: that every method should have.
+        seeds: that each method should have, by its name.
         reference: name of one of the methods.
         results: by name of the method and seed, at least one; what is not there is missing.
 
     Raises:
-        RunError: if results are of other data, classes or domains than the first.
+        RunError: if results differ in the data scored or in what methods share.
     """
-    _check_alike(results)
+    overrides = {method.name: method.overrides for method in methods}
+    check_shared({key: (overrides[key[0]], result["config"]) for key, result in results.items()})
+    _check_images(results)
     by_method = {
-        method.name: {s: results[method.name, s] for s in seeds if (method.name, s) in results}
-        for method in methods
+        name: {seed: results[name, seed] for seed in seeds[name] if (name, seed) in results}
+        for name in overrides
     }
     rows = []
     for method in methods:
@@ -118,8 +126,8 @@ def compare_results(
         is_other = method.name != reference
         difference = _difference(pairs) if pairs and is_other else None
         interval = _interval(pairs) if difference is not None else None
-        rows.append(Row(method, ours, difference, interval))
-    return Comparison(rows, list(seeds), reference)
+        rows.append(Row(method, list(seeds[method.name]), ours, difference, interval))
+    return Comparison(rows, reference)
 
 
 def label_result(
@@ -127,42 +135,91 @@ def label_result(
 ) -> Result:
     """Return a result that also says which method of which comparison it is."""
     about = {"place": place, "reference": reference, "seeds": list(seeds)}
-    return {"method": {**method._asdict(), **about}, **result}
+    rest = {key: value for key, value in result.items() if key != "method"}
+    return {"method": {**method._asdict(), **about}, **rest}
 
 
 def read_study(folder: Path) -> Comparison:
-    """Read the results that a comparison left in a folder.
+    """Read the comparison whose results lie in a folder.
 
     Raises:
-        RunError: if a file is broken, two are of the same method and seed, or they name different
-            references.
+        RunError: if a file is broken, two are of the same method and seed, they name different
+            references, or they cannot be compared.
+    """
+    results = read_results(folder)
+    planned = list_methods(results)
+    references = {result["method"]["reference"] for result in results.values()}
+    if len(references) != 1 or not references <= {method.name for method, _ in planned}:
+        raise RunError(
+            f"{folder} needs results of one comparison with its reference; they name "
+            f"{', '.join(sorted(references)) or 'none'}"
+        )
+    seeds = {method.name: seeds for method, seeds in planned}
+    return compare_results([method for method, _ in planned], seeds, references.pop(), results)
+
+
+def read_results(folder: Path) -> dict[tuple[str, int], Result]:
+    """Read what comparisons left in a folder, by name of the method and seed.
+
+    Raises:
+        RunError: if a file is broken, or two are of the same method and seed.
     """
     results: dict[tuple[str, int], Result] = {}
-    abouts: dict[str, dict[str, Any]] = {}
     for file in sorted(folder.glob("*.json")):
         try:
             result = json.loads(file.read_text(encoding="utf-8"))
-            about, seed = result["method"], result["config"]["run"]["seed"]
-            key = about["name"], seed
+            key = result["method"]["name"], result["config"]["run"]["seed"]
         except (ValueError, KeyError, TypeError) as error:
             raise RunError(
                 f"{file} is no result of a comparison ({error!r}): take those that "
                 "`causalseg compare` wrote"
             ) from error
         if key in results:
-            raise RunError(f"{file}: {key[0]} seed {seed} is there twice, keep one")
+            raise RunError(f"{file}: {key[0]} seed {key[1]} is there twice, keep one")
         results[key] = result
-        abouts[about["name"]] = about
-    references = {about["reference"] for about in abouts.values()}
-    if len(references) != 1 or not references <= abouts.keys():
-        raise RunError(
-            f"{folder} needs results of one comparison with its reference; they name "
-            f"{', '.join(sorted(references)) or 'none'}"
-        )
-    ordered = sorted(abouts.values(), key=lambda about: about["place"])
-    methods = [Method(*(about[key] for key in Method._fields)) for about in ordered]
-    seeds = sorted({seed for about in ordered for seed in about["seeds"]})
-    return compare_results(methods, seeds, references.pop(), results)
+    return results
+
+
+def list_methods(results: Mapping[tuple[str, int], Result]) -> list[tuple[Method, list[int]]]:
+    """Return the methods of labelled results in their order, each with the seeds it should have."""
+    abouts: dict[str, dict[str, Any]] = {}
+    seeds: dict[str, set[int]] = {}
+    for (name, _), result in results.items():
+        abouts[name] = result["method"]
+        seeds.setdefault(name, set()).update(abouts[name]["seeds"])
+    ordered = sorted(abouts.values(), key=lambda about: (about["place"], about["name"]))
+    return [
+        (Method(*(about[key] for key in Method._fields)), sorted(seeds[about["name"]]))
+        for about in ordered
+    ]
+
+
+def check_shared(
+    runs: Mapping[tuple[str, int], tuple[Sequence[str], Mapping[str, Any]]],
+) -> None:
+    """Raise RunError if runs differ in what none of their methods changes.
+
+    Args:
+        runs: by name of the method and seed, the method's overrides and the whole configuration.
+            An option that one of them does not have is not compared.
+    """
+    seen: dict[tuple[str, str], tuple[str, Any]] = {}
+    for (name, seed), (overrides, config) in runs.items():
+        own = tuple(map(_changed_by, overrides))
+        differing = []
+        for key, value in _flat(config):
+            if key in FREE or key.startswith("run."):
+                continue
+            is_own = any(f"{key}.".startswith(f"{changed}.") for changed in own)
+            place = (name if is_own else "", key)  # what a method changes is alike in its seeds
+            other, wanted = seen.setdefault(place, (f"{name} seed {seed}", value))
+            if value != wanted:
+                differing.append(f"  {key}: {value} in {name} seed {seed}, {wanted} in {other}")
+        if differing:
+            raise RunError(
+                "only runs that share everything but what their methods change can be compared; "
+                "these options differ:\n" + "\n".join(differing)
+            )
 
 
 def known_values(values: Sequence[Value]) -> list[float]:
@@ -195,22 +252,36 @@ def _interval(pairs: Sequence[tuple[Result, Result]]) -> tuple[float, float] | N
     if any(own != names[0] for own in names):
         return None
     counts: list[Counts] = [[read_counts(about["counts"]) for about in known] for known in images]
-    return paired_interval(counts[::2], counts[1::2])
+    return paired_interval(counts[::2], counts[1::2], names[0])
 
 
-def _check_alike(results: dict[tuple[str, int], Result]) -> None:
-    def shared(result: Result) -> dict[str, Any]:
+def _changed_by(override: str) -> str:
+    """The option that an override changes; an adapter's recipe and name change the whole block."""
+    key = override.partition("=")[0]
+    block, _, option = key.rpartition(".")
+    return block if option in ("name", "kind", "recipe") else key
+
+
+def _flat(options: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in options.items():
+        if isinstance(value, dict) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def _check_images(results: dict[tuple[str, int], Result]) -> None:
+    def images(result: Result) -> dict[str, list[Any]]:
         domains = result["eval"]["domains"].items()
-        images = {name: [about["images"], about["size"]] for name, about in domains}
-        return {**result["config"]["data"], "images": images}
+        return {name: [about["images"], about["size"]] for name, about in domains}
 
     (first, reference), *others = results.items()
-    wanted = shared(reference)
+    wanted = images(reference)
     for key, result in others:
-        found = shared(result)
-        differing = [part for part in wanted if found.get(part) != wanted[part]]
-        if differing:
+        found = images(result)
+        names = sorted(n for n in {*wanted, *found} if wanted.get(n) != found.get(n))
+        if names:
             raise RunError(
-                f"{key[0]} seed {key[1]} and {first[0]} seed {first[1]} differ in data: "
-                f"{', '.join(differing)}; only runs on the same data can be compared"
+                f"{key[0]} seed {key[1]} and {first[0]} seed {first[1]} differ in the images of "
+                f"{', '.join(names)}: only runs scored on the same images can be compared"
             )

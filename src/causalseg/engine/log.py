@@ -3,12 +3,14 @@
 import json
 import logging
 import math
+import platform
 import re
 import resource
 import shutil
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -26,6 +28,7 @@ from causalseg.runfolder import RunFolder, write_text
 
 Item = TypeVar("Item")
 logger = logging.getLogger("causalseg")
+_VERSIONS = ("causalseg", "torch", "timm", "transformers", "peft", "lightning-fabric")
 console = Console(stderr=True)  # one for all bars, so that they can stand below each other
 
 
@@ -79,6 +82,10 @@ class RunLog:
         self._file.close()
         self._board.close()
 
+    def start(self, step: int, origin: dict[str, Any]) -> None:
+        """Log what the steps after this one are made with, as `describe_origin` gives it."""
+        self._write_line("start", step, origin)
+
     def advance(self, step: int) -> None:
         """Move the progress bar."""
         self._bar.update(self._task, completed=step)
@@ -114,10 +121,13 @@ class RunLog:
         self, event: str, step: int, values: dict[str, Any], nested: str | None = None
     ) -> None:
         content = {nested: values} if nested else values
-        self._file.write(json.dumps({"event": event, "step": step, **content}) + "\n")
+        self._write_line(event, step, content)
         for name, value in values.items():
             if value is not None:
                 self._board.add_scalar(f"{event}/{name}", value, step)
+
+    def _write_line(self, event: str, step: int, content: dict[str, Any]) -> None:
+        self._file.write(json.dumps({"event": event, "step": step, **content}) + "\n")
 
 
 class Meter:
@@ -178,6 +188,35 @@ class Meter:
                 "train.clip, or look for broken images; the last checkpoint is from before"
             )
         return values
+
+
+def list_versions() -> dict[str, str]:
+    """Return the versions of what computes, as installed now."""
+    return {name: version(name) for name in _VERSIONS}
+
+
+def describe_platform() -> str:
+    """Return operating system and processor family."""
+    return f"{platform.system()} {platform.machine()}"
+
+
+def describe_origin(fabric: Fabric) -> dict[str, Any]:
+    """Return what a run is made with: versions, machine, name of the device, precision."""
+    return {
+        "versions": list_versions(),
+        "machine": describe_platform(),
+        "device": _device_name(fabric.device),
+        "precision": fabric.strategy.precision.precision,
+    }
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    info = Path("/proc/cpuinfo")
+    found = re.search(r"model name\s*: (.+)", info.read_text()) if info.is_file() else None
+    name = found[1].strip() if found else platform.processor()
+    return f"{device.type} ({name})" if name else device.type
 
 
 def peak_memory(device: torch.device) -> float:

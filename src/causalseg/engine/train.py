@@ -12,7 +12,7 @@ from torch.optim import AdamW
 from causalseg.config.run import RunConfig, TrainConfig
 from causalseg.data.loader import AugmentedData, StepSampler, derive_seed, make_loader, plain_errors
 from causalseg.engine.checkpoint import load_checkpoint, save_checkpoint
-from causalseg.engine.log import Meter, RunLog
+from causalseg.engine.log import Meter, RunLog, describe_origin
 from causalseg.engine.schedule import is_due, parameter_groups, set_learning_rate
 from causalseg.errors import ConfigError
 from causalseg.model import Segmenter
@@ -57,6 +57,8 @@ def train(
     meter = Meter(fabric)
     wrapped.train()
     with log or nullcontext():
+        if log:
+            log.start(first, describe_origin(fabric))
         for done, batch in enumerate(meter.timed(batches), start=first + 1):
             # The set loss samples points with torch's global generator: make it follow the step.
             torch.manual_seed(derive_seed(run_options.seed, done, fabric.global_rank))
