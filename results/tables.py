@@ -19,15 +19,15 @@ from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
 
-from causalseg.analysis.comparison import read_study
 from causalseg.cards import collect_result
-from causalseg.comparison_page import markdown_table, size_text, spread_text, to_markdown
+from causalseg.comparison_page import markdown_table, size_text, spread_text
 from causalseg.config.adapters import AdapterConfig
 from causalseg.config.heads import HeadConfig
 from causalseg.configfile import list_options
 from causalseg.errors import CausalsegError, RunError
 from causalseg.runfolder import RunFolder, write_json, write_text
 from parameters import parameters_page
+from studies import compare_page, readme_tables
 
 ROOT = Path(__file__).parent.parent
 START, END = "<!-- results:start -->", "<!-- results:end -->"
@@ -132,11 +132,11 @@ def read_entries(folder: Path) -> list[Entry]:
 def pages(root: Path) -> dict[Path, str]:
     """Return every generated file below ``root`` with the content it should have."""
     entries = read_entries(root / "results")
-    readme = root / "README.md"
+    readme, studies = root / "README.md", root / "results" / "compare"
     return {
-        readme: _with_block(readme, _readme_block(entries)),
+        readme: _with_block(readme, _readme_block(entries, readme_tables(studies))),
         root / "docs" / "results.md": _results_page(entries),
-        root / "docs" / "compare.md": _compare_page(root / "results" / "compare"),
+        root / "docs" / "compare.md": compare_page(studies, _GENERATED, _EMPTY),
         root / "docs" / "reference.md": _reference_page(),
         root / "docs" / "methods" / "parameters.md": parameters_page(_GENERATED),
     }
@@ -166,12 +166,13 @@ def _check_seeds(entry: Entry) -> None:
             )
 
 
-def _readme_block(entries: Sequence[Entry]) -> str:
+def _readme_block(entries: Sequence[Entry], studies: Sequence[str]) -> str:
     if not entries:
         return _EMPTY
     links = {entry.name: f"docs/results.md#{entry.name}" for entry in entries}
     tables = [f"{_title(group[0])}\n\n{_table(group, links)}" for group in _settings(entries)]
-    return "\n\n".join([*tables, f"{_NOTE}; [docs/results.md](docs/results.md) has everything."])
+    pages = "[docs/results.md](docs/results.md) and [docs/compare.md](docs/compare.md)"
+    return "\n\n".join([*studies, *tables, f"{_NOTE}; {pages} have everything."])
 
 
 def _results_page(entries: Sequence[Entry]) -> str:
@@ -185,19 +186,6 @@ def _results_page(entries: Sequence[Entry]) -> str:
         header, *rows = (line.strip().split(",") for line in text.strip().splitlines())
         parts += [f"### {title}", markdown_table(header, rows)]
     return "\n\n".join(parts) + "\n"
-
-
-def _compare_page(folder: Path) -> str:
-    studies = sorted(path for path in folder.glob("*") if path.is_dir())
-    parts = [
-        "# Comparisons of methods",
-        _GENERATED,
-        "How they are made: [compare](compare_howto.md).",
-    ]
-    for study in studies:
-        files = f"Files: [{study.name}](../results/compare/{study.name})."
-        parts += [f"## {study.name}", to_markdown(read_study(study)).strip(), files]
-    return "\n\n".join(parts if studies else [*parts, _EMPTY]) + "\n"
 
 
 def _reference_page() -> str:
