@@ -106,7 +106,7 @@ def test_a_shown_configuration_is_valid(text):
     "override",
     re.findall(
         r"`((?:backbone|adapter|head|data|train|eval|run)[.\w]*=[^`]+)`",
-        "\n".join(page.read_text() for page in PAGES),
+        "\n".join(page.read_text() for page in PAGES if page.name != "compare.md"),  # of results
     ),
 )
 def test_a_shown_override_is_valid(override):
