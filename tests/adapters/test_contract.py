@@ -219,6 +219,17 @@ def test_merged_it_gives_the_same_features_and_detaches_as_before(vit, adapter, 
     assert torch.equal(vit(images), before)
 
 
+@pytest.mark.parametrize("is_merged", [False, True])
+def test_a_model_converted_while_attached_is_whole_when_detached(vit, adapter, images, is_merged):
+    attachment = attach(vit, adapter)
+    if is_merged:
+        adapter.merge()
+    nn.ModuleList([vit, adapter]).double()
+    attachment.detach()
+    assert {parameter.dtype for parameter in vit.parameters()} == {torch.float64}
+    assert torch.equal(vit(images.double()), make_vit().double()(images.double()))
+
+
 def test_saved_and_loaded_it_gives_the_same_features(vit, adapter, images):
     other = copy.deepcopy(adapter)
     with torch.no_grad():

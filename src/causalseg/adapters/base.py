@@ -126,9 +126,9 @@ class Chain(Adapter):
 
 
 class Swap:
-    """A parameter or submodule that another one stands in for, until `remove`."""
+    """A parameter, submodule or flag that another one stands in for, until `remove`."""
 
-    def __init__(self, owner: nn.Module, name: str, replacement: nn.Module | nn.Parameter):
+    def __init__(self, owner: nn.Module, name: str, replacement: nn.Module | nn.Parameter | bool):
         self.owner, self.name, self.original = owner, name, getattr(owner, name)
         setattr(owner, name, replacement)
 
@@ -137,7 +137,7 @@ class Swap:
         now, original = getattr(self.owner, self.name), self.original
         if isinstance(original, nn.Parameter):
             original.data = original.data.to(now.device, now.dtype)
-        else:
+        elif isinstance(original, nn.Module):
             like = next(now.parameters())
             original.to(like.device, like.dtype)
         setattr(self.owner, self.name, original)

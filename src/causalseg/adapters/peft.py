@@ -154,7 +154,7 @@ class PeftAdapter(Adapter):
             owner = vit.get_submodule(parent)
             _Placement(owner, name, tuner, self._placements)
             if name == "qkv" and hasattr(owner, _BIAS_APART):
-                flags.append(Swap(owner, _BIAS_APART, True))  # type: ignore[arg-type]
+                flags.append(Swap(owner, _BIAS_APART, True))
         return [*self._placements, *flags]
 
     def merge(self) -> None:
