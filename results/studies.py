@@ -6,6 +6,7 @@ from pathlib import Path
 from causalseg.analysis.comparison import Comparison, read_study
 from causalseg.comparison_page import markdown_table, table, to_markdown
 
+_MOST = 10  # rows in the README; a study names its main methods first
 _COSTS = ("trained parameters", "s/step", "peak memory")
 
 
@@ -23,7 +24,7 @@ def compare_page(folder: Path, generated: str, empty: str) -> str:
 
 
 def readme_tables(folder: Path) -> list[str]:
-    """Return for each study a title and the rows with the most seeds, without their costs."""
+    """Return for each study a title and its first methods, without their costs."""
     return [
         f"**Methods compared: [{name}](docs/compare.md#{name})**\n\n{_short_table(study)}"
         for name, study in _studies(folder)
@@ -38,13 +39,5 @@ def _studies(folder: Path) -> Iterator[tuple[str, Comparison]]:
 def _short_table(study: Comparison) -> str:
     heads, rows = table(study)
     kept = [index for index, (head, _) in enumerate(heads) if head not in _COSTS]
-    most = max(len(row.results) for row in study.rows)
     header = [", ".join(filter(None, heads[index])) for index in kept]
-    return markdown_table(
-        header,
-        [
-            [cells[index] for index in kept]
-            for row, cells in zip(study.rows, rows, strict=True)
-            if len(row.results) == most
-        ],
-    )
+    return markdown_table(header, [[cells[index] for index in kept] for cells in rows[:_MOST]])
