@@ -15,9 +15,9 @@ from causalseg.runfolder import RunFolder, write_text
 
 _CARD = """# {adapter} on {backbone}, {head} head
 
-A segmentation model of {num_classes} classes: a frozen {backbone} ({weights}), the adapter
+A segmentation model of {num_classes} classes: a {state} {backbone} ({weights}), the adapter
 `{adapter}` and a `{head}` head, {parameters:,} trained parameters. Only those lie in this folder;
-the backbone's weights come from where `config.yaml` says.
+the backbone's own weights come from where `config.yaml` says.
 
 | domain | images | mIoU % |
 |---|---|---|
@@ -48,6 +48,7 @@ def write_card(run: RunFolder) -> None:
         backbone=scores["model"]["backbone"],
         weights=f"weights: {scores['model']['weights']}",
         head=scores["model"]["head"],
+        state="finetuned" if "full" in scores["model"]["adapter"].split(" + ") else "frozen",
         parameters=scores["model"]["trainable_parameters"],
         num_classes=len(scores["classes"]["names"]),
         names=", ".join(scores["classes"]["names"]),

@@ -55,8 +55,8 @@ def test_paper_recipe_equals_the_golden_numbers(golden, name, dtype):
         assert (gradient.double() - expected).norm() <= 1e-4 * expected.norm(), key
 
 
-def equal_literal(adapter, grid):
-    """Hold outputs and gradients of the fast form to the literal one, in float64."""
+def both_forms(adapter, grid):
+    """Pairs of outputs and gradients, of the fast form and of the literal one, in float64."""
     tokens = torch.randn(2, grid[0] * grid[1], 24, dtype=torch.float64, requires_grad=True)
     weights = torch.randn_like(tokens)
     results = []
@@ -64,15 +64,15 @@ def equal_literal(adapter, grid):
         output = form()
         gradients = torch.autograd.grad((output * weights).sum(), [tokens, *adapter.parameters()])
         results.append((output, *gradients))
-    for fast, expected in zip(*results, strict=True):
-        assert torch.allclose(fast, expected, atol=1e-9, rtol=1e-9)
+    return list(zip(*results, strict=True))
 
 
 @pytest.mark.parametrize("recipe", ["paper", "centered"])
 @pytest.mark.parametrize("grid", [(1, 1), (1, 7), (5, 8), (9, 4)])
 @pytest.mark.parametrize(("low", "high"), [(0.2, 0.7), (None, 0.7), (0.2, None), (None, None)])
 def test_fast_form_equals_the_literal_formula(recipe, grid, low, high):
-    equal_literal(small(recipe, band=Band(low, high)).double(), grid)
+    for fast, expected in both_forms(small(recipe, band=Band(low, high)).double(), grid):
+        assert torch.allclose(fast, expected, atol=1e-9, rtol=1e-9)
 
 
 BEYOND = {
@@ -94,7 +94,8 @@ def test_what_goes_beyond_the_paper_equals_its_formula(options, grid):
     with torch.no_grad():
         for parameter in adapter.band.parameters():  # away from where it does nothing
             parameter.add_(0.3 * torch.rand_like(parameter))
-    equal_literal(adapter, grid)
+    for fast, expected in both_forms(adapter, grid):
+        assert torch.allclose(fast, expected, atol=1e-9, rtol=1e-9)
 
 
 @pytest.mark.parametrize("options", [{"suppress": True}, {"learnable": True}, {"gains": True}])

@@ -6,7 +6,7 @@ import torch
 from causalseg.adapters.rein import Rein
 from causalseg.adapters.tokens import FullTokens
 from causalseg.errors import ConfigError
-from golden_modules import hold_equal, load, options
+from golden_modules import errors, load, options
 
 GOLDEN = {
     "rein_lorareins_8x8_b1_c32": (8, 8),
@@ -41,7 +41,9 @@ def test_outputs_queries_and_gradients_equal_the_golden_numbers(golden, name, dt
     adapter = Rein(**options(data), use_softmax="use_softmax" not in name)
     assert isinstance(adapter.tokens, FullTokens) == ("_reins_" in name)
     assert (adapter.queries() is None) == ("link_token_to_query" in name)
-    hold_equal(adapter, data, GOLDEN[name], dtype)
+    outputs, gradients = errors(adapter, data, GOLDEN[name], dtype)
+    assert max(outputs.values()) <= 1e-5, outputs
+    assert max(gradients.values()) <= 1e-4, gradients
 
 
 @pytest.mark.parametrize("use_softmax", [True, False])
