@@ -1,46 +1,15 @@
 """AdaptFormer: the side path against a plain restatement of the block."""
 
+from functools import partial
+
 import pytest
-import timm
 import torch
 from torch import nn
 
 from causalseg.adapters.adaptformer import AdaptFormer
 from causalseg.adapters.base import attach
 from causalseg.errors import ConfigError
-
-
-def make_vit():
-    torch.manual_seed(0)
-    vit = timm.models.vision_transformer.VisionTransformer(
-        img_size=42,
-        patch_size=14,
-        embed_dim=48,
-        depth=2,
-        num_heads=3,
-        num_classes=0,
-        global_pool="",
-        init_values=0.5,
-        dynamic_img_size=True,
-    )
-    return vit.eval().requires_grad_(False)
-
-
-def make_eva():
-    torch.manual_seed(0)
-    vit = timm.models.eva.Eva(
-        img_size=42,
-        patch_size=14,
-        embed_dim=48,
-        depth=2,
-        num_heads=3,
-        num_classes=0,
-        global_pool="",
-        init_values=0.5,
-        use_rot_pos_emb=True,
-        dynamic_img_size=True,
-    )
-    return vit.eval().requires_grad_(False)
+from tiny_vit import SIZE, make_eva, make_vit
 
 
 @pytest.fixture
@@ -55,7 +24,7 @@ def adapter():
 
 @pytest.fixture
 def images():
-    return torch.rand(2, 3, 42, 70, generator=torch.Generator().manual_seed(2))
+    return torch.rand(2, 3, *SIZE, generator=torch.Generator().manual_seed(2))
 
 
 def test_a_block_is_the_papers_formula(adapter):
@@ -70,7 +39,7 @@ def test_a_block_is_the_papers_formula(adapter):
         assert torch.allclose(block(x), expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("make", [make_vit, make_eva])
+@pytest.mark.parametrize("make", [make_vit, partial(make_eva, use_rot_pos_emb=True)])
 def test_it_works_in_blocks_of_vit_and_eva(make, adapter, images):
     vit = make()
     before = vit(images)

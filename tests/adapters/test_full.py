@@ -1,39 +1,27 @@
 """Full fine-tuning: what trains, how fast, and what is decayed."""
 
+from functools import partial
+
 import pytest
-import timm
 import torch
 
 from causalseg.adapters.base import Chain, attach
 from causalseg.adapters.full import FullTune
 from causalseg.adapters.peft import PeftAdapter, lora_config
 from causalseg.errors import ConfigError
+from tiny_vit import SIZE, make_vit
 
-
-def make_vit(depth=3):
-    torch.manual_seed(0)
-    vit = timm.models.vision_transformer.VisionTransformer(
-        img_size=42,
-        patch_size=14,
-        embed_dim=48,
-        depth=depth,
-        num_heads=3,
-        num_classes=7,
-        reg_tokens=4,
-        init_values=0.5,
-        dynamic_img_size=True,
-    )
-    return vit.eval().requires_grad_(False)
+make_model = partial(make_vit, depth=3, num_classes=7, global_pool="token", reg_tokens=4)
 
 
 @pytest.fixture
 def vit():
-    return make_vit()
+    return make_model()
 
 
 @pytest.fixture
 def images():
-    return torch.rand(2, 3, 42, 70, generator=torch.Generator().manual_seed(2))
+    return torch.rand(2, 3, *SIZE, generator=torch.Generator().manual_seed(2))
 
 
 def test_everything_before_the_last_norm_trains(vit):
@@ -105,7 +93,7 @@ def test_a_rate_out_of_range_is_refused(vit, options):
 
 
 def test_a_model_without_such_parameters_is_refused(vit):
-    other = make_vit()
+    other = make_model()
     other.blocks[1].mlp.fc1 = torch.nn.Linear(48, 96)
     with pytest.raises(ConfigError, match=r"no parameter blocks.1.mlp.fc1.\w+ of shape"):
         attach(other, FullTune(vit))

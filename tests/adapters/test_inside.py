@@ -1,10 +1,9 @@
-"""What adapters that work inside the blocks must keep, whatever their method."""
+"""What adapters that work inside the blocks must keep beside the contract of all adapters."""
 
 import copy
 import pickle
 
 import pytest
-import timm
 import torch
 from torch import nn
 
@@ -15,8 +14,8 @@ from causalseg.adapters.full import FullTune
 from causalseg.adapters.peft import PeftAdapter, lora_config, peft_config
 from causalseg.adapters.soma import Soma
 from causalseg.adapters.vpt import Vpt
+from tiny_vit import SIZE, make_vit
 
-SIZE = (42, 70)  # pixels: a grid of 3 x 5
 # How to make it, and how far its start may be from the backbone; None: it does not start there.
 ADAPTERS = {
     "lora": (lambda vit: PeftAdapter(vit, lora_config(rank=4)), 1e-6),
@@ -30,27 +29,6 @@ ADAPTERS = {
     "adaptformer": (lambda vit: AdaptFormer(48, 2, bottleneck=8, scale=1.0), 0.0),
     "vpt": (lambda vit: Vpt(48, 2, num_prompts=4), None),
 }
-
-
-def make_vit(class_token=True, num_registers=0):
-    torch.manual_seed(0)
-    vit = timm.models.vision_transformer.VisionTransformer(
-        img_size=42,
-        patch_size=14,
-        embed_dim=48,
-        depth=2,
-        num_heads=3,
-        num_classes=0,
-        class_token=class_token,
-        reg_tokens=num_registers,
-        global_pool="",
-        init_values=0.5,
-        dynamic_img_size=True,
-    )
-    for name, parameter in vit.named_parameters():
-        if name.endswith("bias"):
-            nn.init.normal_(parameter, std=0.1)
-    return vit.eval().requires_grad_(False)
 
 
 def features(vit, images):
@@ -89,7 +67,7 @@ def images():
     return torch.rand(2, 3, *SIZE, generator=torch.Generator().manual_seed(2))
 
 
-def test_making_an_adapter_leaves_the_model_as_it_was(kind, images):
+def test_making_an_adapter_leaves_the_model_as_it_was(kind):
     vit, untouched = make_vit().requires_grad_(True), make_vit().requires_grad_(True)
     vit.blocks[0].attn.qkv.weight.requires_grad_(False)
     modules = [type(module) for module in vit.modules()]
@@ -106,7 +84,7 @@ def test_making_an_adapter_leaves_the_model_as_it_was(kind, images):
 @pytest.mark.parametrize(("class_token", "num_registers"), [(False, 0), (True, 0), (True, 4)])
 def test_it_starts_as_the_backbone(kind, images, class_token, num_registers):
     make, tolerance = ADAPTERS[kind]
-    vit = make_vit(class_token, num_registers)
+    vit = make_vit(class_token=class_token, reg_tokens=num_registers)
     before = features(vit, images)
     with attach(vit, make(vit)):
         start = features(vit, images)
@@ -117,22 +95,6 @@ def test_it_starts_as_the_backbone(kind, images, class_token, num_registers):
         assert (start - before).abs().max() <= tolerance
 
 
-def test_detached_the_model_is_the_old_one_bit_for_bit(vit, adapter, images):
-    before, weights = features(vit, images), copy.deepcopy(vit.state_dict())
-    move(adapter)
-    for merge in (False, True):
-        attachment = attach(vit, adapter)
-        if merge:
-            adapter.merge()
-        assert not torch.allclose(features(vit, images), before, atol=1e-3)
-        attachment.detach()
-        attachment.detach()
-        assert torch.equal(features(vit, images), before)
-        assert list(vit.state_dict()) == list(weights)
-        assert all(torch.equal(value, weights[key]) for key, value in vit.state_dict().items())
-        assert not any(parameter.requires_grad for parameter in vit.parameters())
-
-
 def test_attached_twice_in_turn_it_gives_the_same_features(vit, adapter, images):
     move(adapter)
     with attach(vit, adapter):
@@ -141,61 +103,12 @@ def test_attached_twice_in_turn_it_gives_the_same_features(vit, adapter, images)
         assert torch.equal(features(vit, images), first)
 
 
-def test_merged_it_gives_the_same_features(vit, adapter, images):
-    move(adapter)
-    attach(vit, adapter)
-    expected = features(vit, images)
-    adapter.merge()
-    assert torch.allclose(features(vit, images), expected, atol=1e-5)
-
-
-def test_only_the_adapter_trains_and_every_part_of_it_moves(vit, adapter, images):
-    frozen = {name: value.clone() for name, value in vit.state_dict().items()}
-    attachment = attach(vit, adapter)
-    move(adapter)
-    before = {name: p.detach().clone() for name, p in adapter.named_parameters()}
-    optimizer = torch.optim.SGD(adapter.parameters(), lr=1.0)
-    features(vit, images).square().mean().backward()
-    optimizer.step()
-    for name, parameter in adapter.named_parameters():
-        assert parameter.requires_grad
-        assert not torch.equal(parameter, before[name]), name
-    own = {id(parameter) for parameter in adapter.parameters()}
-    assert all(id(p) in own or p.grad is None for p in vit.parameters())
-    attachment.detach()
-    assert all(torch.equal(value, frozen[name]) for name, value in vit.state_dict().items())
-
-
 def test_its_state_is_exactly_what_trains(vit, adapter):
     names = {name for name, p in adapter.named_parameters() if p.requires_grad}
     for attached in (False, True):
         if attached:
             attach(vit, adapter)
         assert set(adapter.state_dict()) == names
-
-
-def test_saved_and_loaded_it_gives_the_same_features(kind, vit, adapter, images):
-    torch.manual_seed(5)
-    other = ADAPTERS[kind][0](vit)
-    move(adapter)
-    with attach(vit, adapter):
-        expected = features(vit, images)
-    with attach(vit, other):
-        other.load_state_dict(adapter.state_dict())
-        assert torch.equal(features(vit, images), expected)
-
-
-@pytest.mark.parametrize("copy_of", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
-def test_a_copy_of_the_attached_model_is_whole_and_apart(vit, adapter, images, copy_of):
-    model = nn.ModuleDict({"vit": vit, "adapter": adapter})
-    move(adapter)
-    attach(vit, adapter)
-    expected = features(vit, images)
-    twin = copy_of(model)
-    assert torch.equal(features(twin["vit"], images), expected)
-    twin["adapter"].load_state_dict({k: 0 * v for k, v in adapter.state_dict().items()})
-    assert not torch.allclose(features(twin["vit"], images), expected, atol=1e-3)
-    assert torch.equal(features(vit, images), expected)
 
 
 @pytest.mark.parametrize("copy_of", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
@@ -211,38 +124,14 @@ def test_a_copy_of_the_adapter_alone_fits_another_model(vit, adapter, images, co
     assert torch.equal(features(vit, images), expected)
 
 
-def test_an_image_does_not_depend_on_its_neighbours_in_the_batch(vit, adapter, images):
-    move(adapter)
-    attach(vit, adapter)
-    with torch.no_grad():
-        together = vit(images)
-        alone = torch.cat([vit(image[None]) for image in images])
-    assert torch.allclose(together, alone, atol=1e-5)
-
-
-def test_activation_checkpointing_gives_the_same_gradients(vit, adapter, images):
-    move(adapter)
-    attach(vit, adapter)
-    gradients = []
-    for checkpointing in (False, True):
-        vit.set_grad_checkpointing(checkpointing)
-        adapter.zero_grad()
-        features(vit, images).square().mean().backward()
-        gradients.append([p.grad.clone() for p in adapter.parameters()])
-    for plain, checkpointed in zip(*gradients, strict=True):
-        assert torch.allclose(plain, checkpointed, atol=1e-6)
-
-
-def test_bfloat16_features_stay_finite_and_close(vit, adapter, images):
+def test_in_bfloat16_as_a_whole_its_features_stay_close(vit, adapter, images):
     move(adapter)
     attach(vit, adapter)
     expected = features(vit, images)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        autocast = features(vit, images)
-    whole = nn.ModuleDict({"vit": vit, "adapter": adapter}).bfloat16()["vit"]
-    for half in (autocast, features(whole, images.bfloat16())):
-        assert torch.isfinite(half).all()
-        assert (half.float() - expected).norm() < 0.05 * expected.norm()
+    nn.ModuleList([vit, adapter]).bfloat16()
+    half = features(vit, images.bfloat16())
+    assert half.dtype == torch.bfloat16
+    assert (half.float() - expected).norm() < 0.05 * expected.norm()
 
 
 def test_a_float32_adapter_works_on_a_bfloat16_model(kind, vit, adapter, images):
@@ -271,31 +160,3 @@ def test_in_a_chain_another_adapter_sees_patch_tokens_only(vit, adapter, images)
     assert torch.equal(features(vit, images), before)
     with attach(vit, Chain([after, adapter])):
         assert torch.allclose(features(vit, images), chained, atol=1e-6)
-
-
-@pytest.mark.slow
-def test_compiled_without_graph_breaks_it_gives_the_same_features(vit, adapter, images):
-    attach(vit, adapter)
-    adapter.eval()
-    move(adapter)
-    expected = vit(images)
-    torch.compiler.reset()  # compilations of one forward are counted, whatever the model
-    compiled = torch.compile(vit, fullgraph=True, backend="aot_eager")
-    assert torch.allclose(compiled(images), expected, atol=1e-5)
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:While compiling, we found certain side effects")
-@pytest.mark.parametrize("strict", [True, False])
-def test_exported_it_gives_the_same_features_at_any_batch_size(vit, adapter, images, strict):
-    attach(vit, adapter)
-    adapter.eval()
-    move(adapter)
-    dynamic = {"x": {0: torch.export.Dim("batch", min=1, max=8)}}
-    with torch.no_grad():
-        exported = torch.export.export(
-            vit, (images,), strict=strict, dynamic_shapes=dynamic
-        ).module()
-        for count in (2, 3):
-            batch = torch.rand(count, 3, *SIZE)
-            assert torch.allclose(exported(batch), vit(batch), atol=1e-5)

@@ -4,7 +4,6 @@ import copy
 import pickle
 
 import pytest
-import timm
 import torch
 from torch.utils.checkpoint import checkpoint
 
@@ -14,6 +13,7 @@ from causalseg.errors import ConfigError
 from causalseg.spectral.bands import band_mask
 from causalseg.spectral.grid import grid_to_tokens, tokens_to_grid
 from causalseg.spectral.transforms import dct2, idct2
+from tiny_vit import SIZE, make_vit
 
 EDITS = {
     "spectral": lambda p=1.0: SpectralIntervention(p, (0.25, 1.5), (0.5, 1.5)),
@@ -306,26 +306,10 @@ def test_dsu_gradients_are_those_of_the_formula():
 # At work on a model
 
 
-@pytest.fixture
-def vit():
-    torch.manual_seed(0)
-    vit = timm.models.vision_transformer.VisionTransformer(
-        img_size=42,
-        patch_size=14,
-        embed_dim=48,
-        depth=2,
-        num_heads=3,
-        num_classes=0,
-        reg_tokens=4,
-        global_pool="",
-        dynamic_img_size=True,
-    )
-    return vit.eval().requires_grad_(False)
-
-
 @edits
-def test_on_a_vit_prefix_tokens_stay_and_detaching_restores(vit, make):
-    images = torch.rand(2, 3, 42, 70, generator=torch.Generator().manual_seed(2))
+def test_on_a_vit_prefix_tokens_stay_and_detaching_restores(make):
+    vit = make_vit(reg_tokens=4)
+    images = torch.rand(2, 3, *SIZE, generator=torch.Generator().manual_seed(2))
     before, outputs = vit(images), []
     vit.blocks[0].register_forward_hook(lambda _m, _i, output: outputs.append(output))
     edit = make()

@@ -6,13 +6,13 @@ import warnings
 
 import peft
 import pytest
-import timm
 import torch
 from torch import nn
 
 from causalseg.adapters.base import Chain, attach
 from causalseg.adapters.peft import PEFT_TYPES, PeftAdapter, lora_config, peft_config
 from causalseg.errors import ConfigError
+from tiny_vit import SIZE, make_eva, make_vit
 
 # Options that fit a width of 48, and make the start the backbone where peft's default does not.
 OPTIONS = {
@@ -26,23 +26,6 @@ OPTIONS = {
     "ROAD": {"group_size": 8},
     "WAVEFT": {"n_frequency": 20},
 }
-
-
-def make_vit(width=48, depth=2):
-    torch.manual_seed(0)
-    vit = timm.models.vision_transformer.VisionTransformer(
-        img_size=42,
-        patch_size=14,
-        embed_dim=width,
-        depth=depth,
-        num_heads=3 if width == 48 else 16,
-        num_classes=0,
-        global_pool="",
-        dynamic_img_size=True,
-    )
-    for block in vit.blocks:
-        nn.init.normal_(block.attn.qkv.bias, std=0.1)
-    return vit.eval().requires_grad_(False)
 
 
 def move(adapter):
@@ -59,7 +42,7 @@ def vit():
 
 @pytest.fixture
 def images():
-    return torch.rand(2, 3, 42, 70, generator=torch.Generator().manual_seed(2))
+    return torch.rand(2, 3, *SIZE, generator=torch.Generator().manual_seed(2))
 
 
 @pytest.fixture
@@ -96,7 +79,7 @@ def test_dora_gives_the_rows_of_the_sum_a_learnt_length(vit, tokens):
 
 
 def test_rank_8_on_qkv_of_vit_large_is_786432_numbers():
-    one_block = PeftAdapter(make_vit(width=1024, depth=1), lora_config(rank=8))
+    one_block = PeftAdapter(make_vit(embed_dim=1024, depth=1, num_heads=16), lora_config(rank=8))
     count = sum(parameter.numel() for parameter in one_block.parameters())
     assert count == 8 * (1024 + 3 * 1024)
     assert 24 * count == 786_432
@@ -231,17 +214,7 @@ def test_it_works_on_one_model_at_a_time(vit):
 
 
 def test_attention_that_adds_its_bias_itself_does_not_pass_by_the_adapter(images):
-    vit = timm.models.eva.Eva(
-        img_size=42,
-        patch_size=14,
-        embed_dim=48,
-        depth=2,
-        num_heads=3,
-        num_classes=0,
-        global_pool="",
-        dynamic_img_size=True,
-    )
-    vit.eval().requires_grad_(False)
+    vit = make_eva()
     nn.init.normal_(vit.blocks[0].attn.q_bias)
     before = vit(images)
     adapter = PeftAdapter(vit, lora_config(rank=2))

@@ -1,25 +1,21 @@
-"""SET: the formula restated with numpy, style removal, safe gradients."""
+"""SET: the formula restated with numpy and style removal."""
 
 import numpy as np
 import pytest
 import torch
 
 from causalseg.adapters.set import SetAdapter
-from causalseg.errors import ConfigError
 
 GRIDS = [(1, 1), (1, 7), (5, 8), (6, 4), (9, 3)]
 
 
-def small(width=12, query_width=None, trained=True):
-    """An adapter of a few thousand numbers; `trained` gives every part a visible effect."""
+def small(query_width=None):
+    """An adapter of a few thousand numbers, every part of which has a visible effect."""
     torch.manual_seed(0)
-    adapter = SetAdapter(width, 3, 8, 4, query_width)
-    if trained:
-        with torch.no_grad():
-            adapter.scale.fill_(0.3)
-            for branch in (adapter.amplitude, adapter.phase):
-                branch.tokens.A.normal_()
-                branch.tokens.B.normal_()
+    adapter = SetAdapter(12, 3, 8, 4, query_width, scale=0.3)
+    for branch in (adapter.amplitude, adapter.phase):
+        for factor in branch.tokens.parameters():
+            torch.nn.init.normal_(factor)
     return adapter
 
 
@@ -68,12 +64,6 @@ def test_with_scale_zero_it_is_the_identity_bit_for_bit():
     assert torch.equal(adapter(tokens, 0, (5, 8)), tokens)
 
 
-def test_the_edit_is_small_at_the_start():
-    tokens = torch.randn(2, 40, 12)
-    edit = small(trained=False)(tokens, 0, (5, 8)) - tokens
-    assert 0 < edit.norm() < 0.01 * tokens.norm()
-
-
 def test_amplitude_attention_does_not_see_a_rescaled_amplitude_and_phase_attention_would():
     adapter = small().double()
     A = torch.rand(2, 40, 12, dtype=torch.float64)
@@ -83,49 +73,6 @@ def test_amplitude_attention_does_not_see_a_rescaled_amplitude_and_phase_attenti
         linear = (gain * A - A) @ branch.delta.weight.T
         attention = branch(gain * A, 0) - branch(A, 0) - linear
         assert (attention.abs().max() < 1e-5) == is_invariant
-
-
-def test_an_image_does_not_depend_on_its_neighbours():
-    adapter = small()
-    tokens = torch.randn(3, 40, 12)
-    together = adapter(tokens, 0, (5, 8))
-    alone = torch.cat([adapter(image[None], 0, (5, 8)) for image in tokens])
-    assert torch.allclose(together, alone, atol=1e-5)
-
-
-def make_tokens(kind, n):
-    return {
-        "random": torch.randn(2, n, 12),
-        "zero": torch.zeros(2, n, 12),
-        "constant": torch.full((2, n, 12), -3.7),
-        "one channel": torch.randn(2, n, 12) * torch.eye(12)[4],
-        "impulse": torch.eye(n)[:1, :, None].expand(2, n, 12).clone(),
-    }[kind]
-
-
-@pytest.mark.parametrize("kind", ["random", "zero", "constant", "one channel", "impulse"])
-@pytest.mark.parametrize("grid", GRIDS)
-def test_output_and_gradients_are_finite_on_any_image(kind, grid):
-    adapter = small()
-    tokens = make_tokens(kind, grid[0] * grid[1]).requires_grad_()
-    output = adapter(tokens, 0, grid)
-    gradients = torch.autograd.grad(
-        (output * torch.randn_like(output)).sum(), [tokens, *adapter.parameters()]
-    )
-    assert torch.isfinite(output).all()
-    assert all(torch.isfinite(gradient).all() for gradient in gradients)
-
-
-def test_every_parameter_gets_a_gradient_at_the_start():
-    adapter = SetAdapter(12, 2, 8, 4, query_width=6)
-    tokens = torch.randn(2, 40, 12)
-    for layer in (0, 1):
-        tokens = adapter(tokens, layer, (5, 8))
-    (tokens.square().sum() + adapter.queries().square().sum()).backward()
-    for name, parameter in adapter.named_parameters():
-        assert parameter.grad.abs().sum() > 0, name
-    for branch in (adapter.amplitude, adapter.phase):
-        assert (branch.tokens.A.grad.abs().sum(-1) > 0).all()  # each token of each block
 
 
 def test_the_phase_of_a_negative_real_coefficient_does_not_hang_on_rounding():
@@ -140,21 +87,3 @@ def test_queries_are_made_from_the_phase_tokens():
     assert torch.equal(adapter.queries(), adapter.link(adapter.phase.tokens()))
     assert adapter.queries().shape == (8, 6)
     assert small().queries() is None
-
-
-def test_half_precision_features_come_back_in_half_precision_and_close():
-    adapter = small()
-    tokens = torch.randn(2, 40, 12).bfloat16()
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        half = adapter(tokens, 0, (5, 8))
-    assert half.dtype == torch.bfloat16
-    assert torch.allclose(half.float(), adapter(tokens.float(), 0, (5, 8)), atol=0.05)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [({"num_tokens": 1}, "two tokens at least"), ({"rank": 0}, "rank = 0"), ({"layers": [2]}, "2")],
-)
-def test_impossible_options_are_refused_by_name(options, message):
-    with pytest.raises(ConfigError, match=message):
-        SetAdapter(8, 2, **options)

@@ -1,35 +1,25 @@
 """SoMA: which components train, and what is left of the weight."""
 
 import pytest
-import timm
 import torch
 
 from causalseg.adapters.base import attach
 from causalseg.adapters.soma import Soma, minor_components
 from causalseg.errors import ConfigError
+from tiny_vit import SIZE, make_vit
 
 
 @pytest.fixture
 def vit():
-    torch.manual_seed(0)
-    vit = timm.models.vision_transformer.VisionTransformer(
-        img_size=42,
-        patch_size=14,
-        embed_dim=48,
-        depth=2,
-        num_heads=3,
-        num_classes=0,
-        global_pool="",
-        dynamic_img_size=True,
-    )
+    vit = make_vit()
     for parameter in vit.parameters():
         parameter.data += 0.1 * torch.randn_like(parameter)
-    return vit.eval().requires_grad_(False)
+    return vit
 
 
 @pytest.fixture
 def images():
-    return torch.rand(2, 3, 42, 70, generator=torch.Generator().manual_seed(2))
+    return torch.rand(2, 3, *SIZE, generator=torch.Generator().manual_seed(2))
 
 
 @pytest.mark.parametrize("shape", [(30, 12), (12, 30), (12, 12)])

@@ -3,29 +3,12 @@
 import math
 
 import pytest
-import timm
 import torch
 
 from causalseg.adapters.base import attach
 from causalseg.adapters.vpt import Vpt
 from causalseg.errors import ConfigError
-
-
-def make_vit(class_token=True, num_registers=0):
-    torch.manual_seed(0)
-    vit = timm.models.vision_transformer.VisionTransformer(
-        img_size=42,
-        patch_size=14,
-        embed_dim=48,
-        depth=3,
-        num_heads=3,
-        num_classes=0,
-        class_token=class_token,
-        reg_tokens=num_registers,
-        global_pool="",
-        dynamic_img_size=True,
-    )
-    return vit.eval().requires_grad_(False)
+from tiny_vit import SIZE, make_eva, make_vit
 
 
 @pytest.fixture
@@ -36,14 +19,14 @@ def adapter():
 
 @pytest.fixture
 def images():
-    return torch.rand(2, 3, 42, 70, generator=torch.Generator().manual_seed(2))
+    return torch.rand(2, 3, *SIZE, generator=torch.Generator().manual_seed(2))
 
 
 @pytest.mark.parametrize(("class_token", "num_registers"), [(False, 0), (True, 0), (True, 4)])
 def test_each_chosen_block_sees_its_own_prompts_and_drops_them(
     adapter, images, class_token, num_registers
 ):
-    vit = make_vit(class_token, num_registers)
+    vit = make_vit(depth=3, class_token=class_token, reg_tokens=num_registers)
     p = class_token + num_registers
     x = vit.norm_pre(vit._pos_embed(vit.patch_embed(images)))
     for block, number in ((0, 0), (1, None), (2, 1)):
@@ -58,7 +41,7 @@ def test_each_chosen_block_sees_its_own_prompts_and_drops_them(
 
 
 def test_hooks_registered_earlier_see_no_prompts(adapter, images):
-    vit, shapes = make_vit(), []
+    vit, shapes = make_vit(depth=3), []
     for block in vit.blocks:
         block.register_forward_hook(lambda _m, _i, output: shapes.append(output.shape[1]))
     with attach(vit, adapter):
@@ -84,18 +67,9 @@ def test_prompts_are_not_decayed(adapter):
     assert not adapter.is_decayed("prompts")
 
 
-def test_rotary_positions_are_refused(images):
-    vit = timm.models.eva.Eva(
-        img_size=42,
-        patch_size=14,
-        embed_dim=48,
-        depth=3,
-        num_heads=3,
-        num_classes=0,
-        use_rot_pos_emb=True,
-        dynamic_img_size=True,
-    )
-    with pytest.raises(ConfigError, match="Eva has rotary positions.*another adapter"):
+def test_rotary_positions_are_refused():
+    vit = make_eva(depth=3, use_rot_pos_emb=True)
+    with pytest.raises(ConfigError, match="blocks of Eva take no further tokens.*another adapter"):
         attach(vit, Vpt(48, 3))
 
 
