@@ -1,6 +1,9 @@
 """Shared fixtures: one thread, a tiny model, fabricated folders."""
 
+import os
 from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # no test may download; read once, on import
 
 import numpy as np
 import pytest

@@ -41,7 +41,10 @@ def build_segmenter(config: Config) -> Segmenter:
         options.weights,
         levels=options.levels,
         position=options.position,
+        patch=options.patch,
+        patch_resize=options.patch_resize,
         checkpointing=options.checkpointing,
+        sha256=options.sha256,
         seed=config.run.seed,
     )
     check_fits_patch(config, backbone.patch)
@@ -63,7 +66,9 @@ def check_method(config: Config) -> None:
     """Raise ConfigError if the adapter or the intervention cannot be built; loads no weights."""
     options = config.backbone
     with torch.device("meta"):  # a model without numbers
-        backbone = build_backbone(options.name, "random", levels=options.levels)
+        backbone = build_backbone(
+            options.name, "random", levels=options.levels, patch=options.patch
+        )
         check_fits_patch(config, backbone.patch)
         build_adapter(config.adapter, backbone, query_width=None)
         if config.intervene is not None:
@@ -112,6 +117,11 @@ def with_classes_inside(config: Config) -> Config:
 
 def build_sources(config: Config) -> Dataset[Sample]:
     """Build the training data: all sources, joined."""
+    if not config.data.sources:
+        raise ConfigError(
+            "data.sources is empty, there is nothing to train on: name one at least, such as "
+            "'data.sources=[{images: day/images, labels: day/labels}]'"
+        )
     classes = build_classes(config.data)
     return ConcatDataset(
         [_build_data(config.data, source, classes) for source in config.data.sources]
@@ -120,6 +130,11 @@ def build_sources(config: Config) -> Dataset[Sample]:
 
 def build_domains(config: Config) -> dict[str, Dataset[Sample]]:
     """Build the evaluation data, one data set a domain."""
+    if not config.data.domains:
+        raise ConfigError(
+            "data.domains is empty, there is nothing to score: name one at least, such as "
+            "'data.domains={night: {images: night/images, labels: night/labels}}'"
+        )
     classes = build_classes(config.data)
     return {
         name: _build_data(config.data, source, classes)
@@ -164,7 +179,7 @@ def _build_head(
 ) -> nn.Module:
     match config.head:
         case LinearHeadConfig():
-            return LinearHead(backbone.width, num_classes)
+            return LinearHead(backbone.level_widths, num_classes)
         case Mask2FormerConfig() as options:
             size = DecoderSize(
                 hidden=options.hidden,
@@ -181,7 +196,7 @@ def _build_head(
                 dice_weight=options.dice_weight,
                 no_object=options.no_object_weight,
             )
-            return Mask2FormerHead(backbone.width, num_classes, has_queries, size, loss)
+            return Mask2FormerHead(backbone.level_widths, num_classes, has_queries, size, loss)
 
 
 def _build_data(

@@ -1,8 +1,10 @@
 """From the options of an adapter or an intervention to the object: one `match` a kind."""
 
+from collections.abc import Sequence
+
 from causalseg.adapters.adaptformer import AdaptFormer
 from causalseg.adapters.band import Band
-from causalseg.adapters.base import Adapter, Chain
+from causalseg.adapters.base import Adapter, Chain, Stages
 from causalseg.adapters.causal_tune import CausalTune
 from causalseg.adapters.causal_tune_released import ReleasedCausalTune
 from causalseg.adapters.causal_tune_variants import CausalTuneFFT, CausalTuneHaar
@@ -95,20 +97,12 @@ def place(layers: Layers, backbone: TimmBackbone) -> list[int]:
 
 
 def _build_part(options: PlacedConfig, backbone: TimmBackbone, query_width: int | None) -> Adapter:
-    width, depth, vit = backbone.width, backbone.depth, backbone.vit
-    layers = place(options.layers, backbone)
+    """Build one adapter; one a stage, where stages differ in width and so can share nothing."""
+    layers, vit = place(options.layers, backbone), backbone.vit
     match options:
-        case CausalTuneConfig():
-            return _build_causal_tune(options, backbone, query_width)
         case FullConfig(rate=rate, layer_decay=layer_decay):
             is_all = options.layers is None  # what comes before the blocks trains too
             return FullTune(vit, rate, layer_decay, None if is_all else layers)
-        case ReinConfig(num_tokens=m, rank=rank, scale=scale, use_softmax=use_softmax):
-            return Rein(width, depth, m, rank, query_width, scale, use_softmax, layers)
-        case SetConfig(num_tokens=m, rank=rank, scale=scale):
-            return SetAdapter(width, depth, m, rank, query_width, scale, layers)
-        case FadaConfig(num_tokens=m, rank=rank, scale=scale):
-            return Fada(width, depth, m, rank, scale, layers)
         case LoraConfig(rank=rank, alpha=alpha, dropout=dropout, targets=targets):
             use_dora = isinstance(options, DoraConfig)
             return PeftAdapter(vit, lora_config(rank, alpha, dropout, targets, use_dora), layers)
@@ -116,6 +110,35 @@ def _build_part(options: PlacedConfig, backbone: TimmBackbone, query_width: int 
             return Soma(vit, rank, targets, layers)
         case PeftConfig(type=kind, options=given, targets=targets):
             return PeftAdapter(vit, peft_config(kind, given, targets), layers)
+    widths = backbone.widths
+    if len(set(widths)) == 1:
+        return _build_edit(options, widths[0], backbone.depth, query_width, layers)
+    if isinstance(options, VptConfig | AdaptFormerConfig):
+        raise ConfigError(
+            f"adapter {options.name} needs the blocks of a ViT, not the stages of "
+            f"{type(vit).__name__}: choose another adapter, such as causal_tune, rein, set or fada"
+        )
+    last = layers[-1]  # its tokens make the queries
+    parts = [
+        _build_edit(options, widths[layer], 1, query_width if layer == last else None, [0])
+        for layer in layers
+    ]
+    return Stages(parts, widths, layers)
+
+
+def _build_edit(
+    options: PlacedConfig, width: int, depth: int, query_width: int | None, layers: Sequence[int]
+) -> Adapter:
+    """Build an adapter that knows the model by its sizes alone."""
+    match options:
+        case CausalTuneConfig():
+            return _build_causal_tune(options, width, depth, query_width, layers)
+        case ReinConfig(num_tokens=m, rank=rank, scale=scale, use_softmax=use_softmax):
+            return Rein(width, depth, m, rank, query_width, scale, use_softmax, layers)
+        case SetConfig(num_tokens=m, rank=rank, scale=scale):
+            return SetAdapter(width, depth, m, rank, query_width, scale, layers)
+        case FadaConfig(num_tokens=m, rank=rank, scale=scale):
+            return Fada(width, depth, m, rank, scale, layers)
         case AdaptFormerConfig(bottleneck=bottleneck, scale=scale):
             return AdaptFormer(width, depth, bottleneck, scale, layers)
         case VptConfig(num_prompts=num_prompts):
@@ -124,10 +147,13 @@ def _build_part(options: PlacedConfig, backbone: TimmBackbone, query_width: int 
 
 
 def _build_causal_tune(
-    options: CausalTuneConfig, backbone: TimmBackbone, query_width: int | None
+    options: CausalTuneConfig,
+    width: int,
+    depth: int,
+    query_width: int | None,
+    layers: Sequence[int],
 ) -> Adapter:
-    width, depth, given = backbone.width, backbone.depth, options.band
-    layers = place(options.layers, backbone)
+    given = options.band
     m, rank, scale = options.num_tokens, options.rank, options.scale
     if options.recipe == "released":
         return ReleasedCausalTune(width, depth, m, rank, query_width, scale, layers)

@@ -17,6 +17,7 @@ from causalseg.config.block import Block
 from causalseg.errors import ConfigError, MissingFileError, did_you_mean
 
 # What pydantic puts into a location for a plain member of a union; a user did not write it.
+CHECKSUM = "backbone.sha256"  # of the weight file; null until it was read
 _OF_UNION = re.compile(r"(constrained-|list\[|literal\[|function-)")
 
 
@@ -75,7 +76,10 @@ def dump_config(config: Config) -> str:
 
 
 def list_differences(ours: Config, theirs: Config) -> dict[str, tuple[Any, Any]]:
-    """Return the options in which two configurations differ: key -> (ours, theirs)."""
+    """Return the options in which two configurations differ: key -> (ours, theirs).
+
+    A checksum that one of them leaves open is no difference.
+    """
 
     def flat(value: Any, key: str) -> Iterator[tuple[str, Any]]:
         if isinstance(value, dict) and value:
@@ -86,8 +90,11 @@ def list_differences(ours: Config, theirs: Config) -> dict[str, tuple[Any, Any]]
 
     first, second = (dict(flat(c.model_dump(mode="json"), "")) for c in (ours, theirs))
     keys = [*first, *(key for key in second if key not in first)]
+    pairs = {key: (first.get(key), second.get(key)) for key in keys}
     return {
-        key: (first.get(key), second.get(key)) for key in keys if first.get(key) != second.get(key)
+        key: (one, other)
+        for key, (one, other) in pairs.items()
+        if one != other and not (key == CHECKSUM and None in (one, other))
     }
 
 

@@ -51,8 +51,9 @@ _FREE_ON_RESUME = (
     *("run.threads", "run.log_every", "run.save_every", "run.keep", "backbone.checkpointing"),
 )
 _FREE_IN_USE = (
-    *("eval", "data", "train.workers", "backbone.weights", "backbone.checkpointing"),
-    *("run.accelerator", "run.devices", "run.nodes", "run.precision", "run.threads"),
+    *("eval", "data", "train.workers", "backbone.weights", "backbone.sha256"),
+    *("backbone.checkpointing", "run.accelerator", "run.devices", "run.nodes", "run.precision"),
+    "run.threads",
 )
 
 
@@ -69,8 +70,11 @@ def train_run(config: Config) -> RunFolder:
     fabric = make_fabric(config.run)
     stored = with_classes_inside(config)
     _check_folder(fabric, run, stored)
+    if config.run.resume:  # with the weight file it began with
+        stored = _with_checksum(stored, load_config(run.config).backbone.sha256)
     inference = build_inference(config)
-    model = build_segmenter(config)
+    model = build_segmenter(stored)
+    stored = _with_checksum(stored, model.backbone.sha256)
     data = AugmentedData(build_sources(config), build_augment(config))
     domains = build_domains(config)
     for dataset in (data.data, *domains.values()):
@@ -174,6 +178,13 @@ def _check_folder(fabric: Fabric, run: RunFolder, config: Config) -> None:
     problem = fabric.broadcast(problem)
     if problem:
         raise RunError(problem)
+
+
+def _with_checksum(config: Config, sha256: str | None) -> Config:
+    """Return the configuration with the checksum of the weight file that was found."""
+    return config.model_copy(
+        update={"backbone": config.backbone.model_copy(update={"sha256": sha256})}
+    )
 
 
 def _check_unused(run: RunFolder, config: Config) -> None:

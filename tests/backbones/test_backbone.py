@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 from causalseg.adapters.base import Adapter, attach
-from causalseg.backbones.presets import PRESETS, resolve_name
 from causalseg.backbones.timm import TimmBackbone, build_backbone
 from causalseg.errors import ConfigError, DataError
 
@@ -57,7 +56,6 @@ def test_four_levels_lie_on_the_patch_grid_of_any_image_size(registers, H, W, po
     backbone = TimmBackbone(make_vit(registers), position=position)
     levels = backbone(make_images(H, W, batch=1))
     assert [tuple(level.shape) for level in levels] == [(1, 48, H // 14, W // 14)] * 4
-    assert backbone.num_prefix == (5 if registers else 1)
 
 
 def test_levels_are_the_blocks_outputs_without_the_final_norm():
@@ -246,30 +244,8 @@ def test_checkpointing_keeps_features_and_adapter_gradients_and_saves_memory(pos
     assert fewer < numbers / 2
 
 
-def test_presets_name_existing_models_of_patch_14():
-    for name, preset in PRESETS.items():
-        assert resolve_name(name) in timm.list_models(module="vision_transformer")
-        assert ("reg4" in preset.timm_name) == name.endswith("_reg")
-        assert "patch14" in preset.timm_name
-        assert "Apache-2.0" in preset.license
-
-
-def test_timm_names_are_taken_as_they_are_and_others_get_a_suggestion():
-    assert resolve_name("vit_tiny_patch16_224") == "vit_tiny_patch16_224"
-    tagged = "vit_small_patch14_dinov2.lvd142m"
-    assert resolve_name(tagged) == tagged
-    with pytest.raises(ConfigError, match="did you mean 'dinov2_vits14'"):
-        resolve_name("dinov2_vits")
-    with pytest.raises(ConfigError, match="did you mean 'vit_small_patch14_dinov2'"):
-        resolve_name("vit_small_patch14_dinv2")
-    with pytest.raises(ConfigError, match="resnet50"):
-        resolve_name("resnet50")
-    with pytest.raises(ConfigError, match=r"did you mean 'vit_small_patch14_dinov2\.lvd142m'"):
-        resolve_name("vit_small_patch14_dinov2.lvd14m")
-
-
 def test_a_ready_backbone_has_the_sizes_of_its_name():
     backbone = build_backbone("dinov2_vits14_reg", "random", levels=(1, 2, 3, 4))
-    assert (backbone.patch, backbone.width, backbone.depth) == (14, 384, 12)
-    assert (backbone.num_prefix, backbone.levels) == (5, (1, 2, 3, 4))
+    assert (backbone.patch, backbone.widths) == (14, (384,) * 12)
+    assert backbone.levels == (1, 2, 3, 4)
     assert not backbone.vit.grad_checkpointing

@@ -16,7 +16,7 @@ WIDTH, CLASSES = 6, 3
 @pytest.fixture
 def head() -> LinearHead:
     torch.manual_seed(0)
-    return LinearHead(WIDTH, CLASSES)
+    return LinearHead([WIDTH] * 4, CLASSES)
 
 
 def make_features(batch: int = 2, h: int = 5, w: int = 7) -> list[torch.Tensor]:
@@ -138,7 +138,7 @@ torch.set_num_threads(1)
 store = f"file://{folder}/store"
 distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=2)
 given = torch.load(f"{folder}/given.pt", weights_only=True)
-head = LinearHead(given["width"], given["classes"])
+head = LinearHead(given["widths"], given["classes"])
 head.load_state_dict(given["head"])
 features = [x[rank : rank + 1] for x in given["features"]]
 head.loss(features, None, given["labels"][rank : rank + 1])["cross_entropy"].backward()
@@ -157,7 +157,7 @@ def test_two_processes_give_the_gradient_of_one(head, tmp_path: Path, ignored_ro
     features, labels = make_features(), make_labels()
     labels[0, :ignored_rows] = 255  # 20 rows are all: one process then has nothing to learn from
     given = {"head": head.state_dict(), "features": features, "labels": labels}
-    torch.save(given | {"width": WIDTH, "classes": CLASSES}, tmp_path / "given.pt")
+    torch.save(given | {"widths": [WIDTH] * 4, "classes": CLASSES}, tmp_path / "given.pt")
     processes = [
         subprocess.Popen([sys.executable, "-c", _PROCESS, str(rank), str(tmp_path)])
         for rank in range(2)

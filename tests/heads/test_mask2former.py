@@ -28,7 +28,7 @@ STOCK_NAMES = {  # the stock model's prefix: ours
 
 def make_head(external_queries: bool = False, seed: int = 0) -> Mask2FormerHead:
     torch.manual_seed(seed)
-    return Mask2FormerHead(WIDTH, CLASSES, external_queries, SIZE, LOSS)
+    return Mask2FormerHead([WIDTH] * 4, CLASSES, external_queries, SIZE, LOSS)
 
 
 def make_features(batch: int = 2, h: int = 5, w: int = 7) -> list[torch.Tensor]:

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from causalseg.adapters.base import Adapter, Removable
+from causalseg.adapters.trunk import find_trunk
 from causalseg.errors import ConfigError
 
 
@@ -54,7 +55,8 @@ class AdaptFormer(Adapter):
             ConfigError: if the blocks have no ``mlp`` and ``drop_path2``.
         """
         handles: list[Removable] = []
-        blocks: list[Any] = [vit.blocks[layer] for layer in self.layers]  # type: ignore[index]
+        names = find_trunk(vit).names
+        blocks: list[Any] = [vit.get_submodule(names[layer]) for layer in self.layers]
         for block in blocks:
             if not (hasattr(block, "mlp") and hasattr(block, "drop_path2")):
                 raise ConfigError(

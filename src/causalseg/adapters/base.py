@@ -1,4 +1,4 @@
-"""The adapter contract, and attaching one to a frozen timm ViT.
+"""The adapter contract, and attaching one to a frozen backbone.
 
 Most adapters edit patch tokens after a block: they derive from `Adapter` and write `forward`. Those
 that work elsewhere in a block write `install` instead. Either way `attach` puts an adapter to work
@@ -9,14 +9,14 @@ pickle, a wrapper module would rename the state dict.
 """
 
 from collections.abc import Sequence
-from typing import Any, Protocol, Self
+from typing import Protocol, Self
 
-import torch
 from jaxtyping import Float
+from timm.layers import to_2tuple
 from torch import Tensor, nn
 
+from causalseg.adapters.trunk import EditGrid, EditTokens, PatchGrid, find_trunk
 from causalseg.errors import ConfigError
-from causalseg.spectral.grid import split_prefix
 
 
 class Removable(Protocol):
@@ -30,17 +30,18 @@ class Adapter(nn.Module):
     """What trains beside a frozen backbone.
 
     Args:
-        width: c, channels of the backbone.
-        depth: number of blocks of the backbone.
+        width: c, channels of the backbone; one for each block where they differ.
+        depth: number of blocks of the backbone, or of stages where it is hierarchical.
         layers: the blocks it works on, from 0; None for all.
 
     Raises:
         ConfigError: if a layer is no block of the backbone, or named twice.
     """
 
-    def __init__(self, width: int, depth: int, layers: Sequence[int] | None = None):
+    def __init__(self, width: int | Sequence[int], depth: int, layers: Sequence[int] | None = None):
         super().__init__()
-        self.width, self.depth = width, depth
+        self.widths = (width,) * depth if isinstance(width, int) else tuple(width)
+        self.width, self.depth = self.widths[-1], depth
         self.layers = check_layers(layers, depth)
 
     def forward(
@@ -79,21 +80,52 @@ class Adapter(nn.Module):
         return True
 
 
-class Chain(Adapter):
-    """Several adapters at work on one model, in the order given.
+class _Parts(Adapter):
+    """An adapter made of others.
 
     Args:
-        adapters: made for the same width and depth; the last one that offers queries gives them.
+        adapters: the parts.
+        widths: c after each block.
+        layers: the blocks it works on; None for all.
     """
 
-    def __init__(self, adapters: Sequence[Adapter]):
-        super().__init__(adapters[0].width, adapters[0].depth)
+    def __init__(
+        self,
+        adapters: Sequence[Adapter],
+        widths: Sequence[int],
+        layers: Sequence[int] | None = None,
+    ):
+        super().__init__(widths, len(widths), layers)
         self.parts = nn.ModuleList(adapters)
 
     def queries(self) -> Float[Tensor, "q d"] | None:
         """Return the queries of the last part that offers some."""
         offers = [part.queries() for part in self._adapters()]
         return next((queries for queries in reversed(offers) if queries is not None), None)
+
+    def rate(self, name: str) -> float:
+        """Ask the part a parameter belongs to."""
+        _, index, inner = name.split(".", 2)
+        return self._adapters()[int(index)].rate(inner)
+
+    def is_decayed(self, name: str) -> bool:
+        """Ask the part a parameter belongs to."""
+        _, index, inner = name.split(".", 2)
+        return self._adapters()[int(index)].is_decayed(inner)
+
+    def _adapters(self) -> list[Adapter]:
+        return list(self.parts)  # type: ignore[arg-type]
+
+
+class Chain(_Parts):
+    """Several adapters at work on one model, in the order given.
+
+    Args:
+        adapters: made for the same model; the last one that offers queries gives them.
+    """
+
+    def __init__(self, adapters: Sequence[Adapter]):
+        super().__init__(adapters, adapters[0].widths)
 
     def install(self, vit: nn.Module) -> list[Removable]:
         """Install every part; hooks on a block run in this order."""
@@ -111,18 +143,21 @@ class Chain(Adapter):
         for part in self._adapters():
             part.merge()
 
-    def rate(self, name: str) -> float:
-        """Ask the part a parameter belongs to."""
-        _, index, inner = name.split(".", 2)
-        return self._adapters()[int(index)].rate(inner)
 
-    def is_decayed(self, name: str) -> bool:
-        """Ask the part a parameter belongs to."""
-        _, index, inner = name.split(".", 2)
-        return self._adapters()[int(index)].is_decayed(inner)
+class Stages(_Parts):
+    """An adapter of its own after each stage of a hierarchical model: nothing is shared.
 
-    def _adapters(self) -> list[Adapter]:
-        return list(self.parts)  # type: ignore[arg-type]
+    Args:
+        adapters: one for each of ``layers``, made for one block of that stage's width.
+        widths: c after each stage.
+        layers: the stages it works on, from 0; None for all.
+    """
+
+    def forward(
+        self, tokens: Float[Tensor, "b n c"], layer: int, grid: tuple[int, int]
+    ) -> Float[Tensor, "b n c"]:
+        """Let the stage's own adapter edit its features."""
+        return self.parts[layer](tokens, 0, grid)
 
 
 class Swap:
@@ -162,15 +197,16 @@ class Attachment:
 
 
 def attach(vit: nn.Module, adapter: Adapter) -> Attachment:
-    """Put ``adapter`` to work on a timm ViT.
+    """Put ``adapter`` to work on a backbone.
 
     The ``requires_grad`` of the model's parameters stays as it is: freeze the model yourself where
     you want it frozen. With activation checkpointing, finish the backward pass of one image size
     before the forward pass of another: blocks are recomputed on the grid of the last image.
 
     Args:
-        vit: a timm VisionTransformer (``blocks``, ``patch_embed``, ``num_prefix_tokens``).
-        adapter: made for this width and depth.
+        vit: a timm ViT, ConvNeXt or ResNet, or a module of your own, see
+            `causalseg.adapters.trunk.find_trunk`.
+        adapter: made for its width and depth.
 
     Returns:
         The attachment; use it as a context or call its ``detach``.
@@ -178,30 +214,36 @@ def attach(vit: nn.Module, adapter: Adapter) -> Attachment:
     Raises:
         ConfigError: if the model has no block list, or the adapter does not fit its depth or width.
     """
-    missing = [
-        name for name in ("blocks", "patch_embed", "num_prefix_tokens") if not hasattr(vit, name)
-    ]
-    if missing:
-        raise ConfigError(
-            f"{type(vit).__name__} has no {', '.join(missing)}: attach takes a timm ViT such as "
-            "timm.create_model('vit_small_patch14_dinov2')"
-        )
+    trunk = find_trunk(vit)
     if not isinstance(adapter, Adapter):
         raise ConfigError(
             f"{type(adapter).__name__} is no adapter: derive it from causalseg.adapters.base."
             "Adapter and write its forward(tokens, layer, grid)"
         )
-    _check_fit(vit, adapter)
+    if adapter.widths != trunk.widths:
+        has, made_for = _describe(trunk.widths), _describe(adapter.widths)
+        raise ConfigError(
+            f"{type(adapter).__name__} was made for {made_for}, the model has {has}: "
+            f"build the adapter for that"
+        )
     return Attachment(adapter.install(vit))
 
 
 def install_after_blocks(vit: nn.Module, edit: nn.Module, layers: Sequence[int]) -> list[Removable]:
     """Call ``edit(patch tokens, number, grid)`` after each of ``layers``; prefix tokens pass by."""
-    grid = _PatchGrid(tuple(vit.patch_embed.patch_size))  # type: ignore[union-attr, arg-type]
+    trunk = find_trunk(vit)
+    outputs = [vit.get_submodule(trunk.outputs[layer]) for layer in layers]
+    if trunk.layout != "tokens":
+        is_map = trunk.layout == "maps"
+        return [
+            output.register_forward_hook(EditGrid(edit, number, is_map))
+            for number, output in enumerate(outputs)
+        ]
+    grid = PatchGrid(to_2tuple(vit.patch_embed.patch_size))  # type: ignore[union-attr]
     handles: list[Removable] = [vit.patch_embed.register_forward_pre_hook(grid)]  # type: ignore[union-attr]
-    for number, layer in enumerate(layers):
-        hook = _AfterBlock(edit, number, grid, vit.num_prefix_tokens)  # type: ignore[arg-type]
-        handles.append(vit.blocks[layer].register_forward_hook(hook))  # type: ignore[index, union-attr]
+    for number, output in enumerate(outputs):
+        hook = EditTokens(edit, number, grid, trunk.num_prefix)
+        handles.append(output.register_forward_hook(hook))
     return handles
 
 
@@ -223,40 +265,7 @@ def trainable_parameters(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters() if p.requires_grad)
 
 
-class _PatchGrid:
-    """Notes the patch grid of the image that enters the model: the blocks do not know it."""
-
-    def __init__(self, patch: tuple[int, int]):
-        self.patch = patch
-        self.size = (0, 0)
-
-    def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        H, W = inputs[0].shape[-2:]
-        self.size = (H // self.patch[0], W // self.patch[1])
-
-    def __getstate__(self) -> dict[str, Any]:
-        # The size may be symbolic after a trace; the next image sets it again.
-        return {"patch": self.patch, "size": (0, 0)}
-
-
-class _AfterBlock:
-    """Runs an edit on the patch tokens that a block puts out."""
-
-    def __init__(self, edit: nn.Module, number: int, grid: _PatchGrid, num_prefix: int):
-        self.edit, self.number, self.grid, self.num_prefix = edit, number, grid, num_prefix
-
-    def __call__(self, block: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
-        prefix, patches = split_prefix(output, self.num_prefix)
-        edited = self.edit(patches, self.number, self.grid.size)
-        return edited if self.num_prefix == 0 else torch.cat([prefix, edited], dim=1)
-
-
-def _check_fit(vit: nn.Module, adapter: Adapter) -> None:
-    has = (vit.embed_dim, len(vit.blocks))  # type: ignore[arg-type]
-    made_for = (adapter.width, adapter.depth)
-    if has != made_for:
-        raise ConfigError(
-            f"{type(adapter).__name__} was made for width {made_for[0]} and {made_for[1]} blocks, "
-            f"the model has width {has[0]} and {has[1]} blocks: build the adapter with "
-            f"width={has[0]}, depth={has[1]}"
-        )
+def _describe(widths: Sequence[int]) -> str:
+    if len(set(widths)) == 1:
+        return f"width={widths[0]}, depth={len(widths)}"
+    return f"stages of widths {', '.join(map(str, widths))}"

@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from torch import nn
 
 from causalseg.adapters.base import Adapter, Removable, Swap
+from causalseg.adapters.trunk import find_trunk
 from causalseg.errors import ConfigError
 
-# No part of a block's output: what timm's ViTs do after the last block, or only in pre-training.
-_UNUSED = ("norm", "fc_norm", "head", "head_dist", "attn_pool", "mask_token")
+# No part of a block's output: what timm's models do after the last block, or only in pre-training.
+_UNUSED = ("norm", "fc_norm", "head", "head_dist", "fc", "attn_pool", "neck", "mask_token")
 _TOKENS = ("pos_embed", "cls_token", "dist_token", "reg_token")
 
 
@@ -23,7 +24,7 @@ class FullTune(Adapter):
     """Copies of the backbone's parameters, all trainable.
 
     Args:
-        vit: a timm ViT; stays as it is.
+        vit: the backbone; stays as it is.
         rate: factor on the learning rate, above 0.
         layer_decay: factor from a block to the one before it, in (0, 1].
         layers: the blocks that train, and nothing beside them; None for all blocks and what comes
@@ -43,20 +44,21 @@ class FullTune(Adapter):
         layer_decay: float = 0.9,
         layers: Sequence[int] | None = None,
     ):
-        super().__init__(vit.embed_dim, len(vit.blocks), layers)  # type: ignore[arg-type]
+        trunk = find_trunk(vit)
+        super().__init__(trunk.widths, len(trunk.names), layers)
         if rate <= 0 or not 0 < layer_decay <= 1:
             raise ConfigError(
                 f"rate = {rate}, layer_decay = {layer_decay}: allowed are rate above 0 and "
                 "layer_decay in (0, 1]"
             )
         self.base_rate, self.layer_decay = rate, layer_decay
-        starts = tuple(f"blocks.{layer}." for layer in self.layers)
+        self._blocks = tuple(f"{name}." for name in trunk.names)
+        chosen = tuple(self._blocks[layer] for layer in self.layers)
         self.values = nn.ParameterDict(
             {
                 name.replace(".", "/"): nn.Parameter(parameter.detach().clone())
                 for name, parameter in vit.named_parameters()
-                if name.startswith(starts)
-                or (layers is None and name.split(".")[0] not in ("blocks", *_UNUSED))
+                if name.startswith(chosen) or (layers is None and name.split(".")[0] not in _UNUSED)
             }
         )
 
@@ -81,8 +83,9 @@ class FullTune(Adapter):
 
     def rate(self, name: str) -> float:
         """Return the factor on the learning rate: less for shallow blocks, least before them."""
-        parts = name.removeprefix("values.").split("/")
-        block = int(parts[1]) if parts[0] == "blocks" else -1
+        path = name.removeprefix("values.").replace("/", ".")
+        starts = [path.startswith(block) for block in self._blocks]
+        block = starts.index(True) if any(starts) else -1
         return self.base_rate * self.layer_decay ** (self.depth - 1 - block)
 
     def is_decayed(self, name: str) -> bool:

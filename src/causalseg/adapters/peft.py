@@ -13,6 +13,7 @@ adapter for it. What peft makes for a layer is stored under the layer's path, wi
 
 import copy
 import dataclasses
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
@@ -23,6 +24,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
 from causalseg.adapters.base import Adapter, Removable, Swap
+from causalseg.adapters.trunk import find_trunk
 from causalseg.errors import ConfigError, did_you_mean
 
 # Types that act layer by layer and keep all they know in parameters, or in a seed. The others share
@@ -34,6 +36,8 @@ _KNOWN = (
 )
 PEFT_TYPES = tuple(name for name in _KNOWN if name in PeftType.__members__)
 _ALL = "all"
+# A block within a stage: targets are named within a block.
+_IN_STAGE = re.compile(r"^(blocks\.)?\d+\.")
 # EVA's and BEiT's attention reads the weight past the layer `qkv`, unless this flag is set.
 _BIAS_APART = "qkv_bias_separate"
 # What `targets`, `layers` and this package decide, and peft's notes for its own files.
@@ -107,7 +111,7 @@ class PeftAdapter(Adapter):
     """Layers of peft in the places of linear layers.
 
     Args:
-        vit: a timm ViT; stays as it is.
+        vit: the backbone; stays as it is.
         config: from `lora_config` or `peft_config`.
         layers: the blocks it works on; None for all.
 
@@ -120,11 +124,12 @@ class PeftAdapter(Adapter):
     """
 
     def __init__(self, vit: nn.Module, config: PeftConfig, layers: Sequence[int] | None = None):
-        super().__init__(vit.embed_dim, len(vit.blocks), layers)  # type: ignore[arg-type]
+        trunk = find_trunk(vit)
+        super().__init__(trunk.widths, len(trunk.names), layers)
         _check_type(PeftType(config.peft_type).value)
         named = config.target_modules
         targets = {named} if isinstance(named, str) else set(named or ())
-        linears = _find_linears(vit, targets, self.layers)
+        linears = _find_linears(vit, targets, [trunk.names[layer] for layer in self.layers])
         # A plain dict: the layers are no submodules here, as they hold layers of the backbone.
         self._tuners = _make_tuners(config, linears)
         self._shapes = {path: tuple(linear.weight.shape) for path, linear in linears.items()}
@@ -217,22 +222,28 @@ def _check_type(type: str) -> None:
         raise ConfigError(f"peft type {type!r}: {did_you_mean(type, PEFT_TYPES)}")
 
 
-def _find_linears(vit: nn.Module, targets: set[str], layers: Sequence[int]) -> dict[str, nn.Linear]:
-    """Return the targeted linear layers of the blocks ``layers`` by their path in the model."""
+def _find_linears(vit: nn.Module, targets: set[str], blocks: Sequence[str]) -> dict[str, nn.Linear]:
+    """Return the targeted linear layers of the ``blocks`` by their path in the model."""
     found, used, offered = {}, set(), set()
-    for layer in layers:
-        for name, module in vit.blocks[layer].named_modules():  # type: ignore[index, union-attr]
+    for block in blocks:
+        for path, module in vit.get_submodule(block).named_modules():
             if not isinstance(module, nn.Linear):
                 continue
+            name = _IN_STAGE.sub("", path)
             offered.add(name)
             if name in targets or _ALL in targets:
-                found[f"blocks.{layer}.{name}"] = module
+                found[f"{block}.{path}"] = module
                 used.add(name)
     missing = sorted(targets - used - {_ALL})
     if missing or not found:
         raise ConfigError(
             f"targets {sorted(targets)}: no linear layer {' or '.join(missing) or 'at all'} in "
-            f"blocks {list(layers)}; allowed are {', '.join(sorted(offered))}, or all"
+            f"{', '.join(blocks)}; allowed are "
+            + (
+                ", ".join([*sorted(offered), "or all"])
+                if offered
+                else "other backbones or adapters"
+            )
         )
     return found
 

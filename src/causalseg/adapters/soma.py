@@ -28,7 +28,7 @@ class Soma(PeftAdapter):
     is made anew at every attachment and is never saved.
 
     Args:
-        vit: a timm ViT; stays as it is.
+        vit: the backbone; stays as it is.
         rank: r, components of a layer.
         targets: linear layers of a block, such as ``attn.qkv``; ``all`` for every one.
         layers: the blocks it works on; None for all.

@@ -11,9 +11,11 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
+from timm.models.beit import Beit
 from torch import Tensor, nn
 
 from causalseg.adapters.base import Adapter, Removable
+from causalseg.adapters.trunk import find_trunk
 from causalseg.errors import ConfigError
 from causalseg.spectral.grid import split_prefix
 
@@ -51,19 +53,21 @@ class Vpt(Adapter):
         """Hook the prompts into the blocks.
 
         Raises:
-            ConfigError: if the model has rotary positions: its blocks count the tokens.
+            ConfigError: if the blocks take no further tokens: they count them for rotary or
+                relative positions, or are no token sequences.
         """
-        if getattr(vit, "rope", None) is not None:
+        trunk = find_trunk(vit)
+        has_rope = getattr(vit, "rope", None) is not None
+        if trunk.layout != "tokens" or has_rope or isinstance(vit, Beit):
             raise ConfigError(
-                f"{type(vit).__name__} has rotary positions, whose blocks take no further tokens: "
-                "use another adapter, or a backbone with a position embedding such as DINOv2"
+                f"the blocks of {type(vit).__name__} take no further tokens: use another adapter, "
+                "or a plain ViT with a position embedding, such as DINOv2 or CLIP"
             )
-        num_prefix: int = vit.num_prefix_tokens  # type: ignore[assignment]
         handles: list[Removable] = []
         for number, layer in enumerate(self.layers):
-            block: nn.Module = vit.blocks[layer]  # type: ignore[index, assignment]
-            insert = _InsertPrompts(self, number, num_prefix)
-            drop = _DropPrompts(num_prefix, self.prompts.shape[1])
+            block = vit.get_submodule(trunk.names[layer])
+            insert = _InsertPrompts(self, number, trunk.num_prefix)
+            drop = _DropPrompts(trunk.num_prefix, self.prompts.shape[1])
             handles.append(block.register_forward_pre_hook(insert))
             # First of the hooks, so that other adapters never see prompts.
             handles.append(block.register_forward_hook(drop, prepend=True))

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from causalseg.analysis.bootstrap import Counts, paired_interval
+from causalseg.configfile import CHECKSUM
 from causalseg.engine.evaluate import read_counts
 from causalseg.errors import RunError
 
@@ -208,7 +209,7 @@ def check_shared(
         own = tuple(map(_changed_by, overrides))
         differing = []
         for key, value in _flat(config):
-            if key in FREE or key.startswith("run."):
+            if key in FREE or key.startswith("run.") or (key == CHECKSUM and value is None):
                 continue
             is_own = any(f"{key}.".startswith(f"{changed}.") for changed in own)
             place = (name if is_own else "", key)  # what a method changes is alike in its seeds

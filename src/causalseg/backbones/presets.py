@@ -1,10 +1,37 @@
-"""Short names for the backbones of the field: what the papers call them -> what timm calls them."""
+"""Short names for the backbones of the field: what the papers call them -> what timm calls them.
 
+A preset fixes the weights, too: timm's name carries a tag. The licence is the one under which the
+authors publish the weights; timm's own note differs for some.
+
+Two choices do not show in the names. CLIP weights trained with QuickGELU need timm's ``quickgelu``
+models: all of OpenAI's, and the large and the huge of DFN. SigLIP comes at its smallest image size.
+"""
+
+import difflib
 from dataclasses import dataclass
 
 import timm
 
 from causalseg.errors import ConfigError, did_you_mean
+
+MODULES = ("beit", "convnext", "eva", "resnet", "vision_transformer", "vision_transformer_sam")
+
+_APACHE = "Apache-2.0"
+_MIT = "MIT"
+_NONCOMMERCIAL = "CC-BY-NC-4.0"
+_DINOV3 = "DINOv3 License"
+_APPLE = "Apple AMLR"
+_BSD = "BSD-3-Clause"
+
+_SIZES = {
+    "s": "small",
+    "splus": "small_plus",
+    "b": "base",
+    "l": "large",
+    "h": "huge",
+    "hplus": "huge_plus",
+    "g": "giant",
+}
 
 
 @dataclass(frozen=True)
@@ -12,46 +39,96 @@ class Preset:
     """A short name's meaning.
 
     Attributes:
-        timm_name: name of the architecture in timm.
-        license: under what terms its published weights may be used.
+        timm_name: name in timm, with the tag of the weights.
+        license: under what terms the weights may be used.
     """
 
     timm_name: str
     license: str
 
+    @property
+    def repository(self) -> str:
+        """The weights' repository on the Hugging Face hub."""
+        return timm.get_pretrained_cfg(self.timm_name).hf_hub_id
 
-_DINOV2_LICENSE = "DINOv2 weights by Meta AI, Apache-2.0"
-_DINOV2_SIZES = {"s": "small", "b": "base", "l": "large", "g": "giant"}
+
+def _family(name: str, timm_name: str, license: str, sizes: str) -> dict[str, Preset]:
+    """Return presets that differ in size: ``l14`` is timm's ``large_patch14``, ``tiny`` stays."""
+    family = {}
+    for size in sizes.split():
+        letters = size.rstrip("0123456789")
+        patch = f"_patch{size.removeprefix(letters)}" if letters != size else ""
+        long = f"{_SIZES.get(letters, letters)}{patch}"
+        family[name.format(size)] = Preset(timm_name.format(long), license)
+    return family
+
 
 PRESETS: dict[str, Preset] = {
-    f"dinov2_vit{letter}14{suffix}": Preset(
-        f"vit_{size}_patch14_{registers}dinov2", _DINOV2_LICENSE
-    )
-    for suffix, registers in (("", ""), ("_reg", "reg4_"))
-    for letter, size in _DINOV2_SIZES.items()
+    **_family("dinov2_vit{}", "vit_{}_dinov2.lvd142m", _APACHE, "s14 b14 l14 g14"),
+    **_family("dinov2_vit{}_reg", "vit_{}_reg4_dinov2.lvd142m", _APACHE, "s14 b14 l14 g14"),
+    # qkvb: with the biases (all 0) that the official files hold; timm's other variants lack them.
+    **_family(
+        "dinov3_vit{}", "vit_{}_dinov3_qkvb.lvd1689m", _DINOV3, "s16 splus16 b16 l16 hplus16"
+    ),
+    **_family(
+        "dinov3_convnext_{}", "convnext_{}.dinov3_lvd1689m", _DINOV3, "tiny small base large"
+    ),
+    "eva02_base14": Preset("eva02_base_patch14_224.mim_in22k", _MIT),
+    "eva02_large14": Preset("eva02_large_patch14_224.mim_m38m", _MIT),  # what Rein takes
+    "eva02_clip_base16": Preset("eva02_base_patch16_clip_224.merged2b", _MIT),
+    "eva02_clip_large14": Preset("eva02_large_patch14_clip_224.merged2b", _MIT),
+    "eva02_clip_large14_336": Preset("eva02_large_patch14_clip_336.merged2b", _MIT),
+    **_family("clip_vit{}_openai", "vit_{}_clip_quickgelu_224.openai", _MIT, "b16 l14"),
+    **_family("clip_vit{}_336_openai", "vit_{}_clip_quickgelu_336.openai", _MIT, "l14"),
+    **_family("clip_vit{}_laion2b", "vit_{}_clip_224.laion2b", _MIT, "b16 l14 h14"),
+    "clip_vitb16_dfn": Preset("vit_base_patch16_clip_224.dfn2b", _APPLE),
+    "clip_vitl14_dfn": Preset("vit_large_patch14_clip_quickgelu_224.dfn2b", _APPLE),
+    "clip_vith14_dfn": Preset("vit_huge_patch14_clip_quickgelu_224.dfn5b", _APPLE),
+    "siglip_vitb16": Preset("vit_base_patch16_siglip_224.webli", _APACHE),
+    "siglip_vitl16": Preset("vit_large_patch16_siglip_256.webli", _APACHE),
+    "siglip_vitso400m14": Preset("vit_so400m_patch14_siglip_224.webli", _APACHE),
+    "siglip2_vitb16": Preset("vit_base_patch16_siglip_224.v2_webli", _APACHE),
+    "siglip2_vitl16": Preset("vit_large_patch16_siglip_256.v2_webli", _APACHE),
+    "siglip2_vitso400m14": Preset("vit_so400m_patch14_siglip_224.v2_webli", _APACHE),
+    "siglip2_vitso400m16": Preset("vit_so400m_patch16_siglip_256.v2_webli", _APACHE),
+    **_family("sam_vit{}", "samvit_{}_patch16.sa1b", _APACHE, "b l h"),
+    **_family("supervised_vit{}", "vit_{}_224.augreg_in21k", _APACHE, "s16 b16 l16"),
+    **_family("mae_vit{}", "vit_{}_224.mae", _NONCOMMERCIAL, "b16 l16 h14"),
+    **_family("beit_vit{}", "beit_{}_224.in22k_ft_in22k", _MIT, "b16 l16"),
+    **_family("beitv2_vit{}", "beitv2_{}_224.in1k_ft_in22k", _MIT, "b16 l16"),
+    **_family("convnext_{}", "convnext_{}.fb_in22k", _MIT, "tiny small base large"),
+    **_family(
+        "convnextv2_{}", "convnextv2_{}.fcmae_ft_in22k_in1k", _NONCOMMERCIAL, "tiny base large"
+    ),
+    # torchvision's first weights: those of the field's ResNet papers.
+    "resnet50": Preset("resnet50.tv_in1k", _BSD),
+    "resnet101": Preset("resnet101.tv_in1k", _BSD),
 }
 
 
 def resolve_name(name: str) -> str:
-    """Return timm's name for a preset or for a ViT that timm itself knows.
+    """Return timm's name for a preset, or for a model of the timm modules `MODULES`.
 
     Args:
-        name: a key of `PRESETS`, or a name in timm's ``vision_transformer`` module, with or without
-            the tag of its weights (``vit_small_patch14_dinov2.lvd142m``).
+        name: a key of `PRESETS`, or a name in timm, with or without the tag of its weights
+            (``vit_small_patch14_dinov2.lvd142m``); without, timm takes its default tag. A name
+            that is both, such as ``resnet50``, is the preset.
 
     Raises:
         ConfigError: if it is neither.
     """
     if name in PRESETS:
         return PRESETS[name].timm_name
-    if timm.models.is_model_in_modules(name, {"vision_transformer"}):
+    if timm.models.is_model_in_modules(name, MODULES):
         tagged = timm.list_models(f"{name.split('.')[0]}.*", include_tags=True)
         if "." not in name or name in tagged:
             return name
         raise ConfigError(f"backbone {name!r}: {did_you_mean(name, tagged)}")
-    allowed = [*PRESETS, *timm.list_models("vit_*dinov2*", module="vision_transformer")]
+    known = [*PRESETS, *timm.list_models(module=MODULES)]
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f"did you mean '{close[0]}'? " if close else ""
     raise ConfigError(
-        f"backbone {name!r} is neither a preset nor a plain ViT of timm: "
-        f"{did_you_mean(name, allowed)}, and every name in "
-        "timm.list_models(module='vision_transformer')"
+        f"backbone {name!r} is neither a preset nor a model of timm that adapters fit: {hint}"
+        "Allowed: the presets, which `causalseg backbones` lists, and every name in "
+        f"timm.list_models(module={list(MODULES)})"
     )

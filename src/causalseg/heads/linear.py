@@ -5,6 +5,8 @@ Normalising has no parameters: raw block outputs differ in scale from block to b
 batch statistics a norm over channels keeps the images of a batch independent of each other.
 """
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -19,14 +21,13 @@ class LinearHead(nn.Module):
     """Per-pixel classes from a 1x1 convolution over normalised, concatenated feature maps.
 
     Args:
-        width: Channels of each feature map.
+        widths: Channels of the feature maps.
         num_classes: Number of classes k.
-        num_levels: Number of feature maps.
     """
 
-    def __init__(self, width: int, num_classes: int, num_levels: int = 4) -> None:
+    def __init__(self, widths: Sequence[int], num_classes: int) -> None:
         super().__init__()
-        self.classifier = nn.Conv2d(width * num_levels, num_classes, kernel_size=1)
+        self.classifier = nn.Conv2d(sum(widths), num_classes, kernel_size=1)
 
     def forward(
         self,
@@ -37,7 +38,7 @@ class LinearHead(nn.Module):
         """Score every class at every pixel.
 
         Args:
-            features: Maps of one grid, ``num_levels`` of them.
+            features: One map for each of ``widths``; smaller ones are resized to the first.
             queries: Must be None, this head has no use for queries.
             size: Height and width of the result in pixels.
 
@@ -53,6 +54,7 @@ class LinearHead(nn.Module):
                 " off, or use the mask2former head."
             )
         levels = [F.layer_norm(x.movedim(1, -1), x.shape[1:2]).movedim(-1, 1) for x in features]
+        levels = [levels[0], *(_resize(level, levels[0].shape[-2:]) for level in levels[1:])]
         logits = self.classifier(torch.cat(levels, dim=1))
         return F.interpolate(logits.float(), size=size, mode="bilinear", align_corners=False)
 
@@ -67,7 +69,7 @@ class LinearHead(nn.Module):
         The mean is over the labelled pixels of all processes together; without any it is 0.
 
         Args:
-            features: Maps of one grid, ``num_levels`` of them.
+            features: As in `forward`.
             queries: Must be None.
             labels: Classes 0..k-1, or 255 for ignored pixels.
 
@@ -85,3 +87,9 @@ class LinearHead(nn.Module):
         num_pixels = mean_over_processes((labels != IGNORE).sum().float())
         # The smallest mean above 0 is one pixel over all processes, so this only prevents 0 / 0.
         return {"cross_entropy": total / num_pixels.clamp(min=1e-6)}
+
+
+def _resize(x: Float[Tensor, "b c _ _"], size: tuple[int, ...]) -> Float[Tensor, "b c h w"]:
+    if x.shape[-2:] == size:
+        return x
+    return F.interpolate(x, size=size, mode="bilinear", align_corners=False)

@@ -14,6 +14,7 @@ The queries are either learnt here, or come from an adapter (the query link): th
 positional part of the decoder's queries, and the content part is a linear map of them.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -123,7 +124,7 @@ class Mask2FormerHead(nn.Module):
     The weights start as in the stock model and depend only on torch's random state.
 
     Args:
-        width: Channels of each feature map.
+        widths: Channels of the four feature maps.
         num_classes: Number of classes k.
         external_queries: Whether an adapter gives the queries; otherwise they are learnt here.
         size: Widths and depths.
@@ -132,7 +133,7 @@ class Mask2FormerHead(nn.Module):
 
     def __init__(
         self,
-        width: int,
+        widths: Sequence[int],
         num_classes: int,
         external_queries: bool = False,
         size: DecoderSize = _PROTOCOL_SIZE,
@@ -146,7 +147,7 @@ class Mask2FormerHead(nn.Module):
             "mask": ("loss_mask", set_loss.mask_weight),
             "dice": ("loss_dice", set_loss.dice_weight),
         }
-        self.pixel_decoder = Mask2FormerPixelDecoder(config, feature_channels=[width] * 4)
+        self.pixel_decoder = Mask2FormerPixelDecoder(config, feature_channels=list(widths))
         self.position_embedding = Mask2FormerSinePositionEmbedding(size.hidden // 2, normalize=True)
         self.level_embed = nn.Embedding(3, size.hidden)
         self.decoder = Mask2FormerMaskedAttentionDecoder(config)

@@ -15,7 +15,8 @@ def build_pyramid(features: list[Float[Tensor, "b c h w"]]) -> list[Float[Tensor
     """Resize four maps at patch stride by 4, 2, 1 and 1/2, bilinearly.
 
     Args:
-        features: Four maps of the same grid (h, w), shallow to deep; any h and w from 1 on.
+        features: Four maps of the same grid (h, w), shallow to deep; any h and w from 1 on. Or
+            the maps of a hierarchical model, which are a pyramid as they are.
 
     Returns:
         Maps of (4h, 4w), (2h, 2w), (h, w) and (h // 2, w // 2) cells, the last at least one cell
@@ -24,6 +25,8 @@ def build_pyramid(features: list[Float[Tensor, "b c h w"]]) -> list[Float[Tensor
     Raises:
         ValueError: If there are not exactly four maps.
     """
+    if features[0].shape[-2:] != features[-1].shape[-2:]:
+        return features
     return [_resize(x, scale) for x, scale in zip(features, SCALES, strict=True)]
 
 

@@ -1,0 +1,137 @@
+"""Where the features of a model come out: after its blocks, or after its stages.
+
+    layout   features after a block       models
+    tokens   (b, p + n, c)                ViTs: p prefix tokens, then n = h w patch tokens
+    grid     (b, h, w, c)                 SAM's ViT
+    maps     (b, c, h, w), c per stage    ConvNeXt, ResNet: four stages
+
+An adapter sees patch tokens (b, n, c) whatever the layout; `EditTokens` and `EditGrid` are the
+hooks that go between.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from timm.layers import to_2tuple
+from timm.models.convnext import ConvNeXt
+from timm.models.resnet import ResNet
+from timm.models.vision_transformer_sam import VisionTransformerSAM
+from torch import Tensor, nn
+
+from causalseg.errors import ConfigError
+from causalseg.spectral.grid import grid_to_tokens, split_prefix, tokens_to_grid
+
+_NEEDED = ("blocks", "patch_embed", "embed_dim", "num_prefix_tokens")
+
+
+@dataclass(frozen=True)
+class Trunk:
+    """The blocks of a model, or its stages: the places that ``layers`` counts.
+
+    Attributes:
+        layout: what comes out after a block.
+        names: paths of the blocks in the model.
+        outputs: paths of the modules that put the features of each block out.
+        widths: c after each block.
+        strides: pixels between features after each block.
+        num_prefix: p, class and register tokens before the patch tokens.
+    """
+
+    layout: Literal["tokens", "grid", "maps"]
+    names: tuple[str, ...]
+    outputs: tuple[str, ...]
+    widths: tuple[int, ...]
+    strides: tuple[int, ...]
+    num_prefix: int = 0
+
+
+def find_trunk(model: nn.Module) -> Trunk:
+    """Return the trunk of a timm model, or of any module with the same attributes as timm's ViTs.
+
+    Args:
+        model: ConvNeXt, ResNet or SAM's ViT of timm; or a module with ``blocks`` (modules that put
+            out (b, p + n, c)), ``patch_embed`` (with ``patch_size``; takes the images),
+            ``embed_dim`` and ``num_prefix_tokens``.
+
+    Raises:
+        ConfigError: if the model is none of these; names what it lacks.
+    """
+    if isinstance(model, ConvNeXt):
+        names = tuple(f"stages.{i}" for i in range(len(model.stages)))
+        return Trunk("maps", names, names, *_stage_sizes(model, names))
+    if isinstance(model, ResNet):
+        names = ("layer1", "layer2", "layer3", "layer4")
+        # With activation checkpointing timm calls the blocks of a stage, never the stage.
+        outputs = tuple(f"{name}.{len(model.get_submodule(name)) - 1}" for name in names)
+        return Trunk("maps", names, outputs, *_stage_sizes(model, names))
+    is_sam = isinstance(model, VisionTransformerSAM)
+    missing = [name for name in _NEEDED if not (is_sam or hasattr(model, name))]
+    if missing:
+        raise ConfigError(
+            f"{type(model).__name__} has no {', '.join(missing)}: adapters work on a ViT, ConvNeXt "
+            "or ResNet of timm, such as timm.create_model('vit_small_patch14_dinov2'), or on a "
+            f"module of your own that has {', '.join(_NEEDED)}"
+        )
+    names = tuple(f"blocks.{i}" for i in range(len(model.blocks)))  # type: ignore[arg-type]
+    widths: tuple[int, ...] = (model.embed_dim,) * len(names)  # type: ignore[assignment]
+    strides = (to_2tuple(model.patch_embed.patch_size)[0],) * len(names)  # type: ignore[union-attr]
+    if is_sam:
+        return Trunk("grid", names, names, widths, strides)
+    return Trunk("tokens", names, names, widths, strides, model.num_prefix_tokens)  # type: ignore[arg-type]
+
+
+class PatchGrid:
+    """Notes the patch grid of the image that enters a model: its blocks do not know it.
+
+    A pre-hook of ``patch_embed``.
+    """
+
+    def __init__(self, patch: tuple[int, int]):
+        self.patch = patch
+        self.size = (0, 0)
+
+    def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        """Note the grid of the images."""
+        H, W = inputs[0].shape[-2:]
+        self.size = (H // self.patch[0], W // self.patch[1])
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The size may be symbolic after a trace; the next image sets it again.
+        return {"patch": self.patch, "size": (0, 0)}
+
+
+class EditTokens:
+    """Runs an edit on the patch tokens that a block puts out; a forward hook."""
+
+    def __init__(self, edit: nn.Module, number: int, grid: PatchGrid, num_prefix: int):
+        self.edit, self.number, self.grid, self.num_prefix = edit, number, grid, num_prefix
+
+    def __call__(self, block: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
+        """Return the block's output with its patch tokens edited."""
+        prefix, patches = split_prefix(output, self.num_prefix)
+        edited = self.edit(patches, self.number, self.grid.size)
+        return edited if self.num_prefix == 0 else torch.cat([prefix, edited], dim=1)
+
+
+class EditGrid:
+    """Runs an edit on a feature grid (b, h, w, c), or on a map (b, c, h, w); a forward hook."""
+
+    def __init__(self, edit: nn.Module, number: int, is_map: bool):
+        self.edit, self.number, self.is_map = edit, number, is_map
+
+    def __call__(self, block: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
+        """Return the block's output, edited."""
+        features = output.movedim(1, -1) if self.is_map else output
+        size = (features.shape[1], features.shape[2])
+        edited = tokens_to_grid(self.edit(grid_to_tokens(features), self.number, size), size)
+        return edited.movedim(-1, 1) if self.is_map else edited
+
+
+def _stage_sizes(
+    model: nn.Module, names: tuple[str, ...]
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Widths and strides of the stages."""
+    stages = {info["module"]: info for info in model.feature_info}  # type: ignore[union-attr]
+    widths = tuple(stages[name]["num_chs"] for name in names)
+    return widths, tuple(stages[name]["reduction"] for name in names)

@@ -1,0 +1,116 @@
+"""Positions for any image size: how a model's position grid is brought to the grid of an image.
+
+    antialias   bicubic, antialiased, as timm does
+    plain       bicubic without antialiasing
+    offset      bicubic, scale factor (cells of the image + 0.1) / cells of the model
+
+With the wrong rule the features change, silently. BEiT has no grid but a table of relative
+positions in every block, which timm fits to one image size; here it is resampled for each image.
+
+What stands in for a method of timm's model is a callable object of a module-level class: a closure
+would break deepcopy and pickle.
+"""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from timm.layers import resize_rel_pos_bias_table_simple
+from timm.models.beit import Attention, Beit, gen_relative_position_index
+from timm.models.eva import Eva
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from causalseg.adapters.trunk import PatchGrid
+from causalseg.backbones.formats import PositionRule
+from causalseg.errors import ConfigError
+from causalseg.spectral.grid import grid_to_tokens, tokens_to_grid
+
+_OFFSET = 0.1  # cells; the official DINOv2 code adds it before it divides by the grid
+
+
+def set_position_rule(model: nn.Module, rule: PositionRule) -> None:
+    """Let a ViT resample its position grid by a rule; one without a grid has none to choose.
+
+    Raises:
+        ConfigError: if the model has no position grid, or one that only timm's rule fits.
+    """
+    if rule == "antialias":
+        return
+    if not isinstance(model, VisionTransformer | Eva) or model.pos_embed is None:
+        raise ConfigError(
+            f"position = {rule} has no effect on {type(model).__name__}, which has no position "
+            "grid or one that is always resampled by antialias: leave position at auto"
+        )
+    model._pos_embed = _PositionGrid(model, rule)
+
+
+def take_any_size(model: Beit) -> None:
+    """Let a BEiT take images of any size that its patches fill."""
+    model.patch_embed.strict_img_size = False
+    grid = PatchGrid(model.patch_embed.patch_size)
+    model.patch_embed.register_forward_pre_hook(grid)
+    for block in model.blocks:
+        if block.attn.relative_position_bias_table is not None:
+            block.attn._get_rel_pos_bias = _RelativePositions(block.attn, grid)
+
+
+class _PositionGrid:
+    """Stands in for a ViT's ``_pos_embed``: timm's, with another rule for the position grid."""
+
+    def __init__(self, vit: VisionTransformer | Eva, rule: PositionRule):
+        self.vit, self.rule = vit, rule
+
+    def __call__(self, patches: Float[Tensor, "b h w c"]) -> Any:
+        """Add positions to the patches and put the prefix tokens before them.
+
+        Returns:
+            The tokens (b, p + n, c); of an Eva also its rotary positions.
+        """
+        vit, size = self.vit, (patches.shape[1], patches.shape[2])
+        prefix = [
+            token.expand(patches.shape[0], -1, -1)
+            for token in (vit.cls_token, vit.reg_token)
+            if token is not None
+        ]
+        num_prefix = 0 if vit.no_embed_class else vit.num_prefix_tokens
+        position = vit.pos_embed[:, num_prefix:]
+        grid = self._resample(tokens_to_grid(position, vit.patch_embed.grid_size), size)
+        tokens = grid_to_tokens(patches + grid)
+        if num_prefix:
+            prefix = [torch.cat(prefix, dim=1) + vit.pos_embed[:, :num_prefix]]
+        tokens = vit.pos_drop(torch.cat([*prefix, tokens], dim=1))
+        if isinstance(vit, VisionTransformer):
+            return tokens
+        return tokens, None if vit.rope is None else vit.rope.get_embed(shape=size)
+
+    def _resample(
+        self, position: Float[Tensor, "1 gh gw c"], size: tuple[int, int]
+    ) -> Float[Tensor, "1 h w c"]:
+        """Bring the position grid to the grid of the image."""
+        old = (position.shape[1], position.shape[2])
+        if old == size:
+            return position
+        channels_first = position.movedim(-1, 1).float()
+        if self.rule == "plain":
+            resized = nn.functional.interpolate(channels_first, size=size, mode="bicubic")
+        else:
+            scale = [(new + _OFFSET) / cells for new, cells in zip(size, old, strict=True)]
+            resized = nn.functional.interpolate(channels_first, scale_factor=scale, mode="bicubic")
+        return resized.movedim(1, -1).to(position.dtype)
+
+
+class _RelativePositions:
+    """Stands in for ``_get_rel_pos_bias`` of a BEiT attention: for the grid of the last image."""
+
+    def __init__(self, attention: Attention, grid: PatchGrid):
+        self.attention, self.grid = attention, grid
+
+    def __call__(self) -> Float[Tensor, "1 heads n n"]:
+        """Return the bias of every pair of tokens, class token first."""
+        (h, w), table = self.grid.size, self.attention.relative_position_bias_table
+        num_extra = 3  # class token to patch, patch to class token, class token to itself
+        shape = ((2 * h - 1) * (2 * w - 1) + num_extra, table.shape[1])
+        table = resize_rel_pos_bias_table_simple(table, (h, w), shape)
+        index = gen_relative_position_index((h, w), device=table.device)
+        return table[index].movedim(-1, 0)[None]

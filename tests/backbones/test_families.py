@@ -1,0 +1,343 @@
+"""Every family of backbones under the one protocol; models of timm at reduced width and depth."""
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+from causalseg.adapters.base import Adapter, attach, install_after_blocks
+from causalseg.adapters.trunk import find_trunk
+from causalseg.backbones.presets import resolve_name
+from causalseg.backbones.timm import TimmBackbone, build_backbone
+from causalseg.build_adapter import build_adapter
+from causalseg.config.adapters import (
+    AdaptFormerConfig,
+    CausalTuneConfig,
+    FadaConfig,
+    FullConfig,
+    LoraConfig,
+    ReinConfig,
+    SetConfig,
+    VptConfig,
+)
+from causalseg.data.classes import CAMVID11
+from causalseg.errors import ConfigError
+from causalseg.heads.linear import LinearHead
+from causalseg.heads.mask2former import DecoderSize, Mask2FormerHead, SetLoss
+from causalseg.model import Segmenter
+
+VIT = {"depth": 4, "embed_dim": 48, "num_heads": 3}
+ANY_SIZE = {**VIT, "dynamic_img_size": True}
+SAM = {**VIT, "img_size": 96, "window_size": 3, "global_attn_indexes": (1, 3)}
+FAMILIES = {  # name in timm, what is smaller, prefix tokens
+    "dinov2": ("vit_small_patch14_dinov2", ANY_SIZE, 1),
+    "dinov2_registers": ("vit_small_patch14_reg4_dinov2", ANY_SIZE, 5),
+    "dinov2_giant": ("vit_giant_patch14_reg4_dinov2", ANY_SIZE, 5),
+    "dinov3": ("vit_small_patch16_dinov3_qkvb", ANY_SIZE, 5),
+    "dinov3_plus": ("vit_huge_plus_patch16_dinov3_qkvb", ANY_SIZE, 5),
+    "eva02": ("eva02_base_patch14_224", ANY_SIZE, 1),
+    "eva02_large": ("eva02_large_patch14_448", ANY_SIZE, 1),
+    "eva02_clip": ("eva02_base_patch16_clip_224", ANY_SIZE, 1),
+    "clip_openai": ("vit_base_patch16_clip_quickgelu_224.openai", ANY_SIZE, 1),
+    "clip_openclip": ("vit_large_patch14_clip_224.laion2b", ANY_SIZE, 1),
+    "siglip": ("vit_base_patch16_siglip_224.webli", ANY_SIZE, 0),
+    "siglip2": ("vit_so400m_patch14_siglip_224.v2_webli", ANY_SIZE, 0),
+    "sam": ("samvit_base_patch16", SAM, 0),
+    "supervised": ("vit_base_patch16_224.augreg_in21k", ANY_SIZE, 1),
+    "mae": ("vit_base_patch16_224.mae", ANY_SIZE, 1),
+    "beit": ("beit_base_patch16_224", VIT, 1),
+    "beitv2": ("beitv2_base_patch16_224", VIT, 1),
+    "convnext": ("convnext_tiny", {"depths": (1, 2, 1, 1), "dims": (8, 16, 24, 32)}, 0),
+    "convnextv2": ("convnextv2_tiny", {"depths": (1, 1, 2, 1), "dims": (8, 16, 24, 32)}, 0),
+    "resnet": ("resnet50", {"layers": (1, 2, 1, 1), "channels": (4, 8, 12, 16)}, 0),
+}
+HIERARCHICAL = {
+    "convnext": (8, 16, 24, 32),
+    "convnextv2": (8, 16, 24, 32),
+    "resnet": (16, 32, 48, 64),
+}
+TOKENS = {"num_tokens": 4, "rank": 2}
+
+
+def make_backbone(family, **options):
+    name, smaller, _ = FAMILIES[family]
+    torch.manual_seed(0)
+    return TimmBackbone(timm.create_model(name, num_classes=0, **smaller), **options)
+
+
+def make_images(backbone, h=2, w=3, batch=2):
+    generator = torch.Generator().manual_seed(1)
+    return torch.rand(batch, 3, h * backbone.patch, w * backbone.patch, generator=generator)
+
+
+def outputs_of(backbone, images):
+    """What comes out after every block, or stage, adapters included."""
+    trunk, seen = find_trunk(backbone.vit), []
+    handles = [
+        backbone.vit.get_submodule(name).register_forward_hook(lambda _m, _i, out: seen.append(out))
+        for name in trunk.outputs
+    ]
+    with torch.no_grad():
+        backbone(images)
+    for handle in handles:
+        handle.remove()
+    return seen
+
+
+class Shift(Adapter):
+    """Adds 1 to every channel of the patch tokens after one block."""
+
+    def forward(self, tokens, layer, grid):
+        assert tokens.shape[1] == grid[0] * grid[1]
+        return tokens + 1
+
+
+@pytest.fixture(params=FAMILIES)
+def family(request):
+    return request.param
+
+
+def test_four_levels_of_the_right_strides_at_any_size(family):
+    backbone = make_backbone(family)
+    widths = HIERARCHICAL.get(family, (48,) * 4)
+    strides = (4, 8, 16, 32) if family in HIERARCHICAL else (backbone.patch,) * 4
+    assert (backbone.level_widths, backbone.strides) == (widths, strides)
+    for h, w in ((2, 2), (2, 3), (5, 1)):
+        images = make_images(backbone, h, w)
+        H, W = images.shape[-2:]
+        with torch.no_grad():
+            levels = backbone(images)
+        expected = [(2, c, H // s, W // s) for c, s in zip(widths, strides, strict=True)]
+        assert [tuple(level.shape) for level in levels] == expected
+        assert all(level.isfinite().all() for level in levels)
+
+
+def test_an_adapter_changes_patch_tokens_and_only_those(family):
+    backbone = make_backbone(family)
+    images, num_prefix = make_images(backbone), FAMILIES[family][2]
+    before = outputs_of(backbone, images)
+    with attach(backbone.vit, Shift(backbone.widths, backbone.depth, layers=[2])):
+        after = outputs_of(backbone, images)
+    assert all(torch.equal(a, b) for a, b in zip(before[:2], after[:2], strict=True))
+    assert torch.equal(before[2][:, :num_prefix], after[2][:, :num_prefix])
+    assert torch.equal(before[2][:, num_prefix:] + 1, after[2][:, num_prefix:])
+    assert not torch.equal(before[3], after[3])
+
+
+def test_the_grid_is_handed_in_as_the_image_has_it(family):
+    class Corner(nn.Module):
+        def forward(self, tokens, layer, grid):
+            seen.append(grid)
+            changed = tokens.clone()
+            changed[:, grid[1] + 2] += 1  # row 1, column 2
+            return changed
+
+    seen = []
+    backbone = make_backbone(family)
+    images = make_images(backbone, 2, 3)
+    before = [level[:, 0] for level in map(torch.clone, backbone(images))]
+    handles = install_after_blocks(backbone.vit, Corner(), [backbone.depth - 1])
+    after = [level[:, 0] for level in backbone(images)]
+    for handle in handles:
+        handle.remove()
+    assert seen == [(2, 3)]
+    places = (after[3] - before[3]).abs().gt(0.5).nonzero()
+    assert places.tolist() == [[0, 1, 2], [1, 1, 2]]
+
+
+def test_detaching_gives_the_old_model_back(family):
+    backbone = make_backbone(family)
+    images = make_images(backbone)
+    with torch.no_grad():
+        before = backbone(images)
+        adapter = make_causal_tune(backbone, scale=0.5)
+        with attach(backbone.vit, adapter):
+            during = backbone(images)
+        after = backbone(images)
+    assert not any(torch.equal(a, b) for a, b in zip(before, during, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+def make_causal_tune(backbone, query_width=None, **options):
+    torch.manual_seed(2)
+    return build_adapter(CausalTuneConfig(**TOKENS, **options), backbone, query_width)
+
+
+def test_checkpointing_keeps_features_and_gradients(family):
+    results = []
+    for checkpointing in (False, True):
+        backbone = make_backbone(family, checkpointing=checkpointing)
+        adapter = make_causal_tune(backbone, scale=0.5)
+        with attach(backbone.vit, adapter):
+            features = backbone(make_images(backbone))
+            sum(level.square().mean() for level in features).backward()
+        results.append((features, [p.grad for p in adapter.parameters()]))
+    (features, gradients), (again, gradients_again) = results
+    for one, other in zip(features, again, strict=True):
+        assert torch.allclose(one, other, atol=1e-5)
+    for one, other in zip(gradients, gradients_again, strict=True):
+        assert one.abs().max() > 0
+        assert torch.allclose(one, other, atol=1e-5, rtol=1e-3)
+
+
+def make_segmenter(family, config=None, **options):
+    backbone = make_backbone(family)
+    torch.manual_seed(2)
+    adapter = build_adapter(config or CausalTuneConfig(**TOKENS), backbone, None)
+    return Segmenter(backbone, adapter, LinearHead(backbone.level_widths, 11), CAMVID11)
+
+
+def make_labels(images):
+    generator = torch.Generator().manual_seed(3)
+    return torch.randint(0, 11, (2, *images.shape[-2:]), generator=generator)
+
+
+def test_a_step_of_causal_tune_with_the_linear_head_learns(family):
+    model = make_segmenter(family)
+    images = make_images(model.backbone)
+    labels = make_labels(images)
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    assert all(name.startswith(("adapter.", "head.")) for name in trained)
+    old = {name: p.detach().clone() for name, p in model.named_parameters()}
+    optimiser = torch.optim.AdamW(trained.values(), lr=1e-3, weight_decay=0)
+    loss = model.loss(images, labels)
+    loss.backward()
+    optimiser.step()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in trained.values())
+    moved = {name for name, p in model.named_parameters() if not torch.equal(p, old[name])}
+    assert moved == set(trained)
+    with torch.no_grad():
+        assert model.loss(images, labels) < loss
+
+
+@pytest.mark.slow
+def test_it_compiles_as_one_graph_with_an_adapter(family):
+    backbone = make_backbone(family)
+    images = make_images(backbone)
+    with attach(backbone.vit, make_causal_tune(backbone, scale=0.5)), torch.no_grad():
+        expected = backbone(images)
+        torch.compiler.reset()
+        compiled = torch.compile(backbone, fullgraph=True, backend="aot_eager")
+        for ours, theirs in zip(expected, compiled(images), strict=True):
+            assert torch.allclose(ours, theirs, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["convnext", "resnet", "sam"])
+@pytest.mark.parametrize(
+    "config",
+    [
+        CausalTuneConfig(**TOKENS, transform="haar"),
+        ReinConfig(**TOKENS),
+        SetConfig(**TOKENS),
+        FadaConfig(**TOKENS),
+        FullConfig(rate=1),
+        FullConfig(rate=1, layers=[3]),
+    ],
+    ids=lambda config: config.name,
+)
+def test_other_adapters_learn_on_other_layouts(name, config):
+    model = make_segmenter(name, config)
+    images = make_images(model.backbone)
+    model.loss(images, make_labels(images)).backward()
+    gradients = {name: p.grad for name, p in model.adapter.named_parameters()}
+    assert gradients
+    assert all(g is not None and g.isfinite().all() for g in gradients.values())
+    assert any(g.abs().max() > 0 for g in gradients.values())
+
+
+def test_stages_are_adapted_by_the_layers_that_are_named():
+    backbone = make_backbone("resnet")
+    adapter = build_adapter(ReinConfig(**TOKENS, layers=2), backbone, query_width=8)
+    assert adapter.layers == (2, 3)
+    assert [part.width for part in adapter.parts] == [48, 64]
+    assert adapter.queries().shape == (4, 8)
+    assert adapter.parts[0].link is None
+
+
+def test_lora_works_on_the_linear_layers_of_a_stage():
+    backbone = make_backbone("convnext")
+    adapter = build_adapter(LoraConfig(targets=["mlp.fc1"], rank=2), backbone, None)
+    assert len(adapter.values) == 2 * 5  # A and B of five blocks
+    with pytest.raises(ConfigError, match=r"no linear layer attn\.qkv.*mlp\.fc1, mlp\.fc2"):
+        build_adapter(LoraConfig(), backbone, None)
+    with pytest.raises(ConfigError, match="other backbones or adapters"):
+        build_adapter(LoraConfig(), make_backbone("resnet"), None)
+
+
+def test_full_tuning_of_stages_slows_the_shallow_ones():
+    backbone = make_backbone("convnext")
+    adapter = build_adapter(FullConfig(rate=1, layer_decay=0.5), backbone, None)
+    rates = {
+        name.split("/")[0] + name.split("/")[1]: adapter.rate(name)
+        for name, _ in adapter.named_parameters()
+    }
+    assert rates["values.stages3"] == 1
+    assert rates["values.stages0"] == 0.125
+    assert rates["values.stem0"] == 0.0625
+    assert not any("head" in name for name in rates)
+
+
+@pytest.mark.parametrize("config", [VptConfig(), AdaptFormerConfig()], ids=lambda c: c.name)
+def test_what_needs_the_blocks_of_a_vit_says_so(config):
+    with pytest.raises(ConfigError, match="not the stages of ConvNeXt"):
+        build_adapter(config, make_backbone("convnext"), None)
+
+
+@pytest.mark.parametrize("name", ["sam", "beit", "dinov3", "eva02"])
+def test_prompts_are_refused_where_blocks_count_tokens(name):
+    backbone = make_backbone(name)
+    adapter = build_adapter(VptConfig(num_prompts=2), backbone, None)
+    with pytest.raises(ConfigError, match="take no further tokens"):
+        attach(backbone.vit, adapter)
+
+
+def test_an_adapter_for_other_widths_is_refused():
+    backbone = make_backbone("resnet")
+    adapter = build_adapter(ReinConfig(**TOKENS), make_backbone("convnext"), None)
+    with pytest.raises(ConfigError, match="stages of widths 8, 16, 24, 32, the model has stages"):
+        attach(backbone.vit, adapter)
+
+
+@pytest.mark.parametrize("name", ["convnext", "resnet"])
+def test_a_mask2former_head_takes_stages_as_its_pyramid(name):
+    backbone = make_backbone(name)
+    size = DecoderSize(32, 4, 1, 1, 32, 32, 4)
+    head = Mask2FormerHead(backbone.level_widths, 11, True, size, SetLoss(num_points=16))
+    model = Segmenter(backbone, make_causal_tune(backbone, query_width=32), head, CAMVID11)
+    images = make_images(backbone)
+    assert model.logits(images).shape == (2, 11, *images.shape[-2:])
+    model.loss(images, make_labels(images)).backward()
+    assert all(p.grad is not None for p in model.adapter.parameters())
+
+
+def test_beit_at_its_own_size_is_timms_and_takes_others():
+    torch.manual_seed(0)
+    vit = timm.create_model("beit_base_patch16_224", num_classes=0, img_size=48, **VIT).eval()
+    for block in vit.blocks:
+        nn.init.normal_(block.attn.relative_position_bias_table)
+    images = torch.rand(1, 3, 48, 48)
+    with torch.no_grad():
+        expected = vit.forward_intermediates((images - 0.5) / 0.5, intermediates_only=True)
+        backbone = TimmBackbone(vit, levels=(0, 1, 2, 3))
+        for ours, theirs in zip(backbone(images), expected, strict=True):
+            assert torch.allclose(ours, theirs, atol=1e-5)
+        vit.blocks[0].attn.relative_position_bias_table[-3:] += 5  # those of the class token
+        assert not torch.allclose(backbone(images)[0], expected[0], atol=1e-3)
+
+
+SMALLEST = (
+    *("dinov2_vits14", "dinov2_vits14_reg", "dinov3_vits16", "dinov3_vitsplus16", "eva02_base14"),
+    *("eva02_clip_base16", "clip_vitb16_openai", "siglip_vitb16", "siglip2_vitb16", "sam_vitb"),
+    *("mae_vitb16", "beitv2_vitb16", "convnext_tiny", "convnextv2_tiny", "resnet50"),
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", SMALLEST)
+def test_small_models_work_at_full_structure(preset):
+    backbone = build_backbone(resolve_name(preset), "random")
+    with torch.no_grad(), attach(backbone.vit, make_causal_tune(backbone, scale=0.5)):
+        levels = backbone(make_images(backbone, 4, 6, batch=1))
+    sizes = [(4 * backbone.patch // s, 6 * backbone.patch // s) for s in backbone.strides]
+    assert [tuple(level.shape[-2:]) for level in levels] == sizes
+    assert all(level.isfinite().all() for level in levels)
