@@ -13,10 +13,12 @@ import yaml
 from causalseg.engine.log import describe_platform, list_versions
 from causalseg.runfolder import RunFolder, write_text
 
+ORIGIN = "origin.json"  # beside config.yaml: of a run that was not trained here
+
 _CARD = """# {adapter} on {backbone}, {head} head
 
 A segmentation model of {num_classes} classes: a {state} {backbone} ({weights}), the adapter
-`{adapter}` and a `{head}` head, {parameters:,} trained parameters. Only those lie in this folder;
+`{adapter}` and a `{head}` head, {parameters:,} trained parameters. These lie in this folder;
 the backbone's own weights come from where `config.yaml` says.
 
 | domain | images | mIoU % |
@@ -25,8 +27,8 @@ the backbone's own weights come from where `config.yaml` says.
 
 Mean over {over}: {mean}. {made_of}.{overrides}
 
-Trained for {steps} steps, batch {batch}, crop {crop}, seed {seed}. Everything else is in
-`config.yaml`, the full scores in `eval.json`, pictures in `report.html`.
+{training} Everything else is in `config.yaml`, the full scores in `eval.json`, pictures in
+`report.html`.
 
     causalseg eval {path}
     causalseg predict {path} IMAGES --out PREDICTIONS
@@ -57,10 +59,7 @@ def write_card(run: RunFolder) -> None:
         mean=_percent(scores["mean"]["miou"]),
         made_of=scores["made_of"],
         overrides=f"\n\nScored with {', '.join(given)} on top of `config.yaml`." if given else "",
-        steps=config["train"]["steps"],
-        batch=config["train"]["batch"],
-        crop=" x ".join(map(str, config["train"]["crop"])),
-        seed=config["run"]["seed"],
+        training=_describe_training(run, config),
         path=run.path.name,
     )
     write_text(run.card, card)
@@ -105,6 +104,21 @@ def _read_origin(log: Sequence[dict[str, Any]], precision: str) -> dict[str, Any
     origin = {"versions": {name: joined([v[name] for v in versions]) for name in versions[0]}}
     keys = ("machine", "device", "precision")
     return origin | {key: joined([start[key] for start in starts]) for key in keys}
+
+
+def _describe_training(run: RunFolder, config: dict[str, Any]) -> str:
+    if (run.path / ORIGIN).is_file():
+        origin = run.read_json(run.path / ORIGIN)
+        return (
+            f"Not trained here: imported with `causalseg import {origin['code']}` from "
+            f"`{origin['checkpoint']}` (sha256 {origin['sha256']}), which does not say how it was "
+            "trained."
+        )
+    train, crop = config["train"], " x ".join(map(str, config["train"]["crop"]))
+    return (
+        f"Trained for {train['steps']} steps, batch {train['batch']}, crop {crop}, seed "
+        f"{config['run']['seed']}."
+    )
 
 
 def _read_config(run: RunFolder) -> dict[str, Any]:

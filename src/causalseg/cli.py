@@ -94,6 +94,31 @@ def predict(run: Path, images: Path, /, *overrides: str, out: Path) -> None:
     print(f"{count} images: {out / 'predictions'}, {out / 'overlays'}")
 
 
+@app.command(name="import")
+def import_run(
+    code: Literal["rein", "causal-tune"], checkpoint: Path, /, *overrides: str, out: Path
+) -> None:
+    """Make a run folder of a checkpoint that other code has trained, for eval and predict.
+
+    Parameters
+    ----------
+    code
+        Whose it is: rein, Rein's published code; causal-tune, Causal-Tune's released code.
+    checkpoint
+        The file: adapter and Mask2Former head, with or without the backbone.
+    overrides
+        Options as key=value, such as backbone.weights=/weights/dinov2_vitl14_pretrain.pth.
+    out
+        The run folder to make.
+    """
+    from causalseg.imports.rein import import_checkpoint
+
+    imported = import_checkpoint(checkpoint, code, out, overrides)
+    for note in imported.notes:
+        print(note)
+    print(f"run: {imported.run.path}")
+
+
 @app.command
 def compare(
     config: Path,
@@ -164,6 +189,38 @@ def quickstart(*, out: Path = Path("quickstart")) -> None:
     table, report = run_quickstart(out)
     _print_table(table)
     print(f"report: {report}")
+
+
+@app.command
+def backbones(
+    part: str = "", /, *, as_json: Annotated[bool, Parameter(name="--json", negative="")] = False
+) -> None:
+    """List the backbones that have a short name: size, licence, and whether weights are here.
+
+    Parameters
+    ----------
+    part
+        Only names that hold this, such as dinov3 or vitl.
+    as_json
+        Print JSON, for scripts.
+    """
+    from dataclasses import asdict
+
+    from rich.console import Console
+    from rich.progress import track
+
+    from causalseg.backbones.catalogue import find_presets, list_backbones, table
+
+    bar = Console(stderr=True)
+    names = find_presets(part)
+    rows = list_backbones(
+        track(names, "sizes", console=bar, transient=True, disable=not bar.is_terminal)
+    )
+    if as_json:
+        print(json.dumps([asdict(row) for row in rows], indent=2))
+    else:
+        # A pipe has no width of its own.
+        Console(width=None if sys.stdout.isatty() else 100).print(table(rows))
 
 
 @config_app.command

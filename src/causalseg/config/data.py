@@ -76,10 +76,11 @@ class DataConfig(Block):
     """cityscapes19, camvid11, the path of a classes.json, a list of class names, or a block."""
     ignore: Annotated[int, Field(ge=0, le=255)] = 255
     """A label id that means `no class`, beside those the class list names."""
-    sources: Annotated[list[SourceConfig], Field(min_length=1)]
-    """Training data; several sources are joined."""
-    domains: Annotated[dict[str, SourceConfig], Field(min_length=1)]
-    """Evaluation data by domain name; each is scored on its own."""
+    sources: list[SourceConfig]
+    """Training data; several sources are joined. Empty only in an imported run."""
+    domains: dict[str, SourceConfig]
+    """Evaluation data by domain name; each is scored on its own. Empty only in an imported run,
+    until it is scored."""
     mean_over: Annotated[list[str], Field(min_length=1)] | None = None
     """Domains whose mIoU is averaged (the unseen ones, say); null averages all."""
 

@@ -1,0 +1,1 @@
+"""Checkpoints of other code as run folders of our own."""

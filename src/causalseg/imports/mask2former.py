@@ -1,0 +1,124 @@
+"""mmdet's Mask2Former head and ours: the same computation, other names.
+
+Ours are those of transformers' modules. Both heads count levels from coarse to fine, both put "no
+object" after the last class, and both decode in the order cross-attention, self-attention,
+feed-forward, with the norm after each. So the tensors only have to be named:
+
+    ours                                        mmdet's
+    ...layers.{n}.fc1, fc2                      ...layers.{n}.ffn.layers.0.0, ffn.layers.1
+    ...self_attn.{q,k,v}_proj                   thirds of ...self_attn.attn.in_proj
+    class_predictor                             cls_embed
+    content_from_position                       querys2feat, of Rein's head, with the query link
+    query_content, query_position               query_feat, query_embed, without it
+
+Everything here is in mmdet's names without the prefix of the head. Names as of mmdet 3 (its
+``MSDeformAttnPixelDecoder`` and ``Mask2FormerHead``), mmcv 2 and Rein's ``ReinMask2FormerHead``.
+"""
+
+import re
+from typing import Any
+
+from torch import Tensor
+
+from causalseg.errors import WeightsError
+
+_ENCODER = "pixel_decoder.encoder.layers.{n}."
+_DECODER = "decoder.layers.{n}."
+_THEIR_DECODER = "transformer_decoder.layers.{n}."
+
+# Ours to theirs; {n} is a number. Each has a .weight and perhaps a .bias.
+_MODULES = {
+    "pixel_decoder.input_projections.{n}.0": "pixel_decoder.input_convs.{n}.conv",
+    "pixel_decoder.input_projections.{n}.1": "pixel_decoder.input_convs.{n}.gn",
+    "pixel_decoder.adapter_1.0": "pixel_decoder.lateral_convs.0.conv",
+    "pixel_decoder.adapter_1.1": "pixel_decoder.lateral_convs.0.gn",
+    "pixel_decoder.layer_1.0": "pixel_decoder.output_convs.0.conv",
+    "pixel_decoder.layer_1.1": "pixel_decoder.output_convs.0.gn",
+    "pixel_decoder.mask_projection": "pixel_decoder.mask_feature",
+    **{
+        f"{_ENCODER}self_attn.{name}": f"{_ENCODER}self_attn.{name}"
+        for name in ("sampling_offsets", "attention_weights", "value_proj", "output_proj")
+    },
+    f"{_ENCODER}self_attn_layer_norm": f"{_ENCODER}norms.0",
+    f"{_ENCODER}fc1": f"{_ENCODER}ffn.layers.0.0",
+    f"{_ENCODER}fc2": f"{_ENCODER}ffn.layers.1",
+    f"{_ENCODER}final_layer_norm": f"{_ENCODER}norms.1",
+    f"{_DECODER}cross_attn.out_proj": f"{_THEIR_DECODER}cross_attn.attn.out_proj",
+    f"{_DECODER}cross_attn_layer_norm": f"{_THEIR_DECODER}norms.0",
+    f"{_DECODER}self_attn.out_proj": f"{_THEIR_DECODER}self_attn.attn.out_proj",
+    f"{_DECODER}self_attn_layer_norm": f"{_THEIR_DECODER}norms.1",
+    f"{_DECODER}fc1": f"{_THEIR_DECODER}ffn.layers.0.0",
+    f"{_DECODER}fc2": f"{_THEIR_DECODER}ffn.layers.1",
+    f"{_DECODER}final_layer_norm": f"{_THEIR_DECODER}norms.2",
+    "decoder.layernorm": "transformer_decoder.post_norm",
+    **{f"decoder.mask_predictor.mask_embedder.{n}.0": f"mask_embed.{2 * n}" for n in range(3)},
+    "class_predictor": "cls_embed",
+    "level_embed": "level_embed",
+    "content_from_position": "querys2feat",
+    "query_content": "query_feat",
+    "query_position": "query_embed",
+}
+_TENSORS = {
+    "pixel_decoder.level_embed": "pixel_decoder.level_encoding.weight",
+    f"{_DECODER}cross_attn.in_proj_weight": f"{_THEIR_DECODER}cross_attn.attn.in_proj_weight",
+    f"{_DECODER}cross_attn.in_proj_bias": f"{_THEIR_DECODER}cross_attn.attn.in_proj_bias",
+}
+_QKV = re.compile(r"(decoder\.layers\.\d+\.self_attn)\.([qkv])_proj\.(weight|bias)")
+
+
+def name_in_mmdet(key: str) -> tuple[str, int | None]:
+    """Return mmdet's name of one of our head's tensors, and which third of that tensor it is.
+
+    Args:
+        key: name in the state dict of `causalseg.heads.mask2former.Mask2FormerHead`.
+
+    Returns:
+        The name, and 0, 1 or 2 for queries, keys and values, or None for the whole tensor.
+
+    Raises:
+        KeyError: if our head has no such tensor.
+    """
+    if match := _QKV.fullmatch(key):
+        attention, letter, end = match.groups()
+        return f"transformer_{attention}.attn.in_proj_{end}", "qkv".index(letter)
+    number = re.search(r"(?:layers|input_projections)\.(\d+)", key)
+    name = f"{key[: number.start(1)]}{{n}}{key[number.end(1) :]}" if number else key
+    if name in _TENSORS:
+        theirs = _TENSORS[name]
+    else:
+        module, _, end = name.rpartition(".")
+        theirs = f"{_MODULES[module]}.{end}"
+    return theirs.format(n=number[1] if number else ""), None
+
+
+def read_size(state: dict[str, Tensor]) -> tuple[dict[str, Any], int]:
+    """Read off the options of a head, and its number of classes.
+
+    Args:
+        state: a head's tensors.
+
+    Returns:
+        Options of ``head`` without the number of queries, and the number of classes k.
+
+    Raises:
+        WeightsError: if it is no Mask2Former head of mmdet.
+    """
+    feedforward = "transformer_decoder.layers.0.ffn.layers.0.0.weight"
+    absent = [name for name in ("cls_embed.weight", feedforward) if name not in state]
+    if absent:
+        raise WeightsError(
+            f"the head has no {' and no '.join(absent)}: it is no Mask2Former head of mmdet, the "
+            "only one that can be imported"
+        )
+    options = {
+        "name": "mask2former",
+        "hidden": state["cls_embed.weight"].shape[1],
+        "encoder_layers": _count(state, r"pixel_decoder\.encoder\.layers"),
+        "decoder_layers": _count(state, r"transformer_decoder\.layers"),
+        "feedforward": state[feedforward].shape[0],
+    }
+    return options, len(state["cls_embed.weight"]) - 1
+
+
+def _count(state: dict[str, Tensor], layers: str) -> int:
+    return len({match[1] for name in state if (match := re.match(rf"{layers}\.(\d+)\.", name))})
