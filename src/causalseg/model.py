@@ -34,7 +34,7 @@ class Segmenter(nn.Module):
     """Images to per-pixel class logits.
 
     Args:
-        backbone: the frozen model; gives four feature maps at patch stride.
+        backbone: the frozen model; gives four feature maps, shallow to deep.
         adapter: at work on the backbone from now on; None for the backbone's own features.
         head: feature maps (and queries) to logits, and its loss.
         classes: names and colours of the classes, in the order of the logits.

@@ -242,3 +242,10 @@ def test_a_model_with_other_layers_is_refused(vit):
     with pytest.raises(ConfigError, match=r"blocks.1.mlp.fc1 .* shape \(192, 48\)"):
         attach(other, adapter)
     assert list(other.state_dict()) == names
+
+
+def test_layers_that_are_read_past_are_refused():
+    vit = make_vit()
+    vit.blocks[1] = torch.nn.TransformerEncoderLayer(48, 3, 96, batch_first=True)
+    with pytest.raises(ConfigError, match=r"blocks\.1 holds one of torch's own attention layers"):
+        PeftAdapter(vit, lora_config(targets="all"))

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from causalseg.adapters.base import Adapter, attach
+from causalseg.adapters.causal_tune import CausalTune
 from causalseg.backbones.timm import TimmBackbone, build_backbone
 from causalseg.errors import ConfigError, DataError
 
@@ -249,3 +250,27 @@ def test_a_ready_backbone_has_the_sizes_of_its_name():
     assert (backbone.patch, backbone.widths) == (14, (384,) * 12)
     assert backbone.levels == (1, 2, 3, 4)
     assert not backbone.vit.grad_checkpointing
+
+
+@pytest.mark.parametrize("levels", [(3, 2, 1, 0), (0, 2, 1, 3)])
+def test_levels_go_from_shallow_to_deep(levels):
+    with pytest.raises(ConfigError, match="shallow to deep"):
+        TimmBackbone(make_vit(), levels=levels)
+
+
+def test_a_second_backbone_of_a_model_forgets_the_first():
+    vit = make_vit()
+    plain = TimmBackbone(vit, position="plain", checkpointing=True)(make_images())[0]
+    own = TimmBackbone(vit)(make_images())[0]
+    assert not torch.allclose(plain, own, atol=1e-2)
+    assert torch.equal(own, TimmBackbone(make_vit())(make_images())[0])
+    assert not vit.grad_checkpointing
+
+
+def test_a_model_whose_blocks_put_out_other_tokens_is_refused():
+    model = timm.create_model("cait_xxs24_224", depth=2, embed_dim=48, num_heads=3, num_classes=0)
+    with (
+        attach(model, CausalTune(48, 2, num_tokens=4, rank=2)),
+        pytest.raises(ConfigError, match="one token a patch"),
+    ):
+        model(torch.rand(1, 3, 224, 224))

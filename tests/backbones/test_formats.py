@@ -204,7 +204,7 @@ CASES = {
     "openclip_siglip": Case(SIGLIP, VIT, trunk, "timm", "antialias", vit_oracle),
     "openclip_eva": Case(EVA02_CLIP, VIT, trunk, "timm", "antialias", eva_oracle),
     "sam": Case("samvit_base_patch16", SAM, sam, "official SAM", "antialias", sam_oracle),
-    "mae": Case("vit_base_patch16_224", VIT, mae, "official MAE"),
+    "mae": Case("vit_base_patch16_224", VIT, mae, "official MAE", "plain"),
     "convnext": Case(
         "convnext_tiny", STAGES, old_convnext, "official ConvNeXt", "antialias", convnext_oracle
     ),

@@ -136,3 +136,18 @@ def test_a_folder_that_holds_the_hubs_file_is_as_good_as_the_file(tmp_path):
     vit = save_tiny(tmp_path / "model.safetensors")
     loaded = build_model("test_vit", str(tmp_path))[0]
     assert torch.equal(loaded.pos_embed, vit.pos_embed)
+
+
+@pytest.mark.parametrize("name", ["samvit_base_patch16", "beit_base_patch16_224", "test_resnet"])
+def test_the_file_of_a_plain_vit_is_no_other_model(tmp_path, name):
+    save_tiny(tmp_path / "weights")
+    with pytest.raises(WeightsError, match="belong to another architecture"):
+        build_model(name, str(tmp_path / "weights"))
+
+
+@pytest.mark.parametrize("shape", [(), (64, 768), (64, 3, 0, 0), (64, 3, 16, 8)])
+def test_a_patch_embedding_of_an_odd_shape_is_named(tmp_path, shape):
+    state = make_tiny().state_dict() | {"patch_embed.proj.weight": torch.zeros(shape)}
+    save_file(state, tmp_path / "weights")
+    with pytest.raises(WeightsError, match=r"patch_embed\.proj\.weight has the shape"):
+        build_model("test_vit", str(tmp_path / "weights"), patch=14)

@@ -296,6 +296,9 @@ def test_rein_and_causal_tune_are_told_apart(tmp_path, tiny):
         ((*TINY, "head.num_heads=4"), ConfigError, "no such option"),
         ((*TINY, "eval.window=[50, 50]"), ConfigError, "not divisible by the patch of 16"),
         ((*TINY, "backbone.levels=[0, 1, 2, 3]"), WeightsError, r"learnable_tokens_a \(6, 5, 4\)"),
+        ((*TINY, "adapter=lora"), ConfigError, "leave out those that change adapter or head"),
+        ((*TINY, "adapter.name=causal_tune"), ConfigError, "the options say .*causal_tune"),
+        ((*TINY, "head=linear"), ConfigError, "the options say .*linear"),
         ((*TINY, "data.classes=[a, b]"), WeightsError, r"cls_embed.bias \(4,\), expected \(3,\)"),
     ],
 )

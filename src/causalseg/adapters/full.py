@@ -17,6 +17,7 @@ from causalseg.errors import ConfigError
 
 # No part of a block's output: what timm's models do after the last block, or only in pre-training.
 _UNUSED = ("norm", "fc_norm", "head", "head_dist", "fc", "attn_pool", "neck", "mask_token")
+_TABLES = ("relative_position_bias_table", "rel_pos_h", "rel_pos_w")
 _TOKENS = ("pos_embed", "cls_token", "dist_token", "reg_token")
 
 
@@ -90,4 +91,5 @@ class FullTune(Adapter):
 
     def is_decayed(self, name: str) -> bool:
         """Weight matrices are decayed; biases, norms, LayerScale, positions and tokens are not."""
-        return self.get_parameter(name).ndim > 1 and name.removeprefix("values.") not in _TOKENS
+        is_position = name.endswith(_TABLES) or name.removeprefix("values.") in _TOKENS
+        return self.get_parameter(name).ndim > 1 and not is_position

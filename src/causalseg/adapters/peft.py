@@ -36,6 +36,7 @@ _KNOWN = (
 )
 PEFT_TYPES = tuple(name for name in _KNOWN if name in PeftType.__members__)
 _ALL = "all"
+_PAST_LAYERS = (nn.TransformerEncoderLayer, nn.TransformerDecoderLayer, nn.MultiheadAttention)
 # A block within a stage: targets are named within a block.
 _IN_STAGE = re.compile(r"^(blocks\.)?\d+\.")
 # EVA's and BEiT's attention reads the weight past the layer `qkv`, unless this flag is set.
@@ -226,6 +227,12 @@ def _find_linears(vit: nn.Module, targets: set[str], blocks: Sequence[str]) -> d
     """Return the targeted linear layers of the ``blocks`` by their path in the model."""
     found, used, offered = {}, set(), set()
     for block in blocks:
+        if any(isinstance(module, _PAST_LAYERS) for module in vit.get_submodule(block).modules()):
+            raise ConfigError(
+                f"{block} holds one of torch's own attention layers, which read their weights past "
+                "the linear layers: nothing put in their places would have an effect. Choose "
+                "another adapter, or write the attention with linear layers of your own"
+            )
         for path, module in vit.get_submodule(block).named_modules():
             if not isinstance(module, nn.Linear):
                 continue

@@ -110,6 +110,13 @@ class EditTokens:
     def __call__(self, block: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
         """Return the block's output with its patch tokens edited."""
         prefix, patches = split_prefix(output, self.num_prefix)
+        h, w = self.grid.size
+        if patches.shape[1] != h * w:
+            raise ConfigError(
+                f"{type(block).__name__} puts out {output.shape[1]} tokens; {self.num_prefix} "
+                f"prefix tokens and {h} x {w} patches are {self.num_prefix + h * w}: adapters work "
+                "after blocks that put out prefix tokens and one token a patch"
+            )
         edited = self.edit(patches, self.number, self.grid.size)
         return edited if self.num_prefix == 0 else torch.cat([prefix, edited], dim=1)
 

@@ -296,7 +296,7 @@ FORMATS = (
     ),
     Format(
         "official MAE",
-        "antialias",
+        "plain",
         (f"{_PATCH} mask_token decoder_embed.weight",),
         tables.MAE,
     ),

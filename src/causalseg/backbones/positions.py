@@ -35,14 +35,19 @@ def set_position_rule(model: nn.Module, rule: PositionRule) -> None:
     Raises:
         ConfigError: if the model has no position grid, or one that only timm's rule fits.
     """
+    model.__dict__.pop("_pos_embed", None)  # of another rule
     if rule == "antialias":
         return
-    if not isinstance(model, VisionTransformer | Eva) or model.pos_embed is None:
+    is_plain = getattr(type(model), "_pos_embed", None) in (
+        VisionTransformer._pos_embed,
+        Eva._pos_embed,
+    )
+    if not is_plain or model.pos_embed is None:
         raise ConfigError(
             f"position = {rule} has no effect on {type(model).__name__}, which has no position "
             "grid or one that is always resampled by antialias: leave position at auto"
         )
-    model._pos_embed = _PositionGrid(model, rule)
+    model._pos_embed = _PositionGrid(model, rule)  # type: ignore[assignment]
 
 
 def take_any_size(model: Beit) -> None:

@@ -69,7 +69,8 @@ class TimmBackbone(nn.Module):
                 four stages).
             position: how the position grid is resampled to the grid of the image, see
                 `causalseg.backbones.positions`.
-            checkpointing: compute the blocks again in the backward pass, to save memory.
+            checkpointing: compute the blocks again in the backward pass, to save memory; finish
+                the backward pass of one image size before the forward pass of another.
             sha256: checksum of the weight file, to be noted.
 
         Raises:
@@ -97,8 +98,10 @@ class TimmBackbone(nn.Module):
         set_position_rule(vit, position)
         if isinstance(vit, Beit):
             take_any_size(vit)
-        if checkpointing:
-            vit.set_grad_checkpointing(True)  # type: ignore[operator]
+        if hasattr(vit, "set_grad_checkpointing"):
+            vit.set_grad_checkpointing(checkpointing)  # type: ignore[operator]
+        elif checkpointing:
+            raise ConfigError(f"{type(vit).__name__} knows no activation checkpointing")
 
     def forward(self, images: Float[Tensor, "b 3 H W"]) -> list[Float[Tensor, "b c h w"]]:
         """Return the outputs of the four levels' blocks, without the final norm.
@@ -196,9 +199,9 @@ def _check_levels(levels: Sequence[int] | None, depth: int) -> tuple[int, int, i
             return _VIT_L_LEVELS
         return tuple(-(-depth * part // _NUM_LEVELS) - 1 for part in range(1, _NUM_LEVELS + 1))  # type: ignore[return-value]
     unknown = [level for level in levels if not 0 <= level < depth]
-    if unknown or len(levels) != _NUM_LEVELS:
+    if unknown or len(levels) != _NUM_LEVELS or sorted(levels) != list(levels):
         raise ConfigError(
-            f"levels {list(levels)}: four block indices from 0 to {depth - 1} are needed"
-            + (f"; the model has no block {unknown[0]}" if unknown else "")
+            f"levels {list(levels)}: four block indices from 0 to {depth - 1} are needed, shallow "
+            "to deep" + (f"; the model has no block {unknown[0]}" if unknown else "")
         )
     return tuple(levels)  # type: ignore[return-value]

@@ -95,6 +95,12 @@ def build_model(
             f"weights {weights!r}: the file's checksum is {checksum}, backbone.sha256 says "
             f"{sha256}: give the file that the run was made with, or set backbone.sha256=null"
         )
+    kernel = None if found is None else found.state.get(_PATCH)
+    if kernel is not None and (kernel.ndim != 4 or not 0 < kernel.shape[2] == kernel.shape[3]):
+        raise WeightsError(
+            f"weights {weights!r}: {_PATCH} has the shape {tuple(kernel.shape)}; a patch embedding "
+            "is (width, 3, side, side). The file is broken, or of another kind of model"
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = _create(name, patch, {} if found is None else found.state)
@@ -255,14 +261,16 @@ def _create(name: str, patch: int | None, state: dict[str, Tensor]) -> nn.Module
 
 def _grid_side(native: nn.Module, state: dict[str, Tensor]) -> int | None:
     """Return h = w of the position grid in a state dict; None without one that is square."""
-    if _RELATIVE in state:  # (2 h - 1) (2 w - 1) offsets and three of the class token
+    if _RELATIVE in state and state[_RELATIVE].ndim:  # (2 h - 1) (2 w - 1), 3 of the class token
         return (math.isqrt(max(len(state[_RELATIVE]) - 3, 0)) + 1) // 2
     position = state.get(_GRID)
     if position is None or position.ndim not in (3, 4):
         return None
     if position.ndim == 4:  # SAM's is laid out as a grid
         return position.shape[1]
-    cells = position.shape[1] - (0 if native.no_embed_class else native.num_prefix_tokens)  # type: ignore[operator]
+    cells = position.shape[1] - (
+        0 if getattr(native, "no_embed_class", False) else getattr(native, "num_prefix_tokens", 0)
+    )
     side = math.isqrt(max(cells, 0))
     return side if side > 0 and side * side == cells else None
 

@@ -119,7 +119,7 @@ _PROTOCOL_LOSS = SetLoss()
 
 
 class Mask2FormerHead(nn.Module):
-    """Pixel decoder, masked-attention decoder and set loss behind four maps of a ViT.
+    """Pixel decoder, masked-attention decoder and set loss behind four feature maps.
 
     The weights start as in the stock model and depend only on torch's random state.
 
@@ -173,7 +173,7 @@ class Mask2FormerHead(nn.Module):
         """Score every class at every pixel.
 
         Args:
-            features: Four maps of one grid, shallow to deep.
+            features: Four maps, shallow to deep: of one grid, or of strides 4 to 32.
             queries: The adapter's queries, d = ``hidden``; None if the head has its own.
             size: Height and width of the result in pixels.
 
@@ -202,7 +202,7 @@ class Mask2FormerHead(nn.Module):
         global random state: a training loop that wants the same loss again seeds it every step.
 
         Args:
-            features: Four maps of one grid, shallow to deep.
+            features: Four maps, shallow to deep: of one grid, or of strides 4 to 32.
             queries: The adapter's queries, d = ``hidden``; None if the head has its own.
             labels: Classes 0..k-1, or 255 for pixels that are in no mask.
 

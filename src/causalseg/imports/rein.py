@@ -29,7 +29,7 @@ from causalseg.build import build_segmenter
 from causalseg.cards import ORIGIN
 from causalseg.config import Config
 from causalseg.configfile import dump_config, parse_config
-from causalseg.errors import RunError, WeightsError
+from causalseg.errors import ConfigError, RunError, WeightsError
 from causalseg.imports.mask2former import name_in_mmdet, read_size
 from causalseg.imports.mmengine import read_checkpoint
 from causalseg.model import Segmenter
@@ -89,7 +89,7 @@ def import_checkpoint(path: Path, code: Code, out: Path, overrides: Sequence[str
         ConfigError: if an option is wrong.
         WeightsError: if the file is not what it should be, or does not fit the backbone.
     """
-    run = RunFolder(out)
+    run = RunFolder(out.resolve())
     if run.path.exists() and (not run.path.is_dir() or any(run.path.iterdir())):
         raise RunError(f"{run.path} is in use: choose another folder with --out")
     state = read_checkpoint(path)
@@ -97,6 +97,7 @@ def import_checkpoint(path: Path, code: Code, out: Path, overrides: Sequence[str
     config = parse_config(
         _make_options(state, code, run, overrides), overrides, f"the import of {path}"
     )
+    _check_kind(config, code)
     model = _build_empty(config)
     parts = _place(state, model, path)
     own = str(_own_weights(run))
@@ -132,6 +133,20 @@ def _check_code(state: State, code: Code, path: Path) -> None:
             f"{path} has a head with queries of its own ({_HEAD}query_feat): trained without "
             "link_token_to_query or replace_query_feat. Here the tokens of adapter "
             f"{code.replace('-', '_')} always make the queries, so it cannot be imported"
+        )
+
+
+def _check_kind(config: Config, code: Code) -> None:
+    """Refuse options under which the file's tensors would compute something else."""
+    kind = {"name": getattr(config.adapter, "name", "a chain"), "head": config.head.name}
+    wanted = {"name": "rein" if code == "rein" else "causal_tune", "head": "mask2former"}
+    if code == "causal-tune":
+        kind["recipe"] = getattr(config.adapter, "recipe", None)
+        wanted["recipe"] = "released"
+    if kind != wanted:
+        raise ConfigError(
+            f"a checkpoint of {code} is imported as {wanted}, the options say {kind}: leave out "
+            "those that change adapter or head"
         )
 
 
@@ -329,7 +344,7 @@ def _make_notes(state: State, config: Config, own: str) -> list[str]:
     """Say what the file did not tell and what differs."""
     depth, _, _, _ = _read_adapter_size(state)
     name, weights = config.backbone.name, config.backbone.weights
-    notes = [f"backbone: {name}, weights {weights}"]
+    notes = [f"backbone: {name}, weights {weights}; another is given with backbone.name=..."]
     if weights != own and _backbone_of(state):
         notes.append("the backbone in the file was left out, as backbone.weights names another")
     if depth != 24 and config.backbone.levels is None:
