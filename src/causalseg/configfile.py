@@ -14,10 +14,11 @@ from pydantic import ValidationError
 
 from causalseg.config import Config
 from causalseg.config.block import Block
+from causalseg.config.settings import find_setting, lay_over
 from causalseg.errors import ConfigError, MissingFileError, did_you_mean
 
-# What pydantic puts into a location for a plain member of a union; a user did not write it.
 CHECKSUM = "backbone.sha256"  # of the weight file; null until it was read
+# What pydantic puts into a location for a plain member of a union; a user did not write it.
 _OF_UNION = re.compile(r"(constrained-|list\[|literal\[|function-)")
 
 
@@ -56,9 +57,17 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
 def parse_config(
     options: dict[str, Any], overrides: Sequence[str] = (), where: str = "the configuration"
 ) -> Config:
-    """Check plain options; ``where`` names them in errors. Raises ConfigError with all mistakes."""
+    """Check plain options; ``where`` names them in errors. Raises ConfigError with all mistakes.
+
+    A setting named in the options stands below them, one named in an override above them.
+    """
+    if options.get("setting") is not None:
+        options = lay_over(find_setting(options["setting"]), options)
     for override in overrides:
-        options = _overridden(options, override)
+        if override.startswith("setting="):
+            options = lay_over(options, find_setting(override.removeprefix("setting=")))
+        else:
+            options = _overridden(options, override)
     try:
         return Config.model_validate(options)
     except ValidationError as error:

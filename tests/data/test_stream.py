@@ -1,12 +1,21 @@
 """Augmentation and the batch stream: ranges, and nothing that depends on chance elsewhere."""
 
+import numpy as np
 import pytest
 import torch
 
 from causalseg.data.classes import IGNORE
 from causalseg.data.dataset import Sample
-from causalseg.data.loader import AugmentedData, StepSampler, derive_seed, make_loader
-from causalseg.data.transforms import Augment
+from causalseg.data.loader import (
+    AugmentedData,
+    PermutedDraws,
+    StepSampler,
+    WeightedDraws,
+    derive_seed,
+    make_loader,
+)
+from causalseg.data.transforms import Augment, RandomCorruption, mix_classes
+from causalseg.errors import ConfigError
 
 
 def sample(H=60, W=80):
@@ -73,7 +82,7 @@ def test_the_same_generator_gives_the_same_sample():
 
 
 def test_every_image_comes_once_an_epoch():
-    sampler = StepSampler(length=7, batch=2, steps=(0, 7), seed=1)
+    sampler = StepSampler(PermutedDraws(7, seed=1), batch=2, steps=(0, 7), seed=1)
     indices = [index for pairs in sampler for index, _ in pairs]
     assert sorted(indices[:7]) == list(range(7))
     assert sorted(indices[7:]) == list(range(7))
@@ -81,14 +90,26 @@ def test_every_image_comes_once_an_epoch():
 
 
 def test_a_later_start_continues_the_same_stream():
-    whole = list(StepSampler(7, 3, (0, 9), seed=1))
-    assert list(StepSampler(7, 3, (4, 9), seed=1)) == whole[4:]
-    assert len(StepSampler(7, 3, (4, 9), seed=1)) == 5
+    for draws in (PermutedDraws(7, seed=1), WeightedDraws([1, 2, 1], seed=1)):
+        whole = list(StepSampler(draws, 3, (0, 9), seed=1))
+        assert list(StepSampler(draws, 3, (4, 9), seed=1)) == whole[4:]
+        assert len(StepSampler(draws, 3, (4, 9), seed=1)) == 5
+
+
+def test_weighted_images_come_as_often_as_their_weights_say():
+    draws = WeightedDraws([1, 0, 3, 0], seed=5)
+    counts = np.bincount([draws(p) for p in range(4000)], minlength=4)
+    assert counts[[1, 3]].tolist() == [0, 0]
+    assert counts[2] / counts[0] == pytest.approx(3, rel=0.15)
+    assert [draws(p) for p in range(50)] == [WeightedDraws([1, 0, 3], 5)(p) for p in range(50)]
+    other = WeightedDraws([1, 0, 3, 0], seed=6)
+    assert [draws(p) for p in range(50)] != [other(p) for p in range(50)]
 
 
 def test_processes_share_each_step_between_them():
-    whole = list(StepSampler(7, 4, (0, 5), seed=1))
-    parts = [list(StepSampler(7, 4, (0, 5), 1, (rank, 2))) for rank in range(2)]
+    draws = PermutedDraws(7, seed=1)
+    whole = list(StepSampler(draws, 4, (0, 5), seed=1))
+    parts = [list(StepSampler(draws, 4, (0, 5), 1, (rank, 2))) for rank in range(2)]
     for step, pairs in enumerate(whole):
         assert sorted(parts[0][step] + parts[1][step]) == sorted(pairs)
 
@@ -106,9 +127,36 @@ class Scenes(torch.utils.data.Dataset):
 
 
 def test_batches_do_not_depend_on_the_number_of_workers():
-    data = AugmentedData(Scenes(), Augment((32, 32)))
-    streams = [
-        [batch.image for batch in make_loader(data, StepSampler(5, 2, (0, 4), 3), workers)]
-        for workers in (0, 2)
-    ]
+    style = RandomCorruption(["fog", "gaussian_noise"], 0.5, (1, 5))
+    data = AugmentedData(Scenes(), Augment((32, 32), corruption=style), class_mix=0.5)
+    sampler = StepSampler(PermutedDraws(5, 3), 2, (0, 4), 3)
+    streams = [[batch.image for batch in make_loader(data, sampler, workers)] for workers in (0, 2)]
     assert all(torch.equal(a, b) for a, b in zip(*streams, strict=True))
+
+
+def test_half_of_the_classes_of_another_image_are_pasted_with_their_pixels():
+    onto = Sample(torch.zeros(3, 8, 8), torch.zeros(8, 8, dtype=torch.int64), "onto")
+    label = torch.arange(8).repeat(8, 1) // 2 + 1  # classes 1, 2, 3, 4
+    label[0] = IGNORE
+    other = Sample((label / 10).expand(3, 8, 8), label, "other")
+    for seed in range(5):
+        mixed = mix_classes(onto, other, generator(seed))
+        pasted = mixed.label > 0
+        assert mixed.label[pasted].unique().numel() == 2
+        assert torch.equal(mixed.label[pasted], label[pasted])
+        assert torch.equal(mixed.image[:, pasted], other.image[:, pasted])
+        assert mixed.image[:, ~pasted].max() == 0
+        assert not pasted[0].any()
+
+
+def test_crops_are_corrupted_as_often_as_asked():
+    plain = Augment((32, 32), photometric=False)
+    style = RandomCorruption(["gaussian_noise", "brightness"], 0.5, (2, 3))
+    changed = Augment((32, 32), photometric=False, corruption=style)
+    changes = [
+        not torch.equal(plain(sample(), generator(i)).image, changed(sample(), generator(i)).image)
+        for i in range(60)
+    ]
+    assert 18 <= sum(changes) <= 42
+    with pytest.raises(ConfigError, match="did you mean 'brightness'"):
+        RandomCorruption(["brightnes"], 0.5, (1, 2))

@@ -37,7 +37,7 @@ class BackboneConfig(Block):
     sha256: str | None = None
     """Checksum of the weight file; another file is refused. null takes any, and the run folder's
     config.yaml then notes the one it found."""
-    patch: Annotated[int, Field(ge=1)] | None = None
+    patch: Annotated[int, Field(ge=1, le=64, strict=True)] | None = None
     """Side of a patch in pixels; the weights' own patch embedding is resampled to it. null keeps
     that of the weights."""
     patch_resize: Literal["pinv", "bicubic"] = "pinv"
@@ -52,10 +52,19 @@ class BackboneConfig(Block):
     checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, more time."""
 
+    @model_validator(mode="after")
+    def _no_idle_resize(self) -> Self:
+        if self.patch_resize != "pinv" and self.patch is None:
+            raise ValueError("patch_resize has no effect without patch: give backbone.patch")
+        return self
+
 
 class Config(Block):
     """One experiment."""
 
+    setting: str | None = None
+    """A setting of the field, such as citys2acdc: its sources, domains and sizes stand below what
+    is given here; docs/data_sets.md lists them. null is none."""
     backbone: Annotated[BackboneConfig, named("dinov2_vits14")] = BackboneConfig()
     """The frozen model."""
     adapter: AdapterConfig = CausalTuneConfig()

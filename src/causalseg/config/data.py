@@ -8,7 +8,33 @@ from causalseg.config.block import Block, Size
 from causalseg.errors import did_you_mean
 
 
-class FolderConfig(Block):
+class CorruptConfig(Block):
+    """A corruption of every image, the same each time."""
+
+    name: str
+    """Which: docs/corruptions.md shows all."""
+    severity: Annotated[int, Field(ge=1, le=5)] = 3
+    """How strong, from 1 to 5."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of what is random in it."""
+
+
+class _PairsConfig(Block):
+    """What all kinds of sources and domains have."""
+
+    every: Annotated[int, Field(ge=1)] = 1
+    """Use every k-th image in the order of names."""
+    weight: Annotated[float, Field(gt=0)] | None = None
+    """Of a source: its part of the training images; give it to all sources or to none. null draws
+    from all images alike."""
+    resize: Size | None = None
+    """Height and width: of a source's images and labels before augmentation; of a domain's images
+    in place of eval.size. null keeps them."""
+    corrupt: CorruptConfig | None = None
+    """A corruption of the images; null is none."""
+
+
+class FolderConfig(_PairsConfig):
     """Images and label PNGs of the same stem in two folders."""
 
     type: Literal["folder"] = "folder"
@@ -19,11 +45,22 @@ class FolderConfig(Block):
     """Folder of label PNGs: one channel, one class id a pixel."""
     id_map: dict[int, int] | None = None
     """Label id in the file -> train id (255 to ignore); null takes the class list's ids."""
-    every: Annotated[int, Field(ge=1)] = 1
-    """Use every k-th image in the order of names."""
 
 
-class ScenesConfig(Block):
+class LayoutConfig(_PairsConfig):
+    """A published data set as it was downloaded: a directory, or its zip files in one."""
+
+    type: Literal["layout"] = "layout"
+    """A published data set."""
+    layout: str
+    """Which: `causalseg data list` lists them."""
+    split: str
+    """Its split, such as train or val."""
+    root: str | None = None
+    """Where it lies; null takes data.roots, or the folder of its name in data.root."""
+
+
+class ScenesConfig(_PairsConfig):
     """Procedural street scenes: nothing to download, Cityscapes train ids."""
 
     type: Literal["scenes"] = "scenes"
@@ -40,12 +77,14 @@ class ScenesConfig(Block):
 
 def _source_type(value: Any) -> str:
     if isinstance(value, dict):
-        return value.get("type", "folder")
+        return value.get("type", "layout" if "layout" in value else "folder")
     return getattr(value, "type", "folder")
 
 
 SourceConfig = Annotated[
-    Annotated[FolderConfig, Tag("folder")] | Annotated[ScenesConfig, Tag("scenes")],
+    Annotated[FolderConfig, Tag("folder")]
+    | Annotated[LayoutConfig, Tag("layout")]
+    | Annotated[ScenesConfig, Tag("scenes")],
     Discriminator(_source_type),
 ]
 
@@ -67,13 +106,27 @@ def _names_alone(value: Any) -> Any:
     return {"names": value} if isinstance(value, list) else value
 
 
+class RareClassesConfig(Block):
+    """Rare-class sampling of DAFormer (Hoyer et al., CVPR 2022): a class, then an image with it."""
+
+    temperature: Annotated[float, Field(gt=0)] = 0.01
+    """T of P(class) = softmax((1 - its share of all pixels) / T): less, and rare classes come
+    more often."""
+    min_pixels: Annotated[int, Field(ge=1)] = 3000
+    """An image has a class if so many of its pixels do."""
+
+
 class DataConfig(Block):
     """Where images come from: one or more sources to train on, named domains to be judged on."""
 
     root: str | None = None
-    """Folder that relative paths below start from; null is the working directory."""
+    """Folder that relative paths below start from, and that holds published data sets in folders
+    of their layouts' names; null is the working directory."""
+    roots: dict[str, str] = {}
+    """Where published data sets lie, by layout: data.roots.cityscapes=/data/cityscapes."""
     classes: Annotated[str | ClassesConfig, BeforeValidator(_names_alone)] = "cityscapes19"
-    """cityscapes19, camvid11, the path of a classes.json, a list of class names, or a block."""
+    """cityscapes19, camvid11, camvid32, idd7, the path of a classes.json, a list of class names, or
+    a block."""
     ignore: Annotated[int, Field(ge=0, le=255)] = 255
     """A label id that means `no class`, beside those the class list names."""
     sources: list[SourceConfig]
@@ -83,14 +136,32 @@ class DataConfig(Block):
     until it is scored."""
     mean_over: Annotated[list[str], Field(min_length=1)] | None = None
     """Domains whose mIoU is averaged (the unseen ones, say); null averages all."""
+    only: Annotated[list[str], Field(min_length=1)] | None = None
+    """Score only these domains; null scores all."""
+    rare_classes: RareClassesConfig | None = None
+    """Draw images with rare classes more often; null draws from all images alike."""
+    cache: Literal["none", "memory"] = "none"
+    """memory decodes every training image once, before the first step, and keeps it."""
 
     @model_validator(mode="after")
     def _mean_is_over_known_domains(self) -> Self:
-        unknown = [name for name in self.mean_over or [] if name not in self.domains]
-        if unknown:
-            raise ValueError(
-                f"mean_over names {unknown[0]!r}: {did_you_mean(unknown[0], self.domains)}"
-            )
+        for key, names in (("mean_over", self.mean_over), ("only", self.only)):
+            unknown = [name for name in names or [] if name not in self.domains]
+            if unknown:
+                raise ValueError(
+                    f"{key} names {unknown[0]!r}: {did_you_mean(unknown[0], self.domains)}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _weights_are_shares_of_all(self) -> Self:
+        weighted = [source.weight is not None for source in self.sources]
+        if any(weighted) and not all(weighted):
+            raise ValueError("give a weight to all sources or to none")
+        if any(domain.weight is not None for domain in self.domains.values()):
+            raise ValueError("a weight has no effect on a domain: every image is scored once")
+        if any(weighted) and self.rare_classes:
+            raise ValueError("rare_classes draws from all sources alike: drop their weights")
         return self
 
     @model_validator(mode="after")

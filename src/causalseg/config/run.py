@@ -6,7 +6,25 @@ from pydantic import Field, model_validator
 
 from causalseg.config.block import Block, Size
 
+Severity = Annotated[int, Field(ge=1, le=5)]
 Precision = Literal["auto", "32-true", "bf16-mixed"]
+
+
+class RandomCorruptionConfig(Block):
+    """Corruptions of training crops: style and weather that the sources do not have."""
+
+    names: Annotated[list[str], Field(min_length=1)]
+    """Corruptions to choose from; docs/corruptions.md shows all."""
+    p: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Probability that a crop is corrupted."""
+    severity: tuple[Severity, Severity] = (1, 3)
+    """Lowest and highest severity, from 1 to 5."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.severity[0] > self.severity[1]:
+            raise ValueError(f"severity = {list(self.severity)} must be [lowest, highest]")
+        return self
 
 
 class AugmentConfig(Block):
@@ -22,6 +40,10 @@ class AugmentConfig(Block):
     """Probability of a horizontal flip."""
     photometric: bool = True
     """Brightness, contrast, saturation and hue distortion."""
+    corrupt: RandomCorruptionConfig | None = None
+    """Random corruptions of the crop, before the distortion; null is none."""
+    class_mix: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Probability that half of the classes of another image are pasted into a crop."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:

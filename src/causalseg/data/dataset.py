@@ -11,17 +11,16 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from causalseg.data import scenes
 from causalseg.data.classes import IGNORE, ClassList
+from causalseg.data.labels import IdLabels, LabelReader, open_picture
 from causalseg.errors import ConfigError, DataError, MissingFileError
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
 _IMAGE_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
-_UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # what PIL raises
 
 
 class Sample(NamedTuple):
@@ -32,7 +31,72 @@ class Sample(NamedTuple):
     name: str
 
 
-class FolderData(Dataset[Sample]):
+class PairData(Dataset[Sample]):
+    """Images and labels in files: what folders and published layouts have in common.
+
+    Args:
+        pairs: image and label file of each sample, named as `read` takes them.
+        names: name of each sample.
+        labels: reads the label files.
+        is_label_resized: bring labels of another size than their image's to it, by the nearest
+            pixel; otherwise they are an error.
+    """
+
+    def __init__(
+        self,
+        pairs: list[tuple[str, str]],
+        names: list[str],
+        labels: LabelReader,
+        is_label_resized: bool = False,
+    ):
+        self.pairs, self.names, self.labels = pairs, names, labels
+        self.is_label_resized = is_label_resized
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, index: int) -> Sample:
+        image, raw_ids = self.read_image(index), self.read_label_ids(index)
+        image_file, label_file = map(self.where, self.pairs[index])
+        H, W = image.shape[1:]
+        if raw_ids.shape != (H, W):
+            if not self.is_label_resized:
+                raise DataError(
+                    f"{image_file} is {W} x {H} pixels and its label {label_file} is "
+                    f"{raw_ids.shape[1]} x {raw_ids.shape[0]}: they must be the same size"
+                )
+            raw_ids = _resize(raw_ids, H, W)
+        return Sample(image, self.labels.to_train_ids(raw_ids, label_file), self.names[index])
+
+    @property
+    def table(self) -> dict[int, int]:
+        """Raw label id -> train id, 255 to ignore; see `labels` for what raw ids are."""
+        return self.labels.table
+
+    def read_image(self, index: int) -> Float[Tensor, "3 H W"]:
+        """Return an image in [0, 1]; a DataError says if it cannot be read."""
+        file = self.pairs[index][0]
+        return decode_image(self.read(file), self.where(file))
+
+    def read_label_ids(self, index: int) -> Int[np.ndarray, "H W"]:
+        """Return a label's raw ids, before the table; a DataError says if it cannot be read."""
+        file = self.pairs[index][1]
+        return self.labels.read(self.read(file), self.where(file))
+
+    def read(self, file: str) -> bytes:
+        """Return the content of a file of a pair."""
+        raise NotImplementedError
+
+    def where(self, file: str) -> str:
+        """Return where a file of a pair is, for messages."""
+        raise NotImplementedError
+
+    def describe(self) -> str:
+        """Return what the data set is and where, for messages."""
+        raise NotImplementedError
+
+
+class FolderData(PairData):
     """Images and label PNGs of the same stem in two folders, in the order of names.
 
     Args:
@@ -62,44 +126,27 @@ class FolderData(Dataset[Sample]):
         if not image_files:
             raise DataError(f"{images} has no images: {', '.join(IMAGE_ENDINGS)} are read")
         _check_pairs(images, labels, image_files.keys(), label_files.keys())
-        pairs = [(image_files[stem], label_files[stem]) for stem in sorted(image_files)]
-        self.pairs = pairs[::every]
-        self._table = _label_table(classes, ignore, id_map)
+        stems = sorted(image_files)[::every]
+        super().__init__(
+            [(str(image_files[stem]), str(label_files[stem])) for stem in stems],
+            stems,
+            IdLabels(
+                _label_table(classes, ignore, id_map), "Mend the file, the class list or id_map"
+            ),
+        )
+        self.folders = images, labels
 
-    def __len__(self) -> int:
-        return len(self.pairs)
+    def read(self, file: str) -> bytes:
+        """Return the content of a file."""
+        return _read_file(Path(file), file)
 
-    def __getitem__(self, index: int) -> Sample:
-        image_file, label_file = self.pairs[index]
-        image, label = read_image(image_file), self._read_label(label_file)
-        if image.shape[1:] != label.shape:
-            raise DataError(
-                f"{image_file} is {image.shape[2]} x {image.shape[1]} pixels and its label "
-                f"{label_file} is {label.shape[1]} x {label.shape[0]}: they must be the same size"
-            )
-        return Sample(image, label, image_file.stem)
+    def where(self, file: str) -> str:
+        """Return the path of a file."""
+        return file
 
-    def _read_label(self, file: Path) -> Int[Tensor, "H W"]:
-        try:
-            with Image.open(file) as picture:
-                ids = np.asarray(picture)
-        except _UNREADABLE as error:
-            raise DataError(f"cannot read label {file}: {error}") from error
-        if ids.ndim != 2 or ids.dtype.kind not in "iub":
-            raise DataError(
-                f"label {file} has mode {picture.mode}: a label is one channel of class ids "
-                "(8 or 16 bit, or a palette)"
-            )
-        ids = ids.astype(np.int64)
-        known = self._table[np.clip(ids, 0, len(self._table) - 1)]
-        wrong = (known < 0) | (ids < 0) | (ids >= len(self._table))
-        if wrong.any():
-            allowed = np.flatnonzero(self._table >= 0).tolist()
-            raise DataError(
-                f"label {file} has ids {np.unique(ids[wrong])[:8].tolist()} that are no class; "
-                f"allowed are {_ranges(allowed)}. Mend the file, the class list or id_map"
-            )
-        return torch.from_numpy(known)
+    def describe(self) -> str:
+        """Return the two folders, in words."""
+        return f"images {self.folders[0]} with labels {self.folders[1]}"
 
 
 class ScenesData(Dataset[Sample]):
@@ -133,22 +180,36 @@ def read_image(file: Path) -> Float[Tensor, "3 H W"]:
     Raises:
         DataError: if it is missing, broken or of a kind that has no plain colours.
     """
-    try:
-        with Image.open(file) as picture:
-            if picture.mode.startswith("I;16"):  # Pillow would clip 16 bits, not scale them
-                gray = np.array(picture).astype(np.float32) / (2**16 - 1)
-                return torch.from_numpy(gray).expand(3, -1, -1).contiguous()
-            if picture.mode not in _IMAGE_MODES:
-                raise DataError(
-                    f"image {file} has mode {picture.mode}: allowed are {', '.join(_IMAGE_MODES)}"
-                    " and I;16"
-                )
-            pixels = np.array(picture.convert("RGB"))
-    except _UNREADABLE as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"cannot read image {file}: {error}") from error
+    return decode_image(_read_file(file, f"image {file}"), str(file))
+
+
+def decode_image(content: bytes, where: str) -> Float[Tensor, "3 H W"]:
+    """Decode the content of an image file as `read_image` does; ``where`` it is, for messages."""
+    with open_picture(content, f"image {where}") as picture:
+        if picture.mode.startswith("I;16"):  # Pillow would clip 16 bits, not scale them
+            gray = np.array(picture).astype(np.float32) / (2**16 - 1)
+            return torch.from_numpy(gray).expand(3, -1, -1).contiguous()
+        if picture.mode not in _IMAGE_MODES:
+            raise DataError(
+                f"image {where} has mode {picture.mode}: allowed are {', '.join(_IMAGE_MODES)}"
+                " and I;16"
+            )
+        pixels = np.array(picture.convert("RGB"))
     return torch.from_numpy(pixels).movedim(-1, 0).float() / 255
+
+
+def check_train_ids(train_ids: Mapping[str, int], classes: ClassList, what: str) -> None:
+    """Refuse a map of label ids, as a user knows them, that leads to no class.
+
+    Raises:
+        ConfigError: it names ``what`` the map is and the label id.
+    """
+    for label_id, train_id in train_ids.items():
+        if not (0 <= train_id < len(classes.names) or train_id == IGNORE):
+            raise ConfigError(
+                f"{what} sends label id {label_id} to {train_id}: train ids are "
+                f"0..{len(classes.names) - 1}, or {IGNORE} to ignore"
+            )
 
 
 def list_images(folder: Path) -> list[Path]:
@@ -183,8 +244,10 @@ def _check_pairs(images: Path, labels: Path, image_stems: object, label_stems: o
             )
 
 
-def _label_table(classes: ClassList, ignore: int, id_map: Mapping[int, int] | None) -> np.ndarray:
-    """Train id of every label id that a file may hold; -1 where there is none."""
+def _label_table(
+    classes: ClassList, ignore: int, id_map: Mapping[int, int] | None
+) -> dict[int, int]:
+    """Train id of every label id that a file may hold."""
     pairs = dict(zip(classes.ids, range(len(classes.ids)), strict=True))
     pairs = pairs if id_map is None else dict(id_map)
     if pairs.get(ignore, IGNORE) != IGNORE:
@@ -192,25 +255,23 @@ def _label_table(classes: ClassList, ignore: int, id_map: Mapping[int, int] | No
             f"data.ignore = {ignore} is also the label id of class "
             f"{classes.names[pairs[ignore]]!r}: a label id is a class or ignored, not both"
         )
-    table = np.full(2**16, -1, dtype=np.int64)
-    table[[*classes.ignore, ignore]] = IGNORE
-    for label_id, train_id in pairs.items():
-        is_class = 0 <= train_id < len(classes.names)
-        if not (is_class or train_id == IGNORE) or not 0 <= label_id < 2**16:
-            raise ConfigError(
-                f"id_map sends label id {label_id} to {train_id}: label ids are 0..65535, train "
-                f"ids 0..{len(classes.names) - 1}, or {IGNORE} to ignore"
-            )
-        table[label_id] = train_id
-    return table
+    check_train_ids({str(i): train_id for i, train_id in pairs.items()}, classes, "id_map")
+    for label_id in pairs:
+        if not 0 <= label_id < 2**16:
+            raise ConfigError(f"id_map names label id {label_id}: label ids are 0..65535")
+    return dict.fromkeys([*classes.ignore, ignore], IGNORE) | pairs
 
 
-def _ranges(numbers: list[int]) -> str:
-    """``[0, 1, 2, 5]`` as ``0..2, 5``."""
-    runs: list[list[int]] = []
-    for number in numbers:
-        if runs and number == runs[-1][-1] + 1:
-            runs[-1].append(number)
-        else:
-            runs.append([number])
-    return ", ".join(f"{run[0]}..{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs)
+def _read_file(file: Path, what: str) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise DataError(f"cannot read {what}: {error}") from error
+
+
+def _resize(raw_ids: Int[np.ndarray, "h w"], H: int, W: int) -> Int[np.ndarray, "H W"]:
+    """Bring label ids to another size by the nearest pixel."""
+    rows, columns = (
+        (np.arange(new) + 0.5) * old // new for new, old in zip((H, W), raw_ids.shape, strict=True)
+    )
+    return raw_ids[rows.astype(int)[:, None], columns.astype(int)]

@@ -1,43 +1,103 @@
 """The stream of training batches: a pure function of seed and step.
 
-Sample number p of a run (p = step x batch + place) is place p mod N of the permutation of epoch
-p div N, augmented with a generator seeded by (seed, p). Nothing is carried from step to step, so a
-run may stop anywhere and go on, and may use any number of workers or processes.
+Sample number p of a run (p = step x batch + place) is an image that `Draws` names, augmented with a
+generator seeded by (seed, p). Nothing is carried from step to step, so a run may stop anywhere and
+go on, and may use any number of workers or processes.
+
+    PermutedDraws    place p mod N of the permutation of epoch p div N
+    WeightedDraws    any image, each with its own chance, independent of all other draws
 """
 
-from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from causalseg.data.dataset import Sample
-from causalseg.data.transforms import Augment
+from causalseg.data.transforms import Augment, mix_classes
 from causalseg.errors import CausalsegError
 
 Item = TypeVar("Item")
 
 
 class AugmentedData(Dataset[Sample]):
-    """A data set indexed by (index, seed): the sample, augmented with that seed."""
+    """A data set indexed by (index, seed): the sample, augmented with that seed.
 
-    def __init__(self, data: Dataset[Sample], augment: Augment):
-        self.data, self.augment = data, augment
+    Args:
+        data: images with labels.
+        augment: makes crops of them.
+        class_mix: probability that half of the classes of another image are pasted into a crop
+            (ClassMix, Olsson et al., WACV 2021).
+    """
+
+    def __init__(self, data: Dataset[Sample], augment: Augment, class_mix: float = 0.0):
+        self.data, self.augment, self.class_mix = data, augment, class_mix
 
     def __len__(self) -> int:
         return len(self.data)  # type: ignore[arg-type]
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         index, seed = key
-        return self.augment(self.data[index], torch.Generator().manual_seed(seed))
+        generator = torch.Generator().manual_seed(seed)
+        sample = self.augment(self.data[index], generator)
+        if float(torch.rand((), generator=generator)) >= self.class_mix:
+            return sample
+        other = int(torch.randint(len(self), (), generator=generator))
+        return mix_classes(sample, self.augment(self.data[other], generator), generator)
+
+
+class Draws(Protocol):
+    """Which image is sample number p of a run."""
+
+    def __call__(self, p: int) -> int:
+        """Return the index of the image."""
+
+
+class PermutedDraws:
+    """Every image once an epoch, in an order of its own.
+
+    Args:
+        length: N, images in the data set.
+        seed: seed of the run.
+    """
+
+    def __init__(self, length: int, seed: int):
+        self.length, self.seed = length, seed
+        self._epoch, self._order = -1, np.empty(0, dtype=int)
+
+    def __call__(self, p: int) -> int:
+        """Return the index of the image."""
+        if p // self.length != self._epoch:
+            self._epoch = p // self.length
+            rng = np.random.default_rng((self.seed, self._epoch))
+            self._order = rng.permutation(self.length)
+        return int(self._order[p % self.length])
+
+
+class WeightedDraws:
+    """Any image at any time, each with its own chance.
+
+    Args:
+        chances: one number from 0 for each image, in proportion to how often it is drawn.
+        seed: seed of the run.
+    """
+
+    def __init__(self, chances: Sequence[float] | np.ndarray, seed: int):
+        self.limits, self.seed = np.cumsum(chances), seed
+
+    def __call__(self, p: int) -> int:
+        """Return the index of the image."""
+        number = np.random.default_rng((self.seed, p)).random() * self.limits[-1]
+        return int(np.searchsorted(self.limits, number, side="right"))
 
 
 class StepSampler(Sampler[list[tuple[int, int]]]):
     """Yields this process's (index, seed) pairs of every step.
 
     Args:
-        length: N, samples in the data set.
+        draws: which image is which sample.
         batch: images a step, over all processes.
         steps: first step and the step after the last.
         seed: seed of the run.
@@ -46,13 +106,13 @@ class StepSampler(Sampler[list[tuple[int, int]]]):
 
     def __init__(
         self,
-        length: int,
+        draws: Draws,
         batch: int,
         steps: tuple[int, int],
         seed: int,
         process: tuple[int, int] = (0, 1),
     ):
-        self.length, self.batch, self.steps = length, batch, range(*steps)
+        self.draws, self.batch, self.steps = draws, batch, range(*steps)
         self.seed, self.process = seed, process
 
     def __len__(self) -> int:
@@ -60,15 +120,9 @@ class StepSampler(Sampler[list[tuple[int, int]]]):
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         rank, count = self.process
-        epoch, order = -1, np.empty(0, dtype=int)
         for step in self.steps:
-            pairs = []
-            for p in range(step * self.batch + rank, (step + 1) * self.batch, count):
-                if p // self.length != epoch:
-                    epoch = p // self.length
-                    order = np.random.default_rng((self.seed, epoch)).permutation(self.length)
-                pairs.append((int(order[p % self.length]), derive_seed(self.seed, p)))
-            yield pairs
+            numbers = range(step * self.batch + rank, (step + 1) * self.batch, count)
+            yield [(self.draws(p), derive_seed(self.seed, p)) for p in numbers]
 
 
 def derive_seed(*numbers: int) -> int:

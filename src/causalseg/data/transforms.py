@@ -5,12 +5,16 @@ horizontal flip -> photometric distortion. Everything random comes from the gene
 sample, so a sample does not depend on the worker or the process that made it.
 """
 
+from collections.abc import Sequence
+
 import torch
-from torch import Generator
+from jaxtyping import Float
+from torch import Generator, Tensor
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
 from causalseg.data.classes import IGNORE
+from causalseg.data.corruptions import check_corruption, corrupt
 from causalseg.data.dataset import Sample
 
 _CROP_TRIES = 10
@@ -18,6 +22,38 @@ _CROP_TRIES = 10
 _BRIGHTNESS = 32 / 255
 _CONTRAST = _SATURATION = (0.5, 1.5)
 _HUE = 18 / 360
+
+
+class RandomCorruption:
+    """One of several corruptions at a random severity, now and then.
+
+    Args:
+        names: corruptions to choose from, all alike.
+        p: probability in [0, 1].
+        severity: lowest and highest.
+
+    Raises:
+        ConfigError: if there is no such corruption or severity.
+    """
+
+    def __init__(self, names: Sequence[str], p: float, severity: tuple[int, int]):
+        for name in names:
+            for level in severity:
+                check_corruption(name, level)
+        self.names, self.p, self.severity = list(names), p, severity
+
+    def __call__(
+        self, image: Float[Tensor, "3 H W"], generator: Generator
+    ) -> Float[Tensor, "3 H W"]:
+        """Return the image, or the image under a corruption."""
+        if _uniform(generator) >= self.p:
+            return image
+
+        def draw(low: int, high: int) -> int:
+            return int(torch.randint(low, high + 1, (), generator=generator))
+
+        name = self.names[draw(0, len(self.names) - 1)]
+        return corrupt(image, name, draw(*self.severity), seed=draw(0, 2**31 - 1))
 
 
 class Augment:
@@ -30,6 +66,7 @@ class Augment:
         max_class_share: crops where one class covers more are drawn again, ten times at most.
         flip: probability of a horizontal flip.
         photometric: whether to distort brightness, contrast, saturation and hue.
+        corruption: a random corruption of the crop; None for none.
     """
 
     def __init__(
@@ -40,9 +77,11 @@ class Augment:
         max_class_share: float = 0.75,
         flip: float = 0.5,
         photometric: bool = True,
+        corruption: "RandomCorruption | None" = None,
     ):
         self.crop, self.scale, self.longest = crop, scale, longest
         self.max_class_share, self.flip, self.photometric = max_class_share, flip, photometric
+        self.corruption = corruption
 
     def __call__(self, sample: Sample, generator: Generator) -> Sample:
         """Return the augmented sample: image (3, *crop), label (*crop); padding is ignored."""
@@ -50,6 +89,8 @@ class Augment:
         if _uniform(generator) < self.flip:
             image, label = F.horizontal_flip(sample.image), F.horizontal_flip(sample.label)
             sample = sample._replace(image=image, label=label)
+        if self.corruption:
+            sample = sample._replace(image=self.corruption(sample.image, generator))
         if self.photometric:
             sample = sample._replace(image=_distort(sample.image, generator))
         return sample
@@ -91,6 +132,16 @@ class Augment:
         image[:, :H, :W] = sample.image
         label = F.pad(sample.label[None], [0, 0, right, below], fill=IGNORE)[0]
         return sample._replace(image=image, label=label)
+
+
+def mix_classes(onto: Sample, other: Sample, generator: Generator) -> Sample:
+    """Paste half of the classes of another crop, drawn at random, onto a crop of the same size."""
+    present = other.label[other.label != IGNORE].unique()
+    order = torch.randperm(len(present), generator=generator)
+    chosen = present[order[: (len(present) + 1) // 2]]
+    mask = torch.isin(other.label, chosen)
+    image = torch.where(mask, other.image, onto.image)
+    return onto._replace(image=image, label=torch.where(mask, other.label, onto.label))
 
 
 def _distort(image: torch.Tensor, generator: Generator) -> torch.Tensor:

@@ -1,0 +1,172 @@
+"""The field's settings by name: sources, target domains, and the sizes they are run at.
+
+A setting is the part of a configuration that papers agree on. It stands below what the user's file
+says: only the roots of the data sets are left to give. Sizes are height x width.
+
+    at 512     crops and windows of 512, stride 341; Cityscapes and Mapillary scored at 512 x 1024,
+               ACDC at 540 x 960, BDD100K at 720 x 1280
+    at 1024    crops and windows of 1024, stride 683; Cityscapes and Mapillary at 1024 x 2048, ACDC
+               at 1080 x 1920; BDD100K at 1024 x 1820, which no paper settles
+
+Labels keep their size. Patches of 14 pixels are resampled to 16, as the field does.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from causalseg.errors import ConfigError, did_you_mean
+
+Options = dict[str, Any]
+
+_SIZES: Mapping[int, Mapping[str, tuple[int, int]]] = {
+    512: {
+        "cityscapes": (512, 1024),
+        "acdc": (540, 960),
+        "bdd100k": (720, 1280),
+        "mapillary_v1": (512, 1024),
+    },
+    1024: {
+        "cityscapes": (1024, 2048),
+        "acdc": (1080, 1920),
+        "bdd100k": (1024, 1820),
+        "mapillary_v1": (1024, 2048),
+    },
+}
+_STRIDES = {512: 341, 1024: 683}
+# ImageNet-C's 15 (Hendrycks & Dietterich, ICLR 2019), on Cityscapes: Cityscapes-C.
+_CITYSCAPES_C = (
+    *("gaussian_noise", "shot_noise", "impulse_noise", "defocus_blur", "glass_blur"),
+    *("motion_blur", "zoom_blur", "snow", "frost", "fog", "brightness", "contrast"),
+    *("elastic_transform", "pixelate", "jpeg_compression"),
+)
+_CBM = {"cityscapes": "val", "bdd100k": "val", "mapillary": "val"}
+_LAYOUTS = {"mapillary": "mapillary_v1"}  # the 66 classes that the field maps to the 19
+
+
+def _field(sources: Sequence[str], domains: Mapping[str, Options], size: int) -> Options:
+    """The protocol at 512 or 1024."""
+    placed = {
+        name: {**about, "resize": _SIZES[size].get(about["layout"])}
+        for name, about in domains.items()
+    }
+    return {
+        "backbone": {"patch": 16},
+        "data": {
+            "classes": "cityscapes19",
+            "sources": [{"layout": name, "split": "train"} for name in sources],
+            "domains": placed,
+            "mean_over": None,
+            "only": None,
+        },
+        "train": {"crop": [size, size]},
+        "eval": {"mode": "slide", "window": [size, size], "stride": [_STRIDES[size]] * 2},
+    }
+
+
+def _targets(splits: Mapping[str, str]) -> dict[str, Options]:
+    return {
+        name: {"layout": _LAYOUTS.get(name, name), "split": split} for name, split in splits.items()
+    }
+
+
+_ACDC = {
+    weather: {"layout": "acdc", "split": f"{weather}_val"}
+    for weather in ("night", "snow", "fog", "rain")
+}
+_CORRUPTED = {
+    f"{name}_{severity}": {
+        "layout": "cityscapes",
+        "split": "val",
+        "corrupt": {"name": name, "severity": severity},
+    }
+    for name in _CITYSCAPES_C
+    for severity in range(1, 6)
+}
+_PAIRS: dict[str, tuple[Sequence[str], Mapping[str, Options]]] = {
+    "gta2cbm": (["gtav"], _targets(_CBM)),
+    "synthia2cbm": (["synthia"], _targets(_CBM)),
+    "gta+synthia2cbm": (["gtav", "synthia"], _targets(_CBM)),
+    "gta+synthia+urbansyn2cbm": (["gtav", "synthia", "urbansyn"], _targets(_CBM)),
+    "citys2bm": (["cityscapes"], _targets({"bdd100k": "val", "mapillary": "val"})),
+    "citys2gs": (["cityscapes"], _targets({"gtav": "train", "synthia": "train"})),
+    "citys2acdc": (["cityscapes"], _ACDC),
+    "citys2citysc": (["cityscapes"], _CORRUPTED),
+}
+_SMALL: dict[str, Options] = {
+    "camvid_day2dusk": {
+        "data": {
+            "classes": "camvid_day_train/classes.json",
+            "sources": [{"images": "camvid_day_train/images", "labels": "camvid_day_train/labels"}],
+            "domains": {
+                "day": {"images": "camvid_day_test/images", "labels": "camvid_day_test/labels"},
+                "dusk": {"images": "camvid_dusk/images", "labels": "camvid_dusk/labels"},
+            },
+            "mean_over": ["dusk"],
+            "only": None,
+        },
+        "train": {"crop": [252, 336]},
+        "eval": {"mode": "whole"},
+    },
+    "scenes": {
+        "data": {
+            "classes": "cityscapes19",
+            "sources": [{"type": "scenes", "first": 10_000, "count": 400}],
+            "domains": {
+                name: {"type": "scenes", "domain": name, "count": 50}
+                for name in ("clear", "night", "fog", "rain", "snow")
+            },
+            "mean_over": ["night", "fog", "rain", "snow"],
+            "only": None,
+        },
+        "train": {"crop": [224, 308]},
+        "eval": {"mode": "whole"},
+    },
+}
+SETTINGS: dict[str, Options] = {
+    **{name: _field(*pair, size=512) for name, pair in _PAIRS.items()},
+    **{f"{name}@1024": _field(*pair, size=1024) for name, pair in _PAIRS.items()},
+    **_SMALL,
+}
+
+
+def find_setting(name: object) -> Options:
+    """Return the options of a setting.
+
+    Raises:
+        ConfigError: if there is no such setting.
+    """
+    if name not in SETTINGS:
+        raise ConfigError(f"setting = {name!r}: {did_you_mean(str(name), SETTINGS)}")
+    return {**SETTINGS[str(name)], "setting": name}
+
+
+def scored_part(name: str) -> list[str]:
+    """Return overrides that score a trained run on the domains of a setting, at its sizes.
+
+    Raises:
+        ConfigError: if there is no such setting.
+    """
+    options = find_setting(name)
+    data = {key: options["data"][key] for key in ("domains", "mean_over", "only")}
+    blocks = {"data": data, "eval": {"size": None, **options["eval"]}}
+    return [
+        f"{block}.{key}={json.dumps(value)}"
+        for block, given in blocks.items()
+        for key, value in given.items()
+    ]
+
+
+def lay_over(below: Options, above: Options) -> Options:
+    """Join the blocks of two configurations; what stands above takes the place of what is below.
+
+    Sources and domains are taken whole from one of them.
+    """
+    joined = dict(below)
+    for key, value in above.items():
+        under = joined.get(key)
+        if key == "backbone" and isinstance(value, str):
+            value = {"name": value}
+        is_joined = isinstance(under, dict) and isinstance(value, dict) and key != "domains"
+        joined[key] = lay_over(under, value) if is_joined else value  # type: ignore[arg-type]
+    return joined

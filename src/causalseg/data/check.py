@@ -1,0 +1,114 @@
+"""Look at every pair of a data set before a long run: what cannot be read, and what is in it."""
+
+from collections import Counter
+from collections.abc import Sequence, Sized
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+from jaxtyping import Int
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from rich.console import Console
+from rich.progress import track
+from torch.utils.data import Dataset
+
+from causalseg.data.classes import IGNORE, ClassList
+from causalseg.data.dataset import Sample
+from causalseg.errors import DataError
+
+_TILE = 320  # pixels, the longer side
+
+
+@dataclass
+class Findings:
+    """What was found in one data set.
+
+    Attributes:
+        name: what the data set is called.
+        classes: of its labels.
+        count: pairs looked at.
+        problems: one message for each pair that cannot be used.
+        sizes: how many images have which (height, width).
+        pixels: labelled pixels by class, the last number those ignored.
+        images: in how many images each class occurs.
+        examples: some samples, spread evenly.
+    """
+
+    name: str
+    classes: ClassList
+    count: int
+    pixels: Int[np.ndarray, " k"]
+    images: Int[np.ndarray, " k"]
+    problems: list[str] = field(default_factory=list)
+    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
+    examples: list[Sample] = field(default_factory=list)
+
+
+def check_pairs(
+    name: str, data: Dataset[Sample], classes: ClassList, num_examples: int = 4
+) -> Findings:
+    """Read every image and label of a data set.
+
+    Args:
+        name: what the data set is called.
+        data: the data set.
+        classes: of its labels.
+        num_examples: samples to keep for a contact sheet.
+    """
+    count, k = len(cast(Sized, data)), len(classes.names)
+    found = Findings(name, classes, count, np.zeros(k + 1, np.int64), np.zeros(k, np.int64))
+    shown = {count * (2 * i + 1) // (2 * num_examples) for i in range(num_examples)}
+    console = Console(stderr=True)
+    for index in track(
+        range(count), f"checking {name}", console=console, disable=not console.is_terminal
+    ):
+        try:
+            sample = data[index]
+        except DataError as error:
+            found.problems.append(str(error))
+            continue
+        found.sizes[(sample.label.shape[0], sample.label.shape[1])] += 1
+        ids = np.where(sample.label == IGNORE, k, sample.label)
+        pixels = np.bincount(ids.ravel(), minlength=k + 1)
+        found.pixels += pixels
+        found.images += pixels[:-1] > 0
+        if index in shown:
+            found.examples.append(sample)
+    return found
+
+
+def draw_sheet(findings: Sequence[Findings], out: Path) -> None:
+    """Draw some images of every data set with their labels over them, and the classes' colours."""
+    rows = [found for found in findings if found.examples]
+    columns = max(len(found.examples) for found in rows)
+    figure = Figure(figsize=(2.9 * columns, 2.3 * len(rows) + 0.9), layout="constrained")
+    grid = figure.subplots(len(rows), columns, squeeze=False)
+    for line, found in zip(grid, rows, strict=True):
+        palette = np.array([*found.classes.palette, (0, 0, 0)], np.uint8)
+        for place, axes in enumerate(line):
+            axes.set_axis_off()
+            if place >= len(found.examples):
+                continue
+            image, label, name = found.examples[place]
+            step = max(1, max(label.shape) // _TILE)
+            ids = np.where(label == IGNORE, len(palette) - 1, label)[::step, ::step]
+            pixels = 255 * image.movedim(0, -1).numpy()[::step, ::step]
+            axes.imshow((0.5 * pixels + 0.5 * palette[ids]).astype(np.uint8))
+            axes.set_title(Path(name).name, fontsize=6)
+            if place == 0:
+                axes.annotate(
+                    found.name,
+                    *((-0.04, 0.5), None, "axes fraction"),
+                    rotation=90,
+                    ha="right",
+                    va="center",
+                    fontsize=8,
+                )
+    legends = {found.classes.names: found.classes for found in rows}
+    for classes in legends.values():
+        colours = [np.array(colour) / 255 for colour in classes.palette]
+        patches = [Patch(color=c, label=n) for n, c in zip(classes.names, colours, strict=True)]
+        figure.legend(handles=patches, loc="outside lower center", ncols=7, fontsize=6)
+    figure.savefig(out, format="png", dpi=110)

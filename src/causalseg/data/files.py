@@ -1,0 +1,235 @@
+"""The files below a root as one tree: those on disk and those inside zip files.
+
+A zip file counts as unpacked where it lies, so a data set can be read as it was downloaded. A file
+on disk hides a zip's member of the same path.
+"""
+
+import os
+import struct
+import time
+import zlib
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+from zipfile import BadZipFile, ZipFile
+
+from causalseg.errors import DataError, MissingFileError
+
+_ON_DISK = -1
+_SETTLED = 1_000_000_000  # ns; folders changed later than that may change again at the same mtime
+_LOCAL_HEADER = struct.Struct("<4s5H3L2H")  # of a zip's member, as PKWARE's APPNOTE 4.3.7 has it
+_ENCRYPTED = 0x1  # bit of a member's flags
+_opened: dict[Path, "Files"] = {}
+
+
+def open_files(root: Path) -> "Files":
+    """Return the files below a folder or in a zip file, scanned again only if something changed.
+
+    Raises:
+        MissingFileError: if there is no such folder or file.
+        DataError: if a folder cannot be listed or a zip file is broken.
+    """
+    root = root.resolve()
+    if root not in _opened or not _opened[root].is_current():
+        _opened[root] = Files(root)
+    return _opened[root]
+
+
+class Files:
+    """All files below a root by their path relative to it, ``/`` between folders.
+
+    Links to folders are followed. Hidden files and what macOS adds to zip files are left out.
+    Copies in other processes open the zip files anew, each once, when they first read from one.
+
+    Args:
+        root: a folder, or a zip file.
+
+    Attributes:
+        names: the paths, sorted.
+        zips: the zip files among them, relative to the root; none of them is in ``names``.
+    """
+
+    def __init__(self, root: Path):
+        if not root.exists():
+            raise MissingFileError(
+                f"no folder or zip file {root}: check the path, and data.root if it is set"
+            )
+        self.root = root
+        self._scanned, self._stamps = time.time_ns(), {str(root): root.stat().st_mtime_ns}
+        self._archives: dict[int, ZipFile] = {}
+        self._process = os.getpid()
+        self._place: dict[str, int] = {}  # of every name: number of its zip, or _ON_DISK
+        self._unlike: dict[str, int] = {}  # another zip with other content under this name
+        try:
+            listed = sorted(self._walk(str(root), "", ())) if root.is_dir() else [""]
+        except OSError as error:
+            raise DataError(f"cannot list {root}: {error}") from error
+        self.zips = tuple(filter(_is_zip, listed))
+        self._place.update({name: _ON_DISK for name in listed if not _is_zip(name)})
+        for number in range(len(self.zips)):
+            self._add_zip(number)
+        self.names = tuple(sorted(self._place))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_archives": {}}
+
+    def is_current(self) -> bool:
+        """Whether folders and zip files are as they were when they were scanned."""
+        try:
+            now = {path: Path(path).stat().st_mtime_ns for path in self._stamps}
+        except OSError:
+            return False
+        return now == self._stamps and max(now.values()) < self._scanned - _SETTLED
+
+    def read(self, name: str) -> bytes:
+        """Return the content of a file.
+
+        Raises:
+            MissingFileError: if no file has this name.
+            DataError: if it cannot be read: it, or its zip file, is broken or encrypted.
+        """
+        number = self._place.get(name)
+        if number is None:
+            raise MissingFileError(f"no file {name} in {self.describe()}")
+        if name in self._unlike:
+            zips = " and ".join(str(self._zip_path(i)) for i in (number, self._unlike[name]))
+            raise DataError(f"{name} is in {zips} with different content: keep one of them")
+        if number == _ON_DISK:
+            try:
+                return (self.root / name).read_bytes()
+            except OSError as error:
+                raise DataError(f"cannot read {self.root / name}: {error}") from error
+        archive = self._archive(number)
+        member = archive.getinfo(self._member(name))
+        if member.flag_bits & _ENCRYPTED:
+            raise DataError(f"{self.where(name)} is encrypted: unpack the zip with its password")
+        try:
+            return archive.read(member)
+        except NotImplementedError as error:
+            raise DataError(f"cannot read {self.where(name)}: {error}; unpack the zip") from error
+        except (BadZipFile, zlib.error, EOFError, OSError) as error:
+            raise DataError(
+                f"cannot read {self.where(name)}: {error}; the zip is broken, download it again"
+            ) from error
+
+    def names_in_zip_folders(self) -> dict[str, str]:
+        """Return the members of zip files as if each zip were unpacked into a folder of its name.
+
+        The dictionary leads from such a path to the name.
+        """
+        places = ((name, number) for name, number in self._place.items() if number != _ON_DISK)
+        return {f"{self._stem(number)}/{self._member(name)}": name for name, number in places}
+
+    def where(self, name: str) -> str:
+        """Return where a file is: its path, or ``zip: member``."""
+        if self._place.get(name, _ON_DISK) == _ON_DISK:
+            return str(self.root / name)
+        return f"{self._zip_path(self._place[name])}: {self._member(name)}"
+
+    def describe(self) -> str:
+        """Return what the root is, in words."""
+        if self.root.is_file():
+            return f"zip file {self.root}"
+        more = f" and {len(self.zips) - 3} more" if len(self.zips) > 3 else ""
+        return f"folder {self.root}" + (
+            f" with {', '.join(self.zips[:3])}{more}" if self.zips else ""
+        )
+
+    def _walk(self, folder: str, prefix: str, above: tuple[tuple[int, int], ...]) -> Iterator[str]:
+        """Yield the files below a folder; ``above`` are the folders that it is in."""
+        status = os.stat(folder)  # noqa: PTH116
+        this = (status.st_dev, status.st_ino)
+        if this in above:  # a link back to a folder around it
+            return
+        self._stamps[folder] = status.st_mtime_ns
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if _is_hidden(entry.name):
+                    continue
+                if entry.is_dir():
+                    yield from self._walk(entry.path, f"{prefix}{entry.name}/", (*above, this))
+                else:
+                    yield prefix + entry.name
+
+    def _add_zip(self, number: int) -> None:
+        path, mount = self._zip_path(number), self._mount(number)
+        self._stamps[str(path)] = path.stat().st_mtime_ns
+        for member in self._archive(number).infolist():
+            if member.is_dir() or any(map(_is_hidden, member.filename.split("/"))):
+                continue
+            other = self._place.setdefault(mount + member.filename, number)
+            if other not in (number, _ON_DISK):
+                same = self._archive(other).getinfo(self._member(mount + member.filename))
+                if (same.CRC, same.file_size) != (member.CRC, member.file_size):
+                    self._unlike[mount + member.filename] = number
+
+    def _archive(self, number: int) -> ZipFile:
+        """Return a zip file opened by this process: processes must not share a place in it."""
+        if self._process != os.getpid():
+            self._archives, self._process = {}, os.getpid()
+        if number not in self._archives:
+            self._archives[number] = _open_zip(self._zip_path(number))
+        return self._archives[number]
+
+    def _zip_path(self, number: int) -> Path:
+        return self.root / self.zips[number]
+
+    def _mount(self, number: int) -> str:
+        """Return the folder of a zip file, with a slash unless it is the root."""
+        return self.zips[number][: self.zips[number].rfind("/") + 1]
+
+    def _stem(self, number: int) -> str:
+        """Return the path of a zip file without its ending, or its name alone if it is the root."""
+        return str(PurePosixPath(self.zips[number] or self.root.name).with_suffix(""))
+
+    def _member(self, name: str) -> str:
+        return name.removeprefix(self._mount(self._place[name]))
+
+
+def _is_zip(name: str) -> bool:
+    return not name or name.lower().endswith(".zip")  # without a name: the root itself
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def _open_zip(path: Path) -> ZipFile:
+    try:
+        return ZipFile(path)
+    except OSError as error:
+        raise DataError(f"cannot open zip file {path}: {error}") from error
+    except BadZipFile as error:
+        last = _last_member(path)
+        if last is None:
+            raise DataError(
+                f"{path} is not a zip file ({error}): download it again or move it away"
+            ) from error
+        raise DataError(
+            f"zip file {path} is cut short or broken ({error}): it breaks off in or after "
+            f"its member {last}. Download it again or move it away"
+        ) from error
+
+
+def _last_member(path: Path) -> str | None:
+    """Return the last member that begins in a zip file whose directory, at the end, is lost.
+
+    Goes from local header to local header; one that does not tell its size ends the search.
+    """
+    last, at = None, 0
+    with path.open("rb") as file:
+        while len(header := file.read(_LOCAL_HEADER.size)) == _LOCAL_HEADER.size:
+            signature, _, flags, *_, packed, _, name_length, extra_length = _LOCAL_HEADER.unpack(
+                header
+            )
+            if signature != b"PK\x03\x04":
+                break
+            last = file.read(name_length).decode("utf-8", "replace")
+            extra = file.read(extra_length)
+            if packed == 2**32 - 1 and len(extra) >= 20:  # Zip64: tag, length, size, packed size
+                packed = int.from_bytes(extra[12:20], "little")
+            if flags & 0x8 and not packed:
+                break
+            at += _LOCAL_HEADER.size + name_length + extra_length + packed
+            file.seek(at)
+    return last

@@ -1,0 +1,235 @@
+"""What label files hold, and the way from there to train ids.
+
+A reader turns a file into *raw ids*, whole numbers that stand for what is written in it, and knows
+a table from raw ids to train ids:
+
+    ids       the id itself
+    colours   red + 256 green + 65536 blue
+    polygons  place of the label in the table, from 1; 0 where no polygon lies
+"""
+
+import functools
+import io
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from PIL import Image, ImageDraw, ImageFile, UnidentifiedImageError
+from torch import Tensor
+
+from causalseg.data.classes import IGNORE, Colour
+from causalseg.errors import DataError, did_you_mean
+
+NOT_DRAWN = -1
+_UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # what PIL raises
+_CHANNEL_MODES = ("LA", "PA", "RGB", "RGBA")
+_COLOUR_MODES = ("L", "P", "RGB", "RGBA")
+
+
+@contextmanager
+def open_picture(content: bytes, what: str) -> Iterator[ImageFile.ImageFile]:
+    """Open an encoded picture; a DataError says of ``what`` that it cannot be read."""
+    try:
+        with Image.open(io.BytesIO(content)) as picture:
+            yield picture
+    except DataError:
+        raise
+    except UnidentifiedImageError as error:
+        raise DataError(f"cannot read {what}: it is no picture of a known format") from error
+    except _UNREADABLE as error:
+        raise DataError(f"cannot read {what}: {error}") from error
+
+
+class LabelReader:
+    """Reads label files of one kind.
+
+    Args:
+        table: raw id -> train id, 255 to ignore; another raw id in a file is an error.
+        advice: what to do about such an error.
+    """
+
+    noun = "ids"
+
+    def __init__(self, table: Mapping[int, int], advice: str):
+        self.table, self.advice = dict(table), advice
+
+    def read(self, content: bytes, where: str) -> Int[np.ndarray, "H W"]:
+        """Return the raw ids of a file.
+
+        Raises:
+            DataError: if it cannot be read or is of another kind.
+        """
+        raise NotImplementedError
+
+    def name(self, raw_id: int) -> str:
+        """Return what a raw id stands for, as a user knows it."""
+        return str(raw_id)
+
+    def to_train_ids(self, raw: Int[np.ndarray, "H W"], where: str) -> Int[Tensor, "H W"]:
+        """Return train ids, 255 where ignored.
+
+        Raises:
+            DataError: if a raw id is not in the table.
+        """
+        lookup = _lookup(tuple(self.table.items()))
+        is_inside = raw.min() >= 0 and raw.max() < len(lookup)
+        known = np.take(lookup, raw) if is_inside else None
+        if known is None or not known.all():
+            unknown = [i for i in np.unique(raw).tolist() if i not in self.table]
+            raise DataError(
+                f"label {where} has {self.noun} [{', '.join(map(self.name, unknown[:8]))}] that are"
+                f" no class; allowed are {self._allowed()}. {self.advice}"
+            )
+        return torch.from_numpy((known - 1).astype(np.int64))
+
+    def _allowed(self) -> str:
+        return ", ".join(map(self.name, self.table))
+
+
+class IdLabels(LabelReader):
+    """Reads pictures of ids: 8 or 16 bit, or a palette.
+
+    Args:
+        table: id -> train id, 255 to ignore.
+        advice: what to do about an id that is not in it.
+        is_first_channel: read the first of several channels, instead of refusing them.
+    """
+
+    def __init__(self, table: Mapping[int, int], advice: str, is_first_channel: bool = False):
+        super().__init__(table, advice)
+        self.is_first_channel = is_first_channel
+
+    def read(self, content: bytes, where: str) -> Int[np.ndarray, "H W"]:
+        """Return the ids of a picture."""
+        with open_picture(content, f"label {where}") as picture:
+            raw_mode = picture.tile[0][3] if picture.tile else None
+            ids = np.asarray(picture)
+            if self.is_first_channel and picture.mode in _CHANNEL_MODES:
+                ids = ids[..., 0]
+                if isinstance(raw_mode, str) and raw_mode.endswith(";16B"):
+                    ids = ids.astype(np.uint16) * 256 + _low_bytes(content, raw_mode)
+        if ids.ndim != 2 or ids.dtype.kind not in "iub":
+            channels = "the first channel holds" if self.is_first_channel else "one channel of"
+            raise DataError(
+                f"label {where} has mode {picture.mode}: a label is {channels} class ids "
+                "(8 or 16 bit, or a palette)"
+            )
+        return ids.astype(np.uint8) if ids.dtype.kind == "b" else ids
+
+    def _allowed(self) -> str:
+        return _ranges(sorted(self.table))
+
+
+class ColourLabels(LabelReader):
+    """Reads RGB pictures with one colour for each class.
+
+    Args:
+        train_ids: colour -> train id, 255 to ignore.
+        advice: what to do about a colour that is not in it.
+    """
+
+    noun = "colours"
+
+    def __init__(self, train_ids: Mapping[Colour, int], advice: str):
+        super().__init__({r + 256 * g + 65536 * b: t for (r, g, b), t in train_ids.items()}, advice)
+
+    def read(self, content: bytes, where: str) -> Int[np.ndarray, "H W"]:
+        """Return the colours of a picture, packed."""
+        with open_picture(content, f"label {where}") as picture:
+            if picture.mode not in _COLOUR_MODES:
+                raise DataError(
+                    f"label {where} has mode {picture.mode}: a label is a picture of 8-bit colours "
+                    f"({', '.join(_COLOUR_MODES)})"
+                )
+            pixels = np.asarray(picture.convert("RGBA"))
+        return pixels.view("<u4")[..., 0] & 0xFFFFFF
+
+    def name(self, raw_id: int) -> str:
+        """Return the colour as (red, green, blue)."""
+        return str((raw_id & 255, raw_id >> 8 & 255, raw_id >> 16))
+
+
+class PolygonLabels(LabelReader):
+    """Reads JSON files in Cityscapes' form and draws their polygons, later ones on top.
+
+    As Cityscapes' and IDD's tools do: deleted objects are not drawn, and an unknown label that ends
+    in ``group`` is the label before that. Polygons of fewer than two points cover nothing.
+
+    Args:
+        train_ids: label -> train id, 255 to ignore, ``NOT_DRAWN`` to leave what lies below.
+        advice: what to do about a label that is not in it.
+    """
+
+    def __init__(self, train_ids: Mapping[str, int], advice: str):
+        self.labels = {label: place for place, label in enumerate(train_ids, start=1)}
+        drawn = {self.labels[label]: t for label, t in train_ids.items() if t != NOT_DRAWN}
+        super().__init__({0: IGNORE, **drawn}, advice)
+
+    def read(self, content: bytes, where: str) -> Int[np.ndarray, "H W"]:
+        """Return the places of the labels that are drawn in each pixel."""
+        try:
+            annotation = json.loads(content)
+            picture = Image.new("I", (annotation["imgWidth"], annotation["imgHeight"]))
+            draw = ImageDraw.Draw(picture)
+            for shape in annotation["objects"]:
+                if shape.get("deleted"):
+                    continue
+                raw_id = self._raw_id(shape["label"], where)
+                points = [(x, y) for x, y in shape["polygon"]]
+                if raw_id in self.table and len(points) > 1:
+                    draw.polygon(points, fill=raw_id)
+        except DataError:
+            raise
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DataError(
+                f"cannot read label {where}: {error!r}; expected is JSON with imgHeight, imgWidth "
+                "and objects, each with label and polygon"
+            ) from error
+        return np.asarray(picture)
+
+    def name(self, raw_id: int) -> str:
+        """Return the label."""
+        return repr(["in no polygon", *self.labels][raw_id])
+
+    def _raw_id(self, label: str, where: str) -> int:
+        for known in (label, label.removesuffix("group")):
+            if known in self.labels:
+                return self.labels[known]
+        raise DataError(
+            f"label {where} has the label {label!r} that is no class; "
+            f"{did_you_mean(label, self.labels)}. {self.advice}"
+        )
+
+
+@functools.lru_cache(maxsize=16)
+def _lookup(table: tuple[tuple[int, int], ...]) -> Int[np.ndarray, " ids"]:
+    """Return train id + 1 of every raw id, 0 where there is none: pages never touched cost none."""
+    lookup = np.zeros(max(raw_id for raw_id, _ in table) + 1, dtype=np.int16)
+    for raw_id, train_id in table:
+        lookup[raw_id] = train_id + 1
+    return lookup
+
+
+def _low_bytes(content: bytes, raw_mode: str) -> Int[np.ndarray, "H W"]:
+    """Return the low bytes of a 16-bit picture's first channel: Pillow keeps only the high ones.
+
+    PNG has the high byte first; told that the low one comes first, Pillow keeps the other.
+    """
+    with Image.open(io.BytesIO(content)) as picture:
+        swapped = raw_mode.replace(";16B", ";16L")
+        picture.tile = [(*tile[:3], swapped) for tile in picture.tile]  # type: ignore[misc]
+        return np.asarray(picture)[..., 0]
+
+
+def _ranges(numbers: list[int]) -> str:
+    """``[0, 1, 2, 5]`` as ``0..2, 5``."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ", ".join(f"{run[0]}..{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs)

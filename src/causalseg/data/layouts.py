@@ -1,0 +1,101 @@
+r"""What a published data set looks like, as data: where its pairs lie and what its labels hold.
+
+A template is a path below the data set's root, with fields in braces: ``{city}`` is any text
+without a slash, ``{name:0001TP_\d+}`` what the regular expression says. The fields found in an
+image's path fill in the path of its label, which need not use all of them:
+
+    leftImg8bit/val/{city}/{name}_leftImg8bit.png
+    gtFine/val/{city}/{name}_gtFine_labelIds.png
+
+A zip file counts as unpacked where it lies or, if nothing matches so, as unpacked into a folder of
+its name: the bare files in ``LabeledApproved_full.zip`` are ``LabeledApproved_full/{name}_L.png``.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from causalseg.data.classes import CITYSCAPES19, ClassList, Colour
+
+
+@dataclass(frozen=True)
+class Split:
+    """The image and label pairs of one split.
+
+    Attributes:
+        images: template of the images.
+        labels: template of the labels; its fields are among those of ``images``.
+        count: number of pairs as published; None where that is not settled.
+        is_partial: images without a label and labels without an image are part of what is
+            published and left out; otherwise either is an error.
+    """
+
+    images: str
+    labels: str
+    count: int | None = None
+    is_partial: bool = False
+
+
+@dataclass(frozen=True)
+class Ids:
+    """Labels are images whose first channel holds ids, of 8 or 16 bit, or a palette.
+
+    Attributes:
+        train_ids: label id -> train id, 255 to ignore; another id in a file is an error.
+    """
+
+    train_ids: Mapping[int, int]
+
+
+@dataclass(frozen=True)
+class Colours:
+    """Labels are RGB images, one colour for each class.
+
+    Attributes:
+        train_ids: colour -> train id, 255 to ignore; another colour in a file is an error.
+    """
+
+    train_ids: Mapping[Colour, int]
+
+
+@dataclass(frozen=True)
+class Polygons:
+    """Labels are JSON files in Cityscapes' form: ``imgHeight``, ``imgWidth`` and ``objects``.
+
+    Each object has a ``label`` and a ``polygon`` of (x, y) pixels; later ones lie on top.
+
+    Attributes:
+        train_ids: label -> train id, 255 to ignore, -1 not to draw it (what lies below stays, as
+            for Cityscapes' license plate); another label in a file is an error, unless it is one of
+            these and ``group``. Pixels in no polygon are ignored.
+    """
+
+    train_ids: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A data set as its publisher lays it out.
+
+    Attributes:
+        title: the data set's name, with its paper.
+        homepage: where to get it.
+        license: under what terms, in a few words.
+        encoding: what its label files hold.
+        splits: by name, such as ``train`` and ``val``.
+        classes: the classes that the train ids mean.
+        archives: names of the published archives that hold the pairs, for those who look for them;
+            a zip need not be unpacked, a tar or rar must be.
+        size: usual height and width of its images, in pixels; None where they vary.
+        is_label_resized: some labels are not of their image's size, as published, and brought to
+            it by the nearest pixel; otherwise that is an error.
+    """
+
+    title: str
+    homepage: str
+    license: str
+    encoding: Ids | Colours | Polygons
+    splits: Mapping[str, Split]
+    classes: ClassList = CITYSCAPES19
+    archives: tuple[str, ...] = ()
+    size: tuple[int, int] | None = None
+    is_label_resized: bool = False

@@ -1,0 +1,66 @@
+"""Rare-class sampling: how likely each training image is drawn, so that rare classes come up.
+
+DAFormer (Hoyer et al., CVPR 2022, arXiv 2111.14887) draws a class c, then one of the images that
+have it. With f_c the share of c among all labelled pixels, the chance of image i is
+
+    (1) P(c) = softmax over c of (1 - f_c) / T
+    (2) p_i  = sum over the classes c of i of  P(c) / (number of images with c)
+
+Counting reads every image and label once, before the first step. An image without any class is
+never drawn.
+"""
+
+from collections.abc import Sized
+from typing import cast
+
+import numpy as np
+from jaxtyping import Float, Int
+from rich.console import Console
+from rich.progress import track
+from torch.utils.data import Dataset
+
+from causalseg.data.classes import IGNORE
+from causalseg.data.dataset import Sample
+from causalseg.errors import DataError
+
+
+def image_chances(
+    data: Dataset[Sample], num_classes: int, temperature: float = 0.01, min_pixels: int = 3000
+) -> Float[np.ndarray, " n"]:
+    """Return the chance of every image to be drawn; the sum is 1.
+
+    Args:
+        data: images with labels of train ids.
+        num_classes: k.
+        temperature: T.
+        min_pixels: an image has a class if so many of its pixels do.
+
+    Raises:
+        DataError: if no image has so many pixels of any class.
+    """
+    counts = count_pixels(data, num_classes)
+    has = counts >= min_pixels
+    present = has.any(0)
+    if not present.any():
+        raise DataError(
+            f"no image has {min_pixels} pixels of any class: set data.rare_classes.min_pixels lower"
+        )
+    share = counts.sum(0) / counts.sum()
+    logits = np.where(present, (1 - share) / temperature, -np.inf)
+    chances = np.exp(logits - logits.max())
+    chances /= chances.sum()  # (1)
+    each = np.divide(chances, has.sum(0), out=np.zeros_like(chances), where=present)
+    return has @ each  # (2)
+
+
+def count_pixels(data: Dataset[Sample], num_classes: int) -> Int[np.ndarray, "n k"]:
+    """Count the pixels of every class in every image."""
+    console, length = Console(stderr=True), len(cast(Sized, data))
+    counts = np.zeros((length, num_classes), dtype=np.int64)
+    shown = track(
+        range(length), "counting classes", console=console, disable=not console.is_terminal
+    )
+    for index in shown:
+        label = data[index].label
+        counts[index] = np.bincount(label[label != IGNORE].numpy(), minlength=num_classes)
+    return counts

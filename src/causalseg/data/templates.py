@@ -1,0 +1,76 @@
+r"""Paths with fields: ``leftImg8bit/val/{city}/{name}_leftImg8bit.png``.
+
+A field is any text without a slash, or what its regular expression says (``{name:0001TP_\d+}``);
+a field that comes again must be the same text again.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from causalseg.errors import ConfigError
+
+# A name, and after a colon a regular expression, in which braces may stand around a count.
+_FIELD = re.compile(r"\{([a-z]\w*)(?::((?:[^{}]|\{[^{}]*\})+))?\}")
+
+
+class Match(NamedTuple):
+    """The folders above a path that matches, with a slash at their end, and its fields."""
+
+    above: str
+    fields: dict[str, str]
+
+
+class Template:
+    """Matches paths that end in the template, from a folder's name on.
+
+    Args:
+        text: the template.
+        patterns: regular expressions of fields that have none in it.
+
+    Attributes:
+        plain: the template without regular expressions.
+        folder: the folders before the first field, with a slash at their end.
+        patterns: the regular expression of every field.
+
+    Raises:
+        ConfigError: if a brace opens no field, or a regular expression is wrong.
+    """
+
+    def __init__(self, text: str, patterns: Mapping[str, str] | None = None):
+        self.text = text
+        self.plain = _FIELD.sub(r"{\1}", text)
+        self.folder = text[: text.partition("{")[0].rfind("/") + 1]
+        self.patterns: dict[str, str] = {}
+        if re.search(r"[{}]", _FIELD.sub("", text)):
+            raise ConfigError(
+                f"template {text!r} has a brace that is no field: fields are {{name}} or "
+                "{name:regular expression}"
+            )
+        regex, at = "", 0
+        for field in _FIELD.finditer(text):
+            regex += re.escape(text[at : field.start()])
+            at, name = field.end(), field[1]
+            if name in self.patterns:
+                regex += f"(?P={name})"
+            else:
+                self.patterns[name] = field[2] or (patterns or {}).get(name, "[^/]+")
+                regex += f"(?P<{name}>{self.patterns[name]})"
+        try:
+            self._regex = re.compile(f"(?P<_above>(?:[^/]+/)*?){regex}{re.escape(text[at:])}")
+        except re.error as error:
+            raise ConfigError(
+                f"template {text!r} has a wrong regular expression: {error}"
+            ) from error
+
+    def match(self, path: str) -> Match | None:
+        """Return what matches, or None."""
+        found = self._regex.fullmatch(path)
+        if found is None:
+            return None
+        fields = found.groupdict()
+        return Match(fields.pop("_above"), fields)
+
+    def fill(self, fields: Mapping[str, str]) -> str:
+        """Return the path with these fields."""
+        return _FIELD.sub(lambda field: fields[field[1]], self.text)

@@ -1,0 +1,98 @@
+"""Data sets made of other data sets: kept in memory, resized, corrupted."""
+
+from collections.abc import Sized
+from typing import cast
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from torch.utils.data import Dataset
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import functional as F
+
+from causalseg.data.corruptions import check_corruption, corrupt
+from causalseg.data.dataset import Sample
+from causalseg.data.loader import derive_seed
+
+
+class CachedData(Dataset[Sample]):
+    """Every sample of a data set, decoded once and kept: 4 bytes a pixel.
+
+    Made before loading processes start, so that they share it.
+
+    Args:
+        data: images of 8 bits a channel.
+    """
+
+    def __init__(self, data: Dataset[Sample]):
+        console = Console(stderr=True)
+        indices = range(_length(data))
+        shown = track(
+            indices, "decoding", console=console, transient=True, disable=not console.is_terminal
+        )
+        self.samples = [_packed(data[index]) for index in shown]
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> Sample:
+        image, label, name = self.samples[index]
+        return Sample(image.float() / 255, label.long(), name)
+
+
+class ResizedData(Dataset[Sample]):
+    """Images and labels at one size: huge ones made smaller before they are augmented.
+
+    Args:
+        data: the data set.
+        size: height and width in pixels.
+    """
+
+    def __init__(self, data: Dataset[Sample], size: tuple[int, int]):
+        self.data, self.size = data, list(size)
+
+    def __len__(self) -> int:
+        return _length(self.data)
+
+    def __getitem__(self, index: int) -> Sample:
+        image, label, name = self.data[index]
+        nearest = InterpolationMode.NEAREST
+        return Sample(
+            F.resize(image, self.size, antialias=True).clamp(0, 1),
+            F.resize(label[None], self.size, interpolation=nearest)[0],
+            name,
+        )
+
+
+class CorruptedData(Dataset[Sample]):
+    """Images under one corruption, each the same every time; labels stay.
+
+    Args:
+        data: the data set.
+        name: of the corruption, see `causalseg.data.corruptions`.
+        severity: 1 to 5.
+        seed: of what is random in it; image i has a seed of its own, made of both.
+
+    Raises:
+        ConfigError: if there is no such corruption or severity.
+    """
+
+    def __init__(self, data: Dataset[Sample], name: str, severity: int, seed: int = 0):
+        check_corruption(name, severity)
+        self.data, self.corruption, self.severity, self.seed = data, name, severity, seed
+
+    def __len__(self) -> int:
+        return _length(self.data)
+
+    def __getitem__(self, index: int) -> Sample:
+        sample = self.data[index]
+        seed = derive_seed(self.seed, index)
+        return sample._replace(image=corrupt(sample.image, self.corruption, self.severity, seed))
+
+
+def _length(data: Dataset[Sample]) -> int:
+    return len(cast(Sized, data))
+
+
+def _packed(sample: Sample) -> tuple[torch.Tensor, torch.Tensor, str]:
+    return (255 * sample.image).round().byte(), sample.label.byte(), sample.name

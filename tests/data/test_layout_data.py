@@ -1,0 +1,348 @@
+"""Layouts: pairs found by templates in folders and zips, and every way that may fail."""
+
+import pickle
+import shutil
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from causalseg.data.classes import ClassList
+from causalseg.data.layout_data import LayoutData
+from causalseg.data.layouts import Colours, Ids, Layout, Polygons, Split
+from causalseg.errors import ConfigError, DataError, MissingFileError
+
+LAYOUT = Layout(
+    title="Toytown (Doe et al., 2020)",
+    homepage="https://toytown.example",
+    license="free",
+    encoding=Ids({7: 0, 8: 1, 0: 255}),
+    splits={
+        split: Split(
+            f"img/{split}/{{city}}/{{name}}_img.png", f"gt/{split}/{{city}}/{{name}}_id.png"
+        )
+        for split in ("train", "val")
+    },
+    classes=ClassList(("road", "car"), ((128, 64, 128), (0, 0, 142))),
+    archives=("img.zip", "gt.zip"),
+)
+
+
+def with_split(layout=LAYOUT, **changes) -> Layout:
+    """The layout with another ``val``."""
+    return replace(layout, splits={"val": replace(layout.splits["val"], **changes)})
+
+
+def save(path: Path, pixels) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.asarray(pixels, np.uint8)).save(path)
+
+
+@pytest.fixture
+def tree(tmp_path) -> Path:
+    """Three pairs of ``val`` whose image n is n everywhere, ids 7, 8, 0 in columns."""
+    root = tmp_path / "toytown"
+    for number, place in enumerate(("bonn/a", "ulm/a", "ulm/b")):
+        save(root / f"img/val/{place}_img.png", np.full((4, 6, 3), number))
+        save(root / f"gt/val/{place}_id.png", np.tile(np.repeat([7, 8, 0], 2), (4, 1)))
+    return root
+
+
+def zipped(folder: Path, out: Path, above: str = "") -> None:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(out, "w") as archive:
+        for file in sorted(folder.rglob("*.*")):
+            archive.write(file, f"{above}{file.relative_to(folder.parent).as_posix()}")
+
+
+def names(data) -> list[str]:
+    return [name.removesuffix("_img") for name in data.names]
+
+
+def expect(data) -> None:
+    assert names(data) == ["bonn__a", "ulm__a", "ulm__b"]
+    for number in range(3):
+        image, label, name = data[number]
+        assert (image.shape, image.dtype, name) == ((3, 4, 6), torch.float32, data.names[number])
+        assert (image * 255 == number).all()
+        assert label.tolist() == [[0, 0, 1, 1, 255, 255]] * 4
+
+
+def test_pairs_come_in_the_order_of_paths_with_names_that_are_file_names(tree):
+    data = LayoutData(LAYOUT, "val", tree)
+    assert data.names == ["bonn__a_img", "ulm__a_img", "ulm__b_img"]
+    assert len(data) == 3
+    expect(data)
+
+
+def test_every_kth_pair_is_used(tree):
+    assert names(LayoutData(LAYOUT, "val", tree, every=2)) == ["bonn__a", "ulm__b"]
+
+
+@pytest.mark.parametrize("above", [("", ""), ("toytown_v2/", ""), ("x/y/", "z/")])
+def test_folders_above_do_not_matter(tree, above):
+    for part, folder in zip(("img", "gt"), above, strict=True):
+        (tree / folder).mkdir(parents=True, exist_ok=True)
+        if folder:
+            shutil.move(tree / part, tree / folder / part)
+    expect(LayoutData(LAYOUT, "val", tree))
+    expect(LayoutData(LAYOUT, "val", tree.parent))
+
+
+@pytest.mark.parametrize("above", [("", ""), ("toytown_v2/", ""), ("x/y/", "z/")])
+def test_zips_are_read_as_they_are(tree, above, tmp_path):
+    for part, folder in zip(("img", "gt"), above, strict=True):
+        zipped(tree / part, tmp_path / "zips" / f"{part}_all.zip", folder)
+    expect(LayoutData(LAYOUT, "val", tmp_path / "zips"))
+
+
+def test_one_zip_may_be_the_root_and_only_labels_may_be_zipped(tree, tmp_path):
+    zipped(tree, tmp_path / "all.zip")
+    expect(LayoutData(LAYOUT, "val", tmp_path / "all.zip"))
+    zipped(tree / "gt", tree / "gt.zip")
+    shutil.rmtree(tree / "gt")
+    expect(LayoutData(LAYOUT, "val", tree))
+
+
+def test_images_in_several_zips_are_one_set(tree, tmp_path):
+    for part in ("img", "gt"):
+        for place in ("bonn", "ulm"):
+            folder = tree / part / "val" / place
+            zipped(folder, tmp_path / "zips" / f"{place}_{part}.zip", f"{part}/val/")
+    expect(LayoutData(LAYOUT, "val", tmp_path / "zips"))
+
+
+def test_an_unpacked_zip_beside_its_files_is_no_second_place(tree):
+    zipped(tree / "img", tree / "img.zip")
+    expect(LayoutData(LAYOUT, "val", tree))
+
+
+def test_bare_files_in_a_zip_lie_in_a_folder_of_its_name(tree, tmp_path):
+    for part in ("img", "gt"):
+        out = tmp_path / "zips" / part / "val.zip"
+        out.parent.mkdir(parents=True)
+        with zipfile.ZipFile(out, "w") as archive:
+            for file in sorted((tree / part).rglob("*.png")):
+                archive.write(file, file.relative_to(tree / part / "val").as_posix())
+    expect(LayoutData(LAYOUT, "val", tmp_path / "zips"))
+
+
+def test_labels_may_be_colours_or_polygons(tree):
+    colours = Colours({(128, 64, 128): 0, (0, 0, 142): 1, (9, 9, 9): 255})
+    palette = np.zeros((9, 3))
+    palette[[7, 8, 0]] = list(colours.train_ids)
+    ring = "[[{0}, 0], [{1}, 0], [{1}, 3], [{0}, 3]]"
+    objects = (
+        f'{{"label": "way", "polygon": {ring.format(0, 1)}}}, '
+        f'{{"label": "bus", "polygon": {ring.format(2, 3)}}}'
+    )
+    for file in (tree / "gt").rglob("*.png"):
+        file.with_suffix(".json").write_text(
+            f'{{"imgHeight": 4, "imgWidth": 6, "objects": [{objects}]}}'
+        )
+        save(file, palette[np.asarray(Image.open(file))])
+    expect(LayoutData(replace(LAYOUT, encoding=colours), "val", tree))
+    polygons = replace(LAYOUT, encoding=Polygons({"way": 0, "bus": 1, "plate": -1}))
+    expect(LayoutData(with_split(polygons, labels="{city}/{name}_id.json"), "val", tree))
+
+
+def test_a_label_may_belong_to_several_images(tree):
+    for name in ("a", "b"):
+        file = tree / f"img/val/ulm/{name}_img.png"
+        file.rename(file.with_name(f"x_{name}_img.png"))
+        (tree / f"gt/val/ulm/{name}_id.png").rename(tree / "gt/val/ulm/x_id.png")
+    (tree / "img/val/bonn/a_img.png").rename(tree / "img/val/bonn/a_q_img.png")
+    layout = with_split(images="img/val/{city}/{name:[ax]}_{fog}_img.png")
+    data = LayoutData(layout, "val", tree)
+    assert [label.rpartition("/")[2] for _, label in data.pairs] == [
+        "a_id.png",
+        "x_id.png",
+        "x_id.png",
+    ]
+
+
+def test_raw_label_ids_and_their_table_can_be_looked_at(tree):
+    data = LayoutData(LAYOUT, "val", tree)
+    assert np.unique(data.read_label_ids(0)).tolist() == [0, 7, 8]
+    assert data.table == {7: 0, 8: 1, 0: 255}
+    assert data.read_image(1).shape == (3, 4, 6)
+    assert data.pairs[2] == ("img/val/ulm/b_img.png", "gt/val/ulm/b_id.png")
+    assert data.describe() == f"Toytown (Doe et al., 2020), split 'val', in folder {tree}"
+
+
+def test_an_unknown_split_is_refused_with_a_hint(tree):
+    with pytest.raises(ConfigError, match=r"no split 'vall': did you mean 'val'\? Allowed: train"):
+        LayoutData(LAYOUT, "vall", tree)
+
+
+def test_a_wrong_root_shows_the_expected_tree_beside_what_was_found(tmp_path):
+    for number in range(12):
+        save(tmp_path / f"photo{number:02d}.png", [[0]])
+    save(tmp_path / "img/train/ulm/a_img.png", [[0]])
+    zipped(tmp_path / "img", tmp_path / "a.zip", "other/")
+    with pytest.raises(MissingFileError) as caught:
+        LayoutData(LAYOUT, "val", tmp_path)
+    assert str(caught.value) == "\n".join(
+        [
+            f"folder {tmp_path} with a.zip has no images of {LAYOUT.title}, split 'val'",
+            "expected in it, below any folders, unpacked or in zip files:",
+            "  img/val/{city}/{name}_img.png",
+            "  gt/val/{city}/{name}_id.png",
+            "found in it:",
+            "  a.zip (zip file)",
+            "  img/ (1 files)",
+            "  other/ (1 files)",
+            *(f"  photo{number:02d}.png" for number in range(5)),
+            "  ... and 7 more",
+            "images of other splits are there: train",
+            "give the folder that holds the expected tree as root, or get it from "
+            "https://toytown.example",
+            "it comes in img.zip, gt.zip",
+        ]
+    )
+
+
+def test_an_empty_and_a_missing_root_are_told_apart(tmp_path):
+    with pytest.raises(MissingFileError, match="found in it:\n  nothing\n"):
+        LayoutData(replace(LAYOUT, archives=()), "val", tmp_path)
+    with pytest.raises(MissingFileError, match="no folder or zip file .*gone"):
+        LayoutData(LAYOUT, "val", tmp_path / "gone")
+
+
+def test_a_tree_without_labels_says_so(tree):
+    shutil.rmtree(tree / "gt")
+    with pytest.raises(MissingFileError, match="has no labels of Toytown"):
+        LayoutData(LAYOUT, "val", tree)
+
+
+@pytest.mark.parametrize(
+    ("gone", "message"),
+    [
+        ("gt/val/ulm/b_id.png", r"images without label \(1\): img/val/ulm/b_img.png. Complete"),
+        ("img/val/ulm/b_img.png", r"labels without image \(1\): gt/val/ulm/b_id.png. Complete"),
+    ],
+)
+def test_a_missing_partner_is_named_unless_the_split_is_partial(tree, gone, message):
+    (tree / gone).unlink()
+    with pytest.raises(DataError, match=message):
+        LayoutData(LAYOUT, "val", tree)
+    assert names(LayoutData(with_split(is_partial=True), "val", tree)) == ["bonn__a", "ulm__a"]
+
+
+def test_many_missing_partners_are_counted(tree):
+    for number in range(10):
+        save(tree / f"img/val/ulm/{number}_img.png", [[0]])
+    with pytest.raises(
+        DataError, match=r"images without label \(10\): .*/7_img.png and 2 more. Complete"
+    ):
+        LayoutData(LAYOUT, "val", tree)
+
+
+def test_a_partial_split_without_a_single_pair_is_refused(tree):
+    (tree / "img/val/bonn").rename(tree / "img/val/elsewhere")
+    shutil.rmtree(tree / "img/val/ulm")
+    with pytest.raises(MissingFileError, match="has no pairs of image and label of Toytown"):
+        LayoutData(with_split(is_partial=True), "val", tree)
+
+
+@pytest.mark.parametrize(("part", "what"), [("img", "images"), ("gt", "labels")])
+def test_two_places_are_both_named(tree, part, what):
+    shutil.copytree(tree / part, tree / "backup" / part)
+    expected = f"{what} .* are in 2 places, such as {tree} and {tree / 'backup'}: give the folder"
+    with pytest.raises(DataError, match=expected):
+        LayoutData(LAYOUT, "val", tree)
+
+
+def test_images_that_differ_only_in_their_ending_are_refused(tree):
+    save(tree / "img/val/ulm/a_img.jpg", np.zeros((4, 6, 3)))
+    layout = with_split(images="img/val/{city}/{name}_img.{ending}")
+    with pytest.raises(DataError, match=r"a_img.jpg and .*a_img.png have the same name but for"):
+        LayoutData(layout, "val", tree)
+
+
+def test_a_layout_that_contradicts_itself_is_refused(tree):
+    with pytest.raises(ConfigError, match="has fields that the one of images lacks: number"):
+        LayoutData(with_split(labels="gt/val/{city}/{number}.png"), "val", tree)
+    for encoding, label in (
+        (Ids({9: 2}), "9"),
+        (Colours({(1, 2, 3): 2}), r"\(1, 2, 3\)"),
+        (Polygons({"way": 2, "plate": -1}), "way"),
+        (Ids({9: -1}), "9"),
+    ):
+        expected = f"layout Toytown .* sends label id {label} to (2|-1): train ids are 0..1, or 255"
+        with pytest.raises(ConfigError, match=expected):
+            LayoutData(replace(LAYOUT, encoding=encoding), "val", tree)
+
+
+def test_an_unknown_id_names_file_and_id_even_in_a_zip(tree):
+    save(tree / "gt/val/ulm/a_id.png", np.full((4, 6), 33))
+    zipped(tree / "gt", tree / "gt.zip")
+    shutil.rmtree(tree / "gt")
+    expected = (
+        f"label {tree / 'gt.zip'}: gt/val/ulm/a_id.png has ids [33] that are no class; allowed are "
+        "0, 7..8. Mend the file, or the map of the layout Toytown (Doe et al., 2020)"
+    )
+    with pytest.raises(DataError) as caught:
+        LayoutData(LAYOUT, "val", tree)[1]
+    assert str(caught.value) == expected
+
+
+def test_labels_of_another_size_are_refused_or_brought_to_the_images(tree):
+    save(tree / "gt/val/ulm/a_id.png", np.tile([7, 8, 0], (2, 1)))
+    with pytest.raises(DataError, match=r"a_img.png is 6 x 4 pixels .*a_id.png is 3 x 2"):
+        LayoutData(LAYOUT, "val", tree)[1]
+    expect(LayoutData(replace(LAYOUT, is_label_resized=True), "val", tree))
+
+
+@pytest.mark.parametrize("part", ["img/val/ulm/a_img.png", "gt/val/ulm/a_id.png"])
+def test_unreadable_files_are_named(tree, part):
+    data = LayoutData(LAYOUT, "val", tree)
+    (tree / part).write_bytes(b"no picture")
+    kind = "image" if part.startswith("img") else "label"
+    with pytest.raises(DataError, match=f"cannot read {kind} .*{part}: it is no picture"):
+        data[1]
+    (tree / part).unlink()
+    with pytest.raises(DataError, match=f"cannot read .*{part}: .*No such file"):
+        data[1]
+
+
+def test_a_broken_zip_is_refused_at_once(tree):
+    zipped(tree / "gt", tree / "gt.zip")
+    (tree / "gt.zip").write_bytes((tree / "gt.zip").read_bytes()[:150])
+    with pytest.raises(DataError, match=r"gt.zip is cut short .*member gt/val/bonn/a_id.png"):
+        LayoutData(LAYOUT, "val", tree)
+
+
+def in_zip(tree: Path) -> LayoutData:
+    zipped(tree, tree.parent / "all.zip")
+    return LayoutData(LAYOUT, "val", tree.parent / "all.zip")
+
+
+def load(data: LayoutData, workers: int, start: str) -> None:
+    loader = DataLoader(data, batch_size=None, num_workers=workers, multiprocessing_context=start)
+    for ours, theirs in zip(data, loader, strict=True):
+        assert ours.name == theirs.name
+        assert torch.equal(ours.image, theirs.image)
+        assert torch.equal(ours.label, theirs.label)
+
+
+def test_forked_workers_read_from_a_zip(tree):
+    data = in_zip(tree)
+    expect(data)  # opens the zip in this process first
+    load(data, 2, "fork")
+
+
+@pytest.mark.slow
+def test_spawned_workers_read_from_a_zip(tree):
+    load(in_zip(tree), 1, "spawn")
+
+
+def test_a_copy_in_another_process_needs_no_open_zip(tree):
+    data = in_zip(tree)
+    expect(data)
+    expect(pickle.loads(pickle.dumps(data)))

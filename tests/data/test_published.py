@@ -1,0 +1,267 @@
+"""The catalogue of published data sets: trees, splits, pairs, and what every label becomes.
+
+Trees and labels to compare with are written apart from the catalogue (`published_trees`,
+`published_labels`).
+"""
+
+import io
+import json
+import re
+import struct
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from causalseg.data.classes import CAMVID11, CITYSCAPES19, ClassList
+from causalseg.data.folds import CLASS_LISTS, FOLDS, fold_classes
+from causalseg.data.layout_data import LayoutData
+from causalseg.data.layouts import Colours, Ids, Polygons
+from causalseg.data.published import LAYOUTS
+from causalseg.errors import ConfigError, DataError
+from published_labels import CAMVID_COLOURS, IDD_GROUPS, TABLES
+from published_trees import OTHERS, PAIRS, ZIPS
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def label_file(layout: str) -> tuple[bytes, np.ndarray]:
+    """A label that holds everything in the table, two pixels square each; and its train ids."""
+    table = TABLES[layout] | (IDD_GROUPS if layout == "idd" else {})
+    expected = np.kron(np.array([list(table.values())]), np.ones((2, 2), int))
+    if layout == "idd":
+        shapes = [
+            {"label": name, "polygon": [[2 * i, 0], [2 * i + 1, 0], [2 * i + 1, 1], [2 * i, 1]]}
+            for i, name in enumerate(table)
+        ]
+        size = {"imgHeight": 2, "imgWidth": 2 * len(table)}
+        return json.dumps({**size, "objects": shapes}).encode(), expected
+    keys = np.array([list(table)])
+    pixels = keys.repeat(2, 0).repeat(2, 1)
+    if layout == "synthia":  # 16 bit, instances in the second channel
+        return png16(np.stack([pixels, 300 + pixels, 0 * pixels], -1)), expected
+    picture = Image.fromarray(pixels.astype(np.uint8))
+    if layout == "shift":
+        rest = Image.new("L", picture.size, 77)
+        picture = Image.merge("RGBA", (picture, rest, rest, rest))
+    elif layout in ("gtav", "mapillary_v1", "mapillary_v2"):
+        picture.putpalette([(7 * i) % 256 for i in range(768)])
+    return encode(picture, ".png"), expected
+
+
+def png16(pixels: np.ndarray) -> bytes:
+    """A 16-bit RGB PNG, which Pillow cannot write."""
+    height, width, _ = pixels.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    chunks = (
+        (b"IHDR", struct.pack(">2I5B", width, height, 16, 2, 0, 0, 0)),
+        (b"IDAT", zlib.compress(rows)),
+        (b"IEND", b""),
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks
+    )
+
+
+def encode(picture: Image.Image, ending: str) -> bytes:
+    out = io.BytesIO()
+    picture.save(out, {".png": "PNG", ".jpg": "JPEG"}[ending])
+    return out.getvalue()
+
+
+def tree_of(name: str) -> dict[str, bytes]:
+    """All files of a tree as published, by path."""
+    label, expected = label_file(name)
+    files = dict.fromkeys(OTHERS.get(name, ()), b"something else")
+    for pairs in PAIRS[name].values():
+        for image, label_path in pairs:
+            place = len(files) % 200
+            picture = Image.new("RGB", expected.shape[::-1], (place, 90, 30))
+            files[image] = encode(picture, Path(image).suffix)
+            files[label_path] = label
+    return files
+
+
+@pytest.fixture
+def unpacked(tmp_path):
+    def make(name):
+        for path, content in tree_of(name).items():
+            (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / path).write_bytes(content)
+        return tmp_path
+
+    return make
+
+
+@pytest.fixture
+def zipped(tmp_path):
+    def make(name):
+        files = tree_of(name)
+        for path, (start, cut) in ZIPS[name].items():
+            (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+            with zipfile.ZipFile(tmp_path / path, "w") as archive:
+                for file in [file for file in files if file.startswith(start)]:
+                    archive.writestr(file.removeprefix(cut), files.pop(file))
+        return tmp_path
+
+    return make
+
+
+def pairs_of(data: LayoutData, root: Path) -> set[tuple[str, str]]:
+    return {
+        tuple(str(Path(data.where(file)).relative_to(root)) for file in pair) for pair in data.pairs
+    }
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_pairs_and_labels_of_a_published_tree_are_found(name, unpacked):
+    root, (_, expected) = unpacked(name), label_file(name)
+    assert LAYOUTS[name].splits.keys() == PAIRS[name].keys()
+    for split, published in PAIRS[name].items():
+        data = LayoutData(LAYOUTS[name], split, root)
+        assert pairs_of(data, root) == {tuple(pair) for pair in published}
+        for index in range(len(data)):
+            assert np.array_equal(data[index].label.numpy(), expected)
+            assert data[index].image.shape == (3, *expected.shape)
+
+
+@pytest.mark.parametrize("name", ZIPS)
+def test_published_zips_need_no_unpacking(name, zipped):
+    root, (_, expected) = zipped(name), label_file(name)
+    assert not [file for file in root.rglob("*") if file.is_file() and file.suffix != ".zip"]
+    for split, published in PAIRS[name].items():
+        data = LayoutData(LAYOUTS[name], split, root)
+        assert len(data) == len(published)
+        assert np.array_equal(data[0].label.numpy(), expected)
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_the_catalogue_holds_exactly_the_published_labels(name):
+    encoding = LAYOUTS[name].encoding
+    assert dict(encoding.train_ids) == TABLES[name]
+    kind = {"idd": Polygons, "a2d2": Colours, "camvid32": Colours, "camvid32_as19": Colours}
+    assert isinstance(encoding, kind.get(name, Ids))
+
+
+def test_a_label_outside_the_table_is_an_error(unpacked):
+    root = unpacked("gtav")
+    Image.new("L", (70, 2), 35).save(root / "labels" / "00001.png")
+    with pytest.raises(DataError, match=r"00001.png has ids \[35\].*0\.\.34"):
+        LayoutData(LAYOUTS["gtav"], "train", root)[0]
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_an_entry_is_complete(name):
+    layout = LAYOUTS[name]
+    assert layout.title
+    assert layout.license
+    assert re.fullmatch(r"https?://\S+", layout.homepage)
+    classes = len(layout.classes.names)
+    assert set(layout.encoding.train_ids.values()) <= {*range(classes), 255}
+    for split in layout.splits.values():
+        fields = [set(re.findall(r"{(\w+)", text)) for text in (split.images, split.labels)]
+        assert fields[1] <= fields[0]
+        assert split.count is None or split.count > 0
+        # Images that share a label differ in what the label does not name.
+        assert split.is_partial or fields[0] == fields[1]
+
+
+def test_class_lists_are_those_of_the_data():
+    own = {"camvid": CAMVID11, "camvid32": CLASS_LISTS["camvid32"], "idd_lite": CLASS_LISTS["idd7"]}
+    for name, layout in LAYOUTS.items():
+        assert layout.classes is own.get(name, CITYSCAPES19)
+    assert [len(each.names) for each in CLASS_LISTS.values()] == [19, 11, 31, 7]
+    colours = CLASS_LISTS["camvid32"].palette
+    assert colours == tuple(colour for colour in CAMVID_COLOURS if any(colour))
+
+
+def test_splits_of_one_weather_add_up_to_the_split_of_all():
+    splits = LAYOUTS["acdc"].splits
+    for part, total in (("train", 1600), ("val", 406)):
+        weathers = ("fog", "night", "rain", "snow")
+        assert sum(splits[f"{weather}_{part}"].count for weather in weathers) == total
+        assert splits[part].count == total
+    camvid = LAYOUTS["camvid32"].splits
+    for parts in (("train", "val", "test"), ("0001TP", "0006R0", "0016E5", "Seq05VD")):
+        assert sum(camvid[part].count for part in parts) == 701
+    assert [LAYOUTS["camvid"].splits[s].count for s in ("train", "val", "test")] == [367, 101, 233]
+
+
+def test_a_fold_leads_from_every_class_to_one_or_to_none():
+    for (have, want), fold in FOLDS.items():
+        assert len(fold) == len(CLASS_LISTS[have].names)
+        assert set(fold) <= {*range(len(CLASS_LISTS[want].names)), 255}
+        assert fold_classes(CLASS_LISTS[have], CLASS_LISTS[want]) == fold
+
+
+@pytest.mark.parametrize("coarse", ["camvid11", "idd7"])
+def test_every_coarse_class_is_reached_and_a_class_that_goes_back_comes_again(coarse):
+    there, back = FOLDS["cityscapes19", coarse], FOLDS[coarse, "cityscapes19"]
+    assert set(there) == set(range(len(CLASS_LISTS[coarse].names)))
+    for place, fine in enumerate(back):
+        assert fine == 255 or there[fine] == place
+
+
+def test_folds_onto_idd_lite_are_level_1_of_its_label_tree():
+    level1 = {0: "road", 1: "sidewalk terrain", 2: "person rider", 5: "building vegetation"}
+    level1 |= {3: "car truck bus train motorcycle bicycle", 6: "sky"}
+    fold = FOLDS["cityscapes19", "idd7"]
+    for level, names in level1.items():
+        assert [n for n, i in zip(CITYSCAPES19.names, fold, strict=True) if i == level] == (
+            sorted(names.split(), key=CITYSCAPES19.names.index)
+        )
+    assert fold.count(4) == 5  # wall, fence, pole, traffic light, traffic sign
+
+
+def test_camvids_folds_agree_with_each_other():
+    # SegNet's grouping of the 32 classes, as MathWorks' camvidPixelLabelIDs has it.
+    groups = {
+        "building": "Bridge Building Wall Tunnel Archway",
+        "pole": "Column_Pole TrafficCone",
+        "road": "Road LaneMkgsDriv LaneMkgsNonDriv",
+        "pavement": "Sidewalk ParkingBlock RoadShoulder",
+        "tree": "Tree VegetationMisc",
+        "sign_symbol": "SignSymbol Misc_Text TrafficLight",
+        "car": "Car SUVPickupTruck Truck_Bus Train OtherMoving",
+        "pedestrian": "Pedestrian Child CartLuggagePram Animal",
+        "bicyclist": "Bicyclist MotorcycleScooter",
+    }
+    eleven = {n: big for big, names in groups.items() for n in names.split()}
+    eleven |= {"Sky": "sky", "Fence": "fence"}
+    names = CLASS_LISTS["camvid32"].names
+    fold = FOLDS["camvid32", "camvid11"]
+    assert {n: CAMVID11.names[i] for n, i in zip(names, fold, strict=True)} == eleven
+    through = FOLDS["cityscapes19", "camvid11"]
+    for name, fine in zip(names, FOLDS["camvid32", "cityscapes19"], strict=True):
+        assert fine == 255 or CAMVID11.names[through[fine]] == eleven[name]
+
+
+def test_classes_without_a_fold_are_refused_with_what_there_is():
+    assert fold_classes(CAMVID11, CAMVID11) == tuple(range(11))
+    mine = ClassList(("lane", "verge"), ((1, 2, 3), (4, 5, 6)))
+    with pytest.raises(ConfigError, match="lane, verge to camvid11: allowed are cityscapes19 to"):
+        fold_classes(mine, CAMVID11)
+
+
+def test_the_page_lists_every_data_set_with_its_splits_and_counts():
+    rows = [
+        [cell.strip() for cell in line.strip("| \n").split("|")]
+        for line in (ROOT / "docs" / "data_sets.md").read_text().splitlines()
+        if line.startswith("| `")
+    ]
+    assert [row[0].strip("`") for row in rows] == list(LAYOUTS)
+    kinds = {Ids: "ids", Colours: "colours", Polygons: "polygons"}
+    for (_, splits, encoding, license, homepage), layout in zip(
+        rows, LAYOUTS.values(), strict=True
+    ):
+        counts = {name: "?" if s.count is None else s.count for name, s in layout.splits.items()}
+        assert dict(part.rsplit(" ", 1) for part in splits.split(", ")) == {
+            f"`{name}`": str(count) for name, count in counts.items()
+        }
+        assert encoding.startswith(kinds[type(layout.encoding)])
+        assert license == layout.license
+        assert homepage == f"[{layout.title}]({layout.homepage})"

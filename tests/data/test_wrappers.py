@@ -1,0 +1,107 @@
+"""Data sets made of others; how rare classes are drawn more often."""
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import Dataset
+
+from causalseg.data.classes import IGNORE
+from causalseg.data.dataset import Sample
+from causalseg.data.rare_classes import count_pixels, image_chances
+from causalseg.data.wrappers import CachedData, CorruptedData, ResizedData
+from causalseg.errors import ConfigError, DataError
+
+
+class Pairs(Dataset):
+    """Images of 8 bits a channel; counts how often each is decoded."""
+
+    def __init__(self, labels):
+        self.labels, self.reads = labels, 0
+
+    def __len__(self):
+        return len(self.labels)
+
+    def __getitem__(self, index):
+        self.reads += 1
+        label = torch.tensor(self.labels[index])
+        generator = torch.Generator().manual_seed(index)
+        image = torch.randint(0, 256, (3, *label.shape), generator=generator) / 255
+        return Sample(image, label, f"{index}")
+
+
+def make_pairs(count=3, size=(20, 30)):
+    rng = np.random.default_rng(0)
+    return Pairs([rng.choice([0, 1, 2, IGNORE], size) for _ in range(count)])
+
+
+def test_what_is_kept_in_memory_is_what_was_read_and_read_once():
+    pairs = make_pairs()
+    expected = [pairs[i] for i in range(3)]
+    pairs.reads = 0
+    cached = CachedData(pairs)
+    for _ in range(2):
+        for i, (image, label, name) in enumerate(expected):
+            assert torch.equal(cached[i].image, image)
+            assert torch.equal(cached[i].label, label)
+            assert cached[i].name == name
+    assert (pairs.reads, len(cached)) == (3, 3)
+
+
+def test_resizing_keeps_label_ids_and_the_range_of_images():
+    resized = ResizedData(make_pairs(), (10, 12))
+    assert len(resized) == 3
+    image, label, _ = resized[0]
+    assert (image.shape, label.shape) == ((3, 10, 12), (10, 12))
+    assert set(label.unique().tolist()) <= {0, 1, 2, IGNORE}
+    assert 0 <= image.min() < image.max() <= 1
+
+
+def test_a_corrupted_image_is_always_the_same_and_each_has_its_own_noise():
+    pairs = Pairs([np.zeros((20, 30), int)] * 2)
+    corrupted = CorruptedData(pairs, "gaussian_noise", 3, seed=1)
+    assert torch.equal(corrupted[0].image, corrupted[0].image)
+    assert torch.equal(corrupted[0].label, pairs[0].label)
+    noise = [corrupted[i].image - pairs[i].image for i in range(2)]
+    assert not torch.allclose(noise[0], noise[1], atol=0.05)
+    other = CorruptedData(pairs, "gaussian_noise", 3, seed=2)
+    assert not torch.equal(corrupted[0].image, other[0].image)
+
+
+def test_an_unknown_corruption_shows_before_an_image_is_read():
+    pairs = make_pairs()
+    for name, severity, message in (
+        ("fogg", 3, "did you mean 'fog'"),
+        ("fog", 6, "give 1, 2, 3, 4 or 5"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            CorruptedData(pairs, name, severity)
+    assert pairs.reads == 0
+
+
+def test_pixels_of_every_class_are_counted_without_the_ignored():
+    pairs = Pairs([np.array([[0, 0, 2], [IGNORE, 2, 2]]), np.full((2, 3), IGNORE)])
+    assert count_pixels(pairs, 4).tolist() == [[2, 0, 3, 0], [0, 0, 0, 0]]
+
+
+def test_chances_are_those_of_drawing_a_class_and_then_an_image_with_it():
+    road, car = np.zeros((4, 5), int), np.zeros((4, 5), int)
+    car[0, :2] = 1
+    pairs = Pairs([road, road, car, np.full((4, 5), IGNORE)])
+    share = np.array([58, 2]) / 60
+    chances = np.exp((1 - share) / 0.5)
+    chances /= chances.sum()
+    expected = [chances[0] / 3, chances[0] / 3, chances[0] / 3 + chances[1], 0]
+    found = image_chances(pairs, 3, temperature=0.5, min_pixels=2)
+    assert found == pytest.approx(expected)
+    assert found.sum() == pytest.approx(1)
+    colder = image_chances(pairs, 3, temperature=0.05, min_pixels=2)
+    assert colder[2] > found[2]
+
+
+def test_a_class_with_too_few_pixels_does_not_count_as_there():
+    car = np.zeros((4, 5), int)
+    car[0, :2] = 1
+    pairs = Pairs([np.zeros((4, 5), int), car])
+    assert image_chances(pairs, 2, min_pixels=3) == pytest.approx([0.5, 0.5])
+    with pytest.raises(DataError, match="min_pixels lower"):
+        image_chances(pairs, 2, min_pixels=100)
