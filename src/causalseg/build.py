@@ -10,27 +10,22 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from torch.utils.data import ConcatDataset, Dataset
 
 from causalseg.adapters.base import check_layers
 from causalseg.backbones.timm import TimmBackbone, build_backbone
 from causalseg.build_adapter import build_adapter, build_intervention, place
+from causalseg.build_data import build_classes
 from causalseg.config import Config
 from causalseg.config.adapters import linked_part
-from causalseg.config.data import ClassesConfig, DataConfig, FolderConfig, ScenesConfig
 from causalseg.config.heads import LinearHeadConfig, Mask2FormerConfig
 from causalseg.configfile import load_config
-from causalseg.data.classes import CAMVID11, CITYSCAPES19, ClassList, distinct_colours, read_classes
-from causalseg.data.dataset import FolderData, Sample, ScenesData
-from causalseg.data.transforms import Augment
+from causalseg.data.transforms import Augment, RandomCorruption
 from causalseg.engine.infer import Inference
 from causalseg.errors import ConfigError
 from causalseg.heads.linear import LinearHead
 from causalseg.heads.mask2former import DecoderSize, Mask2FormerHead, SetLoss
 from causalseg.model import Segmenter
 from causalseg.runfolder import RunFolder
-
-_CLASS_LISTS = {"cityscapes19": CITYSCAPES19, "camvid11": CAMVID11}
 
 
 def build_segmenter(config: Config) -> Segmenter:
@@ -67,9 +62,14 @@ def check_method(config: Config) -> None:
     options = config.backbone
     with torch.device("meta"):  # a model without numbers
         backbone = build_backbone(
-            options.name, "random", levels=options.levels, patch=options.patch
+            options.name,
+            "random",
+            levels=options.levels,
+            position=options.position,
+            patch=options.patch,
         )
-        check_fits_patch(config, backbone.patch)
+        if options.patch or options.weights in ("hub", "wheel", "random"):  # else the file's patch
+            check_fits_patch(config, backbone.patch)
         build_adapter(config.adapter, backbone, query_width=None)
         if config.intervene is not None:
             check_layers(place(config.intervene.layers, backbone), backbone.depth)
@@ -83,68 +83,21 @@ def load_run(run: Path | str, device: str | torch.device = "cpu") -> Segmenter:
     return model.eval().to(device)
 
 
-def build_classes(data: DataConfig) -> ClassList:
-    """Build the class list that ``data.classes`` names, holds or points to."""
-    if isinstance(data.classes, ClassesConfig):
-        given = data.classes
-        palette = given.palette or distinct_colours(len(given.names))
-        return ClassList(
-            tuple(given.names), tuple(palette), tuple(given.ids or ()), tuple(given.ignore)
-        )
-    if data.classes in _CLASS_LISTS:
-        return _CLASS_LISTS[data.classes]
-    if not data.classes.endswith(".json"):
-        raise ConfigError(
-            f"data.classes = {data.classes!r}: allowed are {', '.join(_CLASS_LISTS)}, a list of "
-            "names, or the path of a .json file"
-        )
-    return read_classes(_below_root(data, data.classes))
-
-
-def with_classes_inside(config: Config) -> Config:
-    """Return the configuration with a classes.json read into it: a run must not need the file."""
-    if isinstance(config.data.classes, ClassesConfig) or config.data.classes in _CLASS_LISTS:
-        return config
-    classes = build_classes(config.data)
-    inside = ClassesConfig(
-        names=list(classes.names),
-        palette=list(classes.palette),
-        ids=list(classes.ids),
-        ignore=list(classes.ignore),
-    )
-    return config.model_copy(update={"data": config.data.model_copy(update={"classes": inside})})
-
-
-def build_sources(config: Config) -> Dataset[Sample]:
-    """Build the training data: all sources, joined."""
-    if not config.data.sources:
-        raise ConfigError(
-            "data.sources is empty, there is nothing to train on: name one at least, such as "
-            "'data.sources=[{images: day/images, labels: day/labels}]'"
-        )
-    classes = build_classes(config.data)
-    return ConcatDataset(
-        [_build_data(config.data, source, classes) for source in config.data.sources]
-    )
-
-
-def build_domains(config: Config) -> dict[str, Dataset[Sample]]:
-    """Build the evaluation data, one data set a domain."""
-    if not config.data.domains:
-        raise ConfigError(
-            "data.domains is empty, there is nothing to score: name one at least, such as "
-            "'data.domains={night: {images: night/images, labels: night/labels}}'"
-        )
-    classes = build_classes(config.data)
-    return {
-        name: _build_data(config.data, source, classes)
-        for name, source in config.data.domains.items()
-    }
-
-
 def build_augment(config: Config) -> Augment:
     """Build the training augmentation."""
-    return Augment(crop=config.train.crop, **config.train.augment.model_dump())
+    given = config.train.augment
+    style = None
+    if given.corrupt is not None:
+        style = RandomCorruption(given.corrupt.names, given.corrupt.p, given.corrupt.severity)
+    return Augment(
+        config.train.crop,
+        given.scale,
+        given.longest,
+        given.max_class_share,
+        given.flip,
+        given.photometric,
+        style,
+    )
 
 
 def build_inference(config: Config) -> Inference:
@@ -197,29 +150,6 @@ def _build_head(
                 no_object=options.no_object_weight,
             )
             return Mask2FormerHead(backbone.level_widths, num_classes, has_queries, size, loss)
-
-
-def _build_data(
-    data: DataConfig, source: FolderConfig | ScenesConfig, classes: ClassList
-) -> Dataset[Sample]:
-    match source:
-        case FolderConfig():
-            return FolderData(
-                _below_root(data, source.images),
-                _below_root(data, source.labels),
-                classes,
-                data.ignore,
-                source.id_map,
-                source.every,
-            )
-        case ScenesConfig():
-            if classes is not CITYSCAPES19:
-                raise ConfigError("scenes have the classes of cityscapes19: set data.classes to it")
-            return ScenesData(source.domain, source.count, source.first, source.size)
-
-
-def _below_root(data: DataConfig, path: str) -> Path:
-    return Path(data.root or ".") / path
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import App, CycloptsError, Parameter
 
 from causalseg import __version__
+from causalseg.cli_data import at_least_one, data_app
 from causalseg.errors import CausalsegError
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ app = App(
     suppress_keyboard_interrupt=False,  # `main` says how to go on
 )
 config_app = App(name="config", help="Look at configurations.")
-data_app = App(name="data", help="Make data.")
 app.command(config_app)
 app.command(data_app)
 
@@ -53,7 +53,13 @@ def train(config: Path, /, *overrides: str) -> None:
 
 
 @app.command(name="eval")
-def evaluate(run: Path, /, *overrides: str) -> None:
+def evaluate(
+    run: Path,
+    /,
+    *overrides: str,
+    corrupt: str = "",
+    severity: Annotated[int, Parameter(validator=lambda _t, v: _one_to_five(v))] = 3,
+) -> None:
     """Score a trained run on its domains; writes eval.json and the report anew.
 
     Parameters
@@ -61,13 +67,19 @@ def evaluate(run: Path, /, *overrides: str) -> None:
     run
         Run folder that `train` made.
     overrides
-        Options as key=value, such as eval.flip=true or data.root=/data.
+        Options as key=value, such as eval.flip=true or data.root=/data; setting=citys2acdc takes
+        the domains and sizes of a setting.
+    corrupt
+        Corruptions, such as fog,snow: each makes further domains of all domains.
+    severity
+        Of the corruptions, 1 to 5.
     """
     from causalseg.engine.devices import is_first_process
     from causalseg.jobs import eval_run
     from causalseg.report import domain_table
 
-    scored = eval_run(run, overrides)
+    corruptions = [name.strip() for name in corrupt.split(",") if name.strip()]
+    scored = eval_run(run, overrides, corruptions, severity)
     if is_first_process():
         _print_table(domain_table([scored]))
         print(f"report: {scored.report}")
@@ -131,7 +143,7 @@ def compare(
         Parameter(help="YAML file of names and what each changes in the configuration."),
     ] = None,
     reference: str | None = None,
-    jobs: Annotated[int, Parameter(validator=lambda _t, v: _at_least_one(v))] = 1,
+    jobs: Annotated[int, Parameter(validator=lambda _t, v: at_least_one(v))] = 1,
     out: Path | None = None,
 ) -> None:
     """Train methods with several seeds under one configuration and put them into one table.
@@ -271,39 +283,9 @@ def schema() -> None:
     print(json.dumps(Config.model_json_schema(), indent=2))
 
 
-@data_app.command
-def scenes(
-    *,
-    out: Path,
-    domain: Literal["clear", "night", "fog", "rain", "snow"] = "clear",
-    count: Annotated[int, Parameter(validator=lambda _t, v: _at_least_one(v))] = 10,
-    first: int = 0,
-    size: tuple[int, int] = (240, 320),
-) -> None:
-    """Write procedural street scenes: images/, labels/ and depth/ (16-bit PNG, centimetres).
-
-    Parameters
-    ----------
-    out
-        Folder to write into.
-    domain
-        Weather and light.
-    count
-        Number of scenes.
-    first
-        Seed of the first scene.
-    size
-        Height and width in pixels.
-    """
-    from causalseg.data.export import write_scenes
-
-    write_scenes(out, domain, range(first, first + count), size)
-    print(f"{count} scenes: {out}")
-
-
-def _at_least_one(value: int) -> None:
-    if value < 1:
-        raise ValueError("must be 1 or more")
+def _one_to_five(value: int) -> None:
+    if not 1 <= value <= 5:
+        raise ValueError("must be 1 to 5")
 
 
 def _numbers(text: str) -> list[int]:

@@ -25,13 +25,8 @@ from causalseg.analysis.comparison import (
     list_methods,
     read_results,
 )
-from causalseg.build import (
-    build_domains,
-    build_inference,
-    build_sources,
-    check_method,
-    with_classes_inside,
-)
+from causalseg.build import build_inference, check_method
+from causalseg.build_data import build_domains, build_sources, with_classes_inside
 from causalseg.cards import collect_result
 from causalseg.cells import Cell, open_log, run_cells
 from causalseg.comparison_page import to_markdown, write_html
@@ -100,8 +95,9 @@ def plan_study(
     labels = {(cell.method.name, cell.seed) for cell in cells}
     earlier = {key: result for key, result in found.items() if key not in labels}
     shared = cells[0].config
-    build_inference(shared)
-    for dataset in (build_sources(shared), *build_domains(shared).values()):
+    domains = build_domains(shared.data, build_inference(shared))
+    sources = build_sources(shared.data.model_copy(update={"cache": "none"}))
+    for dataset in (sources, *(domain.data for domain in domains.values())):
         dataset[0]  # what is wrong everywhere shows now
     mistakes = []
     for cell in cells:

@@ -33,7 +33,11 @@ def table(comparison: Comparison) -> tuple[list[tuple[str, str]], list[list[str]
     over = scores["mean"]["over"]
     heads = [("method", "")]
     for name, domain in scores["domains"].items():
-        heads.append((name, f"{domain['images']} images, {size_text(domain['size'])}"))
+        about = [f"{domain['images']} images", size_text(domain["size"])]
+        about += [domain[key] for key in ("split", "corruption") if key in domain]
+        if "resized_to" in domain:
+            about.append(f"resized to {size_text(domain['resized_to'])}")
+        heads.append((name, ", ".join(about)))
     means = [(MEAN, f"of {', '.join(over)}")] if len(over) > 1 else []
     change = (f"difference to {comparison.reference}", f"[{LEVEL:.0%} interval]")
     costs = [("trained parameters", ""), ("s/step", ""), ("peak memory", "MB"), ("seeds", "")]

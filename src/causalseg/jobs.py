@@ -9,27 +9,28 @@ import numpy as np
 from lightning_fabric import Fabric
 from PIL import Image
 from rich.progress import track
-from torch.utils.data import Dataset, Subset
+from torch.utils.data import Subset
 
 from causalseg.adapters.base import trainable_parameters
-from causalseg.build import (
-    build_augment,
+from causalseg.build import build_augment, build_inference, build_segmenter
+from causalseg.build_data import (
     build_domains,
-    build_inference,
-    build_segmenter,
+    build_draws,
     build_sources,
     with_classes_inside,
 )
 from causalseg.cards import write_card
 from causalseg.config import Config
 from causalseg.config.adapters import label
+from causalseg.config.data import CorruptConfig, DataConfig
+from causalseg.config.settings import scored_part
 from causalseg.configfile import dump_config, list_differences, load_config
 from causalseg.data.classes import ClassList
-from causalseg.data.dataset import IMAGE_ENDINGS, Sample, list_images, read_image
+from causalseg.data.dataset import IMAGE_ENDINGS, list_images, read_image
 from causalseg.data.loader import AugmentedData
 from causalseg.engine.checkpoint import read_checkpoint
 from causalseg.engine.devices import make_fabric
-from causalseg.engine.evaluate import Picture, evaluate, summarise
+from causalseg.engine.evaluate import Domain, Picture, evaluate, summarise
 from causalseg.engine.infer import Inference
 from causalseg.engine.log import RunLog, console, logger, peak_memory
 from causalseg.engine.train import train
@@ -75,10 +76,12 @@ def train_run(config: Config) -> RunFolder:
     inference = build_inference(config)
     model = build_segmenter(stored)
     stored = _with_checksum(stored, model.backbone.sha256)
-    data = AugmentedData(build_sources(config), build_augment(config))
-    domains = build_domains(config)
-    for dataset in (data.data, *domains.values()):
+    sources = build_sources(config.data)
+    domains = build_domains(config.data, inference)
+    for dataset in (sources, *(domain.data for domain in domains.values())):
         dataset[0]  # what is wrong everywhere shows now and not after training
+    data = AugmentedData(sources, build_augment(config), config.train.augment.class_mix)
+    draws = build_draws(config.data, sources, config.run.seed)
     if fabric.is_global_zero:
         run.remove_leftovers()
         write_text(run.config, dump_config(stored))
@@ -98,28 +101,68 @@ def train_run(config: Config) -> RunFolder:
             mious = {name: result["miou"] for name, result in results["domains"].items()}
             log.eval(step, mious, results["mean"]["miou"])
         if is_last:
-            _write_scores(fabric, run, results, pictures, model.classes)
+            _write_scores(fabric, run, results, pictures, domains)
 
-    train(fabric, model, data, config.train, config.run, score, config.eval.every)
+    train(fabric, model, data, draws, config.train, config.run, score, config.eval.every)
     return run
 
 
-def eval_run(path: Path | str, overrides: Sequence[str] = ()) -> RunFolder:
+def eval_run(
+    path: Path | str,
+    overrides: Sequence[str] = (),
+    corruptions: Sequence[str] = (),
+    severity: int = 3,
+) -> RunFolder:
     """Score a trained run on its domains; write eval.json, pictures, card and report anew.
 
     Args:
         path: the run folder.
-        overrides: of its configuration, such as ``eval.flip=true`` or other ``data.domains``.
+        overrides: of its configuration, such as ``eval.flip=true``, other ``data.domains``, or a
+            ``setting`` whose domains and sizes take the place of the run's.
+        corruptions: each makes of every domain another one, DOMAIN_CORRUPTION; the mean is then
+            over those.
+        severity: of the corruptions, 1 to 5.
     """
     run, config = _open(path, overrides)
-    inference, domains = build_inference(config), build_domains(config)
+    if corruptions:
+        config = _with_corruptions(config, corruptions, severity)
+    inference = build_inference(config)
+    domains = build_domains(config.data, inference)
     fabric = make_fabric(config.run)
     model = build_segmenter(config)
     model.load(run.path)
     fabric.to_device(model)
     results, pictures = _evaluate(fabric, model, domains, config, inference)
-    _write_scores(fabric, run, {**results, "overrides": list(overrides)}, pictures, model.classes)
+    _write_scores(
+        fabric,
+        run,
+        {**results, "overrides": [*overrides, *_said(corruptions, severity)]},
+        pictures,
+        domains,
+    )
     return run
+
+
+def _with_corruptions(config: Config, corruptions: Sequence[str], severity: int) -> Config:
+    data = config.data
+    corrupted = {
+        f"{name}_{corruption}": domain.model_copy(
+            update={"corrupt": CorruptConfig(name=corruption, severity=severity)}
+        )
+        for name, domain in data.domains.items()
+        if name in (data.only or data.domains)
+        for corruption in corruptions
+    }
+    changed = {
+        "domains": {**data.domains, **corrupted},
+        "mean_over": list(corrupted),
+        "only": None if data.only is None else [*data.only, *corrupted],
+    }
+    return config.model_copy(update={"data": data.model_copy(update=changed)})
+
+
+def _said(corruptions: Sequence[str], severity: int) -> list[str]:
+    return [f"corrupt={','.join(corruptions)}", f"severity={severity}"] if corruptions else []
 
 
 def predict_run(path: Path | str, images: Path, out: Path, overrides: Sequence[str] = ()) -> int:
@@ -158,13 +201,17 @@ def predict_run(path: Path | str, images: Path, out: Path, overrides: Sequence[s
 def _open(path: Path | str, overrides: Sequence[str]) -> tuple[RunFolder, Config]:
     """Return a run and its configuration with overrides that do not make it another model."""
     run = RunFolder(path)
+    expanded = []
     for override in overrides:
+        key, _, value = override.partition("=")
+        expanded += scored_part(value) if key == "setting" else [override]
+    for override in expanded:
         if not override.startswith(_FREE_IN_USE):
             raise ConfigError(
                 f"override {override!r} would have no effect on a trained run or make it another "
                 f"model; allowed are {', '.join(_FREE_IN_USE)}"
             )
-    return run, load_config(run.need(run.config), overrides)
+    return run, load_config(run.need(run.config), expanded)
 
 
 def _check_folder(fabric: Fabric, run: RunFolder, config: Config) -> None:
@@ -219,21 +266,22 @@ def _check_resume(run: RunFolder, config: Config) -> None:
         )
 
 
-def _limited(domains: dict[str, Dataset[Sample]], limit: int | None) -> dict[str, Dataset[Sample]]:
+def _limited(domains: dict[str, Domain], limit: int | None) -> dict[str, Domain]:
     """Return at most ``limit`` images of each domain, spread evenly."""
     if limit is None:
         return domains
-    counts = {name: len(data) for name, data in domains.items()}  # type: ignore[arg-type]
-    return {
-        name: Subset(data, range(0, counts[name], max(1, -(-counts[name] // limit))))
-        for name, data in domains.items()
-    }
+    limited = {}
+    for name, domain in domains.items():
+        count = len(domain.data)  # type: ignore[arg-type]
+        chosen = Subset(domain.data, range(0, count, max(1, -(-count // limit))))
+        limited[name] = domain._replace(data=chosen)
+    return limited
 
 
 def _evaluate(
     fabric: Fabric,
     model: Segmenter,
-    domains: dict[str, Dataset[Sample]],
+    domains: dict[str, Domain],
     config: Config,
     inference: Inference,
 ) -> tuple[dict[str, Any], dict[str, list[Picture]]]:
@@ -242,7 +290,6 @@ def _evaluate(
         results, pictures = evaluate(
             model,
             domains,
-            inference,
             config.eval.pictures,
             config.train.workers,
             (fabric.global_rank, fabric.world_size),
@@ -257,9 +304,16 @@ def _evaluate(
             "trainable_parameters": trainable_parameters(model),
         },
         "classes": {"names": model.classes.names, "palette": model.classes.palette},
-        **summarise(results, inference, config.data.mean_over),
+        **summarise(results, inference, _averaged(config.data)),
     }
     return content, pictures
+
+
+def _averaged(data: DataConfig) -> list[str] | None:
+    """Return the domains whose mIoU is averaged, of those that are scored."""
+    if data.only is None:
+        return data.mean_over
+    return [name for name in data.only if name in (data.mean_over or data.only)] or data.only
 
 
 def _write_scores(
@@ -267,14 +321,15 @@ def _write_scores(
     run: RunFolder,
     content: dict[str, Any],
     pictures: dict[str, list[Picture]],
-    classes: ClassList,
+    domains: dict[str, Domain],
 ) -> None:
     """Write eval.json and the pictures, and from them card and report."""
     if fabric.is_global_zero:
         shutil.rmtree(run.pictures, ignore_errors=True)
         write_json(run.eval, content)
     fabric.barrier()
-    _write_pictures(run, pictures, classes)
+    for name, examples in pictures.items():
+        _write_pictures(run.pictures / name, examples, domains[name].classes)
     fabric.barrier()
     if fabric.is_global_zero:
         write_card(run)
@@ -282,19 +337,18 @@ def _write_scores(
     fabric.barrier()
 
 
-def _write_pictures(run: RunFolder, pictures: dict[str, list[Picture]], classes: ClassList) -> None:
+def _write_pictures(folder: Path, examples: list[Picture], classes: ClassList) -> None:
     """Write image, truth and prediction; the last two hold train ids under the class colours."""
     palette = np.zeros((256, 3), dtype=np.uint8)
     palette[: len(classes.names)] = _palette(classes)
-    for domain, examples in pictures.items():
-        for sample, prediction in examples:
-            stem = run.pictures / domain / sample.name
-            image = (255 * sample.image.movedim(0, -1)).round().byte().numpy()
-            _write_png(stem.with_name(f"{stem.name}_image.png"), Image.fromarray(image))
-            for kind, ids in (("truth", sample.label), ("prediction", prediction)):
-                coloured = Image.fromarray(ids.byte().numpy())
-                coloured.putpalette(palette.tobytes())
-                _write_png(stem.with_name(f"{stem.name}_{kind}.png"), coloured)
+    for sample, prediction in examples:
+        stem = folder / sample.name
+        image = (255 * sample.image.movedim(0, -1)).round().byte().numpy()
+        _write_png(stem.with_name(f"{stem.name}_image.png"), Image.fromarray(image))
+        for kind, ids in (("truth", sample.label), ("prediction", prediction)):
+            coloured = Image.fromarray(ids.byte().numpy())
+            coloured.putpalette(palette.tobytes())
+            _write_png(stem.with_name(f"{stem.name}_{kind}.png"), coloured)
 
 
 def _write_png(path: Path, picture: Image.Image) -> None:

@@ -5,9 +5,8 @@ and opened without a network. The numbers are those of eval.json, in percent; co
 differences of two runs and the mean of runs that were averaged over other domains than the first.
 """
 
-import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,10 +16,9 @@ import yaml
 from jinja2 import Environment, StrictUndefined, UndefinedError
 from matplotlib import rc_context
 from matplotlib.figure import Figure
-from PIL import Image
 
-from causalseg.data.classes import IGNORE
 from causalseg.errors import RunError
+from causalseg.gallery import WRONG, Picture, data_uri, make_gallery
 from causalseg.runfolder import RunFolder, write_text
 
 Value = float | None
@@ -37,8 +35,6 @@ STYLE = {
 }
 _VALUE_HUE, _BETTER_HUE, _WORSE_HUE = (31, 95, 168), (24, 128, 104), (190, 60, 40)
 _FULL_CHANGE = 20.0  # points of difference from which on the shade is at its deepest
-_PICTURE_WIDTH = 320  # pixels
-_WRONG = (225, 45, 45)
 _NOT_TERMS = ("event", "step", "loss", "lr", "seconds_per_step", "data_wait")
 _EVAL_KEYS = ("model", "classes", "domains", "mean", "inference", "made_of")
 
@@ -71,15 +67,10 @@ class _Run(NamedTuple):
 
     def iou(self, domain: str, name: str) -> Value:
         about = self.results["domains"].get(domain)
-        return about and about["iou"][name]
+        return about and about["iou"].get(name)
 
     def events(self, kind: str) -> list[dict[str, Any]]:
         return [entry for entry in self.log if entry["event"] == kind]
-
-
-class _Picture(NamedTuple):
-    uri: str
-    caption: str
 
 
 def write_report(runs: Sequence[RunFolder], out: Path) -> None:
@@ -94,8 +85,8 @@ def write_report(runs: Sequence[RunFolder], out: Path) -> None:
         RunError: if a file is broken, or the runs have different classes.
     """
     read = _read_runs(runs)
-    table, classes = _domain_table(read), read[0].results["classes"]
-    shown, galleries = _galleries(read, table.domains, np.array(classes["palette"], np.uint8))
+    table, palette = _domain_table(read), _palette(read)
+    shown, galleries = _galleries(read, table.domains, palette)
     columns = list(zip(*table.rows.values(), strict=True))
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     environment.filters |= {"percent": _percent, "signed": _signed, "minus": _minus}
@@ -108,13 +99,13 @@ def write_report(runs: Sequence[RunFolder], out: Path) -> None:
             best=[max((v for v in c if v is not None), default=None) for c in columns],
             about={k: v for run in read[::-1] for k, v in run.results["domains"].items()},
             caveats=_caveats(read, table),
-            scored=_scored_classes(read),
-            palette=dict(zip(classes["names"], classes["palette"], strict=True)),
+            scored=_scored_classes(read, palette),
+            palette=palette,
             bars=_bar_chart(read, table),
             curves=_training_figures(read),
-            shown=[classes["names"][i] for i in shown],
+            shown=shown,
             galleries=galleries,
-            wrong=_WRONG,
+            wrong=WRONG,
         )
     except UndefinedError as error:
         raise RunError(
@@ -220,9 +211,38 @@ def _caveats(runs: Sequence[_Run], table: DomainTable) -> list[str]:
     return found
 
 
-def _scored_classes(runs: Sequence[_Run]) -> list[str]:
+def _palette(runs: Sequence[_Run]) -> dict[str, Sequence[int]]:
+    """The colour of every class by name; of a name in two class lists, the model's."""
+    lists = [run.results["classes"] for run in runs]
+    domains = [about for run in runs for about in run.results["domains"].values()]
+    lists += [about["classes"] for about in domains if "classes" in about]
+    palette: dict[str, Sequence[int]] = {}
+    for classes in lists:
+        for name, colour in zip(classes["names"], classes["palette"], strict=True):
+            palette.setdefault(name, colour)
+    return palette
+
+
+def _galleries(
+    runs: Sequence[_Run], domains: Sequence[str], palette: Mapping[str, Sequence[int]]
+) -> tuple[list[str], dict[str, list[list[Picture | None]]]]:
+    """Return the classes that occur in the pictures, and by domain the rows of pictures."""
+    seen: set[str] = set()
+    galleries = {}
+    for domain in domains:
+        scored = [run for run in runs if domain in run.results["domains"]]
+        names = scored[0].results["domains"][domain].get("classes", runs[0].results["classes"])
+        colours = [palette[name] for name in names["names"]]
+        folders = [run.folder.pictures / domain for run in runs]
+        ids, rows = make_gallery(folders, np.array(colours, np.uint8))
+        if rows:
+            galleries[domain] = rows
+        seen |= {names["names"][i] for i in ids}
+    return [name for name in palette if name in seen], galleries
+
+
+def _scored_classes(runs: Sequence[_Run], names: Iterable[str]) -> list[str]:
     """The classes that any run has an IoU for in any domain."""
-    names = runs[0].results["classes"]["names"]
     pairs = [(run, domain) for run in runs for domain in run.results["domains"]]
     return [
         name for name in names if any(run.iou(domain, name) is not None for run, domain in pairs)
@@ -296,75 +316,7 @@ def draw_svg(figure: Figure) -> str:
     """Return a figure as a data: URI; the same figure gives the same text."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    return _data_uri("svg+xml", buffer)
-
-
-def _galleries(
-    runs: Sequence[_Run], domains: Sequence[str], palette: np.ndarray
-) -> tuple[list[int], dict[str, list[list[_Picture | None]]]]:
-    """Return the train ids that occur in the pictures, and by domain the rows of pictures."""
-    ids: set[int] = set()
-    galleries: dict[str, list[list[_Picture | None]]] = {}
-    for domain in domains:
-        folders = [run.folder.pictures / domain for run in runs]
-        found = [file.name for folder in folders for file in sorted(folder.glob("*_truth.png"))]
-        for name in dict.fromkeys(file.removesuffix("_truth.png") for file in found):
-            triples = [_read_triple(folder, name) for folder in folders]
-            known = [triple for triple in triples if triple]
-            if known:
-                ids |= {int(i) for triple in known for x in triple[1:] for i in np.unique(x)}
-                row = [_photo(known[0][0], name), _label_picture(known[0][1], palette)]
-                predictions = [triple and _label_picture(triple[2], palette) for triple in triples]
-                errors = [triple and _error_picture(*triple) for triple in triples]
-                galleries.setdefault(domain, []).append([*row, *predictions, *errors])
-    return sorted(ids & set(range(len(palette)))), galleries
-
-
-def _read_triple(folder: Path, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-    """Image (H W 3), truth and prediction (H W, train ids); None if the run has no such picture."""
-    paths = [folder / f"{name}_{kind}.png" for kind in ("image", "truth", "prediction")]
-    if not all(path.is_file() for path in paths):
-        return None
-    try:
-        image, truth, prediction = (np.asarray(Image.open(path)) for path in paths)
-    except (OSError, SyntaxError, ValueError) as error:
-        raise RunError(f"{folder}: cannot read {name} ({error}): run `causalseg eval`") from error
-    if image.shape != (*truth.shape, 3) or truth.shape != prediction.shape:
-        raise RunError(f"{folder}: the pictures of {name} differ in size: run `causalseg eval`")
-    return image, truth, prediction
-
-
-def _photo(pixels: np.ndarray, caption: str) -> _Picture:
-    buffer = io.BytesIO()
-    _shrink(Image.fromarray(pixels), Image.Resampling.BOX).save(buffer, "JPEG", quality=85)
-    return _Picture(_data_uri("jpeg", buffer), caption)
-
-
-def _label_picture(label: np.ndarray, palette: np.ndarray) -> _Picture:
-    picture, buffer = Image.fromarray(label), io.BytesIO()
-    picture.putpalette(np.pad(palette, ((0, 256 - len(palette)), (0, 0))).tobytes())
-    _shrink(picture, Image.Resampling.NEAREST).save(buffer, "PNG", optimize=True)
-    return _Picture(_data_uri("png", buffer), "")
-
-
-def _error_picture(image: np.ndarray, truth: np.ndarray, prediction: np.ndarray) -> _Picture:
-    """Right pixels as a dim gray image, wrong ones red, ignored ones black."""
-    is_labelled = truth != IGNORE
-    is_wrong = is_labelled & (truth != prediction)
-    pixels = np.repeat(60 + 0.5 * image.mean(axis=2, keepdims=True), 3, axis=2).astype(np.uint8)
-    pixels[is_wrong], pixels[~is_labelled] = _WRONG, 0
-    return _photo(pixels, f"{100 * is_wrong.sum() / max(1, is_labelled.sum()):.1f} % wrong")
-
-
-def _shrink(picture: Image.Image, how: Image.Resampling) -> Image.Image:
-    scale = min(1.0, _PICTURE_WIDTH / picture.width)
-    return picture.resize(
-        (round(picture.width * scale), max(1, round(picture.height * scale))), how
-    )
-
-
-def _data_uri(kind: str, buffer: io.BytesIO) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return data_uri("svg+xml", buffer)
 
 
 def plain_text(text: str) -> str:

@@ -10,7 +10,8 @@ resampled over images (`causalseg.analysis.bootstrap`).
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,7 +21,7 @@ from rich.progress import track
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from causalseg.data.classes import IGNORE
+from causalseg.data.classes import IGNORE, ClassList
 from causalseg.data.dataset import Sample
 from causalseg.data.loader import plain_errors
 from causalseg.engine.infer import Inference
@@ -40,6 +41,38 @@ class Counts(NamedTuple):
     confusions: Int[Tensor, "b k k"]
     names: list[str]
     sizes: list[tuple[int, int]]
+
+
+class Domain(NamedTuple):
+    """What is scored, and how.
+
+    Attributes:
+        data: images with labels.
+        inference: how an image is predicted.
+        classes: those of its labels.
+        fold: for each class of the model the class of the labels that it counts as, 255 for none;
+            None if they are the same. A class of the labels has the highest score of those folded
+            into it.
+        about: what eval.json says of it beside the scores, such as its split.
+    """
+
+    data: Dataset[Sample]
+    inference: Inference
+    classes: ClassList
+    fold: Sequence[int] | None = None
+    about: Mapping[str, Any] = MappingProxyType({})
+
+    def predict(
+        self, model: Segmenter, image: Float[Tensor, "3 H W"], size: tuple[int, int]
+    ) -> Int[Tensor, "H W"]:
+        """Return the predicted class of every pixel, at ``size``, on the CPU."""
+        scores = self.inference(model, image, size)
+        if self.fold is not None:
+            fold = torch.tensor(self.fold, device=scores.device)
+            none = torch.full_like(scores[0], -math.inf)
+            members = [scores[fold == index] for index in range(len(self.classes.names))]
+            scores = torch.stack([x.amax(0) if len(x) else none for x in members])
+        return scores.argmax(0).cpu()
 
 
 Gather = Callable[[Counts], list[Counts]]
@@ -100,8 +133,7 @@ def read_counts(lines: Sequence[str]) -> Int[np.ndarray, "b 3 k"]:
 
 def evaluate_domain(
     model: Segmenter,
-    data: Dataset[Sample],
-    inference: Inference,
+    domain: Domain,
     num_pictures: int = 0,
     process: tuple[int, int] = (0, 1),
     workers: int = 0,
@@ -110,8 +142,7 @@ def evaluate_domain(
 
     Args:
         model: in eval mode.
-        data: the domain.
-        inference: how an image is predicted.
+        domain: what is scored.
         num_pictures: examples to keep, spread evenly over the domain.
         process: number of this process and how many share the domain.
         workers: loading processes.
@@ -120,11 +151,11 @@ def evaluate_domain(
         Counts (on the CPU) and examples.
     """
     device = next(model.parameters()).device
-    num_images = len(data)  # type: ignore[arg-type]
+    num_images = len(domain.data)  # type: ignore[arg-type]
     shown = {num_images * (2 * i + 1) // (2 * num_pictures) for i in range(num_pictures)}
     mine = range(process[0], num_images, process[1])
-    loader = DataLoader(Subset(data, mine), batch_size=None, num_workers=workers)
-    k = len(model.classes.names)
+    loader = DataLoader(Subset(domain.data, mine), batch_size=None, num_workers=workers)
+    k = len(domain.classes.names)
     confusions = torch.zeros(len(mine), k, k, dtype=torch.int64)
     names, sizes, pictures = [], [], []
     is_shown = process[0] == 0 and console.is_terminal
@@ -137,11 +168,11 @@ def evaluate_domain(
         disable=not is_shown,
     )
     for place, (index, sample) in enumerate(zip(mine, samples, strict=True)):
-        scores = inference(model, sample.image.to(device), tuple(sample.label.shape))
-        prediction = scores.argmax(0).cpu()
+        size = (sample.label.shape[0], sample.label.shape[1])
+        prediction = domain.predict(model, sample.image.to(device), size)
         confusions[place] = confusion_matrix(prediction, sample.label, k)
         names.append(sample.name)
-        sizes.append((sample.label.shape[0], sample.label.shape[1]))
+        sizes.append(size)
         if index in shown:
             pictures.append(Picture(Sample(*sample), prediction))
     return Counts(confusions, names, sizes), pictures
@@ -149,8 +180,7 @@ def evaluate_domain(
 
 def evaluate(
     model: Segmenter,
-    domains: dict[str, Dataset[Sample]],
-    inference: Inference,
+    domains: Mapping[str, Domain],
     num_pictures: int = 0,
     workers: int = 0,
     process: tuple[int, int] = (0, 1),
@@ -160,8 +190,7 @@ def evaluate(
 
     Args:
         model: put into eval mode for the time and back.
-        domains: data by name.
-        inference: how an image is predicted.
+        domains: by name.
         num_pictures: examples to keep of each domain.
         workers: loading processes.
         process: number of this process and how many share the work.
@@ -174,16 +203,15 @@ def evaluate(
     was_training = model.training
     model.eval()
     results, pictures = {}, {}
-    for name, data in domains.items():
-        share, pictures[name] = evaluate_domain(
-            model, data, inference, num_pictures, process, workers
-        )
+    for name, domain in domains.items():
+        share, pictures[name] = evaluate_domain(model, domain, num_pictures, process, workers)
         counts = _joined(gather(share))
-        logger.info("scored %s: %d images", name, len(data))  # type: ignore[arg-type]
+        logger.info("scored %s: %d images", name, len(counts.names))
         results[name] = {
-            "images": len(data),  # type: ignore[arg-type]
+            "images": len(counts.names),
             "size": list(Counter(counts.sizes).most_common(1)[0][0]) if counts.sizes else None,
-            **score(counts.confusions.sum(0), model.classes.names),
+            **domain.about,
+            **score(counts.confusions.sum(0), domain.classes.names),
             "per_image": {"names": counts.names, "counts": write_counts(counts.confusions)},
         }
     model.train(was_training)

@@ -10,7 +10,14 @@ from torch import Tensor
 from torch.optim import AdamW
 
 from causalseg.config.run import RunConfig, TrainConfig
-from causalseg.data.loader import AugmentedData, StepSampler, derive_seed, make_loader, plain_errors
+from causalseg.data.loader import (
+    AugmentedData,
+    Draws,
+    StepSampler,
+    derive_seed,
+    make_loader,
+    plain_errors,
+)
 from causalseg.engine.checkpoint import load_checkpoint, save_checkpoint
 from causalseg.engine.log import Meter, RunLog, describe_origin
 from causalseg.engine.schedule import is_due, parameter_groups, set_learning_rate
@@ -26,6 +33,7 @@ def train(
     fabric: Fabric,
     model: Segmenter,
     data: AugmentedData,
+    draws: Draws,
     options: TrainConfig,
     run_options: RunConfig,
     evaluate: Evaluate,
@@ -37,10 +45,11 @@ def train(
         fabric: launched; knows devices, processes and precision.
         model: trained in place.
         data: the sources, joined and augmented.
+        draws: which image comes when.
         options: steps, batch, optimiser.
         run_options: folder, seed, resume, log and checkpoint intervals.
         evaluate: scores the model; always called after the last step.
-        evaluate_every: steps between two evaluations, or None.
+        evaluate_every: steps between two evaluations.
 
     Raises:
         ConfigError: if the batch does not divide over the processes.
@@ -52,7 +61,7 @@ def train(
     wrapped, optimizer = fabric.setup(model, AdamW(groups))
     wrapped.mark_forward_method("loss_terms")
     first = load_checkpoint(run, model, optimizer.optimizer) if run_options.resume else 0
-    batches = _batches(fabric, data, options, first, run_options.seed)
+    batches = _batches(fabric, data, draws, options, first, run_options.seed)
     log = RunLog(run, options.steps, first) if fabric.is_global_zero else None
     meter = Meter(fabric)
     wrapped.train()
@@ -64,7 +73,6 @@ def train(
             torch.manual_seed(derive_seed(run_options.seed, done, fabric.global_rank))
             set_learning_rate(optimizer.param_groups, done - 1, options.steps, options.power)
             meter.step(_update(fabric, wrapped, optimizer, batch, options.clip))
-
             is_saving = is_due(done, options.steps, run_options.save_every)
             is_scoring = done < options.steps and is_due(done, options.steps, evaluate_every)
             if is_saving or is_scoring or is_due(done, options.steps, run_options.log_every):
@@ -103,7 +111,12 @@ def _update(
 
 
 def _batches(
-    fabric: Fabric, data: AugmentedData, options: TrainConfig, first: int, seed: int
+    fabric: Fabric,
+    data: AugmentedData,
+    draws: Draws,
+    options: TrainConfig,
+    first: int,
+    seed: int,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield this process's images and labels of every step from ``first`` on."""
     if options.batch % fabric.world_size:
@@ -111,7 +124,7 @@ def _batches(
             f"train.batch = {options.batch} does not divide over {fabric.world_size} processes"
         )
     process = (fabric.global_rank, fabric.world_size)
-    sampler = StepSampler(len(data), options.batch, (first, options.steps), seed, process)
+    sampler = StepSampler(draws, options.batch, (first, options.steps), seed, process)
     loader = make_loader(data, sampler, options.workers, fabric.device.type == "cuda")
     for sample in plain_errors(loader):
         yield (

@@ -1,0 +1,229 @@
+"""From the options of data to objects: class lists, sources, domains."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch.utils.data import ConcatDataset, Dataset, Subset
+
+from causalseg.config import Config
+from causalseg.config.data import (
+    ClassesConfig,
+    DataConfig,
+    FolderConfig,
+    LayoutConfig,
+    ScenesConfig,
+)
+from causalseg.data.classes import CITYSCAPES19, ClassList, distinct_colours, read_classes
+from causalseg.data.dataset import FolderData, Sample, ScenesData
+from causalseg.data.folds import CLASS_LISTS, fold_classes
+from causalseg.data.layout_data import LayoutData
+from causalseg.data.loader import Draws, PermutedDraws, WeightedDraws
+from causalseg.data.published import LAYOUTS
+from causalseg.data.rare_classes import image_chances
+from causalseg.data.wrappers import CachedData, CorruptedData, ResizedData
+from causalseg.engine.evaluate import Domain
+from causalseg.engine.infer import Inference
+from causalseg.errors import CausalsegError, ConfigError, DataError, did_you_mean
+
+Opener = Callable[[], tuple[Dataset[Sample], ClassList]]
+AnyConfig = FolderConfig | LayoutConfig | ScenesConfig
+
+
+def build_classes(data: DataConfig) -> ClassList:
+    """Build the class list that ``data.classes`` names, holds or points to."""
+    if isinstance(data.classes, ClassesConfig):
+        given = data.classes
+        palette = given.palette or distinct_colours(len(given.names))
+        return ClassList(
+            tuple(given.names), tuple(palette), tuple(given.ids or ()), tuple(given.ignore)
+        )
+    if data.classes in CLASS_LISTS:
+        return CLASS_LISTS[data.classes]
+    if not data.classes.endswith(".json"):
+        raise ConfigError(
+            f"data.classes = {data.classes!r}: allowed are {', '.join(CLASS_LISTS)}, a list of "
+            "names, or the path of a .json file"
+        )
+    return read_classes(_below_root(data, data.classes))
+
+
+def with_classes_inside(config: Config) -> Config:
+    """Return the configuration with a classes.json read into it: a run must not need the file."""
+    if isinstance(config.data.classes, ClassesConfig) or config.data.classes in CLASS_LISTS:
+        return config
+    classes = build_classes(config.data)
+    inside = ClassesConfig(
+        names=list(classes.names),
+        palette=list(classes.palette),
+        ids=list(classes.ids),
+        ignore=list(classes.ignore),
+    )
+    return config.model_copy(update={"data": config.data.model_copy(update={"classes": inside})})
+
+
+def build_sources(data: DataConfig) -> ConcatDataset[Sample]:
+    """Build the training data: all sources, joined.
+
+    Raises:
+        ConfigError: if there is none, or one has other classes.
+        CausalsegError: if one is not there or not as it should be.
+    """
+    if not data.sources:
+        raise ConfigError(
+            "data.sources is empty, there is nothing to train on: name one at least, such as "
+            "'data.sources=[{images: day/images, labels: day/labels}]'"
+        )
+    classes = build_classes(data)
+    sources = []
+    for source in data.sources:
+        built, own = _build_pairs(data, source, classes)
+        if own.names != classes.names:
+            raise ConfigError(
+                f"source {_name(source)} has the classes {', '.join(own.names)}; data.classes are "
+                "others: set data.classes to them, or train on another source"
+            )
+        if source.resize is not None:
+            built = ResizedData(built, source.resize)
+        sources.append(built if data.cache == "none" else CachedData(built))
+    return ConcatDataset(sources)
+
+
+def build_draws(data: DataConfig, sources: ConcatDataset[Sample], seed: int) -> Draws:
+    """Build the order in which training images are drawn."""
+    if data.rare_classes:
+        given, num_classes = data.rare_classes, len(build_classes(data).names)
+        rare = image_chances(sources, num_classes, given.temperature, given.min_pixels)
+        return WeightedDraws(rare, seed)
+    weights = [source.weight for source in data.sources]
+    if None in weights:
+        return PermutedDraws(len(sources), seed)
+    parts = sources.datasets
+    chances = [
+        weight / len(part)  # type: ignore[arg-type, operator]
+        for weight, part in zip(weights, parts, strict=True)
+        for _ in range(len(part))  # type: ignore[arg-type]
+    ]
+    return WeightedDraws(chances, seed)
+
+
+def build_domains(data: DataConfig, inference: Inference) -> dict[str, Domain]:
+    """Build what is scored.
+
+    Args:
+        data: sources and domains.
+        inference: how an image is predicted, where a domain says nothing else.
+
+    Raises:
+        ConfigError: if there is no domain.
+        DataError: if a domain is not there or not as it should be; says which ones are.
+    """
+    if not data.domains:
+        raise ConfigError(
+            "data.domains is empty, there is nothing to score: name one at least, such as "
+            "'data.domains={night: {images: night/images, labels: night/labels}}'"
+        )
+    classes, domains, problems = build_classes(data), {}, []
+    for name in data.only or data.domains:
+        try:
+            domains[name] = _build_domain(data, data.domains[name], classes, inference)
+        except CausalsegError as error:
+            problems.append(f"{name}: {error}")
+    if problems:
+        rest = f"[{','.join(domains)}]"
+        hint = f"\nThe others can be scored: data.only={rest}" if domains else ""
+        raise DataError("\n".join(problems) + hint)
+    return domains
+
+
+def list_pairs(data: DataConfig) -> dict[str, Opener]:
+    """Return by name what opens each source and domain as it lies on the disk; each only once.
+
+    What it opens are images with labels, and the classes of the labels.
+    """
+    classes = build_classes(data)
+    opened: dict[str, Opener] = {}
+    named = [(f"source {_name(source)}", source) for source in data.sources]
+    named += [(f"domain {name}", domain) for name, domain in data.domains.items()]
+    seen: set[str] = set()
+    for name, given in named:
+        plain = given.model_copy(update={"corrupt": None, "resize": None, "weight": None})
+        if plain.model_dump_json() not in seen:
+            seen.add(plain.model_dump_json())
+            opened[name] = partial(_build_pairs, data, plain, classes)
+    return opened
+
+
+def _build_domain(
+    data: DataConfig, domain: AnyConfig, classes: ClassList, inference: Inference
+) -> Domain:
+    pairs, own = _build_pairs(data, domain, classes)
+    about: dict[str, Any] = {}
+    if isinstance(domain, LayoutConfig):
+        about["split"] = f"{domain.layout} {domain.split}"
+    if domain.resize:
+        inference = replace(inference, size=domain.resize)
+        about["resized_to"] = list(domain.resize)
+    if domain.corrupt:
+        about["corruption"] = f"{domain.corrupt.name}, severity {domain.corrupt.severity}"
+    fold = None
+    if own.names != classes.names:
+        fold = fold_classes(classes, own)
+        about["classes"] = {"names": own.names, "palette": own.palette}
+    return Domain(pairs, inference, own, fold, about)
+
+
+def _build_pairs(
+    data: DataConfig, source: AnyConfig, classes: ClassList
+) -> tuple[Dataset[Sample], ClassList]:
+    """Build images with labels, corrupted where asked for; and the classes of the labels."""
+    pairs: Dataset[Sample]
+    match source:
+        case FolderConfig():
+            images, labels = _below_root(data, source.images), _below_root(data, source.labels)
+            pairs = FolderData(images, labels, classes, data.ignore, source.id_map, source.every)
+        case LayoutConfig():
+            if source.layout not in LAYOUTS:
+                raise ConfigError(f"layout = {did_you_mean(source.layout, LAYOUTS)}")
+            layout = LAYOUTS[source.layout]
+            pairs = LayoutData(layout, source.split, _root_of(data, source), source.every)
+            classes = layout.classes
+        case ScenesConfig():
+            if classes != CITYSCAPES19:
+                raise ConfigError("scenes have the classes of cityscapes19: set data.classes to it")
+            pairs = ScenesData(source.domain, source.count, source.first, source.size)
+            if source.every > 1:
+                pairs = Subset(pairs, range(0, source.count, source.every))
+    if source.corrupt:
+        given = source.corrupt
+        pairs = CorruptedData(pairs, given.name, given.severity, given.seed)
+    return pairs, classes
+
+
+def _root_of(data: DataConfig, source: LayoutConfig) -> Path:
+    """Where a published data set lies; a root of its own stands before those of all."""
+    own = source.root or data.roots.get(source.layout)
+    if own:
+        return Path(own).expanduser()
+    if data.root is None:
+        raise ConfigError(
+            f"{source.layout} has no root: give data.roots.{source.layout}=PATH, or data.root, "
+            f"a folder that holds {source.layout}/"
+        )
+    return Path(data.root).expanduser() / source.layout
+
+
+def _name(source: AnyConfig) -> str:
+    match source:
+        case LayoutConfig(layout=name):
+            return name
+        case FolderConfig(images=images):
+            return images
+        case ScenesConfig(domain=domain):
+            return f"scenes {domain}"
+
+
+def _below_root(data: DataConfig, path: str) -> Path:
+    return Path(data.root or ".") / path

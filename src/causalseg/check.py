@@ -1,0 +1,154 @@
+"""`causalseg data check`: look at everything that a run would read, before it runs."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from rich.table import Table
+from torch.utils.data import Dataset
+
+from causalseg.build_data import Opener, list_pairs
+from causalseg.config.settings import SETTINGS
+from causalseg.configfile import load_config, parse_config
+from causalseg.data.check import Findings, check_pairs, draw_sheet
+from causalseg.data.classes import CITYSCAPES19, ClassList
+from causalseg.data.dataset import Sample
+from causalseg.data.layout_data import LayoutData
+from causalseg.data.published import LAYOUTS
+from causalseg.errors import CausalsegError, ConfigError, did_you_mean
+from causalseg.runfolder import replacing
+
+
+def check_data(
+    what: str,
+    overrides: Sequence[str] = (),
+    root: Path | None = None,
+    split: str | None = None,
+    sheet: Path | None = None,
+) -> list[Findings]:
+    """Read every image and label of a data set, a setting or a configuration.
+
+    Args:
+        what: name of a layout or a setting, or the path of a configuration.
+        overrides: of the configuration, such as ``data.roots.cityscapes=/data/cityscapes``.
+        root: where a layout lies; of a setting or a configuration, ``data.root``.
+        split: of a layout; None looks at all.
+        sheet: where a contact sheet is written, a PNG; None writes none.
+
+    Returns:
+        What was found in each data set; one that could not be opened has one problem.
+
+    Raises:
+        ConfigError: if the name is not known.
+    """
+    found = []
+    for name, open_pairs in _find_pairs(what, overrides, root, split).items():
+        try:
+            found.append(check_pairs(name, *open_pairs()))
+        except CausalsegError as error:
+            found.append(_not_opened(name, error))
+    if sheet is not None and any(each.examples for each in found):
+        with replacing(sheet) as temporary:
+            draw_sheet(found, temporary)
+    return found
+
+
+def list_problems(findings: Sequence[Findings]) -> list[str]:
+    """Return everything that was wrong, the first few of each data set."""
+    shown = 5
+    lines = []
+    for found in findings:
+        lines += [f"{found.name}: {problem}" for problem in found.problems[:shown]]
+        if len(found.problems) > shown:
+            lines.append(f"{found.name}: {len(found.problems) - shown} more")
+    return lines
+
+
+def table(findings: Sequence[Findings]) -> Table:
+    """Return pairs, problems and sizes of each data set, and how common each class is."""
+    shown = Table(title="what was found", caption="classes: share of labelled pixels in percent")
+    for head in ("", "pairs", "problems", "size, h x w", "classes"):
+        shown.add_column(head, overflow="fold")
+    for found in findings:
+        labelled = max(1, int(found.pixels[:-1].sum()))
+        order = np.argsort(-found.pixels[:-1], kind="stable")
+        classes = ", ".join(
+            f"{found.classes.names[k]} {100 * found.pixels[k] / labelled:.2g}"
+            for k in order
+            if found.pixels[k]
+        )
+        absent = [found.classes.names[k] for k in order if not found.pixels[k]]
+        if found.count and absent:
+            classes += f"; none of {', '.join(absent)}"
+        sizes = [f"{h} x {w} ({n})" for (h, w), n in found.sizes.most_common(3)]
+        more = ["..."] if len(found.sizes) > 3 else []
+        counts = (str(found.count), str(len(found.problems)))
+        shown.add_row(found.name, *counts, "\n".join(sizes + more), classes)
+    return shown
+
+
+def _find_pairs(
+    what: str, overrides: Sequence[str], root: Path | None, split: str | None
+) -> dict[str, Opener]:
+    if what in LAYOUTS:
+        layout = LAYOUTS[what]
+        if overrides or root is None:
+            raise ConfigError(f"data check {what}: say where it lies with --root, and nothing else")
+        splits = layout.splits if split is None else [split]
+        return {f"{what} {name}": partial(_open_layout, what, name, root) for name in splits}
+    if split is not None:
+        raise ConfigError("--split belongs to a layout; a setting has its own splits")
+    if root is not None:
+        overrides = [f"data.root={root}", *overrides]
+    if what in SETTINGS:
+        config = parse_config({"setting": what}, overrides, f"setting {what}")
+    elif Path(what).suffix in (".yaml", ".yml"):
+        config = load_config(Path(what), overrides)
+    else:
+        known = [*LAYOUTS, *SETTINGS]
+        raise ConfigError(f"data check {what!r}: {did_you_mean(what, known)}, or a .yaml file")
+    return list_pairs(config.data)
+
+
+def _open_layout(name: str, split: str, root: Path) -> tuple[Dataset[Sample], ClassList]:
+    return LayoutData(LAYOUTS[name], split, root), LAYOUTS[name].classes
+
+
+def _not_opened(name: str, error: CausalsegError) -> Findings:
+    none = np.zeros(len(CITYSCAPES19.names), np.int64)
+    return Findings(name, CITYSCAPES19, 0, np.append(none, 0), none, [str(error)])
+
+
+def layouts_table() -> Table:
+    """Return the published data sets: splits, licence, homepage."""
+    shown = Table(box=None, pad_edge=False)
+    for head in ("name", "splits", "licence", "homepage"):
+        shown.add_column(head, overflow="fold")
+    for name, layout in LAYOUTS.items():
+        splits = ", ".join(
+            split if about.count is None else f"{split} {about.count:,}"
+            for split, about in layout.splits.items()
+        )
+        shown.add_row(name, splits, layout.license, layout.homepage)
+    return shown
+
+
+def describe_layout(name: str) -> str:
+    """Return where a data set comes from and the files it is expected to have, as text.
+
+    Raises:
+        ConfigError: if the name is not known.
+    """
+    if name not in LAYOUTS:
+        raise ConfigError(f"data list {name!r}: {did_you_mean(name, LAYOUTS)}")
+    layout = LAYOUTS[name]
+    lines = [layout.title, f"{layout.homepage} ({layout.license})"]
+    if layout.archives:
+        lines.append(
+            f"published as {', '.join(layout.archives)}; zip files as they are, or unpacked"
+        )
+    for split, about in layout.splits.items():
+        count = "" if about.count is None else f"{about.count:,} pairs"
+        lines += [f"{split}: {count}", f"  {about.images}", f"  {about.labels}"]
+    return "\n".join(lines)
