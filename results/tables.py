@@ -20,7 +20,13 @@ from typing import Any, NamedTuple
 from pydantic import TypeAdapter, ValidationError
 
 from causalseg.cards import collect_result
-from causalseg.comparison_page import markdown_table, size_text, spread_text
+from causalseg.comparison_page import (
+    domain_text,
+    markdown_table,
+    size_text,
+    sources_text,
+    spread_text,
+)
 from causalseg.config.adapters import AdapterConfig
 from causalseg.config.heads import HeadConfig
 from causalseg.configfile import list_options
@@ -205,7 +211,8 @@ def _reference_page() -> str:
         ]
         header = ("key", "type", "default", "what it does")
         parts += [f"## {block.key}", f"{block.text} Default: {block.default}."]
-        parts.append(markdown_table(header, rows))
+        if rows:
+            parts.append(markdown_table(header, rows))
     return "\n\n".join(parts) + "\n"
 
 
@@ -220,16 +227,7 @@ def _settings(entries: Iterable[Entry]) -> list[list[Entry]]:
 
 
 def _title(entry: Entry) -> str:
-    return f"**Trained on {_sources(entry)}**"
-
-
-def _sources(entry: Entry) -> str:
-    return " and ".join(
-        f"`{source['images']}`"
-        if source["type"] == "folder"
-        else f"{source['count']} drawn scenes ({source['domain']})"
-        for source in entry.first["config"]["data"]["sources"]
-    )
+    return f"**Trained on {sources_text(entry.first['config']['data'])}**"
 
 
 def _table(entries: Sequence[Entry], links: dict[str, str]) -> str:
@@ -237,7 +235,7 @@ def _table(entries: Sequence[Entry], links: dict[str, str]) -> str:
     over = scores["mean"]["over"]
     header = ["run", "adapter", "head"]
     for name, domain in scores["domains"].items():
-        header.append(f"{name}, {domain['images']} images {size_text(domain['size'])}")
+        header.append(f"{name}, {domain_text(domain)}")
     header += [f"mean of {', '.join(over)}"] if len(over) > 1 else []
     header += ["trained parameters", "steps", "crop", "batch", "seeds"]
     return markdown_table(
@@ -281,12 +279,13 @@ def _details(entry: Entry) -> str:
         for result in entry.results
     )
     lines = [
-        f"backbone `{backbone['name']}`: {weights}",
+        f"backbone `{backbone['name']}`: {weights}"
+        + (f", patch {backbone['patch']}" if backbone.get("patch") else ""),
         f"adapter {_with_options(config['adapter'], AdapterConfig)}, head "
         f"{_with_options(config['head'], HeadConfig)}; "
         f"{scores['model']['trainable_parameters']:,} trained parameters",
-        f"trained on {_sources(entry)}: {train['steps']} steps, batch {train['batch']}, crop "
-        f"{size_text(train['crop'])}, {lr}, photometric distortion "
+        f"trained on {sources_text(config['data'])}: {train['steps']} steps, batch "
+        f"{train['batch']}, crop {size_text(train['crop'])}, {lr}, photometric distortion "
         f"{'on' if train['augment']['photometric'] else 'off'}",
         f"scored: {how['mode']}{windows}, resized: {resized}, scales {how['scales']}, "
         f"flip {'on' if how['flip'] else 'off'}",

@@ -33,11 +33,7 @@ def table(comparison: Comparison) -> tuple[list[tuple[str, str]], list[list[str]
     over = scores["mean"]["over"]
     heads = [("method", "")]
     for name, domain in scores["domains"].items():
-        about = [f"{domain['images']} images", size_text(domain["size"])]
-        about += [domain[key] for key in ("split", "corruption") if key in domain]
-        if "resized_to" in domain:
-            about.append(f"resized to {size_text(domain['resized_to'])}")
-        heads.append((name, ", ".join(about)))
+        heads.append((name, domain_text(domain)))
     means = [(MEAN, f"of {', '.join(over)}")] if len(over) > 1 else []
     change = (f"difference to {comparison.reference}", f"[{LEVEL:.0%} interval]")
     costs = [("trained parameters", ""), ("s/step", ""), ("peak memory", "MB"), ("seeds", "")]
@@ -121,8 +117,8 @@ def notes_on(comparison: Comparison) -> list[str]:
     if how["resized_to"]:
         inference += f" resized to {size_text(how['resized_to'])}"
     notes = [
-        f"Trained on {_sources(config['data'])}. The head of the table names the domains scored, "
-        "their number of images and the label size (height x width).",
+        f"Trained on {sources_text(config['data'])}. The head of the table names the domains "
+        "scored, their number of images and the label size (height x width).",
         f"Backbone {backbone['name']} (weights: {backbone['weights']}), head "
         f"{config['head']['name']}, {train['steps']} steps, batch {train['batch']}, crop "
         f"{size_text(train['crop'])}, learning rate {train['lr']:g}"
@@ -220,13 +216,27 @@ def _methods(comparison: Comparison, quote: str = "") -> list[tuple[str, str]]:
     ]
 
 
-def _sources(data: dict[str, Any]) -> str:
-    return " and ".join(
-        source["images"]
-        if source["type"] == "folder"
-        else f"{source['count']} drawn scenes ({source['domain']})"
-        for source in data["sources"]
-    )
+def domain_text(domain: dict[str, Any]) -> str:
+    """What a domain is made of, from its part of eval.json."""
+    about = [f"{domain['images']} images", size_text(domain["size"])]
+    about += [domain[key] for key in ("split", "corruption") if key in domain]
+    if "resized_to" in domain:
+        about.append(f"resized to {size_text(domain['resized_to'])}")
+    return ", ".join(about)
+
+
+def sources_text(data: dict[str, Any]) -> str:
+    """What was trained on, from the options of the data."""
+    named = []
+    for source in data["sources"]:
+        match source["type"]:
+            case "folder":
+                named.append(source["images"])
+            case "layout":
+                named.append(f"{source['layout']} {source['split']}")
+            case _:
+                named.append(f"{source['count']} drawn scenes ({source['domain']})")
+    return " and ".join(named)
 
 
 def _seeds(comparison: Comparison) -> str:
