@@ -7,7 +7,7 @@ import statistics
 import pytest
 
 from causalseg.analysis.bootstrap import paired_interval
-from causalseg.analysis.comparison import MEAN, compare_results, read_study
+from causalseg.analysis.comparison import MEAN, check_shared, compare_results, read_study
 from causalseg.engine.evaluate import read_counts
 from causalseg.errors import RunError
 from fabricated import METHODS, make_confusions, make_domain, make_result, make_results
@@ -187,3 +187,15 @@ def test_a_study_has_one_reference_and_each_run_once(tmp_path):
     write_results(tmp_path, results)
     with pytest.raises(RunError, match="they name none, tuned"):
         read_study(tmp_path)
+
+
+def test_options_that_one_run_does_not_know_are_not_compared_also_within_lists():
+    old = {"data": {"sources": [{"images": "a"}]}}
+    new = {"data": {"sources": [{"images": "a", "weight": None}]}}
+    check_shared({("x", 0): ((), old), ("x", 1): ((), new)})
+    other = {"data": {"sources": [{"images": "b", "weight": None}]}}
+    with pytest.raises(RunError, match=r"data\.sources\.0\.images: b"):
+        check_shared({("x", 0): ((), old), ("x", 1): ((), other)})
+    more = {"data": {"sources": [{"images": "a"}, {"images": "b"}]}}
+    with pytest.raises(RunError, match=r"data\.sources\.length: 2 in x seed 1, 1 in x seed 0"):
+        check_shared({("x", 0): ((), old), ("x", 1): ((), more)})

@@ -264,11 +264,15 @@ def _changed_by(override: str) -> str:
 
 
 def _flat(options: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every option by its path; of a list of blocks, each block's and how many there are."""
     for key, value in options.items():
         if isinstance(value, dict) and value:
             yield from _flat(value, f"{prefix}{key}.")
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            yield f"{prefix}{key}.length", len(value)
+            yield from _flat(dict(enumerate(value)), f"{prefix}{key}.")  # type: ignore[arg-type]
         else:
-            yield prefix + key, value
+            yield f"{prefix}{key}", value
 
 
 def _check_images(results: dict[tuple[str, int], Result]) -> None:
