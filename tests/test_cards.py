@@ -3,7 +3,7 @@
 import json
 
 from causalseg.cards import collect_result
-from causalseg.jobs import train_run
+from causalseg.jobs import eval_run, train_run
 
 
 def test_a_result_says_what_it_was_trained_with_and_not_what_collects_it(tiny, monkeypatch):
@@ -33,3 +33,11 @@ def test_a_log_that_does_not_say_has_the_versions_of_now_and_the_precision_asked
     result = collect_result(run)
     assert (result["device"], result["precision"]) == (None, "auto")
     assert result["versions"]["torch"]
+
+
+def test_a_result_names_no_place_on_the_machine(tiny, folder):
+    run = train_run(tiny())
+    eval_run(run.path, [f"data.root={folder}", "eval.flip=true"])
+    result = collect_result(run)
+    assert result["eval"]["overrides"] == ["eval.flip=true"]
+    assert str(folder.parent) not in json.dumps(result)

@@ -73,13 +73,16 @@ def collect_result(run: RunFolder) -> dict[str, Any]:
     and the device is None.
     """
     config = _read_config(run)
+    scores = run.read_json(run.eval)
     config["data"]["root"] = None  # a place on one machine
+    if "overrides" in scores:
+        scores["overrides"] = [o for o in scores["overrides"] if not o.startswith("data.root")]
     config["run"] = {key: config["run"][key] for key in ("seed", "precision", "devices", "threads")}
     log = run.read_log()
     rates = [event["seconds_per_step"] for event in log if event["event"] == "train"]
     peaks = [event["peak_memory_mb"] for event in log if event["event"] == "memory"]
     return {
-        "eval": run.read_json(run.eval),
+        "eval": scores,
         "config": config,
         "seconds_per_step": round(statistics.median(rates), 3),
         "peak_memory_mb": max(peaks, default=None),
