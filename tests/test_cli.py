@@ -74,6 +74,7 @@ def test_train_eval_predict_from_the_run_folder_alone(
     assert len(list(predictions.rglob("*.png"))) == 6
 
 
+@pytest.mark.slow
 def test_stopped_by_hand_it_says_how_to_go_on(config):
     code = (
         "import signal, causalseg.jobs\n"

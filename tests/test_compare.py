@@ -250,6 +250,7 @@ def train_study(study):
     return comparison
 
 
+@pytest.mark.slow
 def test_comparisons_into_one_folder_make_one_table(plan, methods, tmp_path):
     content = yaml.safe_load(methods.read_text())
     methods.write_text(yaml.safe_dump({**content, "lora": {"adapter": "lora"}}))

@@ -87,7 +87,13 @@ def train_and_kill(config, step):
         train_run(config)
 
 
-@pytest.mark.parametrize("head", ["head=linear", SMALL_MASK2FORMER], ids=["linear", "mask2former"])
+@pytest.mark.parametrize(
+    "head",
+    [
+        pytest.param("head=linear", id="linear"),
+        pytest.param(SMALL_MASK2FORMER, id="mask2former", marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize(("stop", "save_every"), [(2, 1), (3, 1), (3, 2), (4, 3)])
 def test_killed_anywhere_and_resumed_equals_straight_bit_for_bit(
     tiny, tmp_path, head, stop, save_every
@@ -154,6 +160,7 @@ def test_broken_data_of_a_domain_shows_before_training(tiny, folder):
     assert not RunFolder(tiny().run.out).path.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", ["head=linear", SMALL_MASK2FORMER], ids=["linear", "mask2former"])
 def test_half_precision_trains_close_to_single(tiny, tmp_path, head):
     runs = [
@@ -303,6 +310,7 @@ checkpoint.save_checkpoint(run, model, optimizer, 8)
 """
 
 
+@pytest.mark.slow
 def test_killed_while_saving_the_previous_checkpoint_is_whole(tmp_path):
     done = subprocess.run([sys.executable, "-c", KILLED_WHILE_SAVING, str(tmp_path)], check=False)
     assert done.returncode == -signal.SIGKILL

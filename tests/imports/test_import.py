@@ -58,6 +58,7 @@ def tiny(tmp_path):
     return make
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("code", "kind"), [("rein", Rein), ("causal-tune", ReleasedCausalTune)])
 def test_a_whole_vit_s_checkpoint_loads_and_predicts(code, kind, tmp_path):
     tensors = checkpoint(
