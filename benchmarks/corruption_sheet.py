@@ -1,6 +1,6 @@
 """Draw the contact sheet: a row for each corruption, a column for each severity.
 
-Run: ``python benchmarks/corruption_sheet.py [docs/images/corruptions.png] [--seed 10]``. The
+Run: ``python benchmarks/corruption_sheet.py [docs/images/corruptions.jpg] [--seed 10]``. The
 picture is a drawn scene, so the sheet can be made anywhere; driving corruptions get its depth.
 """
 
@@ -18,7 +18,6 @@ from causalseg.data.scenes import render
 SCENE, SIZE = 5, (240, 320)  # what is corrupted
 TILE = (112, 84)  # width and height on the sheet
 GAP, NAMES, HEAD = 3, 124, 22  # pixels: between tiles, for names, for a line of text
-LEVELS = 6  # of the 256 are one in the PNG: it is half as large
 INK, LINE, PAPER = (30, 30, 30), (180, 180, 180), (255, 255, 255)
 
 
@@ -59,14 +58,12 @@ def shrink(image: Tensor) -> Image.Image:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("out", type=Path, nargs="?", default="docs/images/corruptions.png")
+    parser.add_argument("out", type=Path, nargs="?", default="docs/images/corruptions.jpg")
     parser.add_argument("--seed", type=int, default=10)
     options = parser.parse_args()
     torch.set_num_threads(1)
     sheet = draw_sheet(options.seed)
-    sheet.point(lambda value: value // LEVELS * 255 // (255 // LEVELS)).save(
-        options.out, optimize=True
-    )
+    sheet.save(options.out, quality=85, optimize=True)
     print(
         f"{options.out}: {sheet.width} x {sheet.height}, {options.out.stat().st_size / 1e6:.2f} MB"
     )

@@ -10,17 +10,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from causalseg import cli
-
-
-def run(*arguments):
-    """Call the command line in this process; returns its exit code."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["causalseg", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-            raise SystemExit(0)
-    return caught.value.code or 0
+from command_line import run
 
 
 def pixels(file):

@@ -15,7 +15,7 @@ from causalseg.analysis.comparison import read_study
 from causalseg.cells import open_log
 from causalseg.compare import plan_study, run_study
 from causalseg.configfile import dump_config, load_config
-from causalseg.errors import ConfigError, DataError, RunError
+from causalseg.errors import ConfigError, MissingFileError, RunError
 from causalseg.jobs import train_run
 from causalseg.methods import read_methods
 from causalseg.runfolder import RunFolder
@@ -101,7 +101,7 @@ def test_the_reference_is_one_of_the_methods(plan):
     ],
 )
 def test_a_mistake_leaves_no_folder(plan, tmp_path, override, message):
-    with pytest.raises((ConfigError, DataError), match=message):
+    with pytest.raises((ConfigError, MissingFileError), match=message):
         plan(override)
     assert not (tmp_path / "out").exists()
 

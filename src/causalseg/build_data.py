@@ -26,7 +26,7 @@ from causalseg.data.rare_classes import image_chances
 from causalseg.data.wrappers import CachedData, CorruptedData, ResizedData
 from causalseg.engine.evaluate import Domain
 from causalseg.engine.infer import Inference
-from causalseg.errors import CausalsegError, ConfigError, DataError, did_you_mean
+from causalseg.errors import CausalsegError, ConfigError, did_you_mean
 
 Opener = Callable[[], tuple[Dataset[Sample], ClassList]]
 AnyConfig = FolderConfig | LayoutConfig | ScenesConfig
@@ -118,23 +118,25 @@ def build_domains(data: DataConfig, inference: Inference) -> dict[str, Domain]:
 
     Raises:
         ConfigError: if there is no domain.
-        DataError: if a domain is not there or not as it should be; says which ones are.
+        CausalsegError: if a domain is not there or not as it should be; says which ones are.
     """
     if not data.domains:
         raise ConfigError(
             "data.domains is empty, there is nothing to score: name one at least, such as "
             "'data.domains={night: {images: night/images, labels: night/labels}}'"
         )
-    classes, domains, problems = build_classes(data), {}, []
+    classes, domains = build_classes(data), {}
+    problems: dict[str, CausalsegError] = {}
     for name in data.only or data.domains:
         try:
             domains[name] = _build_domain(data, data.domains[name], classes, inference)
         except CausalsegError as error:
-            problems.append(f"{name}: {error}")
+            problems[name] = error
     if problems:
         rest = f"[{','.join(domains)}]"
         hint = f"\nThe others can be scored: data.only={rest}" if domains else ""
-        raise DataError("\n".join(problems) + hint)
+        kind = type(next(iter(problems.values())))
+        raise kind("\n".join(f"{name}: {error}" for name, error in problems.items()) + hint)
     return domains
 
 

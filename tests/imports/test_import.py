@@ -12,12 +12,12 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from causalseg import cli
 from causalseg.adapters.causal_tune_released import ReleasedCausalTune
 from causalseg.adapters.rein import Rein
 from causalseg.build import load_run
 from causalseg.errors import ConfigError, MissingFileError, RunError, WeightsError
 from causalseg.imports.rein import _source_in_adapter, _take, import_checkpoint
+from command_line import run
 from golden_modules import error, options
 from published import checkpoint
 
@@ -30,16 +30,6 @@ def write(tmp_path, tensors, **more):
     file = tmp_path / "iter_40000.pth"
     torch.save({"meta": {"iter": 40000}, "state_dict": tensors, **more}, file)
     return file
-
-
-def run_cli(*arguments):
-    """Call the command line in this process; returns its exit code."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["causalseg", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-            raise SystemExit(0)
-    return caught.value.code or 0
 
 
 def config_of(run):
@@ -152,26 +142,26 @@ def test_an_imported_run_is_scored_and_predicts_from_the_command_line(tmp_path, 
     file = write(tmp_path, checkpoint(**SMALL))
     out = tmp_path / "runs" / "rein"
     window = ("train.crop=[32,32]", "eval.window=[32,32]", "eval.stride=[21,21]")
-    assert run_cli("import", "rein", file, "--out", out, *TINY, *window) == 0
+    assert run("import", "rein", file, "--out", out, *TINY, *window) == 0
     assert "3 classes without names" in capsys.readouterr().out
-    assert run_cli("eval", out) == 2
+    assert run("eval", out) == 2
     assert "data.domains is empty" in capsys.readouterr().err
     pair = "{here: {images: images, labels: labels}}"
     use = ("run.threads=1", "train.workers=0")
-    assert run_cli("eval", out, f"data.root={folder}", f"data.domains={pair}", *use) == 0
+    assert run("eval", out, f"data.root={folder}", f"data.domains={pair}", *use) == 0
     card = (out / "README.md").read_text()
     assert "Not trained here: imported with `causalseg import rein` from `iter_40000.pth`" in card
     assert "steps" not in card
     assert json.loads((out / "eval.json").read_text())["domains"]["here"]["images"] == 3
     assert (out / "report.html").is_file()
     images = folder / "images"
-    assert run_cli("predict", out, images, "--out", tmp_path / "p", *use) == 0
+    assert run("predict", out, images, "--out", tmp_path / "p", *use) == 0
     assert len(list((tmp_path / "p" / "predictions").iterdir())) == 3
 
 
 def test_training_an_imported_configuration_says_what_is_missing(tiny, tmp_path, capsys):
     config = tiny().run.config
-    assert run_cli("train", config, f"run.out={tmp_path / 'other'}") == 2
+    assert run("train", config, f"run.out={tmp_path / 'other'}") == 2
     assert "data.sources is empty" in capsys.readouterr().err
     assert not (tmp_path / "other").exists()
 
@@ -327,7 +317,7 @@ def test_files_that_are_no_checkpoint_are_named(tmp_path, capsys):
         import_checkpoint(tmp_path / "none.pth", "rein", tmp_path / "run")
     page = tmp_path / "page.pth"
     page.write_text("<html>")
-    assert run_cli("import", "rein", page, "--out", tmp_path / "run") == 2
+    assert run("import", "rein", page, "--out", tmp_path / "run") == 2
     assert "neither a safetensors nor a PyTorch file" in capsys.readouterr().err
     with pytest.raises(WeightsError, match="no adapter of Rein's code"):
         import_checkpoint(write(tmp_path, {"x": torch.ones(1)}), "rein", tmp_path / "run")

@@ -141,7 +141,8 @@ class DataConfig(Block):
     rare_classes: RareClassesConfig | None = None
     """Draw images with rare classes more often; null draws from all images alike."""
     cache: Literal["none", "memory"] = "none"
-    """memory decodes every training image once, before the first step, and keeps it."""
+    """memory decodes every training image once, before the first step, and keeps it at 8 bits a
+    channel."""
 
     @model_validator(mode="after")
     def _mean_is_over_known_domains(self) -> Self:

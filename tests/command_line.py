@@ -1,0 +1,17 @@
+"""The command line as a user calls it, in this process."""
+
+import sys
+
+import pytest
+
+from causalseg import cli
+
+
+def run(*arguments: object) -> int:
+    """Call it; returns its exit code."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["causalseg", *map(str, arguments)])
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+            raise SystemExit(0)
+    return caught.value.code or 0
