@@ -148,6 +148,8 @@ def describe_layout(name: str) -> str:
         lines.append(
             f"published as {', '.join(layout.archives)}; zip files as they are, or unpacked"
         )
+    if layout.size:
+        lines.append(f"images of {layout.size[1]} x {layout.size[0]} pixels, as a rule")
     for split, about in layout.splits.items():
         count = "" if about.count is None else f"{about.count:,} pairs"
         lines += [f"{split}: {count}", f"  {about.images}", f"  {about.labels}"]

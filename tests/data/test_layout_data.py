@@ -169,7 +169,7 @@ def test_a_label_may_belong_to_several_images(tree):
 def test_raw_label_ids_and_their_table_can_be_looked_at(tree):
     data = LayoutData(LAYOUT, "val", tree)
     assert np.unique(data.read_label_ids(0)).tolist() == [0, 7, 8]
-    assert data.table == {7: 0, 8: 1, 0: 255}
+    assert data.labels.table == {7: 0, 8: 1, 0: 255}
     assert data.read_image(1).shape == (3, 4, 6)
     assert data.pairs[2] == ("img/val/ulm/b_img.png", "gt/val/ulm/b_id.png")
     assert data.describe() == f"Toytown (Doe et al., 2020), split 'val', in folder {tree}"

@@ -68,11 +68,6 @@ class PairData(Dataset[Sample]):
             raw_ids = _resize(raw_ids, H, W)
         return Sample(image, self.labels.to_train_ids(raw_ids, label_file), self.names[index])
 
-    @property
-    def table(self) -> dict[int, int]:
-        """Raw label id -> train id, 255 to ignore; see `labels` for what raw ids are."""
-        return self.labels.table
-
     def read_image(self, index: int) -> Float[Tensor, "3 H W"]:
         """Return an image in [0, 1]; a DataError says if it cannot be read."""
         file = self.pairs[index][0]
@@ -89,10 +84,6 @@ class PairData(Dataset[Sample]):
 
     def where(self, file: str) -> str:
         """Return where a file of a pair is, for messages."""
-        raise NotImplementedError
-
-    def describe(self) -> str:
-        """Return what the data set is and where, for messages."""
         raise NotImplementedError
 
 
@@ -134,7 +125,6 @@ class FolderData(PairData):
                 _label_table(classes, ignore, id_map), "Mend the file, the class list or id_map"
             ),
         )
-        self.folders = images, labels
 
     def read(self, file: str) -> bytes:
         """Return the content of a file."""
@@ -143,10 +133,6 @@ class FolderData(PairData):
     def where(self, file: str) -> str:
         """Return the path of a file."""
         return file
-
-    def describe(self) -> str:
-        """Return the two folders, in words."""
-        return f"images {self.folders[0]} with labels {self.folders[1]}"
 
 
 class ScenesData(Dataset[Sample]):

@@ -17,7 +17,7 @@ from causalseg.data.corruptions import blur, digital, driving, light, noise, wea
 from causalseg.data.corruptions.street import see_street
 from causalseg.errors import ConfigError, DataError, did_you_mean
 
-__all__ = ["CITYSCAPES_C", "CORRUPTIONS", "Corruption", "check_corruption", "corrupt"]
+__all__ = ["CORRUPTIONS", "Corruption", "check_corruption", "corrupt"]
 
 
 class Corruption(NamedTuple):
@@ -61,14 +61,6 @@ CORRUPTIONS: dict[str, Corruption] = {
     "sun_glare": Corruption("driving", "a low sun ahead", light.sun_glare),
     "motion_drive": Corruption("driving", "blur along the way of travel", driving.motion_drive),
 }
-
-CITYSCAPES_C = tuple(
-    name
-    for name, corruption in CORRUPTIONS.items()
-    if corruption.group != "driving" and name not in ("elastic_transform", "pixelate", "zoom_blur")
-)
-"""The 16 that segmentation reports as Cityscapes-C (Kamann and Rother, CVPR 2020): those of
-ImageNet-C that leave each pixel where its label is."""
 
 
 def corrupt(
