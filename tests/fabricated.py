@@ -5,19 +5,21 @@ import torch
 import yaml
 
 from causalseg.analysis.comparison import Method, label_result
+from causalseg.analysis.robustness import summarise_robustness
 from causalseg.configfile import dump_config, parse_config
-from causalseg.engine.evaluate import score, write_counts
+from causalseg.engine.metrics import score, write_counts
+from causalseg.scores import Scores
 
 NAMES = ["road", "sky", "car"]
 DOMAINS = {"day": 12, "night": 8}
 
 
 def make_confusions(share, images, seed):
-    """Confusion matrices (b k k) of images of which about ``share`` of the pixels are right."""
+    """Confusion matrices (b k k+1) of images of which about ``share`` of the pixels are right."""
     rng = np.random.default_rng(seed)
     truth = rng.integers(0, 500, (images, 3))
     right = (truth * np.clip(share + rng.normal(0, 0.03, truth.shape), 0, 1)).astype(int)
-    confusions = np.zeros((images, 3, 3), dtype=int)
+    confusions = np.zeros((images, 3, 4), dtype=int)
     for k in range(3):
         confusions[:, k, k] = right[:, k]
         confusions[:, k, (k + 1) % 3] = truth[:, k] - right[:, k]
@@ -29,9 +31,35 @@ def make_domain(confusions, first=0):
     return {
         "images": len(confusions),
         "size": [36, 48],
+        "miou_interval": None,
         **score(confusions.sum(0), NAMES),
+        "boundary_miou": None,
+        "boundary_iou": None,
+        "calibration": None,
         "per_image": {"names": names, "counts": write_counts(confusions)},
     }
+
+
+def make_scores(domains, adapter="causal_tune"):
+    """The content of eval.json."""
+    mean = sum(domain["miou"] for domain in domains.values()) / len(domains)
+    content = {
+        "version": 1,
+        "model": {
+            "backbone": "dinov2_vits14",
+            "weights": "wheel",
+            "adapter": adapter,
+            "head": "linear",
+            "trainable_parameters": 12345,
+        },
+        "classes": {"names": NAMES, "palette": [(128, 64, 128), (70, 130, 180), (0, 0, 142)]},
+        "domains": domains,
+        "mean": {"miou": mean, "interval": None, "over": list(domains)},
+        "robustness": summarise_robustness(domains, list(domains)),
+        "inference": {"mode": "whole", "resized_to": None, "flip": False, "scales": [1.0]},
+        "made_of": "made up",
+    }
+    return Scores.model_validate(content).model_dump(mode="json", exclude_unset=True)
 
 
 def make_result(share, seed=0, adapter="causal_tune", **train):
@@ -54,15 +82,8 @@ def make_result(share, seed=0, adapter="causal_tune", **train):
         name: make_domain(make_confusions(share, images, 10 * seed + i))
         for i, (name, images) in enumerate(DOMAINS.items())
     }
-    mean = sum(domain["miou"] for domain in domains.values()) / len(domains)
     return {
-        "eval": {
-            "model": {"adapter": adapter, "head": "linear", "trainable_parameters": 12345},
-            "classes": {"names": NAMES},
-            "domains": domains,
-            "mean": {"miou": mean, "over": list(DOMAINS)},
-            "inference": {"mode": "whole", "resized_to": None, "flip": False, "scales": [1.0]},
-        },
+        "eval": make_scores(domains, adapter),
         "config": config,
         "seconds_per_step": 0.25 + seed,
         "peak_memory_mb": 1000.0 + seed,

@@ -3,7 +3,8 @@
 import json
 
 from causalseg.cards import collect_result
-from causalseg.jobs import eval_run, train_run
+from causalseg.jobs import train_run
+from causalseg.scoring import eval_run
 
 
 def test_a_result_says_what_it_was_trained_with_and_not_what_collects_it(tiny, monkeypatch):

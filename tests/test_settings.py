@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from causalseg.config.settings import SETTINGS, lay_over
+from causalseg.config.settings import SETTINGS, lay_over, scored_part
 from causalseg.configfile import dump_config, parse_config
 from causalseg.data.corruptions import CORRUPTIONS
 from causalseg.data.published import LAYOUTS
@@ -18,12 +18,9 @@ def test_a_setting_is_a_valid_configuration_of_known_data(name):
             assert given.split in LAYOUTS[given.layout].splits
         if given.corrupt:
             assert given.corrupt.name in CORRUPTIONS
-    sources = {source.layout for source in config.data.sources if source.type == "layout"}
-    assert all(
-        domain.corrupt or domain.layout not in sources
-        for domain in config.data.domains.values()
-        if domain.type == "layout"
-    )
+    sources = {(s.layout, s.split) for s in config.data.sources if s.type == "layout"}
+    for domain in config.data.domains.values():
+        assert domain.type != "layout" or (domain.layout, domain.split) not in sources
 
 
 def test_the_protocol_at_512_is_the_fields():
@@ -41,13 +38,17 @@ def test_the_protocol_at_512_is_the_fields():
         "bdd100k": (720, 1280),
         "mapillary": (512, 1024),
     }
+    assert [name for name, domain in cbm.items() if domain.keep_ratio] == ["mapillary"]
     larger = parse_config({"setting": "citys2acdc@1024"})
     assert larger.data.domains["fog"].resize == (1080, 1920)
     assert (larger.train.crop, larger.eval.stride) == ((1024, 1024), (683, 683))
 
 
 def test_cityscapes_c_is_sixteen_corruptions_that_leave_pixels_in_place():
-    domains = parse_config({"setting": "citys2citysc"}).data.domains
+    data = parse_config({"setting": "citys2citysc"}).data
+    domains = {name: domain for name, domain in data.domains.items() if domain.corrupt}
+    assert [name for name in data.domains if name not in domains] == ["cityscapes"]
+    assert data.mean_over == list(domains)
     names = {domain.corrupt.name for domain in domains.values()}
     assert len(names) == 16
     assert {"elastic_transform", "pixelate", "zoom_blur"}.isdisjoint(names)
@@ -96,3 +97,23 @@ def test_domains_are_taken_whole():
 def test_an_unknown_setting_gets_a_suggestion():
     with pytest.raises(ConfigError, match="did you mean 'citys2acdc'"):
         parse_config({"setting": "city2acdc"})
+
+
+def test_whole_images_take_the_place_of_a_settings_windows():
+    config = parse_config({"setting": "citys2acdc", "eval": {"mode": "whole"}})
+    assert (config.eval.mode, config.eval.window, config.eval.stride) == ("whole", None, None)
+    config = parse_config({"setting": "citys2acdc"}, ["setting=scenes"])
+    assert (config.eval.mode, config.eval.window) == ("whole", None)
+
+
+def test_a_setting_to_score_on_leaves_no_size_of_the_run_beside_its_own():
+    options = {"setting": "scenes", "eval": {"mode": "slide", "shortest": 99, "blend": "hann"}}
+    scored = parse_config(options, scored_part("citys2acdc")).eval
+    assert (scored.shortest, scored.window, scored.blend) == (None, (512, 512), "mean")
+    assert parse_config(options, scored_part("scenes")).eval.mode == "whole"
+
+
+@pytest.mark.parametrize("name", [["citys2acdc"], {"name": "citys2acdc"}, 3])
+def test_a_setting_that_is_no_name_is_refused(name):
+    with pytest.raises(ConfigError, match="setting = "):
+        parse_config({"setting": name})

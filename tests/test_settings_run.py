@@ -1,13 +1,16 @@
 """Settings end to end on fabricated trees: trained, scored domain by domain, checked beforehand."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from causalseg.configfile import parse_config
-from causalseg.jobs import eval_run, train_run
+from causalseg.data.published import LAYOUTS
+from causalseg.jobs import train_run
+from causalseg.scoring import eval_run
 from command_line import run as command
 from published_trees import PAIRS
 
@@ -76,10 +79,14 @@ def test_gta_to_three_cities_is_scored_apart_and_again_on_others(root):
     eval_run(run.path, ["setting=citys2acdc", f"data.root={root}", "data.only=[fog, rain]"])
     assert list(scores_of(run)) == ["fog", "rain"]
     assert json.loads(run.eval.read_text())["mean"]["over"] == ["fog", "rain"]
-    eval_run(run.path, ["data.only=[bdd100k]"], ["fog", "gaussian_noise"], severity=2)
+    eval_run(run.path, ["data.only=[bdd100k]"], ["fog", "gaussian_noise"], [2])
     scores = scores_of(run)
     assert list(scores) == ["bdd100k", "bdd100k_fog", "bdd100k_gaussian_noise"]
-    assert scores["bdd100k_fog"]["corruption"] == "fog, severity 2"
+    assert scores["bdd100k_fog"]["corruption"] == {
+        "name": "fog",
+        "severity": 2,
+        "clean": "bdd100k",
+    }
     mean = json.loads(run.eval.read_text())["mean"]
     assert mean["over"] == ["bdd100k_fog", "bdd100k_gaussian_noise"]
 
@@ -118,7 +125,18 @@ def test_a_missing_root_says_what_is_expected_and_what_can_be_scored(root, capsy
     assert "give data.roots.gtav=PATH, or data.root" in capsys.readouterr().err
 
 
-def test_data_check_walks_a_setting_and_names_what_cannot_be_used(root, tmp_path, capsys):
+@pytest.fixture
+def complete(monkeypatch):
+    """As if the small trees were all that is published."""
+    for name, splits in PAIRS.items():
+        about = LAYOUTS[name].splits
+        counted = {
+            split: replace(about[split], count=len(pairs)) for split, pairs in splits.items()
+        }
+        monkeypatch.setitem(LAYOUTS, name, replace(LAYOUTS[name], splits=counted))
+
+
+def test_data_check_walks_a_setting_and_names_what_cannot_be_used(root, complete, tmp_path, capsys):
     sheet = tmp_path / "sheet.png"
     assert command("data", "check", "citys2acdc", "--root", root, "--sheet", sheet) == 0
     assert "everything can be used" in capsys.readouterr().out
@@ -130,11 +148,21 @@ def test_data_check_walks_a_setting_and_names_what_cannot_be_used(root, tmp_path
     said = capsys.readouterr()
     assert "domain fog" in said.err
     assert label in said.err
-    own = ("--root", root / "cityscapes", "--split", "val")
-    assert command("data", "check", "cityscapes", *own) == 0
+    assert command("data", "check", "cityscapes", "--root", root / "cityscapes") == 0
     assert "road" in capsys.readouterr().out
     assert command("data", "check", "city2acdc", "--root", root) == 2
     assert "did you mean 'citys2acdc'" in capsys.readouterr().err
+
+
+def test_an_incomplete_download_is_told_in_numbers_but_can_be_trained_on(root, capsys, caplog):
+    assert command("data", "check", "citys2acdc", "--root", root) == 2
+    said = capsys.readouterr().err
+    assert "source 1: cityscapes train: 2 of 2,975 published pairs are there" in said
+    assert "domain night: 1 of 106 published pairs are there" in said
+    train(root, "citys2acdc", "data.only=[fog]")
+    warned = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert ["2 of 2,975 published" in warned[0], "1 of 100 published" in warned[1]] == [True, True]
+    assert len(warned) == 2
 
 
 def test_data_list_shows_all_and_the_tree_of_one(capsys):

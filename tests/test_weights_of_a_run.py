@@ -9,7 +9,8 @@ from safetensors.torch import save_file
 
 from causalseg.configfile import load_config
 from causalseg.errors import WeightsError
-from causalseg.jobs import eval_run, train_run
+from causalseg.jobs import train_run
+from causalseg.scoring import eval_run
 
 
 def write_weights(path, seed):

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from causalseg.build import load_run as load
     from causalseg.model import Segmenter
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["Adapter", "CausalTune", "Segmenter", "__version__", "attach", "load"]
 
 _PLACES = {

@@ -110,8 +110,13 @@ def build_inference(config: Config) -> Inference:
         window=window,
         stride=stride,
         size=options.size,
+        inside=options.inside,
+        shortest=options.shortest,
+        scale=options.scale,
         flip=options.flip,
         scales=tuple(options.scales),
+        blend=options.blend,
+        windows_at_once=options.windows_at_once,
     )
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from causalseg.config.data import (
     ScenesConfig,
 )
 from causalseg.data.classes import CITYSCAPES19, ClassList, distinct_colours, read_classes
+from causalseg.data.corruptions import check_corruption
 from causalseg.data.dataset import FolderData, Sample, ScenesData
 from causalseg.data.folds import CLASS_LISTS, fold_classes
 from causalseg.data.layout_data import LayoutData
@@ -26,9 +27,11 @@ from causalseg.data.rare_classes import image_chances
 from causalseg.data.wrappers import CachedData, CorruptedData, ResizedData
 from causalseg.engine.evaluate import Domain
 from causalseg.engine.infer import Inference
+from causalseg.engine.log import logger
 from causalseg.errors import CausalsegError, ConfigError, did_you_mean
 
-Opener = Callable[[], tuple[Dataset[Sample], ClassList]]
+Opened = tuple[Dataset[Sample], ClassList]
+"""Images with labels, and the classes of the labels."""
 AnyConfig = FolderConfig | LayoutConfig | ScenesConfig
 
 
@@ -47,7 +50,7 @@ def build_classes(data: DataConfig) -> ClassList:
             f"data.classes = {data.classes!r}: allowed are {', '.join(CLASS_LISTS)}, a list of "
             "names, or the path of a .json file"
         )
-    return read_classes(_below_root(data, data.classes))
+    return read_classes(_find_path(data, data.classes))
 
 
 def with_classes_inside(config: Config) -> Config:
@@ -80,11 +83,7 @@ def build_sources(data: DataConfig) -> ConcatDataset[Sample]:
     sources = []
     for source in data.sources:
         built, own = _build_pairs(data, source, classes)
-        if own.names != classes.names:
-            raise ConfigError(
-                f"source {_name(source)} has the classes {', '.join(own.names)}; data.classes are "
-                "others: set data.classes to them, or train on another source"
-            )
+        _need_same_classes(source, own, classes)
         if source.resize is not None:
             built = ResizedData(built, source.resize)
         sources.append(built if data.cache == "none" else CachedData(built))
@@ -129,7 +128,7 @@ def build_domains(data: DataConfig, inference: Inference) -> dict[str, Domain]:
     problems: dict[str, CausalsegError] = {}
     for name in data.only or data.domains:
         try:
-            domains[name] = _build_domain(data, data.domains[name], classes, inference)
+            domains[name] = _build_domain(data, name, classes, inference)
         except CausalsegError as error:
             problems[name] = error
     if problems:
@@ -140,36 +139,59 @@ def build_domains(data: DataConfig, inference: Inference) -> dict[str, Domain]:
     return domains
 
 
-def list_pairs(data: DataConfig) -> dict[str, Opener]:
+def list_pairs(data: DataConfig) -> dict[str, Callable[[], Opened]]:
     """Return by name what opens each source and domain as it lies on the disk; each only once.
 
-    What it opens are images with labels, and the classes of the labels.
+    With ``data.only`` the other domains are left out.
+
+    Raises:
+        ConfigError: if a source or domain cannot be used with the classes, or is corrupted by
+            something unknown; says which ones.
     """
     classes = build_classes(data)
-    opened: dict[str, Opener] = {}
-    named = [(f"source {_name(source)}", source) for source in data.sources]
-    named += [(f"domain {name}", domain) for name, domain in data.domains.items()]
+    sources = {f"source {i}: {_name(each)}": each for i, each in enumerate(data.sources, start=1)}
+    domains = {f"domain {name}": data.domains[name] for name in data.only or data.domains}
+    mistakes = []
+    for name, given in (sources | domains).items():
+        try:
+            own = _classes_of(given, classes)
+            if given.corrupt:
+                check_corruption(given.corrupt.name, given.corrupt.severity)
+            if name in sources:
+                _need_same_classes(given, own, classes)
+            fold_classes(classes, own)
+        except ConfigError as error:
+            mistakes.append(f"{name}: {error}")
+    if mistakes:
+        raise ConfigError("\n".join(mistakes))
+    opened: dict[str, Callable[[], Opened]] = {}
     seen: set[str] = set()
-    for name, given in named:
-        plain = given.model_copy(update={"corrupt": None, "resize": None, "weight": None})
+    for name, given in (sources | domains).items():
+        plain = given.model_copy(
+            update={"corrupt": None, "resize": None, "keep_ratio": False, "weight": None}
+        )
         if plain.model_dump_json() not in seen:
             seen.add(plain.model_dump_json())
-            opened[name] = partial(_build_pairs, data, plain, classes)
+            opened[name] = partial(_open_pairs, data, given, classes)
     return opened
 
 
-def _build_domain(
-    data: DataConfig, domain: AnyConfig, classes: ClassList, inference: Inference
-) -> Domain:
+def _build_domain(data: DataConfig, name: str, classes: ClassList, inference: Inference) -> Domain:
+    domain = data.domains[name]
     pairs, own = _build_pairs(data, domain, classes)
     about: dict[str, Any] = {}
     if isinstance(domain, LayoutConfig):
         about["split"] = f"{domain.layout} {domain.split}"
     if domain.resize:
-        inference = replace(inference, size=domain.resize)
-        about["resized_to"] = list(domain.resize)
+        size, inside = (None, domain.resize) if domain.keep_ratio else (domain.resize, None)
+        inference = replace(inference, size=size, inside=inside)
+        about["fit_inside" if domain.keep_ratio else "resized_to"] = list(domain.resize)
     if domain.corrupt:
-        about["corruption"] = f"{domain.corrupt.name}, severity {domain.corrupt.severity}"
+        about["corruption"] = {
+            "name": domain.corrupt.name,
+            "severity": domain.corrupt.severity,
+            "clean": _clean(data, domain),
+        }
     fold = None
     if own.names != classes.names:
         fold = fold_classes(classes, own)
@@ -177,55 +199,95 @@ def _build_domain(
     return Domain(pairs, inference, own, fold, about)
 
 
-def _build_pairs(
-    data: DataConfig, source: AnyConfig, classes: ClassList
-) -> tuple[Dataset[Sample], ClassList]:
-    """Build images with labels, corrupted where asked for; and the classes of the labels."""
-    pairs: Dataset[Sample]
-    match source:
-        case FolderConfig():
-            images, labels = _below_root(data, source.images), _below_root(data, source.labels)
-            pairs = FolderData(images, labels, classes, data.ignore, source.id_map, source.every)
-        case LayoutConfig():
-            if source.layout not in LAYOUTS:
-                raise ConfigError(f"layout = {did_you_mean(source.layout, LAYOUTS)}")
-            layout = LAYOUTS[source.layout]
-            pairs = LayoutData(layout, source.split, _root_of(data, source), source.every)
-            classes = layout.classes
-        case ScenesConfig():
-            if classes != CITYSCAPES19:
-                raise ConfigError("scenes have the classes of cityscapes19: set data.classes to it")
-            pairs = ScenesData(source.domain, source.count, source.first, source.size)
-            if source.every > 1:
-                pairs = Subset(pairs, range(0, source.count, source.every))
+def _clean(data: DataConfig, corrupted: AnyConfig) -> str | None:
+    """Return the scored domain that is the same but for the corruption."""
+    clean = corrupted.model_copy(update={"corrupt": None})
+    return next((n for n in data.only or data.domains if data.domains[n] == clean), None)
+
+
+def _build_pairs(data: DataConfig, source: AnyConfig, classes: ClassList) -> Opened:
+    """Build a source or domain, corrupted where asked for; say so if it is not complete."""
+    pairs, own = _open_pairs(data, source, classes)
+    if isinstance(pairs, LayoutData) and pairs.shortfall:
+        _warn_once(f"{pairs.describe()}: {pairs.shortfall}")
     if source.corrupt:
         given = source.corrupt
         pairs = CorruptedData(pairs, given.name, given.severity, given.seed)
-    return pairs, classes
+    return pairs, own
+
+
+def _open_pairs(data: DataConfig, source: AnyConfig, classes: ClassList) -> Opened:
+    """Build a source or domain as it lies on the disk."""
+    own = _classes_of(source, classes)
+    pairs: Dataset[Sample]
+    match source:
+        case FolderConfig():
+            images, labels = _find_path(data, source.images), _find_path(data, source.labels)
+            pairs = FolderData(images, labels, classes, data.ignore, source.id_map, source.every)
+        case LayoutConfig():
+            root = _root_of(data, source)
+            pairs = LayoutData(LAYOUTS[source.layout], source.split, root, source.every)
+        case ScenesConfig():
+            pairs = ScenesData(source.domain, source.count, source.first, source.size)
+            if source.every > 1:
+                pairs = Subset(pairs, range(0, source.count, source.every))
+    return pairs, own
+
+
+def _classes_of(source: AnyConfig, classes: ClassList) -> ClassList:
+    """Return the classes of the labels of a source or domain."""
+    match source:
+        case LayoutConfig(layout=name):
+            if name not in LAYOUTS:
+                raise ConfigError(f"layout = {name!r}: {did_you_mean(name, LAYOUTS)}")
+            return LAYOUTS[name].classes
+        case ScenesConfig():
+            if classes != CITYSCAPES19:
+                raise ConfigError("scenes have the classes of cityscapes19: set data.classes to it")
+    return classes
+
+
+def _need_same_classes(source: AnyConfig, own: ClassList, classes: ClassList) -> None:
+    if own.names != classes.names:
+        raise ConfigError(
+            f"source {_name(source)} has the classes {', '.join(own.names)}; data.classes are "
+            "others: set data.classes to them, or train on another source"
+        )
 
 
 def _root_of(data: DataConfig, source: LayoutConfig) -> Path:
     """Where a published data set lies; a root of its own stands before those of all."""
     own = source.root or data.roots.get(source.layout)
     if own:
-        return Path(own).expanduser()
+        return _find_path(data, own)
     if data.root is None:
         raise ConfigError(
             f"{source.layout} has no root: give data.roots.{source.layout}=PATH, or data.root, "
             f"a folder that holds {source.layout}/"
         )
-    return Path(data.root).expanduser() / source.layout
+    return _find_path(data, source.layout)
 
 
 def _name(source: AnyConfig) -> str:
     match source:
-        case LayoutConfig(layout=name):
-            return name
+        case LayoutConfig(layout=name, split=split):
+            return f"{name} {split}"
         case FolderConfig(images=images):
             return images
         case ScenesConfig(domain=domain):
             return f"scenes {domain}"
 
 
-def _below_root(data: DataConfig, path: str) -> Path:
-    return Path(data.root or ".") / path
+def _find_path(data: DataConfig, path: str) -> Path:
+    """Return a path with ``~`` spelled out; a relative one starts from ``data.root``, if set."""
+    try:
+        return Path(data.root or ".").expanduser() / Path(path).expanduser()
+    except RuntimeError as error:
+        raise ConfigError(
+            f"no home folder for the ~ of {path} or of data.root = {data.root}: write it out"
+        ) from error
+
+
+@cache
+def _warn_once(message: str) -> None:
+    logger.warning(message)

@@ -5,62 +5,43 @@ configuration, scores, size, seeds, speed, versions.
 """
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from importlib.resources import files
 from typing import Any
 
 import yaml
+from jinja2 import Environment, StrictUndefined
 
+from causalseg.backbones.presets import PRESETS
+from causalseg.data.published import LAYOUTS
 from causalseg.engine.log import describe_platform, list_versions
 from causalseg.runfolder import RunFolder, write_text
+from causalseg.scores import read_scores
 
 ORIGIN = "origin.json"  # beside config.yaml: of a run that was not trained here
-
-_CARD = """# {adapter} on {backbone}, {head} head
-
-A segmentation model of {num_classes} classes: a {state} {backbone} ({weights}), the adapter
-`{adapter}` and a `{head}` head, {parameters:,} trained parameters. These lie in this folder;
-the backbone's own weights come from where `config.yaml` says.
-
-| domain | images | mIoU % |
-|---|---|---|
-{rows}
-
-Mean over {over}: {mean}. {made_of}.{overrides}
-
-{training} Everything else is in `config.yaml`, the full scores in `eval.json`, pictures in
-`report.html`.
-
-    causalseg eval {path}
-    causalseg predict {path} IMAGES --out PREDICTIONS
-
-Classes: {names}.
-"""
+_WEAK = 20  # percent of IoU below which a class is named among the limits
 
 
 def write_card(run: RunFolder) -> None:
     """Write the run folder's README.md from its configuration and scores."""
-    config, scores = _read_config(run), run.read_json(run.eval)
-    given = [f"`{override}`" for override in scores.get("overrides", [])]
-    rows = "\n".join(
-        f"| {name} | {domain['images']} | {_percent(domain['miou'])} |"
-        for name, domain in scores["domains"].items()
-    )
-    card = _CARD.format(
-        adapter=scores["model"]["adapter"],
-        backbone=scores["model"]["backbone"],
-        weights=f"weights: {scores['model']['weights']}",
-        head=scores["model"]["head"],
+    config, scores = _read_config(run), read_scores(run)
+    environment = Environment(undefined=StrictUndefined, trim_blocks=True)
+    environment.filters |= {"percent": _percent, "between": _between}
+    source = files("causalseg").joinpath("card.md").read_text(encoding="utf-8")
+    card = environment.from_string(source).render(
+        model=scores["model"],
+        classes=scores["classes"]["names"],
         state="finetuned" if "full" in scores["model"]["adapter"].split(" + ") else "frozen",
-        parameters=scores["model"]["trainable_parameters"],
-        num_classes=len(scores["classes"]["names"]),
-        names=", ".join(scores["classes"]["names"]),
-        rows=rows,
-        over=", ".join(scores["mean"]["over"]),
-        mean=_percent(scores["mean"]["miou"]),
-        made_of=scores["made_of"],
-        overrides=f"\n\nScored with {', '.join(given)} on top of `config.yaml`." if given else "",
-        training=_describe_training(run, config),
         path=run.path.name,
+        rows=[_row(name, domain) for name, domain in scores["domains"].items()],
+        mean=scores["mean"],
+        robustness=scores["robustness"],
+        made_of=scores["made_of"],
+        overrides=[f"`{override}`" for override in scores.get("overrides") or []],
+        data=list(_describe_data(config)),
+        training=_describe_training(run, config),
+        how=_describe_inference(scores["inference"]),
+        limits=list(_list_limits(scores)),
     )
     write_text(run.card, card)
 
@@ -73,7 +54,7 @@ def collect_result(run: RunFolder) -> dict[str, Any]:
     and the device is None.
     """
     config = _read_config(run)
-    scores = run.read_json(run.eval)
+    scores = read_scores(run)
     config["data"]["root"] = None  # a place on one machine
     if "overrides" in scores:
         scores["overrides"] = [o for o in scores["overrides"] if not o.startswith("data.root")]
@@ -109,6 +90,49 @@ def _read_origin(log: Sequence[dict[str, Any]], precision: str) -> dict[str, Any
     return origin | {key: joined([start[key] for start in starts]) for key in keys}
 
 
+def _row(name: str, domain: dict[str, Any]) -> list[str]:
+    known = {key: value for key, value in domain["iou"].items() if value is not None}
+    weakest = min(known, key=lambda key: known[key], default=None)
+    calibration = domain["calibration"]
+    return [
+        name,
+        str(domain["images"]),
+        _percent(domain["miou"]),
+        _between(domain["miou_interval"]).strip() or "-",
+        "-" if weakest is None else f"{weakest} {_percent(known[weakest])}",
+        _percent(domain["boundary_miou"]),
+        _percent(calibration and calibration["ece"]),
+    ]
+
+
+def _describe_data(config: dict[str, Any]) -> Iterator[list[str]]:
+    """What the model was made from and scored on, with the terms of each."""
+    backbone = config["backbone"]["name"]
+    terms = PRESETS[backbone].license if backbone in PRESETS else "see where the weights come from"
+    yield ["backbone", f"{backbone}, weights: {config['backbone']['weights']}", terms]
+    data = config["data"]
+    for source in data["sources"]:
+        yield ["trained on", *_describe_source(source)]
+    for name in data.get("only") or data["domains"]:
+        yield [f"scored on {name}", *_describe_source(data["domains"][name])]
+
+
+def _describe_source(source: dict[str, Any]) -> tuple[str, str]:
+    changed = f", under {source['corrupt']['name']}" if source.get("corrupt") else ""
+    match source["type"]:
+        case "layout":
+            layout = LAYOUTS[source["layout"]]
+            where = f"[{layout.title}]({layout.homepage}), split {source['split']}"
+            return where + changed, layout.license
+        case "folder":
+            return f"folder {source['images']}{changed}", "not known: add it here"
+        case _:
+            return (
+                f"{source['count']} drawn scenes ({source['domain']}){changed}",
+                "drawn by this package",
+            )
+
+
 def _describe_training(run: RunFolder, config: dict[str, Any]) -> str:
     if (run.path / ORIGIN).is_file():
         origin = run.read_json(run.path / ORIGIN)
@@ -124,9 +148,46 @@ def _describe_training(run: RunFolder, config: dict[str, Any]) -> str:
     )
 
 
+def _describe_inference(how: dict[str, Any]) -> str:
+    resized = how["resized_to"] and f", resized to {' x '.join(map(str, how['resized_to']))}"
+    if how["mode"] == "whole":
+        return f"Scored on whole images{resized or ''}."
+    window, stride = (" x ".join(map(str, how[key])) for key in ("window", "stride"))
+    return f"Scored in windows of {window} every {stride}{resized or ''}."
+
+
+def _list_limits(scores: dict[str, Any]) -> Iterator[str]:
+    over, domains = scores["mean"]["over"], scores["domains"]
+    yield (
+        f"What is known of it is what the table says: {len(domains)} domains, of which "
+        f"{', '.join(over)} count. Other places, seasons, cameras and weathers were not looked at."
+    )
+    yield "One training run with one seed; another seed gives other numbers."
+    for name, domain in domains.items():
+        absent = [key for key, pixels in domain["pixels"].items() if not pixels]
+        weak = [
+            f"{key} {_percent(iou)}"
+            for key, iou in domain["iou"].items()
+            if iou is not None and iou < _WEAK
+        ]
+        if weak:
+            yield f"In {name} IoU is below {_WEAK} % for {', '.join(weak)}."
+        if absent:
+            yield f"{name} has no {', '.join(absent)}: nothing is known of them there."
+    yield (
+        "Images of a video are not independent, so the intervals are too narrow there. They cover "
+        "the choice of images, not that of seeds or places."
+    )
+    yield "Not a safety component: do not let it alone decide about people."
+
+
 def _read_config(run: RunFolder) -> dict[str, Any]:
     return yaml.safe_load(run.need(run.config).read_text(encoding="utf-8"))
 
 
 def _percent(value: float | None) -> str:
     return "-" if value is None else f"{value:.1f}"
+
+
+def _between(interval: Sequence[float] | None) -> str:
+    return "" if interval is None else f" [{interval[0]:.1f}, {interval[1]:.1f}]"

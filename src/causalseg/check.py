@@ -1,20 +1,21 @@
 """`causalseg data check`: look at everything that a run would read, before it runs."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 from rich.table import Table
-from torch.utils.data import Dataset
 
-from causalseg.build_data import Opener, list_pairs
+from causalseg.build_data import Opened, list_pairs
 from causalseg.config.settings import SETTINGS
 from causalseg.configfile import load_config, parse_config
-from causalseg.data.check import Findings, check_pairs, draw_sheet
-from causalseg.data.classes import CITYSCAPES19, ClassList
-from causalseg.data.dataset import Sample
-from causalseg.data.layout_data import LayoutData
+from causalseg.data.check import Findings, Looks, check_pairs, draw_sheet
+from causalseg.data.classes import CITYSCAPES19
+from causalseg.data.files import open_files
+from causalseg.data.layout_data import LayoutData, find_splits
+from causalseg.data.layouts import Layout
 from causalseg.data.published import LAYOUTS
 from causalseg.errors import CausalsegError, ConfigError, did_you_mean
 from causalseg.runfolder import replacing
@@ -27,7 +28,7 @@ def check_data(
     split: str | None = None,
     sheet: Path | None = None,
 ) -> list[Findings]:
-    """Read every image and label of a data set, a setting or a configuration.
+    """Read every image and label of a data set, a setting or a configuration, each once.
 
     Args:
         what: name of a layout or a setting, or the path of a configuration.
@@ -37,17 +38,27 @@ def check_data(
         sheet: where a contact sheet is written, a PNG; None writes none.
 
     Returns:
-        What was found in each data set; one that could not be opened has one problem.
+        What was found in each data set; one that could not be opened has one problem. Without
+        ``split``, splits that were not downloaded are no problem, unless none is there.
 
     Raises:
-        ConfigError: if the name is not known.
+        ConfigError: if the name is not known, a source or domain cannot be used with the classes,
+            or ``sheet`` is no PNG.
+        MissingFileError: if the root of a layout is not there.
     """
+    if sheet is not None and sheet.suffix.lower() != ".png":
+        raise ConfigError(f"sheet {sheet}: the sheet is a PNG, give a name that ends in .png")
+    looks: Looks = {}
     found = []
     for name, open_pairs in _find_pairs(what, overrides, root, split).items():
         try:
-            found.append(check_pairs(name, *open_pairs()))
+            opened = open_pairs()
         except CausalsegError as error:
-            found.append(_not_opened(name, error))
+            found.append(replace(_nothing(name), problems=[str(error)], is_there=True))
+            continue
+        num_examples = 0 if sheet is None else 4
+        checked = check_pairs(name, *opened, num_examples, looks) if opened else _nothing(name)
+        found.append(checked)
     if sheet is not None and any(each.examples for each in found):
         with replacing(sheet) as temporary:
             draw_sheet(found, temporary)
@@ -55,14 +66,17 @@ def check_data(
 
 
 def list_problems(findings: Sequence[Findings]) -> list[str]:
-    """Return everything that was wrong, the first few of each data set."""
+    """Return everything that was wrong, the first few of each data set; the same once for all."""
     shown = 5
-    lines = []
+    names: dict[str, list[str]] = {}
     for found in findings:
-        lines += [f"{found.name}: {problem}" for problem in found.problems[:shown]]
-        if len(found.problems) > shown:
-            lines.append(f"{found.name}: {len(found.problems) - shown} more")
-    return lines
+        for problem in found.problems[:shown]:
+            names.setdefault(problem, []).append(found.name)
+    more = [found for found in findings if len(found.problems) > shown]
+    return [
+        *(f"{', '.join(of)}: {problem}" for problem, of in names.items()),
+        *(f"{found.name}: {len(found.problems) - shown} more" for found in more),
+    ]
 
 
 def table(findings: Sequence[Findings]) -> Table:
@@ -74,7 +88,7 @@ def table(findings: Sequence[Findings]) -> Table:
         labelled = max(1, int(found.pixels[:-1].sum()))
         order = np.argsort(-found.pixels[:-1], kind="stable")
         classes = ", ".join(
-            f"{found.classes.names[k]} {100 * found.pixels[k] / labelled:.2g}"
+            f"{found.classes.names[k]} {100 * found.pixels[k] / labelled:.3g}"
             for k in order
             if found.pixels[k]
         )
@@ -83,20 +97,25 @@ def table(findings: Sequence[Findings]) -> Table:
             classes += f"; none of {', '.join(absent)}"
         sizes = [f"{h} x {w} ({n})" for (h, w), n in found.sizes.most_common(3)]
         more = ["..."] if len(found.sizes) > 3 else []
-        counts = (str(found.count), str(len(found.problems)))
+        pairs = str(found.count) if found.is_there else "not there"
+        pairs += "" if found.published is None else f" of {found.published}"
+        counts = (pairs, str(len(found.problems)))
         shown.add_row(found.name, *counts, "\n".join(sizes + more), classes)
     return shown
 
 
 def _find_pairs(
     what: str, overrides: Sequence[str], root: Path | None, split: str | None
-) -> dict[str, Opener]:
+) -> Mapping[str, Callable[[], Opened | None]]:
+    """Return by name what opens each data set; it gives None for one that was not downloaded."""
     if what in LAYOUTS:
-        layout = LAYOUTS[what]
         if overrides or root is None:
             raise ConfigError(f"data check {what}: say where it lies with --root, and nothing else")
-        splits = layout.splits if split is None else [split]
-        return {f"{what} {name}": partial(_open_layout, what, name, root) for name in splits}
+        splits = [split] if split is not None else _present_splits(LAYOUTS[what], root)
+        return {
+            f"{what} {name}": partial(_open_layout, LAYOUTS[what], name, root, name in splits)
+            for name in (LAYOUTS[what].splits if split is None else splits)
+        }
     if split is not None:
         raise ConfigError("--split belongs to a layout; a setting has its own splits")
     if root is not None:
@@ -111,13 +130,20 @@ def _find_pairs(
     return list_pairs(config.data)
 
 
-def _open_layout(name: str, split: str, root: Path) -> tuple[Dataset[Sample], ClassList]:
-    return LayoutData(LAYOUTS[name], split, root), LAYOUTS[name].classes
+def _present_splits(layout: Layout, root: Path) -> Sequence[str]:
+    """Return the splits to be opened: those with images; one at least, to say what is missing."""
+    files, every = open_files(root), list(layout.splits)
+    return every if files.broken else find_splits(layout, files) or every[:1]
 
 
-def _not_opened(name: str, error: CausalsegError) -> Findings:
+def _open_layout(layout: Layout, split: str, root: Path, is_there: bool) -> Opened | None:
+    return (LayoutData(layout, split, root), layout.classes) if is_there else None
+
+
+def _nothing(name: str) -> Findings:
+    """Return what is found where there is nothing."""
     none = np.zeros(len(CITYSCAPES19.names), np.int64)
-    return Findings(name, CITYSCAPES19, 0, np.append(none, 0), none, [str(error)])
+    return Findings(name, CITYSCAPES19, 0, np.append(none, 0), none, is_there=False)
 
 
 def layouts_table() -> Table:
@@ -145,12 +171,11 @@ def describe_layout(name: str) -> str:
     layout = LAYOUTS[name]
     lines = [layout.title, f"{layout.homepage} ({layout.license})"]
     if layout.archives:
-        lines.append(
-            f"published as {', '.join(layout.archives)}; zip files as they are, or unpacked"
-        )
+        lines.append(layout.describe_archives())
     if layout.size:
         lines.append(f"images of {layout.size[1]} x {layout.size[0]} pixels, as a rule")
     for split, about in layout.splits.items():
         count = "" if about.count is None else f"{about.count:,} pairs"
-        lines += [f"{split}: {count}", f"  {about.images}", f"  {about.labels}"]
+        labels = " or ".join(about.label_templates)
+        lines += [f"{split}: {count}", f"  {about.images}", f"  {labels}"]
     return "\n".join(lines)

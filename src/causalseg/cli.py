@@ -12,11 +12,11 @@ from cyclopts import App, CycloptsError, Parameter
 
 from causalseg import __version__
 from causalseg.cli_data import at_least_one, data_app
+from causalseg.cli_eval import evaluate, print_table, report, submit
 from causalseg.errors import CausalsegError
 
 if TYPE_CHECKING:
     from causalseg.analysis.comparison import Comparison
-    from causalseg.report import DomainTable
 
 # Threads that wait by spinning slow each other down tenfold on a busy machine.
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
@@ -30,6 +30,9 @@ app = App(
 config_app = App(name="config", help="Look at configurations.")
 app.command(config_app)
 app.command(data_app)
+app.command(evaluate, name="eval")
+app.command(report)
+app.command(submit)
 
 
 @app.command
@@ -50,39 +53,6 @@ def train(config: Path, /, *overrides: str) -> None:
     run = train_run(load_config(config, overrides))
     if is_first_process():
         print(f"report: {run.report}")
-
-
-@app.command(name="eval")
-def evaluate(
-    run: Path,
-    /,
-    *overrides: str,
-    corrupt: str = "",
-    severity: Annotated[int, Parameter(validator=lambda _t, v: _one_to_five(v))] = 3,
-) -> None:
-    """Score a trained run on its domains; writes eval.json and the report anew.
-
-    Parameters
-    ----------
-    run
-        Run folder that `train` made.
-    overrides
-        Options as key=value, such as eval.flip=true or data.root=/data; setting=citys2acdc takes
-        the domains and sizes of a setting.
-    corrupt
-        Corruptions, such as fog,snow: each makes further domains of all domains.
-    severity
-        Of the corruptions, 1 to 5.
-    """
-    from causalseg.engine.devices import is_first_process
-    from causalseg.jobs import eval_run
-    from causalseg.report import domain_table
-
-    corruptions = [name.strip() for name in corrupt.split(",") if name.strip()]
-    scored = eval_run(run, overrides, corruptions, severity)
-    if is_first_process():
-        _print_table(domain_table([scored]))
-        print(f"report: {scored.report}")
 
 
 @app.command
@@ -199,7 +169,7 @@ def quickstart(*, out: Path = Path("quickstart")) -> None:
     from causalseg.quickstart import run_quickstart
 
     table, report = run_quickstart(out)
-    _print_table(table)
+    print_table(table)
     print(f"report: {report}")
 
 
@@ -276,16 +246,19 @@ def keys(prefix: str = "", /) -> None:
 
 
 @config_app.command
-def schema() -> None:
-    """Print the JSON Schema of configurations, for editors."""
+def schema(of: Literal["config", "eval"] = "config", /) -> None:
+    """Print the JSON Schema of configurations, for editors, or of eval.json.
+
+    Parameters
+    ----------
+    of
+        config or eval.
+    """
     from causalseg.config import Config
+    from causalseg.scores import Scores
 
-    print(json.dumps(Config.model_json_schema(), indent=2))
-
-
-def _one_to_five(value: int) -> None:
-    if not 1 <= value <= 5:
-        raise ValueError("must be 1 to 5")
+    model = Config if of == "config" else Scores
+    print(json.dumps(model.model_json_schema(), indent=2))
 
 
 def _numbers(text: str) -> list[int]:
@@ -316,22 +289,6 @@ def _print_comparison(comparison: "Comparison") -> None:
     Console().print(shown)
 
 
-def _print_table(table: "DomainTable") -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    shown = Table(title="mIoU in percent by domain")
-    shown.add_column("")
-    for name in [*table.domains, f"mean of {', '.join(table.over)}"]:
-        shown.add_column(name, justify="right")
-    for label, values in table.rows.items():
-        shown.add_row(label, *("-" if value is None else f"{value:.1f}" for value in values))
-    if table.difference is not None:
-        signed = ("-" if value is None else f"{value:+.1f}" for value in table.difference)
-        shown.add_row("difference", *signed, style="bold")
-    Console().print(shown)
-
-
 def main() -> None:
     """Run the command line; a user's mistake is one message and exit code 2."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
@@ -339,6 +296,9 @@ def main() -> None:
         app(sys.argv[1:], exit_on_error=False)
     except CycloptsError:
         raise SystemExit(2) from None  # it has said what is wrong
+    except BrokenPipeError:  # whoever reads the output, such as head, has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
     except CausalsegError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from causalseg.analysis.bootstrap import LEVEL, RESAMPLES
 from causalseg.analysis.comparison import MEAN, Comparison, Result, Row, Value, known_values
-from causalseg.report import STYLE, draw_svg, plain_text
+from causalseg.report.charts import STYLE, draw_svg, plain_text
 from causalseg.runfolder import write_text
 
 _DARK = {
@@ -219,9 +219,13 @@ def _methods(comparison: Comparison, quote: str = "") -> list[tuple[str, str]]:
 def domain_text(domain: dict[str, Any]) -> str:
     """What a domain is made of, from its part of eval.json."""
     about = [f"{domain['images']} images", size_text(domain["size"])]
-    about += [domain[key] for key in ("split", "corruption") if key in domain]
+    about += [domain["split"]] if "split" in domain else []
+    if "corruption" in domain:
+        about.append("{name}, severity {severity}".format(**domain["corruption"]))
     if "resized_to" in domain:
         about.append(f"resized to {size_text(domain['resized_to'])}")
+    if "fit_inside" in domain:
+        about.append(f"resized to fit inside {size_text(domain['fit_inside'])}")
     return ", ".join(about)
 
 

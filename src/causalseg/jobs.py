@@ -1,14 +1,14 @@
-"""What the commands do: train, evaluate and predict, each from and into a run folder."""
+"""What the commands do: train into a run folder, predict and submit from one."""
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from jaxtyping import Float, Int
 from lightning_fabric import Fabric
 from PIL import Image
 from rich.progress import track
+from torch import Tensor
 from torch.utils.data import Subset
 
 from causalseg.adapters.base import trainable_parameters
@@ -19,42 +19,32 @@ from causalseg.build_data import (
     build_sources,
     with_classes_inside,
 )
-from causalseg.cards import write_card
 from causalseg.config import Config
-from causalseg.config.adapters import label
-from causalseg.config.data import CorruptConfig, DataConfig
-from causalseg.config.settings import scored_part
 from causalseg.configfile import dump_config, list_differences, load_config
-from causalseg.data.classes import ClassList
 from causalseg.data.dataset import IMAGE_ENDINGS, list_images, read_image
 from causalseg.data.loader import AugmentedData
 from causalseg.engine.checkpoint import read_checkpoint
 from causalseg.engine.devices import make_fabric
-from causalseg.engine.evaluate import Domain, Picture, evaluate, summarise
-from causalseg.engine.infer import Inference
+from causalseg.engine.evaluate import Domain
 from causalseg.engine.log import RunLog, console, logger, peak_memory
 from causalseg.engine.train import train
 from causalseg.errors import (
     CausalsegError,
-    ConfigError,
     DataError,
     MissingFileError,
     RunError,
 )
 from causalseg.model import Segmenter
-from causalseg.report import write_report
-from causalseg.runfolder import RunFolder, replacing, write_json, write_text
+from causalseg.runfolder import RunFolder, write_text
+from causalseg.scoring import label_ids, open_run, score_model, write_png, write_results
+from causalseg.submit import write_submission
 
-# What may change when a run goes on, and what may be overridden when one is used.
+# What may change when a run goes on.
 _FREE_ON_RESUME = (
-    *("train.steps", "train.workers", "eval.", "data.domains.", "data.mean_over", "data.root"),
+    *("train.steps", "train.workers", "eval.", "data.domains.", "data.mean_over", "data.only"),
+    *("data.root", "data.cache"),
     *("run.out", "run.resume", "run.accelerator", "run.devices", "run.nodes", "run.precision"),
     *("run.threads", "run.log_every", "run.save_every", "run.keep", "backbone.checkpointing"),
-)
-_FREE_IN_USE = (
-    *("eval", "data", "train.workers", "backbone.weights", "backbone.sha256"),
-    *("backbone.checkpointing", "run.accelerator", "run.devices", "run.nodes", "run.precision"),
-    "run.threads",
 )
 
 
@@ -80,6 +70,8 @@ def train_run(config: Config) -> RunFolder:
     domains = build_domains(config.data, inference)
     for dataset in (sources, *(domain.data for domain in domains.values())):
         dataset[0]  # what is wrong everywhere shows now and not after training
+    if config.run.resume:
+        _check_count(run, len(sources))
     data = AugmentedData(sources, build_augment(config), config.train.augment.class_mix)
     draws = build_draws(config.data, sources, config.run.seed)
     if fabric.is_global_zero:
@@ -96,73 +88,15 @@ def train_run(config: Config) -> RunFolder:
             log.memory(step, peak_memory(fabric.device))
         is_last = step == config.train.steps
         chosen = domains if is_last else _limited(domains, config.eval.limit)
-        results, pictures = _evaluate(fabric, model, chosen, config, inference)
+        results, pictures = score_model(fabric, model, chosen, config, inference)
         if log:
             mious = {name: result["miou"] for name, result in results["domains"].items()}
             log.eval(step, mious, results["mean"]["miou"])
         if is_last:
-            _write_scores(fabric, run, results, pictures, domains)
+            write_results(fabric, run, results, pictures, domains)
 
     train(fabric, model, data, draws, config.train, config.run, score, config.eval.every)
     return run
-
-
-def eval_run(
-    path: Path | str,
-    overrides: Sequence[str] = (),
-    corruptions: Sequence[str] = (),
-    severity: int = 3,
-) -> RunFolder:
-    """Score a trained run on its domains; write eval.json, pictures, card and report anew.
-
-    Args:
-        path: the run folder.
-        overrides: of its configuration, such as ``eval.flip=true``, other ``data.domains``, or a
-            ``setting`` whose domains and sizes take the place of the run's.
-        corruptions: each makes of every domain another one, DOMAIN_CORRUPTION; the mean is then
-            over those.
-        severity: of the corruptions, 1 to 5.
-    """
-    run, config = _open(path, overrides)
-    if corruptions:
-        config = _with_corruptions(config, corruptions, severity)
-    inference = build_inference(config)
-    domains = build_domains(config.data, inference)
-    fabric = make_fabric(config.run)
-    model = build_segmenter(config)
-    model.load(run.path)
-    fabric.to_device(model)
-    results, pictures = _evaluate(fabric, model, domains, config, inference)
-    _write_scores(
-        fabric,
-        run,
-        {**results, "overrides": [*overrides, *_said(corruptions, severity)]},
-        pictures,
-        domains,
-    )
-    return run
-
-
-def _with_corruptions(config: Config, corruptions: Sequence[str], severity: int) -> Config:
-    data = config.data
-    corrupted = {
-        f"{name}_{corruption}": domain.model_copy(
-            update={"corrupt": CorruptConfig(name=corruption, severity=severity)}
-        )
-        for name, domain in data.domains.items()
-        if name in (data.only or data.domains)
-        for corruption in corruptions
-    }
-    changed = {
-        "domains": {**data.domains, **corrupted},
-        "mean_over": list(corrupted),
-        "only": None if data.only is None else [*data.only, *corrupted],
-    }
-    return config.model_copy(update={"data": data.model_copy(update=changed)})
-
-
-def _said(corruptions: Sequence[str], severity: int) -> list[str]:
-    return [f"corrupt={','.join(corruptions)}", f"severity={severity}"] if corruptions else []
 
 
 def predict_run(path: Path | str, images: Path, out: Path, overrides: Sequence[str] = ()) -> int:
@@ -174,44 +108,54 @@ def predict_run(path: Path | str, images: Path, out: Path, overrides: Sequence[s
     Raises:
         DataError: if there is no image or one cannot be read; those before it are done.
     """
-    run, config = _open(path, overrides)
+    run, config = open_run(path, overrides)
     if not images.exists():
         raise MissingFileError(f"no image or folder {images}: check the path")
     files = [images] if images.is_file() else list_images(images)
     if not files:
         raise DataError(f"{images} has no images: {', '.join(IMAGE_ENDINGS)} are read")
     inference = build_inference(config)
+    fabric, model = _ready(run, config)
+    palette = np.array(model.classes.palette, dtype=np.uint8)
+    for file in track(files, "predicting", console=console):
+        image = read_image(file)
+        with fabric.autocast():
+            prediction = inference(model, image.to(fabric.device)).argmax(0).cpu()
+        ids = label_ids(prediction, model.classes)
+        overlay = (255 * image.movedim(0, -1).numpy() + palette[prediction.numpy()]) / 2
+        for folder, pixels in (("predictions", ids), ("overlays", overlay.astype(np.uint8))):
+            write_png(out / folder / f"{file.stem}.png", Image.fromarray(pixels))
+    return len(files)
+
+
+def submit_run(
+    path: Path | str, server: str, root: Path, out: Path, overrides: Sequence[str] = ()
+) -> int:
+    """Predict a server's test images in one process into a zip file; return how many.
+
+    Raises:
+        CausalsegError: if the run has other classes than the server, or images are missing; an
+            earlier file of that name is untouched.
+    """
+    run, config = open_run(path, overrides)
+    inference = build_inference(config)
+    fabric, model = _ready(run, config)
+
+    def predict(image: Float[Tensor, "3 H W"]) -> Int[Tensor, "H W"]:
+        with fabric.autocast():
+            return inference(model, image.to(fabric.device)).argmax(0).cpu()
+
+    return write_submission(predict, model.classes, server, root, out)
+
+
+def _ready(run: RunFolder, config: Config) -> tuple[Fabric, Segmenter]:
+    """Return one process and on it the trained model, for inference only."""
     fabric = make_fabric(config.run.model_copy(update={"devices": 1, "nodes": 1}))
     model = build_segmenter(config)
     model.load(run.path)
     fabric.to_device(model.eval())
     model.merge()
-    label_ids = np.array(model.classes.ids)
-    for file in track(files, "predicting", console=console):
-        image = read_image(file)
-        with fabric.autocast():
-            prediction = inference(model, image.to(fabric.device)).argmax(0).cpu().numpy()
-        ids = label_ids[prediction].astype(np.uint8 if label_ids.max() < 256 else np.uint16)
-        overlay = (255 * image.movedim(0, -1).numpy() + _palette(model.classes)[prediction]) / 2
-        for folder, pixels in (("predictions", ids), ("overlays", overlay.astype(np.uint8))):
-            _write_png(out / folder / f"{file.stem}.png", Image.fromarray(pixels))
-    return len(files)
-
-
-def _open(path: Path | str, overrides: Sequence[str]) -> tuple[RunFolder, Config]:
-    """Return a run and its configuration with overrides that do not make it another model."""
-    run = RunFolder(path)
-    expanded = []
-    for override in overrides:
-        key, _, value = override.partition("=")
-        expanded += scored_part(value) if key == "setting" else [override]
-    for override in expanded:
-        if not override.startswith(_FREE_IN_USE):
-            raise ConfigError(
-                f"override {override!r} would have no effect on a trained run or make it another "
-                f"model; allowed are {', '.join(_FREE_IN_USE)}"
-            )
-    return run, load_config(run.need(run.config), expanded)
+    return fabric, model
 
 
 def _check_folder(fabric: Fabric, run: RunFolder, config: Config) -> None:
@@ -266,6 +210,17 @@ def _check_resume(run: RunFolder, config: Config) -> None:
         )
 
 
+def _check_count(run: RunFolder, count: int) -> None:
+    """Refuse to go on with another number of training images: they would come in another order."""
+    counts = [event.get("images") for event in run.read_log() if event["event"] == "start"]
+    before = next((number for number in counts if number is not None), count)
+    if before != count:
+        raise RunError(
+            f"{run.path} began with {before} training images and there are {count} now: bring the "
+            "data back to what it was, or train into another folder with run.out"
+        )
+
+
 def _limited(domains: dict[str, Domain], limit: int | None) -> dict[str, Domain]:
     """Return at most ``limit`` images of each domain, spread evenly."""
     if limit is None:
@@ -276,85 +231,3 @@ def _limited(domains: dict[str, Domain], limit: int | None) -> dict[str, Domain]
         chosen = Subset(domain.data, range(0, count, max(1, -(-count // limit))))
         limited[name] = domain._replace(data=chosen)
     return limited
-
-
-def _evaluate(
-    fabric: Fabric,
-    model: Segmenter,
-    domains: dict[str, Domain],
-    config: Config,
-    inference: Inference,
-) -> tuple[dict[str, Any], dict[str, list[Picture]]]:
-    """Score on all processes; return the content of eval.json and this process's pictures."""
-    with fabric.autocast():
-        results, pictures = evaluate(
-            model,
-            domains,
-            config.eval.pictures,
-            config.train.workers,
-            (fabric.global_rank, fabric.world_size),
-            lambda share: [fabric.broadcast(share, rank) for rank in range(fabric.world_size)],
-        )
-    content = {
-        "model": {
-            "backbone": config.backbone.name,
-            "weights": config.backbone.weights,
-            "adapter": label(config.adapter, config.intervene),
-            "head": config.head.name,
-            "trainable_parameters": trainable_parameters(model),
-        },
-        "classes": {"names": model.classes.names, "palette": model.classes.palette},
-        **summarise(results, inference, _averaged(config.data)),
-    }
-    return content, pictures
-
-
-def _averaged(data: DataConfig) -> list[str] | None:
-    """Return the domains whose mIoU is averaged, of those that are scored."""
-    if data.only is None:
-        return data.mean_over
-    return [name for name in data.only if name in (data.mean_over or data.only)] or data.only
-
-
-def _write_scores(
-    fabric: Fabric,
-    run: RunFolder,
-    content: dict[str, Any],
-    pictures: dict[str, list[Picture]],
-    domains: dict[str, Domain],
-) -> None:
-    """Write eval.json and the pictures, and from them card and report."""
-    if fabric.is_global_zero:
-        shutil.rmtree(run.pictures, ignore_errors=True)
-        write_json(run.eval, content)
-    fabric.barrier()
-    for name, examples in pictures.items():
-        _write_pictures(run.pictures / name, examples, domains[name].classes)
-    fabric.barrier()
-    if fabric.is_global_zero:
-        write_card(run)
-        write_report([run], run.report)
-    fabric.barrier()
-
-
-def _write_pictures(folder: Path, examples: list[Picture], classes: ClassList) -> None:
-    """Write image, truth and prediction; the last two hold train ids under the class colours."""
-    palette = np.zeros((256, 3), dtype=np.uint8)
-    palette[: len(classes.names)] = _palette(classes)
-    for sample, prediction in examples:
-        stem = folder / sample.name
-        image = (255 * sample.image.movedim(0, -1)).round().byte().numpy()
-        _write_png(stem.with_name(f"{stem.name}_image.png"), Image.fromarray(image))
-        for kind, ids in (("truth", sample.label), ("prediction", prediction)):
-            coloured = Image.fromarray(ids.byte().numpy())
-            coloured.putpalette(palette.tobytes())
-            _write_png(stem.with_name(f"{stem.name}_{kind}.png"), coloured)
-
-
-def _write_png(path: Path, picture: Image.Image) -> None:
-    with replacing(path) as temporary:
-        picture.save(temporary, format="PNG")
-
-
-def _palette(classes: ClassList) -> np.ndarray:
-    return np.array(classes.palette, dtype=np.uint8)

@@ -69,6 +69,10 @@ class Segmenter(nn.Module):
         size = (images.shape[-2], images.shape[-1])
         return self.head(self.backbone(images), self._queries(), size)
 
+    def probabilities(self, scores: Float[Tensor, "k H W"]) -> Float[Tensor, "k H W"]:
+        """Return the probabilities of classes, summing to 1, that averaged logits stand for."""
+        return self.head.probabilities(scores)  # type: ignore[operator]
+
     def loss(
         self, images: Float[Tensor, "b 3 H W"], labels: Int[Tensor, "b H W"]
     ) -> Float[Tensor, ""]:

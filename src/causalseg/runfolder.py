@@ -7,7 +7,7 @@ new one, never a half.
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ class RunFolder:
         self.card = self.path / "README.md"
         self.checkpoint = self.path / "last.ckpt"
         self.pictures = self.path / "pictures"
+        self.predictions = self.path / "predictions"
 
     def need(self, file: Path) -> Path:
         """Return a file of the run, or raise MissingFileError that says what makes it."""
@@ -98,7 +99,8 @@ def replacing(path: Path) -> Iterator[Path]:
             "free some space or choose another folder"
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # it may never have been there: a file in place of a folder
+            temporary.unlink()
 
 
 def write_text(path: Path, text: str) -> None:

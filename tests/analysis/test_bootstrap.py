@@ -1,9 +1,9 @@
-"""The paired bootstrap: equal to loops written by hand, honest where there is nothing to draw."""
+"""The bootstrap: equal to loops written by hand, honest where there is nothing to draw."""
 
 import numpy as np
 import pytest
 
-from causalseg.analysis.bootstrap import mean_iou, paired_interval
+from causalseg.analysis.bootstrap import interval, paired_interval
 
 
 def make_counts(seed, images=6, k=4, domains=2):
@@ -56,10 +56,23 @@ def test_the_interval_equals_loops_over_draws_domains_seeds_images_and_classes()
     assert found == pytest.approx(tuple(expected), abs=1e-9)
 
 
-def test_mean_iou_leaves_out_classes_that_never_show():
-    counts = np.array([[3, 0, 0, 0], [1, 2, 0, 0], [0, 0, 0, 5]], dtype=float)
-    assert mean_iou(counts) == pytest.approx(100 * (3 / 4 + 0 + 0) / 3)
-    assert np.isnan(mean_iou(np.zeros((3, 4))))
+def test_the_interval_of_one_run_equals_loops_over_draws():
+    run = make_counts(0)
+    rng = np.random.default_rng(5)
+    times = [rng.multinomial(n, np.full(n, 1 / n), 40) for n in map(len, run)]
+    scores = [
+        np.mean(
+            [
+                miou_by_hand([domain[i] for i, t in enumerate(drawn[draw]) for _ in range(t)])
+                for domain, drawn in zip(run, times, strict=True)
+            ]
+        )
+        for draw in range(40)
+    ]
+    expected = np.quantile(scores, [0.05, 0.95])
+    found = interval(run, names_of(run), resamples=40, level=0.9, seed=5)
+    assert found == pytest.approx(tuple(expected), abs=1e-9)
+    assert interval([run[0][:1]], [["a"]]) is None
 
 
 def test_a_method_against_itself_has_no_difference():

@@ -8,7 +8,7 @@ import pytest
 
 from causalseg.analysis.bootstrap import paired_interval
 from causalseg.analysis.comparison import MEAN, check_shared, compare_results, read_study
-from causalseg.engine.evaluate import read_counts
+from causalseg.engine.metrics import read_counts
 from causalseg.errors import RunError
 from fabricated import METHODS, make_confusions, make_domain, make_result, make_results
 

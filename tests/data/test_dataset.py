@@ -124,6 +124,18 @@ def test_empty_and_missing_folders_are_named(tmp_path):
         read(tmp_path)
 
 
+def test_hidden_files_and_folders_are_no_images(folder):
+    for part in ("images", "labels"):
+        (folder / part / "._000.png").write_bytes(b"of macOS")
+        (folder / part / "more.png").mkdir()
+    assert [sample.name for sample in read(folder)] == ["000", "001", "002"]
+    assert [file.name for file in list_images(folder / "images")] == [
+        "000.png",
+        "001.png",
+        "002.png",
+    ]
+
+
 def test_a_stem_twice_is_refused(folder):
     Image.new("RGB", (64, 48)).save(folder / "images" / "000.jpg")
     with pytest.raises(DataError, match="same stem"):
@@ -161,7 +173,10 @@ def test_an_unknown_domain_of_scenes_shows_at_once():
         ScenesData("clera", 2)
 
 
-def test_a_folder_of_many_sizes_is_fine(tmp_path):
-    write_folder(tmp_path, 1)
-    write_folder(tmp_path / "other", 1, size=(32, 32))
-    assert read(tmp_path / "other")[0].label.shape == (32, 32)
+def test_a_folder_of_many_sizes_is_fine(folder):
+    write_folder(folder, 1, size=(32, 96))  # takes the place of 000
+    data = read(folder)
+    assert [tuple(sample.label.shape) for sample in data] == [(32, 96), (48, 64), (48, 64)]
+    assert [tuple(sample.image.shape) for sample in data] == [
+        (3, *sample.label.shape) for sample in data
+    ]

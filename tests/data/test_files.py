@@ -169,7 +169,26 @@ def test_a_zip_cut_short_names_the_member_at_which_it_ends(tmp_path, is_zip64):
     assert Files(path).read("a/third") == bytes(1000)
     path.write_bytes(path.read_bytes()[:1500])
     with pytest.raises(DataError, match=r"cut.zip is cut short .* member a/second. Download"):
-        Files(tmp_path)
+        Files(path)
+
+
+def test_a_broken_zip_is_kept_in_mind_and_stops_no_other_file(tmp_path):
+    write(tmp_path, "a")
+    write_zip(tmp_path / "z.zip", "b")
+    write_zip(tmp_path / "cut.zip", "c", "d")
+    (tmp_path / "cut.zip").write_bytes((tmp_path / "cut.zip").read_bytes()[:60])
+    (tmp_path / "gone.zip").symlink_to(tmp_path / "nowhere")
+    files = Files(tmp_path)
+    assert files.names == ("a", "b")
+    assert files.read("b").startswith(b"zip b")
+    assert len(files.broken) == 2
+    assert "cut.zip is cut short or broken" in files.broken[0]
+    assert "gone.zip" in files.broken[1]
+    (tmp_path / "gone.zip").unlink()
+    settle(tmp_path)
+    assert open_files(tmp_path).broken == files.broken[:1]
+    write_zip(tmp_path / "cut.zip", "c")
+    assert open_files(tmp_path).names == ("a", "b", "c")
 
 
 def test_a_cut_zip_without_sizes_names_the_member_it_knows(tmp_path):
@@ -186,6 +205,22 @@ def test_a_broken_member_is_named_with_its_zip(tmp_path):
     change(path, b"PK\3\4", 30 + len("a/b") + 5, b"\xff\xff\xff")
     with pytest.raises(DataError, match=r"cannot read .*x.zip: a/b: .*broken, download it again"):
         Files(tmp_path).read("a/b")
+
+
+def test_a_broken_member_of_a_stronger_compression_is_named_too(tmp_path):
+    path = write_zip(tmp_path / "x.zip", "a/b", compression=zipfile.ZIP_LZMA)
+    change(path, b"PK\3\4", 30 + len("a/b") + 4, b"\xff" * 5)
+    with pytest.raises(DataError, match=r"cannot read .*x.zip: a/b: .*broken, download it again"):
+        Files(tmp_path).read("a/b")
+
+
+def test_a_member_of_a_zip_that_was_replaced_is_named(tmp_path):
+    path = write_zip(tmp_path / "x.zip", "a", "b")
+    copy = pickle.loads(pickle.dumps(Files(path)))  # as in another process: the zip is opened anew
+    write_zip(path, "a")
+    assert copy.read("a").startswith(b"zip a")
+    with pytest.raises(DataError, match=r"x.zip: b is gone: the zip was replaced"):
+        copy.read("b")
 
 
 def test_encrypted_and_unknown_members_say_to_unpack(tmp_path):

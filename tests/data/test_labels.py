@@ -181,11 +181,24 @@ def test_an_unknown_label_of_a_polygon_is_named_with_a_hint():
         *(b"", b"{", b"[]", b"\xff\xfe", b'{"imgWidth": 3, "imgHeight": 2}'),
         *(b'{"imgWidth": -3, "imgHeight": 2, "objects": []}', polygons(("car", [1, 2]))),
         *(polygons(("car", [[0, 1], ["a", 2]])), polygons((3, box(0, 0, 1, 1)))),
+        *(polygons(size=size) for size in ((0, 6), (8, -1), (8.0, 6), (True, 6), ("8", 6))),
+        *(polygons(size=size) for size in ((10**29, 6), (90_000, 90_000))),
+        *(polygons(("car", [[0, 1], [odd, 2], [3, 4]])) for odd in (float("nan"), float("inf"))),
+        polygons(("car", [[0, 1], [10**400, 2], [3, 4]])),
+        b"[" * 100_000,
     ],
+    ids=range(20),
 )
 def test_what_is_no_polygon_file_is_refused(content):
     with pytest.raises(DataError, match="cannot read label x.json: .*expected is JSON with"):
         POLYGONS.read(content, "x.json")
+
+
+def test_the_size_of_a_polygon_file_is_limited_as_that_of_a_picture(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 48)
+    assert POLYGONS.read(polygons(size=(8, 6)), "x.json").shape == (6, 8)
+    with pytest.raises(DataError, match="imgWidth 7 x imgHeight 7 are more than 48 pixels"):
+        POLYGONS.read(polygons(size=(7, 7)), "x.json")
 
 
 def test_raw_ids_of_polygons_have_names():

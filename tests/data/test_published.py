@@ -21,7 +21,7 @@ from causalseg.data.folds import CLASS_LISTS, FOLDS, fold_classes
 from causalseg.data.layout_data import LayoutData
 from causalseg.data.layouts import Colours, Ids, Polygons
 from causalseg.data.published import LAYOUTS
-from causalseg.errors import ConfigError, DataError
+from causalseg.errors import ConfigError, DataError, MissingFileError
 from published_labels import CAMVID_COLOURS, IDD_GROUPS, TABLES
 from published_trees import OTHERS, PAIRS, ZIPS
 
@@ -147,6 +147,38 @@ def test_the_catalogue_holds_exactly_the_published_labels(name):
     assert isinstance(encoding, kind.get(name, Ids))
 
 
+@pytest.mark.parametrize(
+    ("name", "folder"), [("gtav", "labels"), ("synthia", "RAND_CITYSCAPES/GT/LABELS")]
+)
+def test_what_converters_put_beside_the_labels_is_left_out(name, folder, unpacked):
+    root = unpacked(name)
+    before = LayoutData(LAYOUTS[name], "train", root)
+    for file in (root / folder).glob("*.png"):
+        Image.new("L", (2, 2)).save(file.with_stem(f"{file.stem}_labelTrainIds"))
+    assert LayoutData(LAYOUTS[name], "train", root).pairs == before.pairs
+
+
+def test_both_packages_of_mapillary_hold_the_labels_of_1_2(unpacked):
+    root = unpacked("mapillary_v1")
+    pairs = LayoutData(LAYOUTS["mapillary_v1"], "val", root).pairs
+    (root / "validation/v1.2/labels").rename(root / "validation/labels")
+    (old,) = LayoutData(LAYOUTS["mapillary_v1"], "val", root).pairs
+    assert old == (pairs[0][0], pairs[0][1].replace("/v1.2/", "/"))
+    assert [name[-8:] for name in LAYOUTS["mapillary_v1"].archives] == ["v2.0.zip", "v1.2.zip"]
+    with pytest.raises(MissingFileError, match="has no labels of Mapillary Vistas 2.0"):
+        LayoutData(LAYOUTS["mapillary_v2"], "val", root)
+
+
+def test_zips_of_gtav_may_be_unpacked_each_into_its_own_folder(unpacked, tmp_path):
+    unpacked("gtav")
+    for number, name in (("01", "00001"), ("10", "24966")):
+        for what in ("images", "labels"):
+            own = tmp_path / f"{number}_{what}" / what
+            own.mkdir(parents=True)
+            (tmp_path / what / f"{name}.png").rename(own / f"{name}.png")
+    assert LayoutData(LAYOUTS["gtav"], "train", tmp_path).names == ["00001", "24966"]
+
+
 def test_a_label_outside_the_table_is_an_error(unpacked):
     root = unpacked("gtav")
     Image.new("L", (70, 2), 35).save(root / "labels" / "00001.png")
@@ -163,11 +195,14 @@ def test_an_entry_is_complete(name):
     classes = len(layout.classes.names)
     assert set(layout.encoding.train_ids.values()) <= {*range(classes), 255}
     for split in layout.splits.values():
-        fields = [set(re.findall(r"{(\w+)", text)) for text in (split.images, split.labels)]
-        assert fields[1] <= fields[0]
         assert split.count is None or split.count > 0
-        # Images that share a label differ in what the label does not name.
-        assert split.is_partial or fields[0] == fields[1]
+        images, *labels = (
+            set(re.findall(r"{(\w+)", text)) for text in (split.images, *split.label_templates)
+        )
+        for fields in labels:
+            assert fields <= images
+            # Images that share a label differ in what the label does not name.
+            assert split.is_partial or fields == images
 
 
 def test_class_lists_are_those_of_the_data():

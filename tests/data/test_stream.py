@@ -38,13 +38,33 @@ def test_a_crop_has_its_size_whatever_the_image(size):
         assert set(label.unique().tolist()) <= {0, 1, IGNORE}
 
 
-def test_image_and_label_stay_together():
+def test_image_and_label_stay_together_in_crops_and_flips():
+    label = torch.randint(0, 19, (32, 80), generator=generator())
+    noise = Sample((label / 19).expand(3, 32, 80), label, "x")
     plain = Augment((32, 32), scale=(1.0, 1.0), photometric=False)
-    for seed in range(8):
-        image, label, _ = plain(sample(), generator(seed))
-        inner = label != IGNORE
-        wrong = (image[0] > 0.25)[inner] != (label == 1)[inner]
-        assert wrong.float().mean() < 0.05  # only along the resized edge
+    crops = [plain(noise, generator(seed)) for seed in range(8)]
+    assert all(torch.allclose(image, (label / 19).expand(3, 32, 32)) for image, label, _ in crops)
+    assert len({image[0].sum().item() for image, *_ in crops}) > 1
+
+
+@pytest.mark.parametrize("edge", range(30, 36))
+def test_an_edge_is_at_the_same_place_in_the_resized_image_and_label(edge):
+    right = (torch.arange(96) >= edge).long().expand(96, 96)
+    halves = Sample(right.expand(3, 96, 96).float(), right, "x")
+    plain = Augment((32, 32), scale=(1.0, 1.0), photometric=False)
+    for seed in range(2):
+        image, label, _ = plain(halves, generator(seed))
+        assert torch.equal(image > 0.5, (label == 1).expand(3, 32, 32))
+
+
+@pytest.mark.parametrize(("size", "picked"), [(32, 1), (16, 2)])
+def test_a_smaller_label_holds_the_pixels_nearest_to_its_centres(size, picked):
+    label = torch.arange(64).expand(64, 64)
+    plain = Augment((size, size), scale=(1.0, 1.0), flip=0.0, photometric=False)
+    resized = plain(Sample((label / 64).expand(3, 64, 64), label, "x"), generator()).label
+    assert (resized == torch.arange(picked, 64, 64 // size)).all()
+    down = plain(Sample((label.T / 64).expand(3, 64, 64), label.T, "x"), generator()).label
+    assert torch.equal(down, resized.T)
 
 
 def test_crops_with_one_class_are_avoided():

@@ -3,13 +3,15 @@
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import ConcatDataset, Dataset, Subset
 
-from causalseg.data.classes import IGNORE
-from causalseg.data.dataset import Sample
+from causalseg.data.classes import IGNORE, ClassList
+from causalseg.data.dataset import FolderData, Sample
 from causalseg.data.rare_classes import count_pixels, image_chances
 from causalseg.data.wrappers import CachedData, CorruptedData, ResizedData
 from causalseg.errors import ConfigError, DataError
+
+CLASSES = ClassList(("a", "b", "c"), ((0, 0, 0), (1, 1, 1), (2, 2, 2)))
 
 
 class Pairs(Dataset):
@@ -56,6 +58,13 @@ def test_resizing_keeps_label_ids_and_the_range_of_images():
     assert 0 <= image.min() < image.max() <= 1
 
 
+@pytest.mark.parametrize(("factor", "picked"), [(2, 1), (4, 2)])
+def test_a_smaller_label_holds_the_pixels_nearest_to_its_centres(factor, picked):
+    label = np.arange(8 * 16).reshape(8, 16)
+    resized = ResizedData(Pairs([label]), (8 // factor, 16 // factor))[0].label
+    assert resized.tolist() == label[picked::factor, picked::factor].tolist()
+
+
 def test_a_corrupted_image_is_always_the_same_and_each_has_its_own_noise():
     pairs = Pairs([np.zeros((20, 30), int)] * 2)
     corrupted = CorruptedData(pairs, "gaussian_noise", 3, seed=1)
@@ -65,6 +74,14 @@ def test_a_corrupted_image_is_always_the_same_and_each_has_its_own_noise():
     assert not torch.allclose(noise[0], noise[1], atol=0.05)
     other = CorruptedData(pairs, "gaussian_noise", 3, seed=2)
     assert not torch.equal(corrupted[0].image, other[0].image)
+
+
+def test_a_part_of_a_data_set_is_corrupted_as_all_of_it():
+    pairs = make_pairs(4)
+    whole = CorruptedData(pairs, "gaussian_noise", 3)
+    half = CorruptedData(Subset(pairs, [1, 3]), "gaussian_noise", 3)
+    assert [half[i].name for i in (0, 1)] == ["1", "3"]
+    assert all(torch.equal(half[i].image, whole[2 * i + 1].image) for i in (0, 1))
 
 
 def test_an_unknown_corruption_shows_before_an_image_is_read():
@@ -81,6 +98,26 @@ def test_an_unknown_corruption_shows_before_an_image_is_read():
 def test_pixels_of_every_class_are_counted_without_the_ignored():
     pairs = Pairs([np.array([[0, 0, 2], [IGNORE, 2, 2]]), np.full((2, 3), IGNORE)])
     assert count_pixels(pairs, 4).tolist() == [[2, 0, 3, 0], [0, 0, 0, 0]]
+
+
+def test_counting_reads_labels_and_no_image(folder, monkeypatch):
+    pairs = FolderData(folder / "images", folder / "labels", CLASSES)
+    wrapped = ConcatDataset(
+        [
+            pairs,
+            Subset(pairs, [2, 0]),
+            CorruptedData(ResizedData(pairs, (24, 32)), "fog", 3),
+            make_pairs(2),
+            CachedData(pairs),
+        ]
+    )
+    expected = [
+        np.bincount(sample.label[sample.label != IGNORE], minlength=3).tolist()
+        for sample in wrapped
+    ]
+    monkeypatch.setattr(FolderData, "read_image", None)
+    assert count_pixels(wrapped, 3).tolist() == expected
+    assert len({tuple(counts) for counts in expected[:3]}) == 3
 
 
 def test_chances_are_those_of_drawing_a_class_and_then_an_image_with_it():

@@ -1,62 +1,22 @@
-"""Scores: equal to torchmetrics, one matrix a domain, honest about missing classes."""
+"""Scoring: one matrix a domain, the same by any number of processes, folded where classes are."""
+
+from dataclasses import replace
 
 import pytest
 import torch
-from torch.utils.data import Dataset
-from torchmetrics.classification import MulticlassJaccardIndex
+from torch.utils.data import Dataset, Subset
 
 from causalseg.build import build_segmenter
 from causalseg.data.classes import ClassList
 from causalseg.data.dataset import Sample
 from causalseg.engine.evaluate import (
     Domain,
-    confusion_matrix,
     evaluate,
     evaluate_domain,
-    read_counts,
-    score,
     summarise,
 )
 from causalseg.engine.infer import Inference
-
-
-def random_pair(seed, k=5):
-    generator = torch.Generator().manual_seed(seed)
-    prediction, label = torch.randint(0, k, (2, 40, 30), generator=generator)
-    label[:4] = 255
-    return prediction, label
-
-
-def test_iou_equals_torchmetrics():
-    metric = MulticlassJaccardIndex(5, average="none", ignore_index=255)
-    confusion = torch.zeros(5, 5, dtype=torch.int64)
-    for seed in range(3):
-        prediction, label = random_pair(seed)
-        metric.update(prediction[None], label[None])
-        confusion += confusion_matrix(prediction, label, 5)
-    ours = score(confusion, "abcde")
-    assert list(ours["iou"].values()) == pytest.approx((100 * metric.compute()).tolist())
-    assert ours["miou"] == pytest.approx(float(100 * metric.compute().mean()))
-
-
-def test_ignored_pixels_do_not_count():
-    prediction, label = random_pair(0)
-    assert confusion_matrix(prediction, label, 5).sum() == 36 * 30
-
-
-def test_a_class_that_never_shows_is_left_out_and_one_predicted_wrongly_counts_zero():
-    label = torch.tensor([[0, 0, 1, 1]])
-    result = score(confusion_matrix(torch.tensor([[0, 0, 1, 2]]), label, 4), "abcd")
-    assert result["iou"] == {"a": 100, "b": 50, "c": 0, "d": None}
-    assert result["miou"] == 50
-    assert result["classes_scored"] == 3
-    assert result["pixels"] == {"a": 2, "b": 2, "c": 0, "d": 0}
-    assert result["accuracy"] == 75
-
-
-def test_a_domain_without_labelled_pixels_has_no_score():
-    result = score(torch.zeros(3, 3, dtype=torch.int64), "abc")
-    assert result["miou"] is None
+from causalseg.engine.metrics import confusion_matrix, mean_iou, read_counts, score
 
 
 class Constant(Dataset):
@@ -82,13 +42,12 @@ def model(tiny):
     return build_segmenter(tiny())
 
 
-def test_domains_are_scored_apart_and_pictures_are_spread(model):
+def test_domains_are_scored_apart(model):
     domains = {"a": domain(Constant(0, 5)), "b": domain(Constant(1, 3))}
-    results, pictures = evaluate(model, domains, num_pictures=2)
+    results, _ = evaluate(model, domains)
     assert [results[name]["images"] for name in "ab"] == [5, 3]
     assert results["a"]["pixels"]["flat"] == 5 * 32 * 48
     assert results["b"]["pixels"]["thing"] == 3 * 32 * 48
-    assert [picture.sample.name for picture in pictures["a"]] == ["1", "3"]
     assert results["a"]["size"] == [32, 48]
     assert model.training
 
@@ -107,52 +66,106 @@ def test_any_number_of_processes_gives_the_same_result(model, count):
     data = domain(Distinct(0, 5))
     (alone, _) = evaluate(model, {"a": data})
     model.eval()
-    shares = [evaluate_domain(model, data, process=(i, count))[0] for i in range(count)]
+    shares = [evaluate_domain(model, data, process=(i, count)) for i in range(count)]
     assert shares[0].names == [str(i) for i in range(0, 5, count)]
     model.train()
     (together, _) = evaluate(model, {"a": data}, process=(1, count), gather=lambda _: shares)
     assert together == alone
 
 
-def test_the_counts_of_images_sum_to_the_confusion_matrix(model):
-    data = domain(Distinct(0, 4))
-    (results, _) = evaluate(model, {"a": data})
-    per_image = results["a"]["per_image"]
-    assert per_image["names"] == ["0", "1", "2", "3"]
-    counts = read_counts(per_image["counts"])
-    assert counts.shape == (4, 3, 3)
-    model.eval()
-    confusions = evaluate_domain(model, data)[0].confusions
-    for image, (hits, false, missed) in zip(confusions.numpy(), counts, strict=True):
-        assert hits.tolist() == image.diagonal().tolist()
-        assert (hits + false).tolist() == image.sum(0).tolist()  # predicted
-        assert (hits + missed).tolist() == image.sum(1).tolist()  # true
-    hits, false, missed = counts.sum(0)
-    iou = 100 * hits / (hits + false + missed)
-    assert list(results["a"]["iou"].values()) == pytest.approx(iou.tolist())
+def test_the_images_shown_are_spread_and_have_the_best_the_median_and_the_lowest_miou(model):
+    data = domain(Distinct(0, 9))
+    (results, pictures) = evaluate(model, {"a": data}, num_pictures=2)
+    mious = mean_iou(read_counts(results["a"]["per_image"]["counts"]))
+    ranked = [str(i) for i in mious.argsort(kind="stable")]
+    shown = [picture.sample.name for picture in pictures["a"]]
+    assert set(shown) == {"2", "6", ranked[0], ranked[4], ranked[-1]}
+    assert shown == sorted(shown)
+    assert evaluate(model, {"a": data}, num_pictures=0)[1] == {"a": []}
 
 
-class Scores(torch.nn.Module):
+@pytest.mark.parametrize(("at_once", "tolerance"), [(1, 0.0), (3, 1e-3)])
+def test_scores_depend_neither_on_order_nor_on_workers_nor_on_the_batch(model, at_once, tolerance):
+    """In a batch, features and so confidences may differ in their last bits."""
+    data = Distinct(0, 5)
+    how = Inference("slide", window=(16, 32), stride=(16, 16), windows_at_once=1)
+    first = evaluate(model, {"a": domain(data, inference=how)})[0]["a"]
+    how = replace(how, windows_at_once=at_once)
+    other = domain(Subset(data, [3, 1, 4, 0, 2]), inference=how)
+    again = evaluate(model, {"a": other}, workers=2)[0]["a"]
+    errors = [results.pop("calibration")["ece"] for results in (first, again)]
+    assert errors[0] == pytest.approx(errors[1], abs=tolerance, rel=0)
+    assert sorted(first.pop("per_image")["counts"]) == sorted(again.pop("per_image")["counts"])
+    assert again == first
+
+
+def test_every_scored_image_is_handed_out(model):
+    kept = []
+    evaluate(model, {"a": domain(Distinct(0, 3))}, keep=lambda *scored: kept.append(scored))
+    assert [(name, sample.name) for name, sample, _ in kept] == [("a", str(i)) for i in range(3)]
+    assert all(prediction.shape == (32, 48) for *_, prediction in kept)
+
+
+class Given(torch.nn.Module):
     """Stands in for a model and its inference: the scores are given."""
 
     def __init__(self, scores):
         super().__init__()
         self.scores = torch.tensor(scores)[:, None]  # k classes of a row of pixels
 
-    def __call__(self, model, image, size):
+    def forward(self, model, image, size):
         return self.scores
+
+    def probabilities(self, scores):
+        return scores / scores.sum(0)
 
 
 def test_predictions_are_folded_to_the_best_of_the_classes_that_count_as_one():
-    #                 pixel 0, 1, 2, 3
-    scores = Scores([[0.9, 0.1, 0.2, 0.0], [0.5, 0.6, 0.1, 0.0], [0.6, 0.5, 0.3, 0.9]])
+    #               pixel 0, 1, 2, 3
+    given = Given([[0.9, 0.1, 0.2, 0.0], [0.5, 0.6, 0.1, 0.0], [0.6, 0.5, 0.3, 0.9]])
     coarse = ClassList(("ground", "other"), ((0, 0, 0), (1, 1, 1)))
-    folded = domain(None, inference=scores, classes=coarse, fold=(0, 1, 1))
-    assert folded.predict(None, None, (1, 4)).tolist() == [[0, 1, 1, 1]]
-    without = folded._replace(fold=(0, 1, 255))  # what counts as nothing is never predicted
-    assert without.predict(None, None, (1, 4)).tolist() == [[0, 1, 0, 0]]
-    never = folded._replace(fold=(0, 0, 0))
-    assert never.predict(None, None, (1, 4)).tolist() == [[0, 0, 0, 0]]
+    folded = domain(None, inference=given, classes=coarse, fold=(0, 1, 1))
+
+    def predicted(domain):
+        return domain.predict(given, None, (1, 4))[0].tolist()
+
+    assert predicted(folded) == [[0, 1, 1, 1]]
+    assert predicted(folded._replace(fold=(0, 1, 255))) == [[0, 1, 2, 2]]  # 2 is none of the two
+    assert predicted(folded._replace(fold=(0, 0, 0))) == [[0, 0, 0, 0]]
+
+
+def test_confidence_is_the_probability_of_what_was_predicted_summed_where_classes_are_folded():
+    given = Given([[0.5, 0.2], [0.1, 0.1], [0.4, 0.7]])
+    classes = ClassList(("ground", "other"), ((0, 0, 0), (1, 1, 1)))
+    plain = domain(None, inference=given, classes=TINY)
+    assert plain.predict(given, None, (1, 2))[1][0].tolist() == pytest.approx([0.5, 0.7])
+    folded = domain(None, inference=given, classes=classes, fold=(0, 1, 1))
+    prediction, confidence = folded.predict(given, None, (1, 2))
+    assert prediction.tolist() == [[0, 1]]
+    assert confidence[0].tolist() == pytest.approx([0.5, 0.8])
+
+
+def test_what_counts_as_none_is_missed_and_falsely_nothing(model):
+    """A class of the model without a partner must not become another class that has one."""
+    given = Given([[0.5, 0.2, 0.6], [0.1, 0.1, 0.3], [0.4, 0.7, 0.1]])
+    classes = ClassList(("ground", "other"), ((0, 0, 0), (1, 1, 1)))
+    folded = domain(None, inference=given, classes=classes, fold=(0, 1, 255))
+    prediction, confidence = folded.predict(given, None, (1, 3))
+    assert prediction.tolist() == [[0, 2, 0]]
+    assert confidence[0].tolist() == pytest.approx([0.5, 0.7, 0.6])
+    result = score(confusion_matrix(prediction, torch.zeros(1, 3, dtype=int), 2), classes.names)
+    assert result["confusion"] == ["2 0 1", "0 0 0"]
+    assert result["recall"]["ground"] == result["iou"]["ground"] == pytest.approx(200 / 3)
+    assert result["precision"] == {"ground": 100, "other": None}
+
+
+def test_a_large_image_is_decided_in_parts():
+    scores = torch.rand(3, 600, 4)
+    given = Given(torch.rand(1).tolist())
+    given.scores = scores
+    prediction, confidence = domain(None, inference=given).predict(given, None, (600, 4))
+    assert torch.equal(prediction, scores.argmax(0))
+    assert torch.allclose(confidence, (scores / scores.sum(0)).amax(0))
 
 
 def test_a_coarser_domain_is_scored_by_its_own_classes(model):

@@ -49,7 +49,9 @@ def test_a_run_leaves_everything_in_its_folder(tiny):
     events = run.read_log()
     assert [e["step"] for e in events if e["event"] == "train"] == [1, 2, 3, 4]
     assert [e["step"] for e in events if e["event"] == "eval"] == [2, 4]
-    assert set(events[0]) == {*("event", "step", "versions", "machine", "device", "precision")}
+    origin = {"versions", "machine", "device", "precision"}
+    assert set(events[0]) == {"event", "step", "images", *origin}
+    assert events[0]["images"] == 3
     assert (events[0]["event"], events[0]["precision"]) == ("start", "32-true")
     assert set(events[1]) == {
         *("event", "step", "loss", "cross_entropy", "lr", "seconds_per_step", "data_wait")
@@ -142,6 +144,15 @@ def test_resuming_as_another_run_is_refused_and_nothing_is_lost(tiny):
         train_run(tiny("train.steps=2", "run.resume=true"))
     after = {file: file.read_bytes() for file in run.path.iterdir() if file.is_file()}
     assert after == before
+
+
+def test_a_run_does_not_go_on_with_another_number_of_images(tiny, folder):
+    """They would come in another order, without a word."""
+    train_run(tiny("train.steps=2"))
+    for kind in ("images", "labels"):
+        (folder / kind / "002.png").unlink()
+    with pytest.raises(RunError, match="began with 3 training images and there are 2 now"):
+        train_run(tiny("train.steps=4", "run.resume=true"))
 
 
 def test_a_finished_run_can_go_on_for_more_steps(tiny):

@@ -1,7 +1,7 @@
-"""How far the difference of two methods depends on the images that were scored.
+"""How far a score, or the difference of two methods, depends on the images that were scored.
 
-The paired bootstrap (Efron and Tibshirani, An Introduction to the Bootstrap, 1993): draw the images
-of every domain anew, with replacement, and the same draw for both methods and all seeds. The
+The bootstrap (Efron and Tibshirani, An Introduction to the Bootstrap, 1993): draw the images of
+every domain anew, with replacement; to compare, the same draw for both methods and all seeds. The
 counts of the drawn images are summed as those of the domain are,
 
     IoU_k = sum TP_k / sum (TP_k + FP_k + FN_k),
@@ -19,6 +19,8 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, Int
 
+from causalseg.engine.metrics import mean_iou
+
 RESAMPLES = 1000
 LEVEL = 0.95
 
@@ -26,13 +28,17 @@ Counts = Sequence[Int[np.ndarray, "b 3 k"]]
 """One run: for each domain TP, FP and FN of every image and class, in pixels."""
 
 
-def mean_iou(counts: Float[np.ndarray, "... 3 k"]) -> Float[np.ndarray, "..."]:
-    """Return the mean IoU in percent over the classes that occur or are predicted; NaN if none."""
-    union = counts.sum(axis=-2)
-    is_present = union > 0
-    iou = np.divide(counts[..., 0, :], union, out=np.zeros_like(union), where=is_present)
-    number = is_present.sum(axis=-1)
-    return 100 * iou.sum(axis=-1) / np.where(number, number, np.nan)
+def interval(
+    counts: Counts,
+    names: Sequence[Sequence[str]],
+    resamples: int = RESAMPLES,
+    level: float = LEVEL,
+    seed: int = 0,
+) -> tuple[float, float] | None:
+    """Return the bootstrap interval of a run's mean mIoU in percent; as `paired_interval` does."""
+    if min(map(len, names)) < 2:
+        return None
+    return _quantiles(_scores(counts, _draw(names, resamples, seed)), level)
 
 
 def paired_interval(
@@ -59,22 +65,25 @@ def paired_interval(
     """
     if min(map(len, names)) < 2:
         return None
+    draws = _draw(names, resamples, seed)
+    differences = np.mean(
+        [_scores(a, draws) - _scores(b, draws) for a, b in zip(ours, theirs, strict=True)], axis=0
+    )
+    return _quantiles(differences, level)
+
+
+def _draw(
+    names: Sequence[Sequence[str]], resamples: int, seed: int
+) -> list[Float[np.ndarray, "resamples b"]]:
+    """Return how often each image is drawn: sums over drawn images are then matrix products."""
     generator = np.random.default_rng(seed)
-    # How often each image is drawn: the sum over drawn images is then one matrix product.
     shared = {
         images: generator.multinomial(
             len(images), np.full(len(images), 1 / len(images)), resamples
         ).astype(float)
         for images in dict.fromkeys(map(tuple, names))
     }
-    draws = [shared[tuple(images)] for images in names]
-    differences = np.mean(
-        [_scores(a, draws) - _scores(b, draws) for a, b in zip(ours, theirs, strict=True)], axis=0
-    )
-    if np.isnan(differences).any():
-        return None
-    low, high = np.quantile(differences, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    return [shared[tuple(images)] for images in names]
 
 
 def _scores(run: Counts, draws: Sequence[np.ndarray]) -> Float[np.ndarray, " resamples"]:
@@ -84,3 +93,10 @@ def _scores(run: Counts, draws: Sequence[np.ndarray]) -> Float[np.ndarray, " res
         summed = drawn @ counts.reshape(len(counts), -1)
         mious.append(mean_iou(summed.reshape(len(drawn), *counts.shape[1:])))
     return np.mean(mious, axis=0)
+
+
+def _quantiles(values: Float[np.ndarray, " resamples"], level: float) -> tuple[float, float] | None:
+    if np.isnan(values).any():
+        return None
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from causalseg.analysis.bootstrap import Counts, paired_interval
 from causalseg.configfile import CHECKSUM
-from causalseg.engine.evaluate import read_counts
+from causalseg.engine.metrics import read_counts
 from causalseg.errors import RunError
 
 Value = float | None

@@ -30,8 +30,16 @@ class _PairsConfig(Block):
     resize: Size | None = None
     """Height and width: of a source's images and labels before augmentation; of a domain's images
     in place of eval.size. null keeps them."""
+    keep_ratio: bool = False
+    """Of a domain: keep the images' proportions; they fit inside resize."""
     corrupt: CorruptConfig | None = None
     """A corruption of the images; null is none."""
+
+    @model_validator(mode="after")
+    def _ratio_of_a_size(self) -> Self:
+        if self.keep_ratio and self.resize is None:
+            raise ValueError("keep_ratio has no effect without resize")
+        return self
 
 
 class FolderConfig(_PairsConfig):
@@ -57,7 +65,8 @@ class LayoutConfig(_PairsConfig):
     split: str
     """Its split, such as train or val."""
     root: str | None = None
-    """Where it lies; null takes data.roots, or the folder of its name in data.root."""
+    """Where it lies, within data.root if relative; null takes data.roots, or the folder of its name
+    in data.root."""
 
 
 class ScenesConfig(_PairsConfig):
@@ -120,10 +129,11 @@ class DataConfig(Block):
     """Where images come from: one or more sources to train on, named domains to be judged on."""
 
     root: str | None = None
-    """Folder that relative paths below start from, and that holds published data sets in folders
-    of their layouts' names; null is the working directory."""
+    """Folder that relative paths of this block start from, and that holds published data sets in
+    folders of their layouts' names; null is the working directory."""
     roots: dict[str, str] = {}
-    """Where published data sets lie, by layout: data.roots.cityscapes=/data/cityscapes."""
+    """Where published data sets lie, by layout: data.roots.cityscapes=/data/cityscapes; relative
+    paths start from data.root."""
     classes: Annotated[str | ClassesConfig, BeforeValidator(_names_alone)] = "cityscapes19"
     """cityscapes19, camvid11, camvid32, idd7, the path of a classes.json, a list of class names, or
     a block."""
@@ -132,8 +142,8 @@ class DataConfig(Block):
     sources: list[SourceConfig]
     """Training data; several sources are joined. Empty only in an imported run."""
     domains: dict[str, SourceConfig]
-    """Evaluation data by domain name; each is scored on its own. Empty only in an imported run,
-    until it is scored."""
+    """Evaluation data by domain name, which becomes the name of a folder; each is scored on its
+    own. Empty only in an imported run, until it is scored."""
     mean_over: Annotated[list[str], Field(min_length=1)] | None = None
     """Domains whose mIoU is averaged (the unseen ones, say); null averages all."""
     only: Annotated[list[str], Field(min_length=1)] | None = None
@@ -143,6 +153,16 @@ class DataConfig(Block):
     cache: Literal["none", "memory"] = "none"
     """memory decodes every training image once, before the first step, and keeps it at 8 bits a
     channel."""
+
+    @model_validator(mode="after")
+    def _domains_name_folders(self) -> Self:
+        for name in self.domains:
+            if name in ("", ".", "..") or any(slash in name for slash in "/\\"):
+                raise ValueError(
+                    f"domain name {name!r}: pictures of a domain lie in a folder of its name, so "
+                    r"it may not be empty, '.' or '..', nor have '/' or '\' in it"
+                )
+        return self
 
     @model_validator(mode="after")
     def _mean_is_over_known_domains(self) -> Self:
@@ -161,6 +181,8 @@ class DataConfig(Block):
             raise ValueError("give a weight to all sources or to none")
         if any(domain.weight is not None for domain in self.domains.values()):
             raise ValueError("a weight has no effect on a domain: every image is scored once")
+        if any(source.keep_ratio for source in self.sources):
+            raise ValueError("keep_ratio has no effect on a source: give the size in proportion")
         if any(weighted) and self.rare_classes:
             raise ValueError("rare_classes draws from all sources alike: drop their weights")
         return self

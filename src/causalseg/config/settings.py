@@ -3,10 +3,11 @@
 A setting is the part of a configuration that papers agree on. It stands below what the user's file
 says: only the roots of the data sets are left to give. Sizes are height x width.
 
-    at 512     crops and windows of 512, stride 341; Cityscapes and Mapillary scored at 512 x 1024,
-               ACDC at 540 x 960, BDD100K at 720 x 1280
-    at 1024    crops and windows of 1024, stride 683; Cityscapes and Mapillary at 1024 x 2048, ACDC
-               at 1080 x 1920; BDD100K at 1024 x 1820, which no paper settles
+    at 512     crops and windows of 512, stride 341; Cityscapes scored at 512 x 1024, ACDC at
+               540 x 960, BDD100K at 720 x 1280, Mapillary within 512 x 1024 in proportion
+    at 1024    crops and windows of 1024, stride 683; Cityscapes at 1024 x 2048, ACDC at
+               1080 x 1920, Mapillary within 1024 x 2048; BDD100K at 1024 x 1820, which no paper
+               settles
 
 Labels keep their size. Patches of 14 pixels are resampled to 16, as the field does.
 """
@@ -34,6 +35,13 @@ _SIZES: Mapping[int, Mapping[str, tuple[int, int]]] = {
     },
 }
 _STRIDES = {512: 341, 1024: 683}
+_VARYING = ("mapillary_v1",)  # images of many proportions, which are kept
+# What a setting decides of `eval`, so that nothing from elsewhere stays beside it.
+_SIZES_OF_EVAL = ("size", "shortest", "scale", "inside", "window", "stride")
+_EVAL: Options = {
+    **{"mode": "whole", "blend": "mean", "windows_at_once": 2},
+    **dict.fromkeys(_SIZES_OF_EVAL),
+}
 # Kamann and Rother, CVPR 2020: of ImageNet-C's 19 (Hendrycks and Dietterich, ICLR 2019) those that
 # leave each pixel where its label is; noise in the first three severities only.
 _CITYSCAPES_C = {
@@ -48,21 +56,24 @@ _LAYOUTS = {"mapillary": "mapillary_v1"}  # the 66 classes that the field maps t
 
 def _field(sources: Sequence[str], domains: Mapping[str, Options], size: int) -> Options:
     """The protocol at 512 or 1024."""
-    placed = {
-        name: {**about, "resize": _SIZES[size].get(about["layout"])}
-        for name, about in domains.items()
-    }
+    placed = {}
+    for name, about in domains.items():
+        resize = _SIZES[size].get(about["layout"])
+        placed[name] = {**about, "resize": resize}
+        if about["layout"] in _VARYING:
+            placed[name]["keep_ratio"] = True
+    corrupted = [name for name, about in domains.items() if "corrupt" in about]
     return {
         "backbone": {"patch": 16},
         "data": {
             "classes": "cityscapes19",
             "sources": [{"layout": name, "split": "train"} for name in sources],
             "domains": placed,
-            "mean_over": None,
+            "mean_over": corrupted or None,
             "only": None,
         },
         "train": {"crop": [size, size]},
-        "eval": {"mode": "slide", "window": [size, size], "stride": [_STRIDES[size]] * 2},
+        "eval": {**_EVAL, "mode": "slide", "window": [size] * 2, "stride": [_STRIDES[size]] * 2},
     }
 
 
@@ -76,7 +87,7 @@ _ACDC = {
     weather: {"layout": "acdc", "split": f"{weather}_val"}
     for weather in ("night", "snow", "fog", "rain")
 }
-_CORRUPTED = {
+_CORRUPTED = _targets({"cityscapes": "val"}) | {
     f"{name}_{severity}": {
         "layout": "cityscapes",
         "split": "val",
@@ -108,7 +119,7 @@ _SMALL: dict[str, Options] = {
             "only": None,
         },
         "train": {"crop": [252, 336]},
-        "eval": {"mode": "whole"},
+        "eval": _EVAL,
     },
     "scenes": {
         "data": {
@@ -122,7 +133,7 @@ _SMALL: dict[str, Options] = {
             "only": None,
         },
         "train": {"crop": [224, 308]},
-        "eval": {"mode": "whole"},
+        "eval": _EVAL,
     },
 }
 SETTINGS: dict[str, Options] = {
@@ -138,9 +149,9 @@ def find_setting(name: object) -> Options:
     Raises:
         ConfigError: if there is no such setting.
     """
-    if name not in SETTINGS:
+    if not isinstance(name, str) or name not in SETTINGS:
         raise ConfigError(f"setting = {name!r}: {did_you_mean(str(name), SETTINGS)}")
-    return {**SETTINGS[str(name)], "setting": name}
+    return {**SETTINGS[name], "setting": name}
 
 
 def scored_part(name: str) -> list[str]:
@@ -151,7 +162,7 @@ def scored_part(name: str) -> list[str]:
     """
     options = find_setting(name)
     data = {key: options["data"][key] for key in ("domains", "mean_over", "only")}
-    blocks = {"data": data, "eval": {"size": None, **options["eval"]}}
+    blocks = {"data": data, "eval": options["eval"]}
     return [
         f"{block}.{key}={json.dumps(value)}"
         for block, given in blocks.items()
@@ -162,13 +173,16 @@ def scored_part(name: str) -> list[str]:
 def lay_over(below: Options, above: Options) -> Options:
     """Join the blocks of two configurations; what stands above takes the place of what is below.
 
-    Sources and domains are taken whole from one of them.
+    Sources and domains are taken whole from one of them. Where whole images are asked for above, a
+    window below says nothing.
     """
     joined = dict(below)
     for key, value in above.items():
         under = joined.get(key)
         if key == "backbone" and isinstance(value, str):
             value = {"name": value}
+        if key == "eval" and isinstance(value, dict) and value.get("mode") == "whole":
+            value = {"window": None, "stride": None, **value}
         is_joined = isinstance(under, dict) and isinstance(value, dict) and key != "domains"
         joined[key] = lay_over(under, value) if is_joined else value  # type: ignore[arg-type]
     return joined

@@ -1,10 +1,10 @@
 """Look at every pair of a data set before a long run: what cannot be read, and what is in it."""
 
 from collections import Counter
-from collections.abc import Sequence, Sized
+from collections.abc import Hashable, Sequence, Sized
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import NamedTuple, cast
 
 import numpy as np
 from jaxtyping import Int
@@ -15,7 +15,8 @@ from rich.progress import track
 from torch.utils.data import Dataset
 
 from causalseg.data.classes import IGNORE, ClassList
-from causalseg.data.dataset import Sample
+from causalseg.data.dataset import PairData, Sample
+from causalseg.data.layout_data import LayoutData
 from causalseg.errors import DataError
 
 _TILE = 320  # pixels, the longer side
@@ -29,11 +30,13 @@ class Findings:
         name: what the data set is called.
         classes: of its labels.
         count: pairs looked at.
-        problems: one message for each pair that cannot be used.
+        published: pairs that the publisher names, where fewer are there.
+        is_there: whether there was anything to look at.
+        problems: one message for each pair that cannot be used, and one for missing pairs.
         sizes: how many images have which (height, width).
         pixels: labelled pixels by class, the last number those ignored.
         images: in how many images each class occurs.
-        examples: some samples, spread evenly.
+        examples: some samples, spread evenly; none of those that were looked at before.
     """
 
     name: str
@@ -44,10 +47,28 @@ class Findings:
     problems: list[str] = field(default_factory=list)
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
     examples: list[Sample] = field(default_factory=list)
+    published: int | None = None
+    is_there: bool = True
+
+
+class Look(NamedTuple):
+    """What a look at a pair told: (height, width) and pixels as in `Findings`, or a problem."""
+
+    size: tuple[int, int] = (0, 0)
+    pixels: Int[np.ndarray, " k"] = np.zeros(0, np.int64)
+    problem: str = ""
+
+
+Looks = dict[Hashable, dict[Hashable, Look]]
+"""What was looked at: by how labels are read, then by the files of a pair."""
 
 
 def check_pairs(
-    name: str, data: Dataset[Sample], classes: ClassList, num_examples: int = 4
+    name: str,
+    data: Dataset[Sample],
+    classes: ClassList,
+    num_examples: int = 4,
+    looks: Looks | None = None,
 ) -> Findings:
     """Read every image and label of a data set.
 
@@ -56,27 +77,44 @@ def check_pairs(
         data: the data set.
         classes: of its labels.
         num_examples: samples to keep for a contact sheet.
+        looks: pairs looked at before, which are not read again; new ones are added.
     """
     count, k = len(cast(Sized, data)), len(classes.names)
     found = Findings(name, classes, count, np.zeros(k + 1, np.int64), np.zeros(k, np.int64))
+    if isinstance(data, LayoutData) and data.shortfall:
+        found.published = data.num_published
+        found.problems.append(data.shortfall)
+    known: dict[Hashable, Look] = {}
+    if isinstance(data, PairData) and looks is not None:
+        known = looks.setdefault((type(data.labels), tuple(data.labels.table.items())), {})
     shown = {count * (2 * i + 1) // (2 * num_examples) for i in range(num_examples)}
     console = Console(stderr=True)
     for index in track(
         range(count), f"checking {name}", console=console, disable=not console.is_terminal
     ):
-        try:
-            sample = data[index]
-        except DataError as error:
-            found.problems.append(str(error))
+        files = tuple(map(data.where, data.pairs[index])) if isinstance(data, PairData) else index
+        if files not in known:
+            known[files], sample = _look(data, index, k)
+            if sample is not None and index in shown:
+                found.examples.append(sample)
+        size, pixels, problem = known[files]
+        if problem:
+            found.problems.append(problem)
             continue
-        found.sizes[(sample.label.shape[0], sample.label.shape[1])] += 1
-        ids = np.where(sample.label == IGNORE, k, sample.label)
-        pixels = np.bincount(ids.ravel(), minlength=k + 1)
+        found.sizes[size] += 1
         found.pixels += pixels
         found.images += pixels[:-1] > 0
-        if index in shown:
-            found.examples.append(sample)
     return found
+
+
+def _look(data: Dataset[Sample], index: int, k: int) -> tuple[Look, Sample | None]:
+    try:
+        sample = data[index]
+    except DataError as error:
+        return Look(problem=str(error)), None
+    ids = np.where(sample.label == IGNORE, k, sample.label)
+    H, W = sample.label.shape
+    return Look((H, W), np.bincount(ids.ravel(), minlength=k + 1)), sample
 
 
 def draw_sheet(findings: Sequence[Findings], out: Path) -> None:

@@ -13,6 +13,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.data import Dataset
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import functional as F
 
 from causalseg.data import scenes
 from causalseg.data.classes import IGNORE, ClassList
@@ -56,22 +58,28 @@ class PairData(Dataset[Sample]):
         return len(self.pairs)
 
     def __getitem__(self, index: int) -> Sample:
-        image, raw_ids = self.read_image(index), self.read_label_ids(index)
-        image_file, label_file = map(self.where, self.pairs[index])
+        image, label = self.read_image(index), self.read_label(index)
         H, W = image.shape[1:]
-        if raw_ids.shape != (H, W):
+        if label.shape != (H, W):
             if not self.is_label_resized:
+                image_file, label_file = map(self.where, self.pairs[index])
                 raise DataError(
                     f"{image_file} is {W} x {H} pixels and its label {label_file} is "
-                    f"{raw_ids.shape[1]} x {raw_ids.shape[0]}: they must be the same size"
+                    f"{label.shape[1]} x {label.shape[0]}: they must be the same size"
                 )
-            raw_ids = _resize(raw_ids, H, W)
-        return Sample(image, self.labels.to_train_ids(raw_ids, label_file), self.names[index])
+            label = resize_label(label, (H, W))
+        return Sample(image, label, self.names[index])
 
     def read_image(self, index: int) -> Float[Tensor, "3 H W"]:
         """Return an image in [0, 1]; a DataError says if it cannot be read."""
         file = self.pairs[index][0]
         return decode_image(self.read(file), self.where(file))
+
+    def read_label(self, index: int) -> Int[Tensor, "H W"]:
+        """Return a label's train ids at its own size; a DataError says if it cannot be read."""
+        return self.labels.to_train_ids(
+            self.read_label_ids(index), self.where(self.pairs[index][1])
+        )
 
     def read_label_ids(self, index: int) -> Int[np.ndarray, "H W"]:
         """Return a label's raw ids, before the table; a DataError says if it cannot be read."""
@@ -198,15 +206,25 @@ def check_train_ids(train_ids: Mapping[str, int], classes: ClassList, what: str)
             )
 
 
+def resize_label(label: Int[Tensor, "h w"], size: tuple[int, int]) -> Int[Tensor, "H W"]:
+    """Bring train ids to another height and width: those of the pixels nearest to the centres."""
+    return F.resize(label[None], list(size), interpolation=InterpolationMode.NEAREST_EXACT)[0]
+
+
 def list_images(folder: Path) -> list[Path]:
     """Return the image files of a folder in the order of names."""
     return [file for _, file in sorted(_stems(folder, IMAGE_ENDINGS).items())]
 
 
 def _stems(folder: Path, endings: tuple[str, ...]) -> dict[str, Path]:
+    """Return the files of a folder by stem; those are left out that are hidden, as macOS's are."""
     if not folder.is_dir():
         raise MissingFileError(f"no folder {folder}: check the path, and data.root if it is set")
-    files = [file for file in folder.iterdir() if file.suffix.lower() in endings]
+    files = [
+        file
+        for file in folder.iterdir()
+        if file.suffix.lower() in endings and not file.name.startswith(".") and not file.is_dir()
+    ]
     stems: dict[str, Path] = {}
     for file in sorted(files):
         if file.stem in stems:
@@ -253,11 +271,3 @@ def _read_file(file: Path, what: str) -> bytes:
         return file.read_bytes()
     except OSError as error:
         raise DataError(f"cannot read {what}: {error}") from error
-
-
-def _resize(raw_ids: Int[np.ndarray, "h w"], H: int, W: int) -> Int[np.ndarray, "H W"]:
-    """Bring label ids to another size by the nearest pixel."""
-    rows, columns = (
-        (np.arange(new) + 0.5) * old // new for new, old in zip((H, W), raw_ids.shape, strict=True)
-    )
-    return raw_ids[rows.astype(int)[:, None], columns.astype(int)]

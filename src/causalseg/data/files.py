@@ -4,6 +4,7 @@ A zip file counts as unpacked where it lies, so a data set can be read as it was
 on disk hides a zip's member of the same path.
 """
 
+import lzma
 import os
 import struct
 import time
@@ -27,7 +28,7 @@ def open_files(root: Path) -> "Files":
 
     Raises:
         MissingFileError: if there is no such folder or file.
-        DataError: if a folder cannot be listed or a zip file is broken.
+        DataError: if a folder cannot be listed, or the zip file is broken.
     """
     root = root.resolve()
     if root not in _opened or not _opened[root].is_current():
@@ -47,6 +48,7 @@ class Files:
     Attributes:
         names: the paths, sorted.
         zips: the zip files among them, relative to the root; none of them is in ``names``.
+        broken: what is wrong with those of them that cannot be opened.
     """
 
     def __init__(self, root: Path):
@@ -65,9 +67,15 @@ class Files:
         except OSError as error:
             raise DataError(f"cannot list {root}: {error}") from error
         self.zips = tuple(filter(_is_zip, listed))
+        self.broken: list[str] = []
         self._place.update({name: _ON_DISK for name in listed if not _is_zip(name)})
         for number in range(len(self.zips)):
-            self._add_zip(number)
+            try:
+                self._add_zip(number)
+            except (DataError, OSError) as error:
+                if root.is_file():
+                    raise
+                self.broken.append(str(error))
         self.names = tuple(sorted(self._place))
 
     def __getstate__(self) -> dict[str, Any]:
@@ -100,14 +108,20 @@ class Files:
             except OSError as error:
                 raise DataError(f"cannot read {self.root / name}: {error}") from error
         archive = self._archive(number)
-        member = archive.getinfo(self._member(name))
-        if member.flag_bits & _ENCRYPTED:
-            raise DataError(f"{self.where(name)} is encrypted: unpack the zip with its password")
         try:
+            member = archive.getinfo(self._member(name))
+            if member.flag_bits & _ENCRYPTED:
+                raise DataError(
+                    f"{self.where(name)} is encrypted: unpack the zip with its password"
+                )
             return archive.read(member)
+        except KeyError as error:
+            raise DataError(
+                f"{self.where(name)} is gone: the zip was replaced while it was in use; start again"
+            ) from error
         except NotImplementedError as error:
             raise DataError(f"cannot read {self.where(name)}: {error}; unpack the zip") from error
-        except (BadZipFile, zlib.error, EOFError, OSError) as error:
+        except (BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError) as error:
             raise DataError(
                 f"cannot read {self.where(name)}: {error}; the zip is broken, download it again"
             ) from error
@@ -197,7 +211,7 @@ def _is_hidden(name: str) -> bool:
 def _open_zip(path: Path) -> ZipFile:
     try:
         return ZipFile(path)
-    except OSError as error:
+    except (OSError, NotImplementedError) as error:
         raise DataError(f"cannot open zip file {path}: {error}") from error
     except BadZipFile as error:
         last = _last_member(path)

@@ -11,8 +11,10 @@ a table from raw ids to train ids:
 import functools
 import io
 import json
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,6 +27,8 @@ from causalseg.errors import DataError, did_you_mean
 
 NOT_DRAWN = -1
 _UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # what PIL raises
+# What reading JSON of another form, or of numbers and depths beyond all measure, raises.
+_NO_POLYGONS = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
 _CHANNEL_MODES = ("LA", "PA", "RGB", "RGBA")
 _COLOUR_MODES = ("L", "P", "RGB", "RGBA")
 
@@ -172,18 +176,20 @@ class PolygonLabels(LabelReader):
         """Return the places of the labels that are drawn in each pixel."""
         try:
             annotation = json.loads(content)
-            picture = Image.new("I", (annotation["imgWidth"], annotation["imgHeight"]))
+            picture = Image.new("I", _size(annotation))
             draw = ImageDraw.Draw(picture)
             for shape in annotation["objects"]:
                 if shape.get("deleted"):
                     continue
                 raw_id = self._raw_id(shape["label"], where)
                 points = [(x, y) for x, y in shape["polygon"]]
+                if not all(math.isfinite(x) and math.isfinite(y) for x, y in points):
+                    raise ValueError(f"a polygon of {shape['label']!r} has no finite coordinates")
                 if raw_id in self.table and len(points) > 1:
                     draw.polygon(points, fill=raw_id)
         except DataError:
             raise
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except _NO_POLYGONS as error:
             raise DataError(
                 f"cannot read label {where}: {error!r}; expected is JSON with imgHeight, imgWidth "
                 "and objects, each with label and polygon"
@@ -202,6 +208,17 @@ class PolygonLabels(LabelReader):
             f"label {where} has the label {label!r} that is no class; "
             f"{did_you_mean(label, self.labels)}. {self.advice}"
         )
+
+
+def _size(annotation: Mapping[str, Any]) -> tuple[int, int]:
+    """Return width and height of a file of polygons; ValueError if they are none of a picture."""
+    width, height = annotation["imgWidth"], annotation["imgHeight"]
+    limit = Image.MAX_IMAGE_PIXELS or math.inf
+    if not (type(width) is type(height) is int and min(width, height) > 0):
+        raise ValueError(f"imgWidth {width!r} and imgHeight {height!r} are not two numbers from 1")
+    if width * height > limit:
+        raise ValueError(f"imgWidth {width} x imgHeight {height} are more than {limit} pixels")
+    return width, height
 
 
 @functools.lru_cache(maxsize=16)

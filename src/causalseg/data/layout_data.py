@@ -4,8 +4,9 @@ Images and labels are found by the templates of a split, each below any folders,
 fields of the templates.
 """
 
+import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 
 from causalseg.data.dataset import PairData, check_train_ids
@@ -19,9 +20,16 @@ from causalseg.data.labels import (
 )
 from causalseg.data.layouts import Colours, Ids, Layout, Polygons
 from causalseg.data.templates import Match, Template
-from causalseg.errors import ConfigError, DataError, MissingFileError, did_you_mean
+from causalseg.errors import (
+    CausalsegError,
+    ConfigError,
+    DataError,
+    MissingFileError,
+    did_you_mean,
+)
 
 _SHOWN = 8  # entries of a list in a message
+_ARCHIVE_ENDING = re.compile(r"\.(zip|rar|tar(\.gz)?)$")
 
 
 class LayoutData(PairData):
@@ -36,11 +44,15 @@ class LayoutData(PairData):
         root: folder that holds it, unpacked or as zip files, or a zip file.
         every: use every k-th image.
 
+    Attributes:
+        num_published: pairs of the split as published; None where that is not settled.
+        shortfall: how many of them are missing, in words; empty if none.
+
     Raises:
         ConfigError: if the layout has no such split or contradicts itself.
         MissingFileError: if the root is not there, or has no images or no labels of the split.
         DataError: if an image has no label or the other way round, if either lies in two places,
-            or if a zip file is broken.
+            or if images or labels are missing that a broken zip file may hold.
     """
 
     def __init__(self, layout: Layout, split: str, root: Path, every: int = 1):
@@ -49,7 +61,15 @@ class LayoutData(PairData):
                 f"{layout.title} has no split {split!r}: {did_you_mean(split, layout.splits)}"
             )
         self.layout, self.split, self.files = layout, split, open_files(root)
-        pairs = sorted(self._find_pairs())[::every]
+        found = sorted(self._find_pairs())
+        about, pairs = layout.splits[split], found[::every]
+        self.num_published = None if about.is_partial else about.count
+        self.shortfall = ""
+        if len(found) < (self.num_published or 0):
+            self.shortfall = (
+                f"{len(found):,} of {self.num_published:,} published pairs are there: complete the "
+                f"download{self._broken_zips()}"
+            )
         super().__init__(
             [(image, label) for image, label, _ in pairs],
             [name for *_, name in pairs],
@@ -73,30 +93,28 @@ class LayoutData(PairData):
         """Return image, label and name of every pair."""
         split = self.layout.splits[self.split]
         image_template = Template(split.images)
-        label_template = Template(split.labels, image_template.patterns)
-        unknown = label_template.patterns.keys() - image_template.patterns.keys()
-        if unknown:
-            raise ConfigError(
-                f"{self.layout.title}, split {self.split!r}: the template of labels has fields "
-                f"that the one of images lacks: {', '.join(sorted(unknown))}"
-            )
-        images = self._find("images", image_template)
-        labels = self._find("labels", label_template)
-        above = next(iter(labels.values()))[1].above
-        wanted = {
-            path: above + label_template.fill(match.fields) for path, (_, match) in images.items()
-        }
+        label_templates = [Template(t, image_template.patterns) for t in split.label_templates]
+        for template in label_templates:
+            unknown = template.patterns.keys() - image_template.patterns.keys()
+            if unknown:
+                raise ConfigError(
+                    f"{self.layout.title}, split {self.split!r}: the template of labels has fields "
+                    f"that the one of images lacks: {', '.join(sorted(unknown))}"
+                )
+        _, images = self._find("images", [image_template])
+        label_template, labels = self._find("labels", label_templates)
+        wanted = {path: label_template.fill(match.fields) for path, (_, match) in images.items()}
         if not split.is_partial:
-            lonely = [path for path, label in wanted.items() if label not in labels]
+            lonely = {images[path][0] for path, label in wanted.items() if label not in labels}
             self._refuse("label", "image", lonely)
-            self._refuse("image", "label", sorted(labels.keys() - set(wanted.values())))
+            unused = labels.keys() - set(wanted.values())
+            self._refuse("image", "label", {labels[path][0] for path in unused})
         names: dict[str, str] = {}
         pairs = []
-        for path, (image, match) in images.items():
+        for path, (image, _) in images.items():
             if wanted[path] not in labels:
                 continue
-            start = len(match.above + image_template.folder)
-            name = path[start:].rpartition(".")[0].replace("/", "__")
+            name = path[len(image_template.folder) :].rpartition(".")[0].replace("/", "__")
             if name in names:
                 raise DataError(
                     f"{self.where(names[name])} and {self.where(image)} have the same name but for "
@@ -108,55 +126,83 @@ class LayoutData(PairData):
             raise self._missing("pairs of image and label")
         return pairs
 
-    def _find(self, what: str, template: Template) -> dict[str, tuple[str, Match]]:
-        """Return the paths that match, all below the same folder, with their names in the files.
+    def _find(
+        self, what: str, templates: Sequence[Template]
+    ) -> tuple[Template, dict[str, tuple[str, Match]]]:
+        """Return the first template that anything matches, and what does.
 
-        Only if nothing else matches, zip files count as unpacked into folders of their names.
+        By path below the folder that all of it lies in: the name in the files, and the fields.
         """
-        names = self.files.names
-        found = _match(template, zip(names, names, strict=True)) or _match(
-            template, self.files.names_in_zip_folders().items()
-        )
-        if not found:
+        for template in templates:
+            found = _match(template, self.files)
+            if found:
+                break
+        else:
             raise self._missing(what)
-        places = sorted({match.above for _, match in found.values()})
-        if len(places) > 1:
+        inside = {template.fill(match.fields): (name, match) for name, match in found}
+        above = sorted({match.above for _, match in found})
+        if len(set(map(self._place, above))) > 1 or len(inside) < len(found):
             raise DataError(
-                f"{self.describe()}: {what} ({template.plain}) are in {len(places)} places, such "
-                f"as {self.files.root / places[0]} and {self.files.root / places[1]}: give the "
-                "folder of one of them as root, or move the others away"
+                f"{self.describe()}: {what} ({template.plain}) are in {len(above)} places, such as "
+                f"{self.files.root / above[0]} and {self.files.root / above[1]}: merge them if "
+                "they are parts, else give the folder of one of them as root, or move the others "
+                "away"
             )
-        return found
+        return template, inside
 
-    def _missing(self, what: str) -> MissingFileError:
+    def _place(self, above: str) -> str:
+        """Return the folder that a tree lies in, without one that has an archive's name."""
+        stems = {_ARCHIVE_ENDING.sub("", name) for name in self.layout.archives}
+        start, _, last = above.removesuffix("/").rpartition("/")
+        return f"{start}/".removeprefix("/") if last in stems else above
+
+    def _missing(self, what: str) -> CausalsegError:
         """Return the error that shows the expected tree beside what was found."""
         split = self.layout.splits[self.split]
-        others = [
-            name
-            for name, other in self.layout.splits.items()
-            if name != self.split and any(map(Template(other.images).match, self.files.names))
-        ]
+        others = [name for name in find_splits(self.layout, self.files) if name != self.split]
         lines = [
-            f"{self.files.describe()} has no {what} of {self.layout.title}, split {self.split!r}",
+            f"{self.files.describe()} has no {what} of {self.layout.title}, split {self.split!r}"
+            f"{self._broken_zips()}",
             "expected in it, below any folders, unpacked or in zip files:",
             f"  {Template(split.images).plain}",
-            f"  {Template(split.labels).plain}",
+            f"  {' or '.join(Template(text).plain for text in split.label_templates)}",
             "found in it:",
             *(f"  {line}" for line in _list_top(self.files)),
-            *([f"images of other splits are there: {', '.join(others)}"] if others else []),
+            *([f"other splits are there: {', '.join(others)}"] if others else []),
             f"give the folder that holds the expected tree as root, or get it from "
             f"{self.layout.homepage}",
-            *([f"it comes in {', '.join(self.layout.archives)}"] if self.layout.archives else []),
+            *filter(None, [self.layout.describe_archives()]),
         ]
-        return MissingFileError("\n".join(lines))
+        return (DataError if self.files.broken else MissingFileError)("\n".join(lines))
 
-    def _refuse(self, missing: str, of: str, files: list[str]) -> None:
+    def _refuse(self, missing: str, of: str, files: set[str]) -> None:
         if files:
             more = f" and {len(files) - _SHOWN} more" if len(files) > _SHOWN else ""
             raise DataError(
                 f"{self.describe()}: {of}s without {missing} ({len(files)}): "
-                f"{', '.join(files[:_SHOWN])}{more}. Complete the download, or move them away"
+                f"{', '.join(sorted(files)[:_SHOWN])}{more}. Complete the download, or move them "
+                f"away{self._broken_zips()}"
             )
+
+    def _broken_zips(self) -> str:
+        """Return the zip files that may hold what is missing and cannot be opened, as a clause."""
+        return "".join(f"; it may be in a zip file that is broken: {b}" for b in self.files.broken)
+
+
+def find_splits(layout: Layout, files: Files) -> list[str]:
+    """Return the splits of a layout that have images among the files.
+
+    A split that is published with images without a label needs a label, too.
+    """
+
+    def has(templates: Sequence[str]) -> bool:
+        return any(_match(Template(text), files) for text in templates)
+
+    return [
+        name
+        for name, about in layout.splits.items()
+        if has([about.images]) and (has(about.label_templates) or not about.is_partial)
+    ]
 
 
 def read_labels(layout: Layout) -> LabelReader:
@@ -179,9 +225,16 @@ def read_labels(layout: Layout) -> LabelReader:
             return PolygonLabels(encoding.train_ids, advice)
 
 
-def _match(template: Template, paths: Iterable[tuple[str, str]]) -> dict[str, tuple[str, Match]]:
-    """Return the paths that match a template, with their names and their fields."""
-    return {path: (name, match) for path, name in paths if (match := template.match(path))}
+def _match(template: Template, files: Files) -> list[tuple[str, Match]]:
+    """Return the files that match a template: names, and the fields.
+
+    Only if nothing else matches, zip files count as unpacked into folders of their names.
+    """
+    for paths in (zip(files.names, files.names, strict=True), files.names_in_zip_folders().items()):
+        found = [(name, match) for path, name in paths if (match := template.match(path))]
+        if found:
+            break
+    return found
 
 
 def _list_top(files: Files) -> list[str]:

@@ -9,6 +9,8 @@ image's path fill in the path of its label, which need not use all of them:
 
 A zip file counts as unpacked where it lies or, if nothing matches so, as unpacked into a folder of
 its name: the bare files in ``LabeledApproved_full.zip`` are ``LabeledApproved_full/{name}_L.png``.
+The other way round, the published archives may have been unpacked each into a folder of its name:
+``01_images/images/{name}.png`` counts as ``images/{name}.png``.
 """
 
 from collections.abc import Mapping
@@ -23,16 +25,22 @@ class Split:
 
     Attributes:
         images: template of the images.
-        labels: template of the labels; its fields are among those of ``images``.
+        labels: template of the labels; its fields are among those of ``images``. Of several, for a
+            set that was published in several trees, the first counts that anything matches.
         count: number of pairs as published; None where that is not settled.
         is_partial: images without a label and labels without an image are part of what is
             published and left out; otherwise either is an error.
     """
 
     images: str
-    labels: str
+    labels: str | tuple[str, ...]
     count: int | None = None
     is_partial: bool = False
+
+    @property
+    def label_templates(self) -> tuple[str, ...]:
+        """The templates of the labels, the first to be tried first."""
+        return (self.labels,) if isinstance(self.labels, str) else self.labels
 
 
 @dataclass(frozen=True)
@@ -99,3 +107,11 @@ class Layout:
     archives: tuple[str, ...] = ()
     size: tuple[int, int] | None = None
     is_label_resized: bool = False
+
+    def describe_archives(self) -> str:
+        """Return the published archives, and what to do with them; empty if none are known."""
+        zips = [name for name in self.archives if name.endswith(".zip")]
+        others = [name for name in self.archives if name not in zips]
+        parts = [f"{', '.join(zips)}: zip files are read as they are, or unpacked"] if zips else []
+        parts += [f"{', '.join(others)}: unpack it first"] if others else []
+        return f"published as {'; '.join(parts)}" if parts else ""

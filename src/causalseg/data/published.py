@@ -43,7 +43,10 @@ def _acdc(weather: str, split: str, count: int | None) -> Split:
 
 
 def _mapillary(split: str, version: str, count: int) -> Split:
-    return Split(f"{split}/images/{{name}}.jpg", f"{split}/{version}/labels/{{name}}.png", count)
+    """Package 2.0 holds the labels of both versions, package 1.2 its own in a shorter path."""
+    folders = (f"{split}/{version}/labels", *([f"{split}/labels"] if version == "v1.2" else []))
+    labels = tuple(f"{folder}/{{name}}.png" for folder in folders)
+    return Split(f"{split}/images/{{name}}.jpg", labels, count)
 
 
 def _idd(part: str, split: str, ending: str, count: int) -> Split:
@@ -103,7 +106,8 @@ LAYOUTS: Mapping[str, Layout] = {
         homepage="https://download.visinf.tu-darmstadt.de/data/from_games/",
         license="own terms: research and education",
         encoding=Ids(maps.GTAV_IDS),
-        splits={"train": Split("images/{name}.png", "labels/{name}.png", 24_966)},
+        # Digits alone: converters put 00001_labelTrainIds.png beside 00001.png.
+        splits={"train": Split(r"images/{name:\d+}.png", r"labels/{name:\d+}.png", 24_966)},
         archives=tuple(
             f"{part:02}_{what}.zip" for what in ("images", "labels") for part in range(1, 11)
         ),
@@ -115,7 +119,7 @@ LAYOUTS: Mapping[str, Layout] = {
         homepage="https://synthia-dataset.net",
         license="CC BY-NC-SA 3.0",
         encoding=Ids(maps.SYNTHIA_IDS),
-        splits={"train": Split("RGB/{name}.png", "GT/LABELS/{name}.png", 9400)},
+        splits={"train": Split(r"RGB/{name:\d+}.png", r"GT/LABELS/{name:\d+}.png", 9400)},
         archives=("SYNTHIA_RAND_CITYSCAPES.rar",),
         size=(760, 1280),
     ),
@@ -154,11 +158,11 @@ LAYOUTS: Mapping[str, Layout] = {
                 "train": _mapillary("training", version, 18_000),
                 "val": _mapillary("validation", version, 2000),
             },
-            archives=("mapillary-vistas-dataset_public_v2.0.zip",),
+            archives=tuple(f"mapillary-vistas-dataset_public_{each}.zip" for each in packages),
         )
-        for name, version, ids in (
-            ("mapillary_v1", "v1.2", MAPILLARY_V1_IDS),
-            ("mapillary_v2", "v2.0", MAPILLARY_V2_IDS),
+        for name, version, ids, packages in (
+            ("mapillary_v1", "v1.2", MAPILLARY_V1_IDS, ("v2.0", "v1.2")),
+            ("mapillary_v2", "v2.0", MAPILLARY_V2_IDS, ("v2.0",)),
         )
     },
     "acdc": Layout(

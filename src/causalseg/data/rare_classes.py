@@ -6,10 +6,11 @@ have it. With f_c the share of c among all labelled pixels, the chance of image 
     (1) P(c) = softmax over c of (1 - f_c) / T
     (2) p_i  = sum over the classes c of i of  P(c) / (number of images with c)
 
-Counting reads every image and label once, before the first step. An image without any class is
-never drawn.
+Counting reads every label once, before the first step, and no image file. An image without any
+class is never drawn.
 """
 
+from bisect import bisect_right
 from collections.abc import Sized
 from typing import cast
 
@@ -17,10 +18,12 @@ import numpy as np
 from jaxtyping import Float, Int
 from rich.console import Console
 from rich.progress import track
-from torch.utils.data import Dataset
+from torch import Tensor
+from torch.utils.data import ConcatDataset, Dataset, Subset
 
 from causalseg.data.classes import IGNORE
-from causalseg.data.dataset import Sample
+from causalseg.data.dataset import PairData, Sample, resize_label
+from causalseg.data.wrappers import CorruptedData, ResizedData
 from causalseg.errors import DataError
 
 
@@ -54,13 +57,31 @@ def image_chances(
 
 
 def count_pixels(data: Dataset[Sample], num_classes: int) -> Int[np.ndarray, "n k"]:
-    """Count the pixels of every class in every image."""
+    """Count the pixels of every class in every label, at the size of its file or `ResizedData`."""
     console, length = Console(stderr=True), len(cast(Sized, data))
     counts = np.zeros((length, num_classes), dtype=np.int64)
     shown = track(
         range(length), "counting classes", console=console, disable=not console.is_terminal
     )
     for index in shown:
-        label = data[index].label
+        label = _read_label(data, index)
         counts[index] = np.bincount(label[label != IGNORE].numpy(), minlength=num_classes)
     return counts
+
+
+def _read_label(data: Dataset[Sample], index: int) -> Int[Tensor, "H W"]:
+    """Return the label of a sample, without its image where the data set allows it."""
+    match data:
+        case PairData():
+            return data.read_label(index)
+        case ConcatDataset(datasets=parts, cumulative_sizes=ends):
+            part = bisect_right(ends, index)
+            return _read_label(parts[part], index - (ends[part - 1] if part else 0))
+        case Subset(dataset=whole, indices=indices):
+            return _read_label(whole, indices[index])
+        case ResizedData(data=inner, size=size):
+            return resize_label(_read_label(inner, index), size)
+        case CorruptedData(data=inner):
+            return _read_label(inner, index)
+        case _:
+            return data[index].label

@@ -10,18 +10,14 @@ from collections.abc import Sequence
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
-from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
 from causalseg.data.classes import IGNORE
 from causalseg.data.corruptions import check_corruption, corrupt
-from causalseg.data.dataset import Sample
+from causalseg.data.dataset import Sample, resize_label
+from causalseg.data.photometric import draw_distortion
 
 _CROP_TRIES = 10
-# SSD's photometric distortion, as the segmentation field uses it.
-_BRIGHTNESS = 32 / 255
-_CONTRAST = _SATURATION = (0.5, 1.5)
-_HUE = 18 / 360
 
 
 class RandomCorruption:
@@ -92,7 +88,7 @@ class Augment:
         if self.corruption:
             sample = sample._replace(image=self.corruption(sample.image, generator))
         if self.photometric:
-            sample = sample._replace(image=_distort(sample.image, generator))
+            sample = sample._replace(image=draw_distortion(generator)(sample.image))
         return sample
 
     def _resize(self, sample: Sample, generator: Generator) -> Sample:
@@ -101,11 +97,10 @@ class Augment:
         scale = low + 0.1 * int(torch.randint(choices, (), generator=generator))
         H, W = sample.label.shape
         factor = min(scale * self.crop[0] / min(H, W), self.longest / max(H, W))
-        size = [max(1, round(H * factor)), max(1, round(W * factor))]
-        nearest = InterpolationMode.NEAREST
+        size = (max(1, round(H * factor)), max(1, round(W * factor)))
         return sample._replace(
-            image=F.resize(sample.image, size, antialias=True).clamp(0, 1),
-            label=F.resize(sample.label[None], size, interpolation=nearest)[0],
+            image=F.resize(sample.image, list(size), antialias=True).clamp(0, 1),
+            label=resize_label(sample.label, size),
         )
 
     def _crop(self, sample: Sample, generator: Generator) -> Sample:
@@ -144,24 +139,5 @@ def mix_classes(onto: Sample, other: Sample, generator: Generator) -> Sample:
     return onto._replace(image=image, label=torch.where(mask, other.label, onto.label))
 
 
-def _distort(image: torch.Tensor, generator: Generator) -> torch.Tensor:
-    """Each distortion with probability 1/2; contrast before or after saturation and hue."""
-
-    def wanted() -> bool:
-        return _uniform(generator) < 0.5
-
-    if wanted():
-        image = (image + _uniform(generator, -_BRIGHTNESS, _BRIGHTNESS)).clamp(0, 1)
-    is_contrast_first = wanted()
-    contrast = _uniform(generator, *_CONTRAST) if wanted() else 1.0
-    if is_contrast_first:
-        image = (image * contrast).clamp(0, 1)
-    if wanted():
-        image = F.adjust_saturation(image, _uniform(generator, *_SATURATION))
-    if wanted():
-        image = F.adjust_hue(image, _uniform(generator, -_HUE, _HUE))
-    return image if is_contrast_first else (image * contrast).clamp(0, 1)
-
-
-def _uniform(generator: Generator, low: float = 0.0, high: float = 1.0) -> float:
-    return low + (high - low) * float(torch.rand((), generator=generator))
+def _uniform(generator: Generator) -> float:
+    return float(torch.rand((), generator=generator))

@@ -1,5 +1,6 @@
 """Data sets made of other data sets: kept in memory, resized, corrupted."""
 
+import zlib
 from collections.abc import Sized
 from typing import cast
 
@@ -7,11 +8,10 @@ import torch
 from rich.console import Console
 from rich.progress import track
 from torch.utils.data import Dataset
-from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
 from causalseg.data.corruptions import check_corruption, corrupt
-from causalseg.data.dataset import Sample
+from causalseg.data.dataset import Sample, resize_label
 from causalseg.data.loader import derive_seed
 
 
@@ -49,19 +49,15 @@ class ResizedData(Dataset[Sample]):
     """
 
     def __init__(self, data: Dataset[Sample], size: tuple[int, int]):
-        self.data, self.size = data, list(size)
+        self.data, self.size = data, size
 
     def __len__(self) -> int:
         return _length(self.data)
 
     def __getitem__(self, index: int) -> Sample:
         image, label, name = self.data[index]
-        nearest = InterpolationMode.NEAREST
-        return Sample(
-            F.resize(image, self.size, antialias=True).clamp(0, 1),
-            F.resize(label[None], self.size, interpolation=nearest)[0],
-            name,
-        )
+        resized = F.resize(image, list(self.size), antialias=True).clamp(0, 1)
+        return Sample(resized, resize_label(label, self.size), name)
 
 
 class CorruptedData(Dataset[Sample]):
@@ -71,7 +67,8 @@ class CorruptedData(Dataset[Sample]):
         data: the data set.
         name: of the corruption, see `causalseg.data.corruptions`.
         severity: 1 to 5.
-        seed: of what is random in it; image i has a seed of its own, made of both.
+        seed: of what is random in it; each image has a seed of its own, made of this one and the
+            image's name, so that a part of a data set is corrupted as all of it.
 
     Raises:
         ConfigError: if there is no such corruption or severity.
@@ -86,7 +83,7 @@ class CorruptedData(Dataset[Sample]):
 
     def __getitem__(self, index: int) -> Sample:
         sample = self.data[index]
-        seed = derive_seed(self.seed, index)
+        seed = derive_seed(self.seed, zlib.crc32(sample.name.encode()))
         return sample._replace(image=corrupt(sample.image, self.corruption, self.severity, seed))
 
 

@@ -1,16 +1,11 @@
-"""Scoring: one confusion matrix a domain, IoU per class, mIoU, and what each number is made of.
+"""Scoring: every domain on its own, an image at a time, shared by processes.
 
-``IoU_k = TP_k / (TP_k + FP_k + FN_k)`` over all labelled pixels of a domain. A class that neither
-occurs nor is predicted has no IoU and is left out of the mean; one that is predicted where it never
-occurs counts with 0.
-
-The counts of every image are kept beside the score, so that differences of two models can be
-resampled over images (`causalseg.analysis.bootstrap`).
+The counts of every image are kept beside the scores (`causalseg.engine.metrics`), so that other
+selections of images, and differences of two models, can be scored later.
 """
 
-import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -24,23 +19,30 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from causalseg.data.classes import IGNORE, ClassList
 from causalseg.data.dataset import Sample
 from causalseg.data.loader import plain_errors
+from causalseg.engine import metrics
 from causalseg.engine.infer import Inference
 from causalseg.engine.log import console, logger
 from causalseg.model import Segmenter
 
+_ROWS = 256  # of an image whose probabilities are looked at together
+
 
 class Counts(NamedTuple):
-    """What is known of the images of a domain, or of a process's share of them, in their order.
+    """What is known of the images of a domain, or of a process's share of them.
 
     Attributes:
-        confusions: pixels of each image by (true class, predicted class).
+        confusions: pixels of each image by (true class, predicted class); last, predicted as none.
         names: one for each image.
         sizes: (H, W) of each image's label.
+        boundary: TP, FP and FN near contours, over all images.
+        reliability: pixels, confidence and right pixels by bins of confidence, over all images.
     """
 
-    confusions: Int[Tensor, "b k k"]
+    confusions: Int[Tensor, "b k k+1"]
     names: list[str]
     sizes: list[tuple[int, int]]
+    boundary: Int[Tensor, "3 k"]
+    reliability: Float[Tensor, "3 bins"]
 
 
 class Domain(NamedTuple):
@@ -51,8 +53,8 @@ class Domain(NamedTuple):
         inference: how an image is predicted.
         classes: those of its labels.
         fold: for each class of the model the class of the labels that it counts as, 255 for none;
-            None if they are the same. A class of the labels has the highest score of those folded
-            into it.
+            None if they are the same. A pixel counts as what its highest score does, with the sum
+            of the probabilities of all that count so.
         about: what eval.json says of it beside the scores, such as its split.
     """
 
@@ -64,15 +66,28 @@ class Domain(NamedTuple):
 
     def predict(
         self, model: Segmenter, image: Float[Tensor, "3 H W"], size: tuple[int, int]
-    ) -> Int[Tensor, "H W"]:
-        """Return the predicted class of every pixel, at ``size``, on the CPU."""
+    ) -> tuple[Int[Tensor, "H W"], Float[Tensor, "H W"]]:
+        """Return class and confidence in [0, 1] of every pixel, at ``size``, on the CPU.
+
+        A pixel of none of the labels' k classes has class k.
+        """
         scores = self.inference(model, image, size)
-        if self.fold is not None:
-            fold = torch.tensor(self.fold, device=scores.device)
-            none = torch.full_like(scores[0], -math.inf)
-            members = [scores[fold == index] for index in range(len(self.classes.names))]
-            scores = torch.stack([x.amax(0) if len(x) else none for x in members])
-        return scores.argmax(0).cpu()
+        parts = [self._decide(model, rows) for rows in scores.split(_ROWS, dim=1)]
+        prediction, confidence = (torch.cat(x).cpu() for x in zip(*parts, strict=True))
+        return prediction, confidence
+
+    def _decide(
+        self, model: Segmenter, scores: Float[Tensor, "k h W"]
+    ) -> tuple[Int[Tensor, "h W"], Float[Tensor, "h W"]]:
+        prediction, probabilities = scores.argmax(0), model.probabilities(scores)
+        if self.fold is None:
+            return prediction, probabilities.gather(0, prediction[None])[0]
+        none = len(self.classes.names)
+        fold = torch.tensor(self.fold, device=scores.device)
+        fold = fold.where(fold != IGNORE, none)
+        summed = scores.new_zeros(none + 1, *scores.shape[1:]).index_add_(0, fold, probabilities)
+        prediction = fold[prediction]
+        return prediction, summed.gather(0, prediction[None])[0]
 
 
 Gather = Callable[[Counts], list[Counts]]
@@ -86,96 +101,63 @@ class Picture(NamedTuple):
     prediction: Int[Tensor, "H W"]
 
 
-def confusion_matrix(
-    prediction: Int[Tensor, "H W"], label: Int[Tensor, "H W"], num_classes: int
-) -> Int[Tensor, "k k"]:
-    """Count pixels by (true class, predicted class); pixels labelled 255 are left out."""
-    kept = label != IGNORE
-    pairs = label[kept].long() * num_classes + prediction[kept].long()
-    return torch.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
+class Scored(NamedTuple):
+    """An image with what was predicted, and how sure."""
+
+    sample: Sample
+    prediction: Int[Tensor, "H W"]
+    confidence: Float[Tensor, "H W"]
 
 
-def iou_per_class(confusion: Int[Tensor, "k k"]) -> Float[Tensor, " k"]:
-    """Return the IoU of every class in [0, 1]; NaN where it neither occurs nor is predicted."""
-    confusion = confusion.double()
-    hits = confusion.diagonal()
-    return hits / (confusion.sum(0) + confusion.sum(1) - hits)
-
-
-def score(confusion: Int[Tensor, "k k"], names: Sequence[str]) -> dict[str, Any]:
-    """Return mIoU and IoU in percent (null where there is none) and the pixels behind them."""
-    iou = iou_per_class(confusion)
-    present = iou[~iou.isnan()]
-    accuracy = confusion.diagonal().sum() / confusion.sum().clamp_min(1)
-    return {
-        "miou": 100 * float(present.mean()) if len(present) else None,
-        "accuracy": 100 * float(accuracy),
-        "classes_scored": len(present),
-        "iou": {
-            name: None if math.isnan(value) else 100 * value
-            for name, value in zip(names, iou.tolist(), strict=True)
-        },
-        "pixels": dict(zip(names, confusion.sum(1).tolist(), strict=True)),
-    }
-
-
-def write_counts(confusions: Int[Tensor, "b k k"]) -> list[str]:
-    """Return a line of text for each image: its pixels TP_1 .. TP_k FP_1 .. FP_k FN_1 .. FN_k."""
-    hits = confusions.diagonal(dim1=1, dim2=2)
-    counts = torch.cat([hits, confusions.sum(1) - hits, confusions.sum(2) - hits], dim=1)
-    return [" ".join(map(str, image)) for image in counts.tolist()]
-
-
-def read_counts(lines: Sequence[str]) -> Int[np.ndarray, "b 3 k"]:
-    """Return TP, FP and FN by class that `write_counts` made text of."""
-    return np.array([line.split() for line in lines], dtype=np.int64).reshape(len(lines), 3, -1)
+Keep = Callable[[str, Sample, Int[Tensor, "H W"]], None]
+"""Called with every scored image: its domain's name, the image and its prediction."""
 
 
 def evaluate_domain(
     model: Segmenter,
     domain: Domain,
-    num_pictures: int = 0,
     process: tuple[int, int] = (0, 1),
     workers: int = 0,
-) -> tuple[Counts, list[Picture]]:
-    """Predict this process's share of a domain: image i where i modulo their number is its own.
+    keep: Callable[[Sample, Int[Tensor, "H W"]], None] = lambda *_: None,
+) -> Counts:
+    """Score this process's share of a domain: image i where i modulo their number is its own.
 
     Args:
         model: in eval mode.
         domain: what is scored.
-        num_pictures: examples to keep, spread evenly over the domain.
         process: number of this process and how many share the domain.
         workers: loading processes.
+        keep: called with every image and its prediction.
 
     Returns:
-        Counts (on the CPU) and examples.
+        Counts, on the CPU.
     """
-    device = next(model.parameters()).device
-    num_images = len(domain.data)  # type: ignore[arg-type]
-    shown = {num_images * (2 * i + 1) // (2 * num_pictures) for i in range(num_pictures)}
-    mine = range(process[0], num_images, process[1])
-    loader = DataLoader(Subset(domain.data, mine), batch_size=None, num_workers=workers)
+    mine = range(process[0], len(domain.data), process[1])  # type: ignore[arg-type]
     k = len(domain.classes.names)
-    confusions = torch.zeros(len(mine), k, k, dtype=torch.int64)
-    names, sizes, pictures = [], [], []
+    counts = Counts(
+        torch.zeros(len(mine), k, k + 1, dtype=torch.int64),
+        [],
+        [],
+        torch.zeros(3, k, dtype=torch.int64),
+        torch.zeros(3, metrics.BINS, dtype=torch.float64),
+    )
     is_shown = process[0] == 0 and console.is_terminal
-    samples = track(
-        plain_errors(loader),
+    scored = track(
+        _predict(model, domain, mine, workers),
         "scoring",
         total=len(mine),
         console=console,
         transient=True,
         disable=not is_shown,
     )
-    for place, (index, sample) in enumerate(zip(mine, samples, strict=True)):
-        size = (sample.label.shape[0], sample.label.shape[1])
-        prediction = domain.predict(model, sample.image.to(device), size)
-        confusions[place] = confusion_matrix(prediction, sample.label, k)
-        names.append(sample.name)
-        sizes.append(size)
-        if index in shown:
-            pictures.append(Picture(Sample(*sample), prediction))
-    return Counts(confusions, names, sizes), pictures
+    for place, (sample, prediction, confidence) in enumerate(scored):
+        counts.confusions[place] = metrics.confusion_matrix(prediction, sample.label, k)
+        counts.boundary.add_(metrics.boundary_counts(prediction, sample.label, k))
+        counts.reliability.add_(metrics.reliability_counts(confidence, prediction, sample.label))
+        counts.names.append(sample.name)
+        counts.sizes.append((sample.label.shape[0], sample.label.shape[1]))
+        keep(sample, prediction)
+    return counts
 
 
 def evaluate(
@@ -185,37 +167,53 @@ def evaluate(
     workers: int = 0,
     process: tuple[int, int] = (0, 1),
     gather: Gather = lambda share: [share],
+    keep: Keep = lambda *_: None,
 ) -> tuple[dict[str, dict[str, Any]], dict[str, list[Picture]]]:
     """Score every domain on its own; none is pooled with another.
 
     Args:
         model: put into eval mode for the time and back.
         domains: by name.
-        num_pictures: examples to keep of each domain.
+        num_pictures: examples to keep of each domain, spread evenly; if any, then also the images
+            of the best, the median and the lowest mIoU.
         workers: loading processes.
         process: number of this process and how many share the work.
         gather: returns the shares of all processes.
+        keep: called with every image that this process scores.
 
     Returns:
-        Results by domain (see `score`; beside it the counts of every image), and this process's
-        examples by domain.
+        Results by domain (see `causalseg.scores.DomainScores`, but for the interval), and this
+        process's examples by domain.
     """
     was_training = model.training
     model.eval()
     results, pictures = {}, {}
     for name, domain in domains.items():
-        share, pictures[name] = evaluate_domain(model, domain, num_pictures, process, workers)
+        share = evaluate_domain(
+            *(model, domain, process, workers),
+            lambda *scored, name=name: keep(name, *scored),
+        )
         counts = _joined(gather(share))
         logger.info("scored %s: %d images", name, len(counts.names))
-        results[name] = {
-            "images": len(counts.names),
-            "size": list(Counter(counts.sizes).most_common(1)[0][0]) if counts.sizes else None,
-            **domain.about,
-            **score(counts.confusions.sum(0), domain.classes.names),
-            "per_image": {"names": counts.names, "counts": write_counts(counts.confusions)},
-        }
+        results[name] = _results(counts, domain)
+        shown = [i for i in _shown(counts, num_pictures) if i % process[1] == process[0]]
+        pictures[name] = [
+            Picture(Sample(*sample), prediction)
+            for sample, prediction, _ in _predict(model, domain, shown, 0)
+        ]
     model.train(was_training)
     return results, pictures
+
+
+def _predict(
+    model: Segmenter, domain: Domain, indices: Sequence[int], workers: int
+) -> Iterator[Scored]:
+    """Load and predict images of a domain, in the order of ``indices``."""
+    device = next(model.parameters()).device
+    loader = DataLoader(Subset(domain.data, indices), batch_size=None, num_workers=workers)
+    for sample in plain_errors(loader):
+        size = (sample.label.shape[0], sample.label.shape[1])
+        yield Scored(sample, *domain.predict(model, sample.image.to(device), size))
 
 
 def _joined(shares: Sequence[Counts]) -> Counts:
@@ -226,7 +224,35 @@ def _joined(shares: Sequence[Counts]) -> Counts:
     for rank, share in enumerate(shares):
         confusions[rank::p] = share.confusions
         names[rank::p], sizes[rank::p] = share.names, share.sizes
-    return Counts(confusions, names, sizes)
+    boundary = torch.stack([share.boundary for share in shares]).sum(0)
+    reliability = torch.stack([share.reliability for share in shares]).sum(0)
+    return Counts(confusions, names, sizes, boundary, reliability)
+
+
+def _results(counts: Counts, domain: Domain) -> dict[str, Any]:
+    """Return what eval.json says of a domain."""
+    names, total = domain.classes.names, counts.confusions.sum(0)
+    return {
+        "images": len(counts.names),
+        "size": list(Counter(counts.sizes).most_common(1)[0][0]) if counts.sizes else None,
+        **domain.about,
+        **metrics.score(total, names),
+        **metrics.score_boundary(counts.boundary, (total.sum(1) > 0).tolist(), names),
+        "calibration": metrics.calibration(counts.reliability),
+        "per_image": {"names": counts.names, "counts": metrics.write_counts(counts.confusions)},
+    }
+
+
+def _shown(counts: Counts, number: int) -> list[int]:
+    """The images that are kept as examples, in their order."""
+    if not number:
+        return []
+    n = len(counts.names)
+    spread = {n * (2 * i + 1) // (2 * number) for i in range(number)} if n else set()
+    by_image = metrics.mean_iou(metrics.count_pixels(counts.confusions).numpy())
+    ranked = [int(i) for i in np.argsort(by_image, kind="stable") if not np.isnan(by_image[i])]
+    extremes = {ranked[0], ranked[len(ranked) // 2], ranked[-1]} if ranked else set()
+    return sorted(spread | extremes)
 
 
 def summarise(
@@ -234,25 +260,27 @@ def summarise(
 ) -> dict[str, Any]:
     """Return the content of eval.json: per domain, the mean, and what the numbers are made of."""
     names = list(mean_over or results)
-    values = [results[name]["miou"] for name in names]
-    how: dict[str, Any] = {
-        "mode": inference.mode,
-        "resized_to": inference.size,
-        "flip": inference.flip,
-    }
-    if inference.mode == "slide":
-        how |= {"window": list(inference.window), "stride": list(inference.stride)}
-    known = [value for value in values if value is not None]
+    known = [value for name in names if (value := results[name]["miou"]) is not None]
     return {
         "domains": results,
         "mean": {
             "miou": sum(known) / len(known) if len(known) == len(names) else None,
             "over": names,
         },
-        "inference": {**how, "scales": list(inference.scales)},
+        "inference": _describe(inference),
         "made_of": (
             "IoU in percent per class from one confusion matrix over all labelled pixels of a "
-            "domain at label size; mIoU is the mean over classes that occur or are predicted; "
-            "the mean is the plain mean of the named domains' mIoU"
+            "domain at label size; mIoU is the mean over the classes that occur in the domain's "
+            "labels; the mean is the plain mean of the named domains' mIoU"
         ),
     }
+
+
+def _describe(how: Inference) -> dict[str, Any]:
+    """Return what eval.json says of the way images were predicted."""
+    about: dict[str, Any] = {"mode": how.mode, "resized_to": how.size and list(how.size)}
+    about |= {key: value for key in ("inside", "shortest", "scale") if (value := getattr(how, key))}
+    if how.mode == "slide":
+        window = {"window": list(how.window), "stride": list(how.stride), "blend": how.blend}
+        about |= window
+    return about | {"flip": how.flip, "scales": list(how.scales)}

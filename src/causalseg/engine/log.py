@@ -22,13 +22,14 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
+from causalseg import __version__
 from causalseg.engine.devices import reduce
 from causalseg.errors import TrainingError
 from causalseg.runfolder import RunFolder, write_text
 
 Item = TypeVar("Item")
 logger = logging.getLogger("causalseg")
-_VERSIONS = ("causalseg", "torch", "timm", "transformers", "peft", "lightning-fabric")
+_VERSIONS = ("torch", "timm", "transformers", "peft", "lightning-fabric")
 console = Console(stderr=True)  # one for all bars, so that they can stand below each other
 
 
@@ -191,8 +192,8 @@ class Meter:
 
 
 def list_versions() -> dict[str, str]:
-    """Return the versions of what computes, as installed now."""
-    return {name: version(name) for name in _VERSIONS}
+    """Return the versions of what computes: this package's, and those installed now."""
+    return {"causalseg": __version__, **{name: version(name) for name in _VERSIONS}}
 
 
 def describe_platform() -> str:

@@ -67,7 +67,7 @@ def train(
     wrapped.train()
     with log or nullcontext():
         if log:
-            log.start(first, describe_origin(fabric))
+            log.start(first, {"images": len(data), **describe_origin(fabric)})
         for done, batch in enumerate(meter.timed(batches), start=first + 1):
             # The set loss samples points with torch's global generator: make it follow the step.
             torch.manual_seed(derive_seed(run_options.seed, done, fabric.global_rank))

@@ -58,6 +58,10 @@ class LinearHead(nn.Module):
         logits = self.classifier(torch.cat(levels, dim=1))
         return F.interpolate(logits.float(), size=size, mode="bilinear", align_corners=False)
 
+    def probabilities(self, scores: Float[Tensor, "k H W"]) -> Float[Tensor, "k H W"]:
+        """Return what the scores say of each class, in [0, 1] and summing to 1."""
+        return scores.softmax(dim=0)
+
     def loss(
         self,
         features: list[Float[Tensor, "b c h w"]],

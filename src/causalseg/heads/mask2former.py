@@ -190,6 +190,10 @@ class Mask2FormerHead(nn.Module):
             scores = torch.einsum("bqk,bqhw->bkhw", probabilities, masks.float().sigmoid())
         return F.interpolate(scores, size=size, mode="bilinear", align_corners=False)
 
+    def probabilities(self, scores: Float[Tensor, "k H W"]) -> Float[Tensor, "k H W"]:
+        """Return each class's share of a pixel's scores, in [0, 1] and summing to 1."""
+        return scores / scores.sum(dim=0).clamp_min(1e-9)
+
     def loss(
         self,
         features: list[Float[Tensor, "b c h w"]],

@@ -1,0 +1,100 @@
+"""How scores hold from domain to domain, from the content of eval.json.
+
+    retention   = target mIoU / source mIoU
+    relative loss of a corruption = (clean - corrupted) / clean
+
+Target are the domains that the mean is over, source the others that are not corrupted. A corruption
+counts with its mean over severities. Against another model, as Kamann and Rother do for
+Cityscapes-C ("Benchmarking the Robustness of Semantic Segmentation Models", CVPR 2020),
+
+    CD  = sum over severities of (100 - mIoU)     / the same sum of the reference
+    rCD = sum over severities of (clean - mIoU)   / the same sum of the reference
+
+below 1 where the model is the more robust one.
+"""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Value = float | None
+Domains = Mapping[str, Mapping[str, Any]]
+
+
+def summarise_robustness(domains: Domains, over: Sequence[str]) -> dict[str, Any]:
+    """Return what eval.json says of robustness.
+
+    Args:
+        domains: scores by domain.
+        over: the domains that the mean is over.
+    """
+    sources = [n for n in domains if n not in over and not domains[n].get("corruption")]
+    source, target = _mean(domains, sources), _mean(domains, over)
+    known = [name for name in over if domains[name]["miou"] is not None]
+    return {
+        "source": {"miou": source, "domains": sources} if sources else None,
+        "target": {"miou": target, "domains": list(over)},
+        "worst": min(known, key=lambda name: domains[name]["miou"], default=None),
+        "retention": None if target is None or not source else 100 * target / source,
+        "corruptions": [
+            _degradation(domains, key, names) for key, names in _corrupted(domains).items()
+        ],
+    }
+
+
+def corruption_degradation(ours: Domains, reference: Domains) -> dict[str, tuple[Value, Value]]:
+    """Return (CD, rCD) by corruption, of those that both models were scored on alike.
+
+    A corruption of several clean domains has a sum over all of them. A number is None where a score
+    is missing, or where the reference loses nothing.
+    """
+    sums: dict[str, list[tuple[float, float, Value, Value]]] = {}
+    for (name, clean), members in _corrupted(ours).items():
+        for domain in members:
+            if domain not in reference or None in (
+                mious := [scores[domain]["miou"] for scores in (ours, reference)]
+            ):
+                continue
+            start = [scores.get(clean or "", {}).get("miou") for scores in (ours, reference)]
+            losses = [None if c is None else c - m for c, m in zip(start, mious, strict=True)]
+            sums.setdefault(name, []).append((100 - mious[0], 100 - mious[1], *losses))
+    return {name: (_ratio(rows, 0), _ratio(rows, 2)) for name, rows in sums.items()}
+
+
+def _ratio(rows: Sequence[Sequence[Value]], column: int) -> Value:
+    ours, theirs = ([row[column + i] for row in rows] for i in range(2))
+    if None in ours or None in theirs or sum(theirs) <= 0:  # type: ignore[arg-type]
+        return None
+    return sum(ours) / sum(theirs)  # type: ignore[arg-type]
+
+
+def _corrupted(domains: Domains) -> dict[tuple[str, str | None], list[str]]:
+    """The corrupted domains by corruption and clean domain, the mildest first."""
+    groups: dict[tuple[str, str | None], list[str]] = {}
+    for name, about in domains.items():
+        if made := about.get("corruption"):
+            groups.setdefault((made["name"], made["clean"]), []).append(name)
+    for names in groups.values():
+        names.sort(key=lambda name: domains[name]["corruption"]["severity"])
+    return groups
+
+
+def _degradation(
+    domains: Domains, key: tuple[str, str | None], names: Sequence[str]
+) -> dict[str, Any]:
+    corruption, clean = key
+    miou = _mean(domains, names)
+    start = domains[clean]["miou"] if clean is not None else None
+    return {
+        "corruption": corruption,
+        "clean": clean,
+        "severities": [domains[name]["corruption"]["severity"] for name in names],
+        "miou": miou,
+        "relative": None if miou is None or not start else 100 * (start - miou) / start,
+    }
+
+
+def _mean(domains: Domains, names: Sequence[str]) -> Value:
+    """The mean mIoU; None if one is missing."""
+    values = [domains[name]["miou"] for name in names]
+    return None if None in values or not values else statistics.mean(values)

@@ -1,0 +1,206 @@
+"""The commands that score trained runs and show what came out: eval, report, submit."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
+
+from causalseg.errors import ConfigError
+
+if TYPE_CHECKING:
+    from causalseg.report import DomainTable
+
+_OVERRIDE = re.compile(r"[a-z][\w.]*=")
+_ACROSS = 6  # domains that stand side by side; more of them stand below each other
+
+
+def evaluate(
+    *runs: Annotated[str, Parameter(allow_leading_hyphen=False)],
+    setting: str | None = None,
+    root: Path | None = None,
+    corrupt: str = "",
+    severity: str = "3",
+    tta: str = "",
+    save_predictions: Annotated[bool, Parameter(negative="")] = False,
+    baseline: Path | None = None,
+    out: Path | None = None,
+) -> None:
+    """Score trained runs on their domains; writes eval.json, card and report of each anew.
+
+    Several runs give one report more, which compares them.
+
+    Parameters
+    ----------
+    runs
+        Run folders that `train` made, and options as key=value, such as eval.flip=true or
+        data.roots.acdc=/data/acdc.
+    setting
+        Score on the domains of a setting, at its sizes, such as citys2acdc.
+    root
+        Where the data lies; the same as data.root=PATH.
+    corrupt
+        Corruptions, such as fog,snow: each makes further domains of all domains.
+    severity
+        Of the corruptions, 1 to 5; several, such as 1,3,5, make a domain each.
+    tta
+        Average over the mirrored image and scales, such as flip,0.75,1,1.25.
+    save_predictions
+        Write RUN/predictions/DOMAIN/NAME.png, one channel of label ids.
+    baseline
+        The run that the others are held against in the comparison; left out, the first.
+    out
+        The comparison's file; left out, comparison.html.
+    """
+    from causalseg.engine.devices import is_first_process
+    from causalseg.report import domain_table, write_report
+    from causalseg.runfolder import RunFolder
+    from causalseg.scoring import eval_run
+
+    folders, given = _split(runs)
+    overrides = [f"setting={setting}"] if setting else []
+    overrides += [f"data.root={root}"] if root else []
+    overrides += [*_augmentation(tta), *given]
+    corruptions = [name.strip() for name in corrupt.split(",") if name.strip()]
+    severities = _severities(severity)
+    scored = [
+        eval_run(folder, overrides, corruptions, severities, save_predictions) for folder in folders
+    ]
+    if is_first_process():
+        print_table(domain_table(scored))
+        print("\n".join(f"report: {run.report}" for run in scored))
+        if len(scored) > 1:
+            out = out or Path("comparison.html")
+            write_report(scored, out, RunFolder(baseline) if baseline else scored[0])
+            print(f"comparison: {out}")
+
+
+def report(
+    *runs: Path,
+    baseline: Path | None = None,
+    format: Literal["html", "md", "latex"] = "html",
+    out: Path | None = None,
+) -> None:
+    """Show scored runs side by side: a page, or a table for a paper or a pull request.
+
+    Parameters
+    ----------
+    runs
+        Run folders.
+    baseline
+        The run that the others are held against.
+    format
+        html, one file that needs nothing else; md, Markdown; latex, a table for booktabs.
+    out
+        The file; left out, html is report.html and the others are printed.
+    """
+    from causalseg.report import to_latex, to_markdown, write_report
+    from causalseg.runfolder import RunFolder, write_text
+
+    if not runs:
+        raise ConfigError("name a run folder at least: causalseg report RUN [RUN ...]")
+    folders = [RunFolder(run) for run in runs]
+    reference = RunFolder(baseline) if baseline else None
+    if format == "html":
+        out = out or Path("report.html")
+        write_report(folders, out, reference)
+        print(f"report: {out}")
+        return
+    text = (to_markdown if format == "md" else to_latex)(folders, reference)
+    if out:
+        write_text(out, text)
+    else:
+        print(text, end="")
+
+
+def submit(
+    run: Path,
+    /,
+    *overrides: str,
+    server: str,
+    root: Path,
+    out: Path,
+) -> None:
+    """Predict a test split whose labels are not published, as its server wants it.
+
+    Parameters
+    ----------
+    run
+        Run folder that `train` made, with the 19 classes of Cityscapes.
+    overrides
+        Options as key=value, such as eval.size=[540,960].
+    server
+        acdc, bdd, cityscapes or wilddash.
+    root
+        Folder or zip file of the data set as published.
+    out
+        The zip file to write.
+    """
+    from causalseg.jobs import submit_run
+    from causalseg.submit import SERVERS
+
+    count = submit_run(run, server, root, out, overrides)
+    print(f"{count} images: {out}\nupload: {SERVERS[server].homepage}\n{SERVERS[server].note}")
+
+
+def print_table(table: "DomainTable") -> None:
+    """Print the mIoU of runs by domain; many domains stand below each other."""
+    from rich.console import Console
+    from rich.table import Table
+
+    columns = [["", *table.domains, f"mean of {_few(table.over)}"]]
+    columns += [[label, *map(_percent, values)] for label, values in table.rows.items()]
+    if table.difference is not None:
+        columns.append(["difference", *map(_signed, table.difference)])
+    lines = columns if len(table.domains) <= _ACROSS else list(zip(*columns, strict=True))
+    shown = Table(title="mIoU in percent by domain")
+    for i, head in enumerate(lines[0]):
+        shown.add_column(head, justify="right" if i else "left")
+    for line in lines[1:]:
+        shown.add_row(*line)
+    Console().print(shown)
+
+
+def _split(given: Sequence[str]) -> tuple[list[Path], list[str]]:
+    """Return run folders and overrides."""
+    overrides = [text for text in given if _OVERRIDE.match(text)]
+    folders = [Path(text) for text in given if not _OVERRIDE.match(text)]
+    if not folders:
+        raise ConfigError("name a run folder at least: causalseg eval RUN [key=value ...]")
+    return folders, overrides
+
+
+def _severities(text: str) -> list[int]:
+    numbers = [part.strip() for part in text.split(",")]
+    if not all(number in ("1", "2", "3", "4", "5") for number in numbers):
+        raise ConfigError(f"--severity {text!r}: must be 1 to 5, or several such as 1,3,5")
+    return list(dict.fromkeys(map(int, numbers)))
+
+
+def _augmentation(text: str) -> list[str]:
+    """Return the overrides that `flip,0.75,1` stands for."""
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    scales = [part for part in parts if part != "flip"]
+    try:
+        wrong = [part for part in scales if not float(part) > 0]
+    except ValueError:
+        wrong = scales
+    if wrong:
+        raise ConfigError(f"--tta {text!r}: flip and scales above 0, such as flip,0.75,1,1.25")
+    return [
+        *(["eval.flip=true"] if "flip" in parts else []),
+        *([f"eval.scales=[{','.join(scales)}]"] if scales else []),
+    ]
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names) if len(names) <= _ACROSS else f"{len(names)} domains"
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"
+
+
+def _signed(value: float | None) -> str:
+    return "-" if value is None else f"{value:+.1f}"

@@ -1,0 +1,170 @@
+"""From predicted and true classes to counts, and from counts to scores.
+
+Counts add up over images, processes and domains; scores are computed from sums only:
+
+    IoU_k       = TP_k / (TP_k + FP_k + FN_k)
+    precision_k = TP_k / (TP_k + FP_k)         recall_k = TP_k / (TP_k + FN_k)
+    mIoU        = mean of IoU_k over the classes that occur, TP_k + FN_k > 0
+    FWIoU       = sum over k of IoU_k (TP_k + FN_k) / sum over k of (TP_k + FN_k)
+
+Boundary IoU (Cheng et al., CVPR 2021) is the IoU of the parts of both masks that are at most d
+pixels from their contour, d = 2 % of the image's diagonal; the image's edge is contour too.
+
+The expected calibration error (Guo et al., ICML 2017) is, over 15 bins of equal width,
+
+    ECE = sum over bins of  share of pixels * |share of right pixels - mean confidence|.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from scipy.ndimage import maximum_filter, minimum_filter
+from torch import Tensor
+
+from causalseg.data.classes import IGNORE
+
+BINS = 15
+_CONTOUR = 0.02  # of the diagonal
+_UNIT = 2.0**20
+_OUTSIDE = 254  # stands beyond the image's edge: the id of no class
+
+
+def confusion_matrix(
+    prediction: Int[Tensor, "H W"], label: Int[Tensor, "H W"], num_classes: int
+) -> Int[Tensor, "k k+1"]:
+    """Count pixels by (true class, predicted class); pixels labelled 255 are left out.
+
+    Class k, in the last column, is predicted where a pixel is of none of the k classes.
+    """
+    kept = label != IGNORE
+    pairs = label[kept].long() * (num_classes + 1) + prediction[kept].long()
+    counts = torch.bincount(pairs, minlength=num_classes * (num_classes + 1))
+    return counts.reshape(num_classes, num_classes + 1)
+
+
+def boundary_counts(
+    prediction: Int[Tensor, "H W"], label: Int[Tensor, "H W"], num_classes: int
+) -> Int[Tensor, "3 k"]:
+    """Count TP, FP and FN of every class among the pixels near a contour."""
+    elsewhere = num_classes  # of a pixel that is near no contour of its own mask
+    truth, predicted = (
+        ids.masked_fill(~_near_contour(ids) & (ids != IGNORE), elsewhere)
+        for ids in (label.long(), prediction.long())
+    )
+    return count_pixels(confusion_matrix(predicted, truth, num_classes + 1))[:, :num_classes]
+
+
+def count_pixels(confusions: Int[Tensor, "*b k k+1"]) -> Int[Tensor, "*b 3 k"]:
+    """Return TP, FP and FN of every class."""
+    square = confusions[..., :-1]
+    hits = square.diagonal(dim1=-2, dim2=-1)
+    return torch.stack([hits, square.sum(-2) - hits, confusions.sum(-1) - hits], dim=-2)
+
+
+def reliability_counts(
+    confidence: Float[Tensor, "H W"], prediction: Int[Tensor, "H W"], label: Int[Tensor, "H W"]
+) -> Float[Tensor, "3 bins"]:
+    """Sum pixels, confidence and right pixels in bins of confidence; ignored ones left out."""
+    kept = label != IGNORE
+    # In whole millionths or so the sums are exact, in whatever order images are added.
+    sure = (confidence[kept].double() * _UNIT).round() / _UNIT
+    edges = torch.linspace(0, 1, BINS + 1, dtype=torch.float64)[1:-1]
+    bins = torch.bucketize(sure, edges)
+    right = (prediction[kept] == label[kept]).double()
+    return torch.stack(
+        [torch.bincount(bins, x, minlength=BINS) for x in (torch.ones_like(sure), sure, right)]
+    )
+
+
+def score(confusion: Int[Tensor, "k k+1"], names: Sequence[str]) -> dict[str, Any]:
+    """Return what eval.json says of a domain's confusion matrix, in percent."""
+    hits, false, missed = count_pixels(confusion).double()
+    true, predicted, union = hits + missed, hits + false, hits + false + missed
+    occurs = true > 0
+    iou = 100 * hits / union  # NaN of a class that neither occurs nor is predicted
+    rows = confusion if confusion[:, -1].any() else confusion[:, :-1]
+    return {
+        "miou": _mean(iou[occurs]),
+        "miou_all": _mean(iou[union > 0]),
+        "classes_scored": int(occurs.sum()),
+        "accuracy": _number(100 * hits.sum() / true.sum()),
+        "fwiou": _number((iou[occurs] * true[occurs]).sum() / true.sum()),
+        "iou": _by_class(names, iou.where(occurs, math.nan)),
+        "precision": _by_class(names, 100 * hits / predicted),
+        "recall": _by_class(names, 100 * hits / true),
+        "pixels": dict(zip(names, true.long().tolist(), strict=True)),
+        "confusion": [_line(row) for row in rows.tolist()],
+    }
+
+
+def score_boundary(
+    counts: Int[Tensor, "3 k"], occurs: Sequence[bool], names: Sequence[str]
+) -> dict[str, Any]:
+    """Return what eval.json says of contours; a class that does not occur has no score."""
+    iou = 100 * counts[0] / counts.sum(0).double()
+    iou = iou.where(torch.tensor(occurs), math.nan)
+    return {"boundary_miou": _mean(iou[~iou.isnan()]), "boundary_iou": _by_class(names, iou)}
+
+
+def calibration(counts: Float[Tensor, "3 bins"]) -> dict[str, Any] | None:
+    """Return what eval.json says of confidence; None without labelled pixels."""
+    pixels, sure, right = counts
+    if not pixels.sum():
+        return None
+    return {
+        "ece": float(100 * (sure - right).abs().sum() / pixels.sum()),
+        "pixels": pixels.long().tolist(),
+        "confidence": [_number(x) for x in 100 * sure / pixels],
+        "accuracy": [_number(x) for x in 100 * right / pixels],
+    }
+
+
+def mean_iou(counts: Float[np.ndarray, "... 3 k"]) -> Float[np.ndarray, "..."]:
+    """Return the mIoU in percent of TP, FP and FN; NaN where no class occurs."""
+    hits, union = counts[..., 0, :], counts.sum(axis=-2)
+    occurs = hits + counts[..., 2, :] > 0
+    iou = np.divide(hits, union, out=np.zeros(union.shape), where=occurs)
+    number = occurs.sum(axis=-1)
+    return 100 * iou.sum(axis=-1) / np.where(number, number, np.nan)
+
+
+def write_counts(confusions: Int[Tensor, "b k k+1"]) -> list[str]:
+    """Return a line of text for each image: its pixels TP_1 .. TP_k FP_1 .. FP_k FN_1 .. FN_k."""
+    return [_line(image) for image in count_pixels(confusions).flatten(1).tolist()]
+
+
+def read_counts(lines: Sequence[str]) -> Int[np.ndarray, "b 3 k"]:
+    """Return TP, FP and FN by class that `write_counts` made text of."""
+    return np.array([line.split() for line in lines], dtype=np.int64).reshape(len(lines), 3, -1)
+
+
+def _near_contour(ids: Int[Tensor, "H W"]) -> Bool[Tensor, "H W"]:
+    """Whether another class, or the image's edge, is within d pixels along either axis."""
+    H, W = ids.shape
+    around = 2 * max(1, round(_CONTOUR * math.hypot(H, W))) + 1
+    pixels = ids.numpy().astype(np.uint8)
+    highest, lowest = (
+        extreme(pixels, around, mode="constant", cval=_OUTSIDE)
+        for extreme in (maximum_filter, minimum_filter)
+    )
+    return torch.from_numpy(highest != lowest)
+
+
+def _by_class(names: Sequence[str], values: Float[Tensor, " k"]) -> dict[str, float | None]:
+    return {name: _number(value) for name, value in zip(names, values, strict=True)}
+
+
+def _mean(values: Float[Tensor, " _"]) -> float | None:
+    return float(values.mean()) if len(values) else None
+
+
+def _number(value: Float[Tensor, ""]) -> float | None:
+    return None if value.isnan() else min(100.0, float(value))  # sums may round up
+
+
+def _line(numbers: Sequence[int]) -> str:
+    return " ".join(map(str, numbers))

