@@ -19,6 +19,7 @@ from causalseg.runfolder import RunFolder, write_text
 from causalseg.scores import read_scores
 
 ORIGIN = "origin.json"  # beside config.yaml: of a run that was not trained here
+_MANY = 6  # domains, more of which are counted and not named
 _WEAK = 20  # percent of IoU below which a class is named among the limits
 
 
@@ -35,6 +36,7 @@ def write_card(run: RunFolder) -> None:
         path=run.path.name,
         rows=[_row(name, domain) for name, domain in scores["domains"].items()],
         mean=scores["mean"],
+        over=_few(scores["mean"]["over"]),
         robustness=scores["robustness"],
         made_of=scores["made_of"],
         overrides=[f"`{override}`" for override in scores.get("overrides") or []],
@@ -159,11 +161,13 @@ def _describe_inference(how: dict[str, Any]) -> str:
 def _list_limits(scores: dict[str, Any]) -> Iterator[str]:
     over, domains = scores["mean"]["over"], scores["domains"]
     yield (
-        f"What is known of it is what the table says: {len(domains)} domains, of which "
-        f"{', '.join(over)} count. Other places, seasons, cameras and weathers were not looked at."
+        f"What is known of it is what the table says; the mean is over {_few(over)}. "
+        "Other places, seasons, cameras and weathers were not looked at."
     )
     yield "One training run with one seed; another seed gives other numbers."
     for name, domain in domains.items():
+        if "corruption" in domain:
+            continue
         absent = [key for key, pixels in domain["pixels"].items() if not pixels]
         weak = [
             f"{key} {_percent(iou)}"
@@ -179,6 +183,10 @@ def _list_limits(scores: dict[str, Any]) -> Iterator[str]:
         "the choice of images, not that of seeds or places."
     )
     yield "Not a safety component: do not let it alone decide about people."
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names) if len(names) <= _MANY else f"{len(names)} domains"
 
 
 def _read_config(run: RunFolder) -> dict[str, Any]:

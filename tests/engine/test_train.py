@@ -62,7 +62,7 @@ def test_a_run_leaves_everything_in_its_folder(tiny):
     assert results["mean"]["over"] == ["here", "there"]
     assert list((run.path / "tensorboard").iterdir())
     assert not list(run.path.rglob("*.tmp"))
-    assert len(list(run.pictures.rglob("*_prediction.png"))) == 2
+    assert len(list(run.pictures.rglob("*_prediction.png"))) == 3 + 2  # few: all are shown
 
 
 def test_training_lowers_the_loss(tiny):

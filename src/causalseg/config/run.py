@@ -109,7 +109,8 @@ class EvalConfig(Block):
     limit: Annotated[int, Field(ge=1)] | None = None
     """Score only so many images of a domain in evaluations during training; the last takes all."""
     pictures: Annotated[int, Field(ge=0)] = 3
-    """Pictures of each domain kept for the report."""
+    """Pictures of each domain kept for the report, spread evenly; if any, then also those of the
+    best, the median and the lowest mIoU."""
 
     @model_validator(mode="after")
     def _no_idle_settings(self) -> Self:

@@ -162,9 +162,10 @@ class ScenesData(Dataset[Sample]):
 
     def __getitem__(self, index: int) -> Sample:
         scene = scenes.render(self.first + index, self.size, self.domain)
-        image = torch.from_numpy(scene.image).movedim(-1, 0).float() / 255
         return Sample(
-            image, torch.from_numpy(scene.label).long(), f"{self.domain}_{self.first + index:06d}"
+            _to_image(scene.image),
+            torch.from_numpy(scene.label).long(),
+            f"{self.domain}_{self.first + index:06d}",
         )
 
 
@@ -189,7 +190,12 @@ def decode_image(content: bytes, where: str) -> Float[Tensor, "3 H W"]:
                 " and I;16"
             )
         pixels = np.array(picture.convert("RGB"))
-    return torch.from_numpy(pixels).movedim(-1, 0).float() / 255
+    return _to_image(pixels)
+
+
+def _to_image(pixels: Int[np.ndarray, "H W 3"]) -> Float[Tensor, "3 H W"]:
+    """Planes of numbers in [0, 1]; contiguous, or everything after would be slower."""
+    return torch.from_numpy(pixels).movedim(-1, 0).contiguous().float().div_(255)
 
 
 def check_train_ids(train_ids: Mapping[str, int], classes: ClassList, what: str) -> None:
