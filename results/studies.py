@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from causalseg.analysis.comparison import Comparison, read_study
+from causalseg.analysis.comparison import MEAN, Comparison, known_values, read_study
 from causalseg.comparison_page import markdown_table, table, to_markdown
 
-_MOST = 10  # rows in the README; a study names its main methods first
+_MOST = 14  # rows in the README
 _COSTS = ("trained parameters", "s/step", "peak memory")
 
 
@@ -24,7 +24,7 @@ def compare_page(folder: Path, generated: str, empty: str) -> str:
 
 
 def readme_tables(folder: Path) -> list[str]:
-    """Return for each study a title and its first methods, without their costs."""
+    """Return for each study a title and a short table, without costs."""
     return [
         f"**Methods compared: [{name}](docs/compare.md#{name})**\n\n{_short_table(study)}"
         for name, study in _studies(folder)
@@ -40,4 +40,13 @@ def _short_table(study: Comparison) -> str:
     heads, rows = table(study)
     kept = [index for index, (head, _) in enumerate(heads) if head not in _COSTS]
     header = [", ".join(filter(None, heads[index])) for index in kept]
-    return markdown_table(header, [[cells[index] for index in kept] for cells in rows[:_MOST]])
+    return markdown_table(header, [[rows[i][index] for index in kept] for i in _first(study)])
+
+
+def _first(study: Comparison) -> list[int]:
+    """The rows with the most seeds in their order; then the others, the best first."""
+    counts = [len(row.results) for row in study.rows]
+    main = [i for i, count in enumerate(counts) if count == max(counts)]
+    others = [i for i in range(len(counts)) if i not in main]
+    others.sort(key=lambda i: -sum(known_values(study.rows[i].scores(MEAN))) / max(counts[i], 1))
+    return [*main, *others][:_MOST]

@@ -39,11 +39,13 @@ def test_a_missing_score_gives_no_number():
 def test_corruption_degradation_is_a_ratio_of_sums_to_the_reference():
     ours = {"day": {"miou": 80.0}, "a": fog(70.0, 1), "b": fog(50.0, 2)}
     theirs = {"day": {"miou": 60.0}, "a": fog(40.0, 1), "b": fog(20.0, 2)}
-    (cd, rcd) = corruption_degradation(ours, theirs)["fog"]
+    (cd, rcd) = corruption_degradation(ours, theirs)["fog", "day"]
     assert cd == pytest.approx((30 + 50) / (60 + 80))
     assert rcd == pytest.approx((10 + 30) / (20 + 40))
     del theirs["b"]  # only what both were scored on
-    assert corruption_degradation(ours, theirs)["fog"] == (30 / 60, 10 / 20)
+    assert corruption_degradation(ours, theirs)["fog", "day"] == (30 / 60, 10 / 20)
+    ours["c"], theirs["c"] = fog(10.0, 1, "dusk"), fog(55.0, 1, "dusk")  # apart from the day's
+    assert corruption_degradation(ours, theirs)["fog", "dusk"] == (90 / 45, None)
     del theirs["day"]
-    assert corruption_degradation(ours, theirs)["fog"] == (30 / 60, None)
+    assert corruption_degradation(ours, theirs)["fog", "day"] == (30 / 60, None)
     assert corruption_degradation({"day": {"miou": 80.0}}, theirs) == {}

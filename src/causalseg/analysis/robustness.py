@@ -42,30 +42,35 @@ def summarise_robustness(domains: Domains, over: Sequence[str]) -> dict[str, Any
     }
 
 
-def corruption_degradation(ours: Domains, reference: Domains) -> dict[str, tuple[Value, Value]]:
-    """Return (CD, rCD) by corruption, of those that both models were scored on alike.
+def corruption_degradation(
+    ours: Domains, reference: Domains
+) -> dict[tuple[str, str | None], tuple[Value, Value]]:
+    """Return (CD, rCD) by corruption and clean domain, over the domains both were scored on.
 
-    A corruption of several clean domains has a sum over all of them. A number is None where a score
-    is missing, or where the reference loses nothing.
+    A number is None where a score is missing, or where the reference loses nothing.
     """
-    sums: dict[str, list[tuple[float, float, Value, Value]]] = {}
-    for (name, clean), members in _corrupted(ours).items():
-        for domain in members:
-            if domain not in reference or None in (
-                mious := [scores[domain]["miou"] for scores in (ours, reference)]
-            ):
-                continue
-            start = [scores.get(clean or "", {}).get("miou") for scores in (ours, reference)]
-            losses = [None if c is None else c - m for c, m in zip(start, mious, strict=True)]
-            sums.setdefault(name, []).append((100 - mious[0], 100 - mious[1], *losses))
-    return {name: (_ratio(rows, 0), _ratio(rows, 2)) for name, rows in sums.items()}
+    found = {}
+    for (corruption, clean), members in _corrupted(ours).items():
+        shared = [name for name in members if name in reference]
+        if shared:
+            mious = [[scores[name]["miou"] for name in shared] for scores in (ours, reference)]
+            starts = [scores.get(clean or "", {}).get("miou") for scores in (ours, reference)]
+            cd = _ratio([_losses(100.0, values) for values in mious])
+            rcd = _ratio([_losses(*pair) for pair in zip(starts, mious, strict=True)])
+            found[corruption, clean] = (cd, rcd)
+    return found
 
 
-def _ratio(rows: Sequence[Sequence[Value]], column: int) -> Value:
-    ours, theirs = ([row[column + i] for row in rows] for i in range(2))
-    if None in ours or None in theirs or sum(theirs) <= 0:  # type: ignore[arg-type]
+def _losses(start: Value, mious: Sequence[Value]) -> Value:
+    """The sum of what is lost; None if a score is missing."""
+    if start is None or None in mious:
         return None
-    return sum(ours) / sum(theirs)  # type: ignore[arg-type]
+    return sum(start - miou for miou in mious if miou is not None)
+
+
+def _ratio(losses: Sequence[Value]) -> Value:
+    ours, theirs = losses
+    return None if ours is None or theirs is None or theirs <= 0 else ours / theirs
 
 
 def _corrupted(domains: Domains) -> dict[tuple[str, str | None], list[str]]:

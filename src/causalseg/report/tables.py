@@ -152,7 +152,7 @@ def losses(runs: Sequence[Run], reference: Run | None) -> dict[tuple[str, str], 
             name, clean = part["corruption"], part["clean"]
             origin = f"of {clean}" if clean is not None else "clean not scored"
             key = (name, f"severity {_steps(part['severities'])}, {origin}")
-            cd, rcd = degradation.get(name, (None, None))
+            cd, rcd = degradation.get((name, clean), (None, None))
             start = _miou(run, clean) if clean is not None else None
             loss = Loss(start, part["miou"], part["relative"], _times_100(cd), _times_100(rcd))
             rows.setdefault(key, [None] * len(runs))[i] = loss
