@@ -7,7 +7,7 @@ import yaml
 from causalseg.analysis.comparison import Method, label_result
 from causalseg.analysis.robustness import summarise_robustness
 from causalseg.configfile import dump_config, parse_config
-from causalseg.engine.metrics import score, write_counts
+from causalseg.engine.metrics import count_pixels, score, write_counts
 from causalseg.scores import Scores
 
 NAMES = ["road", "sky", "car"]
@@ -36,7 +36,7 @@ def make_domain(confusions, first=0):
         "boundary_miou": None,
         "boundary_iou": None,
         "calibration": None,
-        "per_image": {"names": names, "counts": write_counts(confusions)},
+        "per_image": {"names": names, "counts": write_counts(count_pixels(confusions))},
     }
 
 

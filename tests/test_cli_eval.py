@@ -95,6 +95,11 @@ def test_severities_are_domains_of_one_corruption(trained, capsys):
         (["eval", "x", "--severity", "9"], "must be 1 to 5"),
         (["eval", "x", "--tta", "flop"], "flip and scales above 0"),
         (["eval", "x", "--tta", "0"], "flip and scales above 0"),
+        (["eval", "x", "--tta", "inf"], "flip and scales above 0"),
+        (["eval", "x", "--severity", "5"], "no effect without --corrupt"),
+        (["eval", "x", "--out", "y.html"], "--out belongs to the comparison"),
+        (["eval", "x", "x"], "given twice"),
+        (["eval", "x", "data.domains.my-night.resize=[540,960]"], "no run folder x"),
         (["report", "no_run", "--format", "md"], "no run folder no_run"),
     ],
 )
@@ -103,6 +108,39 @@ def test_a_mistake_is_one_error(arguments, message, capsys, monkeypatch, tmp_pat
     assert run(*arguments) == 2
     assert message in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_the_card_names_what_was_scored_and_not_what_training_scored(trained):
+    assert "| scored on there |" in (trained / "README.md").read_text()
+    assert run("eval", trained, "--corrupt", "fog", "data.only=[here]", "eval.flip=true") == 0
+    card = (trained / "README.md").read_text()
+    assert "| scored on here |" in card
+    assert "| scored on here_fog | folder images, under fog |" in card
+    assert "scored on there" not in card
+    assert "mirrored image" in card
+
+
+def test_runs_to_be_compared_are_looked_at_before_the_first_is_scored(trained, tmp_path, capsys):
+    before = (trained / "eval.json").read_bytes()
+    other = tmp_path / "other"
+    shutil.copytree(trained, other)
+    text = (other / "config.yaml").read_text()
+    (other / "config.yaml").write_text(text.replace("devices: 1", "devices: 2"))
+    for arguments, message in (
+        ([trained, tmp_path / "typo"], "no run folder"),
+        ([trained, other, "--baseline", tmp_path / "typo"], "other devices each"),
+        ([trained, other, "run.devices=1", "--baseline", tmp_path / "typo"], "no run folder"),
+        ([trained, "data.classes=[a,b,c]"], "make it another model"),
+    ):
+        assert run("eval", *arguments, "eval.flip=true") == 2
+        assert message in capsys.readouterr().err.replace("\n", " ")
+    assert (trained / "eval.json").read_bytes() == before
+
+
+def test_a_domain_is_corrupted_once(trained, capsys):
+    fog = "data.domains.here.corrupt={name: fog}"
+    assert run("eval", trained, fog, "data.only=[here]", "--corrupt", "snow") == 2
+    assert "corrupted already" in capsys.readouterr().err
 
 
 def test_a_run_of_other_classes_cannot_be_submitted(trained, tmp_path, capsys):

@@ -3,10 +3,13 @@
 import json
 
 import pytest
+import torch
 
+from causalseg.data.classes import ClassList
 from causalseg.errors import RunError
 from causalseg.runfolder import RunFolder, write_text
 from causalseg.scores import Scores, read_scores, write_scores
+from causalseg.scoring import label_ids
 from fabricated import make_confusions, make_domain, make_scores
 
 
@@ -41,6 +44,17 @@ def test_another_content_is_refused_by_its_place(run, change, place):
     run.eval.write_text(json.dumps(content))
     with pytest.raises(RunError, match=f"{place}.*causalseg eval"):
         read_scores(run)
+
+
+def test_what_is_no_text_is_one_clear_error(run):
+    run.eval.write_bytes(b"\xff\xfe{")
+    with pytest.raises(RunError, match="not valid JSON"):
+        read_scores(run)
+
+
+def test_none_of_the_classes_has_the_label_id_that_is_ignored():
+    classes = ClassList(("a", "b"), ((0, 0, 0), (1, 1, 1)), (7, 9), (0,))
+    assert label_ids(torch.tensor([[0, 1, 2]]), classes).tolist() == [[7, 9, 0]]
 
 
 def test_the_schema_names_every_score():

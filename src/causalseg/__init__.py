@@ -2,13 +2,14 @@
 
 from typing import TYPE_CHECKING, Any
 
+from causalseg.version import __version__
+
 if TYPE_CHECKING:
     from causalseg.adapters.base import Adapter, attach
     from causalseg.adapters.causal_tune import CausalTune
     from causalseg.build import load_run as load
     from causalseg.model import Segmenter
 
-__version__ = "0.2.0"
 __all__ = ["Adapter", "CausalTune", "Segmenter", "__version__", "attach", "load"]
 
 _PLACES = {

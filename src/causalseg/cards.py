@@ -13,6 +13,7 @@ import yaml
 from jinja2 import Environment, StrictUndefined
 
 from causalseg.backbones.presets import PRESETS
+from causalseg.config import Config
 from causalseg.data.published import LAYOUTS
 from causalseg.engine.log import describe_platform, list_versions
 from causalseg.runfolder import RunFolder, write_text
@@ -23,9 +24,9 @@ _MANY = 6  # domains, more of which are counted and not named
 _WEAK = 20  # percent of IoU below which a class is named among the limits
 
 
-def write_card(run: RunFolder) -> None:
-    """Write the run folder's README.md from its configuration and scores."""
-    config, scores = _read_config(run), read_scores(run)
+def write_card(run: RunFolder, scored: Config) -> None:
+    """Write the run folder's README.md from its scores and the configuration scored with."""
+    config, scores = scored.model_dump(mode="json"), read_scores(run)
     environment = Environment(undefined=StrictUndefined, trim_blocks=True)
     environment.filters |= {"percent": _percent, "between": _between}
     source = files("causalseg").joinpath("card.md").read_text(encoding="utf-8")
@@ -115,7 +116,7 @@ def _describe_data(config: dict[str, Any]) -> Iterator[list[str]]:
     data = config["data"]
     for source in data["sources"]:
         yield ["trained on", *_describe_source(source)]
-    for name in data.get("only") or data["domains"]:
+    for name in data["only"] or data["domains"]:
         yield [f"scored on {name}", *_describe_source(data["domains"][name])]
 
 
@@ -151,11 +152,21 @@ def _describe_training(run: RunFolder, config: dict[str, Any]) -> str:
 
 
 def _describe_inference(how: dict[str, Any]) -> str:
-    resized = how["resized_to"] and f", resized to {' x '.join(map(str, how['resized_to']))}"
-    if how["mode"] == "whole":
-        return f"Scored on whole images{resized or ''}."
-    window, stride = (" x ".join(map(str, how[key])) for key in ("window", "stride"))
-    return f"Scored in windows of {window} every {stride}{resized or ''}."
+    parts = ["whole images"]
+    if how["mode"] == "slide":
+        window, stride = (_size(how[key]) for key in ("window", "stride"))
+        parts = [f"windows of {window} every {stride}, blended by {how['blend']}"]
+    rules = (("resized_to", "resized to {}"), ("inside", "resized to fit inside {}"))
+    parts += [text.format(_size(how[key])) for key, text in rules if how.get(key)]
+    parts += [f"shorter side {how['shortest']}"] if how.get("shortest") else []
+    parts += [f"resized by {how['scale']}"] if how.get("scale") else []
+    parts += ["averaged with the mirrored image"] if how["flip"] else []
+    scales = ", ".join(map(str, how["scales"]))
+    parts += [f"averaged over scales {scales}"] if how["scales"] != [1.0] else []
+    return (
+        f"Scored on {', '.join(parts)}; a domain with a size of its own says so in `eval.json`. "
+        "Sizes are height x width."
+    )
 
 
 def _list_limits(scores: dict[str, Any]) -> Iterator[str]:
@@ -183,6 +194,10 @@ def _list_limits(scores: dict[str, Any]) -> Iterator[str]:
         "the choice of images, not that of seeds or places."
     )
     yield "Not a safety component: do not let it alone decide about people."
+
+
+def _size(size: Sequence[int]) -> str:
+    return " x ".join(map(str, size))
 
 
 def _few(names: Sequence[str]) -> str:

@@ -1,6 +1,7 @@
 """The commands that score trained runs and show what came out: eval, report, submit."""
 
-import re
+import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -12,7 +13,6 @@ from causalseg.errors import ConfigError
 if TYPE_CHECKING:
     from causalseg.report import DomainTable
 
-_OVERRIDE = re.compile(r"[a-z][\w.]*=")
 _ACROSS = 6  # domains that stand side by side; more of them stand below each other
 
 
@@ -56,14 +56,16 @@ def evaluate(
     from causalseg.engine.devices import is_first_process
     from causalseg.report import domain_table, write_report
     from causalseg.runfolder import RunFolder
-    from causalseg.scoring import eval_run
+    from causalseg.scoring import check_runs, eval_run
 
     folders, given = _split(runs)
     overrides = [f"setting={setting}"] if setting else []
-    overrides += [f"data.root={root}"] if root else []
+    overrides += [f"data.root={json.dumps(str(root))}"] if root else []
     overrides += [*_augmentation(tta), *given]
     corruptions = [name.strip() for name in corrupt.split(",") if name.strip()]
     severities = _severities(severity)
+    _refuse_idle(len(folders), corruptions, severity, baseline, out)
+    check_runs(folders, overrides, baseline)
     scored = [
         eval_run(folder, overrides, corruptions, severities, save_predictions) for folder in folders
     ]
@@ -118,7 +120,7 @@ def submit(
     run: Path,
     /,
     *overrides: str,
-    server: str,
+    server: Literal["acdc", "bdd", "cityscapes", "wilddash"],
     root: Path,
     out: Path,
 ) -> None:
@@ -131,7 +133,7 @@ def submit(
     overrides
         Options as key=value, such as eval.size=[540,960].
     server
-        acdc, bdd, cityscapes or wilddash.
+        Which.
     root
         Folder or zip file of the data set as published.
     out
@@ -164,11 +166,22 @@ def print_table(table: "DomainTable") -> None:
 
 def _split(given: Sequence[str]) -> tuple[list[Path], list[str]]:
     """Return run folders and overrides."""
-    overrides = [text for text in given if _OVERRIDE.match(text)]
-    folders = [Path(text) for text in given if not _OVERRIDE.match(text)]
+    overrides = [text for text in given if "=" in text and not Path(text).is_dir()]
+    folders = [Path(text) for text in given if text not in overrides]
     if not folders:
         raise ConfigError("name a run folder at least: causalseg eval RUN [key=value ...]")
     return folders, overrides
+
+
+def _refuse_idle(
+    count: int, corruptions: Sequence[str], severity: str, baseline: Path | None, out: Path | None
+) -> None:
+    """Refuse options that would do nothing."""
+    if severity != "3" and not corruptions:
+        raise ConfigError("--severity has no effect without --corrupt")
+    if count == 1 and (baseline or out):
+        name = "--baseline" if baseline else "--out"
+        raise ConfigError(f"{name} belongs to the comparison of several runs: name them all")
 
 
 def _severities(text: str) -> list[int]:
@@ -183,7 +196,7 @@ def _augmentation(text: str) -> list[str]:
     parts = [part.strip() for part in text.split(",") if part.strip()]
     scales = [part for part in parts if part != "flip"]
     try:
-        wrong = [part for part in scales if not float(part) > 0]
+        wrong = [part for part in scales if not 0 < float(part) < math.inf]
     except ValueError:
         wrong = scales
     if wrong:

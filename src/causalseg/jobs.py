@@ -88,12 +88,13 @@ def train_run(config: Config) -> RunFolder:
             log.memory(step, peak_memory(fabric.device))
         is_last = step == config.train.steps
         chosen = domains if is_last else _limited(domains, config.eval.limit)
-        results, pictures = score_model(fabric, model, chosen, config, inference)
+        num_pictures = config.eval.pictures if is_last else 0
+        results, pictures = score_model(fabric, model, chosen, config, inference, num_pictures)
         if log:
             mious = {name: result["miou"] for name, result in results["domains"].items()}
             log.eval(step, mious, results["mean"]["miou"])
         if is_last:
-            write_results(fabric, run, results, pictures, domains)
+            write_results(fabric, run, stored, results, pictures, domains)
 
     train(fabric, model, data, draws, config.train, config.run, score, config.eval.every)
     return run

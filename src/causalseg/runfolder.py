@@ -56,9 +56,9 @@ class RunFolder:
 
     def read_json(self, file: Path) -> Any:
         """Read a JSON file of the run. Raises MissingFileError, or RunError if it is broken."""
-        text = self.need(file).read_text(encoding="utf-8")
+        self.need(file)
         try:
-            return json.loads(text)
+            return json.loads(file.read_text(encoding="utf-8"))
         except ValueError as error:
             raise RunError(f"{file} is not valid JSON ({error}): make it again") from error
 
@@ -70,7 +70,8 @@ class RunFolder:
     def read_log(self) -> list[dict[str, Any]]:
         """Read the events of the log; a last line cut short by a crash is left out."""
         events = []
-        for line in self.need(self.log).read_text().splitlines():
+        lines = self.need(self.log).read_text(encoding="utf-8", errors="replace").splitlines()
+        for line in lines:
             try:
                 events.append(json.loads(line))
             except ValueError:

@@ -22,19 +22,17 @@ from causalseg.config.adapters import label
 from causalseg.config.data import CorruptConfig, DataConfig
 from causalseg.config.settings import scored_part
 from causalseg.configfile import load_config
-from causalseg.data.classes import ClassList
+from causalseg.data.classes import IGNORE, ClassList
 from causalseg.data.dataset import Sample
 from causalseg.engine.devices import make_fabric
 from causalseg.engine.evaluate import Domain, Keep, Picture, evaluate, summarise
 from causalseg.engine.infer import Inference
 from causalseg.engine.metrics import read_counts
-from causalseg.errors import ConfigError
+from causalseg.errors import ConfigError, RunError
 from causalseg.model import Segmenter
 from causalseg.report import write_report
 from causalseg.runfolder import RunFolder, replacing
-from causalseg.scores import VERSION, write_scores
-
-_PICTURE_WIDTH = 1024  # pixels, at most
+from causalseg.scores import VERSION, read_scores, write_scores
 
 # What may be overridden when a trained run is used.
 _FREE_IN_USE = (
@@ -80,11 +78,33 @@ def eval_run(
     if are_predictions_saved and fabric.is_global_zero:
         shutil.rmtree(run.predictions, ignore_errors=True)
     fabric.barrier()
-    content, pictures = score_model(fabric, model, domains, config, inference, keep)
+    num_pictures = config.eval.pictures
+    content, pictures = score_model(fabric, model, domains, config, inference, num_pictures, keep)
     said = [f"corrupt={','.join(corruptions)}", f"severity={','.join(map(str, severities))}"]
     content["overrides"] = [*overrides, *(said if corruptions else [])]
-    write_results(fabric, run, content, pictures, domains)
+    write_results(fabric, run, config, content, pictures, domains)
     return run
+
+
+def check_runs(
+    paths: Sequence[Path], overrides: Sequence[str], baseline: Path | None = None
+) -> None:
+    """Find mistakes in runs that are to be scored and compared, before the first is scored.
+
+    Raises:
+        MissingFileError: if a run, or the baseline's eval.json, is not there.
+        RunError: if a run is named twice, or the runs would use other processes each.
+    """
+    if len({path.resolve() for path in paths}) < len(paths):
+        raise RunError("a run folder is given twice: name each once")
+    configs = [open_run(path, overrides)[1].run for path in paths]
+    if len({(run.accelerator, run.devices, run.nodes) for run in configs}) > 1:
+        raise RunError(
+            "the runs' configurations ask for other devices each: give run.accelerator, "
+            "run.devices and run.nodes to all, such as run.devices=1"
+        )
+    if baseline is not None and baseline.resolve() not in {path.resolve() for path in paths}:
+        read_scores(RunFolder(baseline))
 
 
 def open_run(path: Path | str, overrides: Sequence[str]) -> tuple[RunFolder, Config]:
@@ -99,7 +119,7 @@ def open_run(path: Path | str, overrides: Sequence[str]) -> tuple[RunFolder, Con
         key, _, value = override.partition("=")
         expanded += scored_part(value) if key == "setting" else [override]
     for override in expanded:
-        if not override.startswith(_FREE_IN_USE):
+        if not override.startswith(_FREE_IN_USE) or override.startswith("data.classes"):
             raise ConfigError(
                 f"override {override!r} would have no effect on a trained run or make it another "
                 f"model; allowed are {', '.join(_FREE_IN_USE)}"
@@ -113,6 +133,7 @@ def score_model(
     domains: dict[str, Domain],
     config: Config,
     inference: Inference,
+    num_pictures: int,
     keep: Keep = lambda *_: None,
 ) -> tuple[dict[str, Any], dict[str, list[Picture]]]:
     """Score on all processes; return the content of eval.json and this process's pictures."""
@@ -120,7 +141,7 @@ def score_model(
         results, pictures = evaluate(
             model,
             domains,
-            config.eval.pictures,
+            num_pictures,
             config.train.workers,
             (fabric.global_rank, fabric.world_size),
             lambda share: [fabric.broadcast(share, rank) for rank in range(fabric.world_size)],
@@ -148,6 +169,7 @@ def score_model(
 def write_results(
     fabric: Fabric,
     run: RunFolder,
+    config: Config,
     content: dict[str, Any],
     pictures: dict[str, list[Picture]],
     domains: dict[str, Domain],
@@ -161,14 +183,17 @@ def write_results(
         _write_pictures(run.pictures / name, examples, domains[name].classes)
     fabric.barrier()
     if fabric.is_global_zero:
-        write_card(run)
+        write_card(run, config)
         write_report([run], run.report)
     fabric.barrier()
 
 
 def label_ids(prediction: Int[Tensor, "H W"], classes: ClassList) -> Int[np.ndarray, "H W"]:
-    """Return the label ids of predicted train ids, in 8 bits if they fit, else in 16."""
-    ids = np.array(classes.ids)
+    """Return the label ids of predicted train ids, in 8 bits if they fit, else in 16.
+
+    What is none of the classes has an id that means so.
+    """
+    ids = np.array([*classes.ids, classes.ignore[0] if classes.ignore else IGNORE])
     return ids[prediction.numpy()].astype(np.uint8 if ids.max() < 256 else np.uint16)
 
 
@@ -198,15 +223,21 @@ def _with_corruptions(
     config: Config, corruptions: Sequence[str], severities: Sequence[int]
 ) -> Config:
     data = config.data
+    clean = [name for name in data.only or data.domains if not data.domains[name].corrupt]
+    if not clean:
+        raise ConfigError("every domain is corrupted already: --corrupt needs a clean one")
     corrupted = {
         f"{name}_{corruption}" + (f"_{severity}" if len(severities) > 1 else ""): domain.model_copy(
             update={"corrupt": CorruptConfig(name=corruption, severity=severity)}
         )
         for name, domain in data.domains.items()
-        if name in (data.only or data.domains)
+        if name in clean
         for corruption in corruptions
         for severity in severities
     }
+    taken = sorted(corrupted.keys() & data.domains.keys())
+    if taken:
+        raise ConfigError(f"there is a domain {taken[0]} already: score it without --corrupt")
     changed = {
         "domains": {**data.domains, **corrupted},
         "mean_over": list(corrupted),
@@ -219,13 +250,8 @@ def _write_pictures(folder: Path, examples: list[Picture], classes: ClassList) -
     """Write image, truth and prediction; the last two hold train ids under the class colours."""
     palette = np.zeros((256, 3), dtype=np.uint8)
     palette[: len(classes.names)] = np.array(classes.palette)
-    for sample, prediction in examples:
-        H, W = sample.label.shape
-        size = (min(W, _PICTURE_WIDTH), max(1, round(H * min(1, _PICTURE_WIDTH / W))))
-        stem = folder / sample.name
-        image = Image.fromarray((255 * sample.image.movedim(0, -1)).round().byte().numpy())
-        write_png(stem.with_name(f"{stem.name}_image.png"), image.resize(size))
-        for kind, ids in (("truth", sample.label), ("prediction", prediction)):
-            coloured = Image.fromarray(ids.byte().numpy()).resize(size, Image.Resampling.NEAREST)
-            coloured.putpalette(palette.tobytes())
-            write_png(stem.with_name(f"{stem.name}_{kind}.png"), coloured)
+    for picture in examples:
+        write_png(folder / f"{picture.name}_image.png", picture.image)
+        for kind, ids in (("truth", picture.truth), ("prediction", picture.prediction)):
+            ids.putpalette(palette.tobytes())
+            write_png(folder / f"{picture.name}_{kind}.png", ids)

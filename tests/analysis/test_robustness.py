@@ -44,6 +44,8 @@ def test_corruption_degradation_is_a_ratio_of_sums_to_the_reference():
     assert rcd == pytest.approx((10 + 30) / (20 + 40))
     del theirs["b"]  # only what both were scored on
     assert corruption_degradation(ours, theirs)["fog", "day"] == (30 / 60, 10 / 20)
+    theirs["b"] = fog(20.0, 5)  # of another severity under the same name
+    assert corruption_degradation(ours, theirs)["fog", "day"] == (30 / 60, 10 / 20)
     ours["c"], theirs["c"] = fog(10.0, 1, "dusk"), fog(55.0, 1, "dusk")  # apart from the day's
     assert corruption_degradation(ours, theirs)["fog", "dusk"] == (90 / 45, None)
     del theirs["day"]

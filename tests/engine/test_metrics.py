@@ -16,6 +16,7 @@ from causalseg.engine.metrics import (
     boundary_counts,
     calibration,
     confusion_matrix,
+    count_pixels,
     mean_iou,
     read_counts,
     reliability_counts,
@@ -104,7 +105,7 @@ def test_the_iou_of_contours_sees_what_the_iou_of_areas_does_not():
         for column in range(100)
     )
     assert hits == by_hand
-    scores = score_boundary(boundary_counts(prediction, label, 2), [True, True], "ab")
+    scores = score_boundary(boundary_counts(prediction, label, 2), torch.tensor([True, True]), "ab")
     areas = score(confusion_matrix(prediction, label, 2), "ab")
     assert scores["boundary_iou"]["b"] == pytest.approx(100 * hits / (hits + false + missed))
     assert scores["boundary_iou"]["b"] < 60 < 90 < areas["iou"]["b"]
@@ -118,9 +119,26 @@ def _ring(top, row, column):
 
 def test_a_perfect_prediction_has_perfect_contours_and_an_absent_class_none():
     label = torch.randint(0, 3, (12, 15)).repeat_interleave(8, 0).repeat_interleave(8, 1)
-    scores = score_boundary(boundary_counts(label, label, 4), [True] * 3 + [False], "abcd")
+    occurs = torch.tensor([True, True, True, False])
+    scores = score_boundary(boundary_counts(label, label, 4), occurs, "abcd")
     assert scores["boundary_iou"] == {"a": 100, "b": 100, "c": 100, "d": None}
     assert scores["boundary_miou"] == 100
+
+
+def test_contours_do_not_depend_on_what_is_predicted_in_ignored_pixels():
+    label = torch.zeros(120, 120, dtype=torch.int64)
+    label[40:80, 40:80] = 1
+    label[90:] = 255
+    for fill in (0, 1):
+        prediction = label.masked_fill(label == 255, fill)
+        hits, false, missed = boundary_counts(prediction, label, 2)
+        assert hits.sum() > 0
+        assert (false.sum(), missed.sum()) == (0, 0)
+
+
+def test_contours_of_255_classes_are_counted():
+    label = torch.full((60, 60), 254)
+    assert boundary_counts(label, label, 255)[0, 254] > 0
 
 
 def test_the_calibration_error_equals_torchmetrics():
@@ -152,7 +170,7 @@ def test_the_calibration_error_of_a_worked_case():
 def test_counts_of_images_come_back_from_their_text_and_give_each_images_miou():
     pairs = [random_pair(seed) for seed in range(4)]
     confusions = torch.stack([confusion_matrix(*pair, 5) for pair in pairs])
-    counts = read_counts(write_counts(confusions))
+    counts = read_counts(write_counts(count_pixels(confusions)))
     assert counts.shape == (4, 3, 5)
     for image, (hits, false, missed) in zip(confusions.numpy(), counts, strict=True):
         assert hits.tolist() == image.diagonal().tolist()

@@ -36,7 +36,7 @@ def make_domain(share, names=NAMES, first=0, **about):
         right = (truth * np.clip(share + rng.normal(0, 0.05, IMAGES), 0, 1)).astype(int)
         confusions[:, c, c], confusions[:, c, c + 1] = right, truth - right
     confusions, images = torch.from_numpy(confusions), [f"image{first + i}" for i in range(IMAGES)]
-    total, rows = confusions.sum(0), metrics.write_counts(confusions)
+    total, rows = confusions.sum(0), metrics.write_counts(metrics.count_pixels(confusions))
     reliability = torch.zeros(3, metrics.BINS, dtype=torch.float64)
     reliability[:, -3:] = torch.tensor([[50.0, 30.0, 20.0], [42.0, 27.0, 19.0], [40.0, 24.0, 15.0]])
     return {
@@ -44,9 +44,7 @@ def make_domain(share, names=NAMES, first=0, **about):
         "size": [48, 64],
         **about,
         **metrics.score(total, names),
-        **metrics.score_boundary(
-            metrics.count_pixels(total) // 2, (total.sum(1) > 0).tolist(), names
-        ),
+        **metrics.score_boundary(metrics.count_pixels(total) // 2, total.sum(1) > 0, names),
         "calibration": metrics.calibration(reliability),
         "miou_interval": interval([metrics.read_counts(rows)], [images]),
         "per_image": {"names": images, "counts": rows},

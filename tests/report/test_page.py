@@ -181,7 +181,10 @@ def test_a_run_that_is_not_like_the_other_is_pointed_out(two, tmp_path):
     (two[1].path / "origin.json").write_text('{"code": "causal-tune", "checkpoint": "x.pth"}')
     text = text_of(html_of(two, tmp_path))
     assert "not predicted in the same way" in text
-    assert "whole images at their own size, averaged with the mirrored image. Scored with" in text
+    assert (
+        "whole images at sizes of the domains, averaged with the mirrored image. Scored with"
+        in text
+    )
     assert "Scored with eval.flip=true, data.only=[day] on top of its configuration." in text
     assert "imported: causal-tune" in text
 

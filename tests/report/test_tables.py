@@ -178,7 +178,10 @@ def test_numbers_have_their_sign_but_for_zero():
 @pytest.mark.parametrize(
     ("how", "text"),
     [
-        ({}, "images at their own size, in windows of 40 × 32 px every 26 × 21 px, averaged"),
+        (
+            {},
+            "images at sizes of the domains, in windows of 40 × 32 px every 26 × 21 px, averaged",
+        ),
         ({"blend": "hann"}, "every 26 × 21 px, blended by a Hann window"),
         ({"mode": "whole", "inside": [30, 50]}, "whole images resized to fit inside 50 × 30 px"),
         ({"mode": "whole", "shortest": 9}, "whole images resized to a shortest edge of 9 px"),

@@ -79,9 +79,9 @@ def test_markdown_has_the_tables_of_the_page(two):
 - The mean is over night. In brackets: 95 % bootstrap intervals over images.
 - After the comma: difference to head only, linear in points. CD and rCD: corruption degradation, \
 and relative to clean, in percent of the reference (Kamann and Rother, CVPR 2020).
-- head only, linear: predicted from images at their own size, in windows of 40 × 32 px every \
+- head only, linear: predicted from images at sizes of the domains, in windows of 40 × 32 px every \
 26 × 21 px, averaged.
-- rein, linear: predicted from images at their own size, in windows of 40 × 32 px every \
+- rein, linear: predicted from images at sizes of the domains, in windows of 40 × 32 px every \
 26 × 21 px, averaged.
 """
     )

@@ -51,7 +51,11 @@ def corruption_degradation(
     """
     found = {}
     for (corruption, clean), members in _corrupted(ours).items():
-        shared = [name for name in members if name in reference]
+        shared = [
+            name
+            for name in members
+            if reference.get(name, {}).get("corruption") == ours[name]["corruption"]
+        ]
         if shared:
             mious = [[scores[name]["miou"] for name in shared] for scores in (ours, reference)]
             starts = [scores.get(clean or "", {}).get("miou") for scores in (ours, reference)]

@@ -87,10 +87,11 @@ class EvalConfig(Block):
     """Height and width images are resized to; labels keep theirs. null keeps the image."""
     shortest: Annotated[int, Field(ge=1)] | None = None
     """In place of size: pixels that the shorter side is resized to, in proportion."""
-    scale: Annotated[float, Field(gt=0)] | None = None
+    scale: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     """In place of size: what both sides are multiplied by."""
     inside: Size | None = None
-    """In place of size: height and width that images are fit inside, in proportion."""
+    """In place of size: height and width that images are fit inside, in proportion; turned for
+    images that stand upright."""
     window: Size | None = None
     """Height and width of the window; null takes the training crop. On an axis on which it does
     not fit into the image, the window is the image padded to a multiple of the patch."""
@@ -102,7 +103,9 @@ class EvalConfig(Block):
     """Windows that go through the model as one batch: only speed and memory depend on it."""
     flip: bool = False
     """Average with the prediction of the mirrored image."""
-    scales: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)] = [1.0]
+    scales: Annotated[
+        list[Annotated[float, Field(gt=0, allow_inf_nan=False)]], Field(min_length=1)
+    ] = [1.0]
     """Average predictions at these multiples of the size that the image was resized to."""
     every: Annotated[int, Field(ge=1)] | None = None
     """Evaluate every so many steps; null only at the end."""

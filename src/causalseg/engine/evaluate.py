@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from PIL import Image
 from rich.progress import track
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
@@ -22,8 +23,10 @@ from causalseg.data.loader import plain_errors
 from causalseg.engine import metrics
 from causalseg.engine.infer import Inference
 from causalseg.engine.log import console, logger
+from causalseg.errors import TrainingError
 from causalseg.model import Segmenter
 
+_PICTURE_WIDTH = 1024  # pixels, at most
 _ROWS = 256  # of an image whose probabilities are looked at together
 
 
@@ -31,14 +34,16 @@ class Counts(NamedTuple):
     """What is known of the images of a domain, or of a process's share of them.
 
     Attributes:
-        confusions: pixels of each image by (true class, predicted class); last, predicted as none.
+        confusion: pixels of all images by (true class, predicted class); last, predicted as none.
+        per_image: TP, FP and FN of each image and class.
         names: one for each image.
         sizes: (H, W) of each image's label.
         boundary: TP, FP and FN near contours, over all images.
         reliability: pixels, confidence and right pixels by bins of confidence, over all images.
     """
 
-    confusions: Int[Tensor, "b k k+1"]
+    confusion: Int[Tensor, "k k+1"]
+    per_image: Int[Tensor, "b 3 k"]
     names: list[str]
     sizes: list[tuple[int, int]]
     boundary: Int[Tensor, "3 k"]
@@ -74,6 +79,11 @@ class Domain(NamedTuple):
         scores = self.inference(model, image, size)
         parts = [self._decide(model, rows) for rows in scores.split(_ROWS, dim=1)]
         prediction, confidence = (torch.cat(x).cpu() for x in zip(*parts, strict=True))
+        if not confidence.isfinite().all():
+            raise TrainingError(
+                "the model's scores are not finite: its weights are broken, or numbers overflow; "
+                "train again with a lower train.lr, or try run.precision=32-true"
+            )
         return prediction, confidence
 
     def _decide(
@@ -95,10 +105,12 @@ Gather = Callable[[Counts], list[Counts]]
 
 
 class Picture(NamedTuple):
-    """An example for the report; label and prediction are train ids."""
+    """An example for the report, at most 1024 pixels wide; truth and prediction are train ids."""
 
-    sample: Sample
-    prediction: Int[Tensor, "H W"]
+    name: str
+    image: Image.Image
+    truth: Image.Image
+    prediction: Image.Image
 
 
 class Scored(NamedTuple):
@@ -135,7 +147,8 @@ def evaluate_domain(
     mine = range(process[0], len(domain.data), process[1])  # type: ignore[arg-type]
     k = len(domain.classes.names)
     counts = Counts(
-        torch.zeros(len(mine), k, k + 1, dtype=torch.int64),
+        torch.zeros(k, k + 1, dtype=torch.int64),
+        torch.zeros(len(mine), 3, k, dtype=torch.int64),
         [],
         [],
         torch.zeros(3, k, dtype=torch.int64),
@@ -151,7 +164,9 @@ def evaluate_domain(
         disable=not is_shown,
     )
     for place, (sample, prediction, confidence) in enumerate(scored):
-        counts.confusions[place] = metrics.confusion_matrix(prediction, sample.label, k)
+        confusion = metrics.confusion_matrix(prediction, sample.label, k)
+        counts.confusion.add_(confusion)
+        counts.per_image[place] = metrics.count_pixels(confusion)
         counts.boundary.add_(metrics.boundary_counts(prediction, sample.label, k))
         counts.reliability.add_(metrics.reliability_counts(confidence, prediction, sample.label))
         counts.names.append(sample.name)
@@ -198,7 +213,7 @@ def evaluate(
         results[name] = _results(counts, domain)
         shown = [i for i in _shown(counts, num_pictures) if i % process[1] == process[0]]
         pictures[name] = [
-            Picture(Sample(*sample), prediction)
+            _picture(sample, prediction)
             for sample, prediction, _ in _predict(model, domain, shown, 0)
         ]
     model.train(was_training)
@@ -216,30 +231,42 @@ def _predict(
         yield Scored(sample, *domain.predict(model, sample.image.to(device), size))
 
 
+def _picture(sample: Sample, prediction: Int[Tensor, "H W"]) -> Picture:
+    H, W = sample.label.shape
+    size = (min(W, _PICTURE_WIDTH), max(1, round(H * min(1, _PICTURE_WIDTH / W))))
+    image = Image.fromarray((255 * sample.image.movedim(0, -1)).round().byte().numpy())
+    truth, predicted = (
+        Image.fromarray(ids.byte().numpy()).resize(size, Image.Resampling.NEAREST)
+        for ids in (sample.label, prediction)
+    )
+    return Picture(sample.name, image.resize(size), truth, predicted)
+
+
 def _joined(shares: Sequence[Counts]) -> Counts:
     """Put the shares of all processes together, in the order of the data."""
     p, num_images = len(shares), sum(len(share.names) for share in shares)
-    confusions = shares[0].confusions.new_empty(num_images, *shares[0].confusions.shape[1:])
+    per_image = shares[0].per_image.new_empty(num_images, *shares[0].per_image.shape[1:])
     names, sizes = [""] * num_images, [(0, 0)] * num_images
     for rank, share in enumerate(shares):
-        confusions[rank::p] = share.confusions
+        per_image[rank::p] = share.per_image
         names[rank::p], sizes[rank::p] = share.names, share.sizes
     boundary = torch.stack([share.boundary for share in shares]).sum(0)
     reliability = torch.stack([share.reliability for share in shares]).sum(0)
-    return Counts(confusions, names, sizes, boundary, reliability)
+    confusion = torch.stack([share.confusion for share in shares]).sum(0)
+    return Counts(confusion, per_image, names, sizes, boundary, reliability)
 
 
 def _results(counts: Counts, domain: Domain) -> dict[str, Any]:
     """Return what eval.json says of a domain."""
-    names, total = domain.classes.names, counts.confusions.sum(0)
+    names = domain.classes.names
     return {
         "images": len(counts.names),
         "size": list(Counter(counts.sizes).most_common(1)[0][0]) if counts.sizes else None,
         **domain.about,
-        **metrics.score(total, names),
-        **metrics.score_boundary(counts.boundary, (total.sum(1) > 0).tolist(), names),
+        **metrics.score(counts.confusion, names),
+        **metrics.score_boundary(counts.boundary, counts.confusion.sum(1) > 0, names),
         "calibration": metrics.calibration(counts.reliability),
-        "per_image": {"names": counts.names, "counts": metrics.write_counts(counts.confusions)},
+        "per_image": {"names": counts.names, "counts": metrics.write_counts(counts.per_image)},
     }
 
 
@@ -249,7 +276,7 @@ def _shown(counts: Counts, number: int) -> list[int]:
         return []
     n = len(counts.names)
     spread = {n * (2 * i + 1) // (2 * number) for i in range(number)} if n else set()
-    by_image = metrics.mean_iou(metrics.count_pixels(counts.confusions).numpy())
+    by_image = metrics.mean_iou(counts.per_image.numpy())
     ranked = [int(i) for i in np.argsort(by_image, kind="stable") if not np.isnan(by_image[i])]
     extremes = {ranked[0], ranked[len(ranked) // 2], ranked[-1]} if ranked else set()
     return sorted(spread | extremes)

@@ -42,7 +42,8 @@ class Inference:
         stride: step between windows.
         size: height and width the image is resized to first. Of `size`, `inside`, `shortest` and
             `scale` the first that is not None counts; without any the image keeps its size.
-        inside: height and width that the image is fit inside, in proportion.
+        inside: height and width that the image is fit inside, in proportion; turned for images
+            that stand upright.
         shortest: the shorter side becomes this many pixels, the longer one in proportion.
         scale: both sides become this many times as long.
         flip: average with the mirrored image.
@@ -105,7 +106,8 @@ class Inference:
         if self.size is not None:
             return self.size
         if self.inside is not None:
-            return _scaled((H, W), min(self.inside[0] / H, self.inside[1] / W))
+            short, long = sorted(self.inside)
+            return _scaled((H, W), min(short / min(H, W), long / max(H, W)))
         if self.shortest is not None:
             return _scaled((H, W), self.shortest / min(H, W))
         return _scaled((H, W), self.scale or 1.0)

@@ -22,10 +22,10 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from causalseg import __version__
 from causalseg.engine.devices import reduce
 from causalseg.errors import TrainingError
 from causalseg.runfolder import RunFolder, write_text
+from causalseg.version import __version__
 
 Item = TypeVar("Item")
 logger = logging.getLogger("causalseg")

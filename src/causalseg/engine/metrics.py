@@ -30,7 +30,7 @@ from causalseg.data.classes import IGNORE
 BINS = 15
 _CONTOUR = 0.02  # of the diagonal
 _UNIT = 2.0**20
-_OUTSIDE = 254  # stands beyond the image's edge: the id of no class
+_IGNORED, _OUTSIDE = 1000, 1001  # stand in ignored pixels and beyond the edge: ids of no class
 
 
 def confusion_matrix(
@@ -49,12 +49,17 @@ def confusion_matrix(
 def boundary_counts(
     prediction: Int[Tensor, "H W"], label: Int[Tensor, "H W"], num_classes: int
 ) -> Int[Tensor, "3 k"]:
-    """Count TP, FP and FN of every class among the pixels near a contour."""
+    """Count TP, FP and FN of every class among the pixels near a contour.
+
+    What is ignored in the label is so in the prediction: its edge is a contour of both.
+    """
     elsewhere = num_classes  # of a pixel that is near no contour of its own mask
+    is_ignored = label == IGNORE
     truth, predicted = (
-        ids.masked_fill(~_near_contour(ids) & (ids != IGNORE), elsewhere)
+        ids.masked_fill(~_near_contour(ids.masked_fill(is_ignored, _IGNORED)), elsewhere)
         for ids in (label.long(), prediction.long())
     )
+    truth = truth.masked_fill(is_ignored, IGNORE)
     return count_pixels(confusion_matrix(predicted, truth, num_classes + 1))[:, :num_classes]
 
 
@@ -102,11 +107,11 @@ def score(confusion: Int[Tensor, "k k+1"], names: Sequence[str]) -> dict[str, An
 
 
 def score_boundary(
-    counts: Int[Tensor, "3 k"], occurs: Sequence[bool], names: Sequence[str]
+    counts: Int[Tensor, "3 k"], occurs: Bool[Tensor, " k"], names: Sequence[str]
 ) -> dict[str, Any]:
     """Return what eval.json says of contours; a class that does not occur has no score."""
     iou = 100 * counts[0] / counts.sum(0).double()
-    iou = iou.where(torch.tensor(occurs), math.nan)
+    iou = iou.where(occurs, math.nan)
     return {"boundary_miou": _mean(iou[~iou.isnan()]), "boundary_iou": _by_class(names, iou)}
 
 
@@ -132,9 +137,9 @@ def mean_iou(counts: Float[np.ndarray, "... 3 k"]) -> Float[np.ndarray, "..."]:
     return 100 * iou.sum(axis=-1) / np.where(number, number, np.nan)
 
 
-def write_counts(confusions: Int[Tensor, "b k k+1"]) -> list[str]:
+def write_counts(counts: Int[Tensor, "b 3 k"]) -> list[str]:
     """Return a line of text for each image: its pixels TP_1 .. TP_k FP_1 .. FP_k FN_1 .. FN_k."""
-    return [_line(image) for image in count_pixels(confusions).flatten(1).tolist()]
+    return [_line(image) for image in counts.flatten(1).tolist()]
 
 
 def read_counts(lines: Sequence[str]) -> Int[np.ndarray, "b 3 k"]:
@@ -146,7 +151,7 @@ def _near_contour(ids: Int[Tensor, "H W"]) -> Bool[Tensor, "H W"]:
     """Whether another class, or the image's edge, is within d pixels along either axis."""
     H, W = ids.shape
     around = 2 * max(1, round(_CONTOUR * math.hypot(H, W))) + 1
-    pixels = ids.numpy().astype(np.uint8)
+    pixels = ids.numpy().astype(np.int16)
     highest, lowest = (
         extreme(pixels, around, mode="constant", cval=_OUTSIDE)
         for extreme in (maximum_filter, minimum_filter)

@@ -196,16 +196,19 @@ def caveats(runs: Sequence[Run], over: Sequence[str]) -> list[str]:
         abouts = [run.domains[name] for run in runs if name in run.domains]
         if len(abouts) < len(runs):
             missing.append(name)
-        counted = [
-            (about["per_image"]["names"], about["size"], about["pixels"]) for about in abouts
-        ]
-        if any(content != counted[0] for content in counted):
+        if any(_made_of(about) != _made_of(abouts[0]) for about in abouts):
             unlike.append(name)
     if missing:
         found.append(f"Not every run was scored in {_some(missing)}.")
     if unlike:
         found.append(f"The runs were scored on different images in {_some(unlike)}.")
     return found
+
+
+def _made_of(about: Mapping[str, Any]) -> list[Any]:
+    """What two runs must share in a domain for their scores to be alike."""
+    keys = ("size", "pixels", "split", "resized_to", "fit_inside", "corruption")
+    return [about["per_image"]["names"], *map(about.get, keys)]
 
 
 def minus(value: Value, other: Value) -> Value:
@@ -242,7 +245,7 @@ def inference_text(how: Mapping[str, Any]) -> str:
     elif how.get("scale"):
         text += f"resized by {how['scale']}"
     else:
-        text += "at their own size"
+        text += "at sizes of the domains"
     if how["mode"] == "slide":
         blend = "blended by a Hann window" if how.get("blend") == "hann" else "averaged"
         text += f", in windows of {size(how['window'])} px every {size(how['stride'])} px, {blend}"
