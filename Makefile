@@ -23,9 +23,12 @@ check: $(VENV)/ready  ## format, lint, types, layers, sizes, generated pages
 	$(BIN)/python tools/check_sizes.py
 	$(BIN)/python results/tables.py --check
 
-bench: $(VENV)/ready  ## ratios of the adapter and speed of the scenes
+bench: $(VENV)/ready  ## speed and memory: adapters, scenes, corruptions, loader, windows; half an hour
 	PYTHONPATH=tests $(BIN)/python benchmarks/adapter.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/scenes.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/corruptions.py
+	$(BIN)/python benchmarks/loader.py
+	$(BIN)/python benchmarks/inference.py
 
 tables: $(VENV)/ready  ## write README's table and the generated pages from results/*.json
 	$(BIN)/python results/tables.py
