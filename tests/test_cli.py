@@ -212,6 +212,7 @@ def test_scenes_are_written_as_folders_that_can_be_trained_on(tmp_path, capsys):
     assert 0 < depth.min() < depth.max()
 
 
+@pytest.mark.slow
 def test_the_quickstart_trains_both_runs_and_compares_them(tmp_path, capsys, monkeypatch):
     """With the real configuration but a tiny model, few steps and small scenes."""
     import causalseg.quickstart as quickstart

@@ -223,6 +223,7 @@ def test_a_cell_that_another_process_trains_is_not_touched(plan):
     plan(names=("none",))
 
 
+@pytest.mark.slow
 def test_finished_cells_make_results_and_tables_at_once(plan, tmp_path):
     for cell in plan(seeds=(0, 1)).cells:
         train_here(cell)

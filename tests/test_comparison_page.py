@@ -227,6 +227,7 @@ def test_without_any_mean_there_is_no_chart(tmp_path):
     assert "<picture>" not in (tmp_path / "page.html").read_text()
 
 
+@pytest.mark.slow
 def test_committed_studies_make_a_page_of_the_same_tables(tmp_path):
     from test_docs import tables
 

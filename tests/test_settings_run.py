@@ -71,6 +71,7 @@ def test_cityscapes_to_acdc_has_a_row_for_every_condition(root, batch):
     assert "960 × 540" in report
 
 
+@pytest.mark.slow
 def test_gta_to_three_cities_is_scored_apart_and_again_on_others(root):
     run = train(root, "gta2cbm")
     scores = scores_of(run)
@@ -99,6 +100,7 @@ def test_a_coarser_data_set_is_scored_by_its_own_classes(root):
     assert "idd_lite val" in run.report.read_text()
 
 
+@pytest.mark.slow
 def test_sources_are_drawn_by_weight_by_rare_classes_and_from_memory(root):
     sources = (
         "data.sources=[{layout: cityscapes, split: train, weight: 3, resize: [40, 50]},"

@@ -334,6 +334,7 @@ def test_a_configuration_that_lacks_training_is_one_clear_error(two, tmp_path):
         write_report(two, tmp_path / "report.html")
 
 
+@pytest.mark.slow
 def test_the_report_leaves_global_plotting_alone():
     code = "import sys, causalseg.report; assert 'matplotlib.pyplot' not in sys.modules"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
