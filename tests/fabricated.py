@@ -4,13 +4,15 @@ import numpy as np
 import torch
 import yaml
 
+from causalseg.analysis.bootstrap import interval
 from causalseg.analysis.comparison import Method, label_result
 from causalseg.analysis.robustness import summarise_robustness
 from causalseg.configfile import dump_config, parse_config
-from causalseg.engine.metrics import count_pixels, score, write_counts
+from causalseg.engine.metrics import count_pixels, read_counts, score, write_counts
 from causalseg.scores import Scores
 
 NAMES = ["road", "sky", "car"]
+PALETTE = [[128, 64, 128], [70, 130, 180], [0, 0, 142]]
 DOMAINS = {"day": 12, "night": 8}
 
 
@@ -40,9 +42,12 @@ def make_domain(confusions, first=0):
     }
 
 
-def make_scores(domains, adapter="causal_tune"):
+def make_scores(domains, adapter="causal_tune", over=None, names=NAMES):
     """The content of eval.json."""
-    mean = sum(domain["miou"] for domain in domains.values()) / len(domains)
+    over = over or list(domains)
+    images = [domains[name]["per_image"] for name in over]
+    counts = [read_counts(about["counts"]) for about in images]
+    mious = [domains[name]["miou"] for name in over]
     content = {
         "version": 1,
         "model": {
@@ -52,12 +57,16 @@ def make_scores(domains, adapter="causal_tune"):
             "head": "linear",
             "trainable_parameters": 12345,
         },
-        "classes": {"names": NAMES, "palette": [(128, 64, 128), (70, 130, 180), (0, 0, 142)]},
+        "classes": {"names": names, "palette": PALETTE[: len(names)]},
         "domains": domains,
-        "mean": {"miou": mean, "interval": None, "over": list(domains)},
-        "robustness": summarise_robustness(domains, list(domains)),
+        "mean": {
+            "miou": None if None in mious else sum(mious) / len(mious),
+            "interval": interval(counts, [about["names"] for about in images]),
+            "over": over,
+        },
+        "robustness": summarise_robustness(domains, over),
         "inference": {"mode": "whole", "resized_to": None, "flip": False, "scales": [1.0]},
-        "made_of": "made up",
+        "made_of": "IoU of one confusion matrix",
     }
     return Scores.model_validate(content).model_dump(mode="json", exclude_unset=True)
 

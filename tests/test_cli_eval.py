@@ -5,13 +5,16 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
 import yaml
 from PIL import Image
 
+from causalseg import cli_eval
 from causalseg.jobs import train_run
+from causalseg.submit import SERVERS
 from command_line import run
 
 
@@ -141,6 +144,11 @@ def test_a_domain_is_corrupted_once(trained, capsys):
     fog = "data.domains.here.corrupt={name: fog}"
     assert run("eval", trained, fog, "data.only=[here]", "--corrupt", "snow") == 2
     assert "corrupted already" in capsys.readouterr().err
+
+
+def test_the_command_names_every_server():
+    known = get_args(get_type_hints(cli_eval.submit, include_extras=True)["server"])
+    assert sorted(known) == sorted(SERVERS)
 
 
 def test_a_run_of_other_classes_cannot_be_submitted(trained, tmp_path, capsys):

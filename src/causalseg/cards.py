@@ -17,9 +17,8 @@ from causalseg.config import Config
 from causalseg.data.published import LAYOUTS
 from causalseg.engine.log import describe_platform, list_versions
 from causalseg.runfolder import RunFolder, write_text
-from causalseg.scores import read_scores
+from causalseg.scores import describe_inference, read_scores
 
-ORIGIN = "origin.json"  # beside config.yaml: of a run that was not trained here
 _MANY = 6  # domains, more of which are counted and not named
 _WEAK = 20  # percent of IoU below which a class is named among the limits
 
@@ -43,7 +42,7 @@ def write_card(run: RunFolder, scored: Config) -> None:
         overrides=[f"`{override}`" for override in scores.get("overrides") or []],
         data=list(_describe_data(config)),
         training=_describe_training(run, config),
-        how=_describe_inference(scores["inference"]),
+        how=describe_inference(scores["inference"], _size),
         limits=list(_list_limits(scores)),
     )
     write_text(run.card, card)
@@ -128,7 +127,7 @@ def _describe_source(source: dict[str, Any]) -> tuple[str, str]:
             where = f"[{layout.title}]({layout.homepage}), split {source['split']}"
             return where + changed, layout.license
         case "folder":
-            return f"folder {source['images']}{changed}", "not known: add it here"
+            return f"folder {source['images']}{changed}", "not known to causalseg"
         case _:
             return (
                 f"{source['count']} drawn scenes ({source['domain']}){changed}",
@@ -137,8 +136,8 @@ def _describe_source(source: dict[str, Any]) -> tuple[str, str]:
 
 
 def _describe_training(run: RunFolder, config: dict[str, Any]) -> str:
-    if (run.path / ORIGIN).is_file():
-        origin = run.read_json(run.path / ORIGIN)
+    if run.origin.is_file():
+        origin = run.read_json(run.origin)
         return (
             f"Not trained here: imported with `causalseg import {origin['code']}` from "
             f"`{origin['checkpoint']}` (sha256 {origin['sha256']}), which does not say how it was "
@@ -148,24 +147,6 @@ def _describe_training(run: RunFolder, config: dict[str, Any]) -> str:
     return (
         f"Trained for {train['steps']} steps, batch {train['batch']}, crop {crop}, seed "
         f"{config['run']['seed']}."
-    )
-
-
-def _describe_inference(how: dict[str, Any]) -> str:
-    parts = ["whole images"]
-    if how["mode"] == "slide":
-        window, stride = (_size(how[key]) for key in ("window", "stride"))
-        parts = [f"windows of {window} every {stride}, blended by {how['blend']}"]
-    rules = (("resized_to", "resized to {}"), ("inside", "resized to fit inside {}"))
-    parts += [text.format(_size(how[key])) for key, text in rules if how.get(key)]
-    parts += [f"shorter side {how['shortest']}"] if how.get("shortest") else []
-    parts += [f"resized by {how['scale']}"] if how.get("scale") else []
-    parts += ["averaged with the mirrored image"] if how["flip"] else []
-    scales = ", ".join(map(str, how["scales"]))
-    parts += [f"averaged over scales {scales}"] if how["scales"] != [1.0] else []
-    return (
-        f"Scored on {', '.join(parts)}; a domain with a size of its own says so in `eval.json`. "
-        "Sizes are height x width."
     )
 
 

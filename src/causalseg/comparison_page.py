@@ -19,6 +19,7 @@ from causalseg.analysis.bootstrap import LEVEL, RESAMPLES
 from causalseg.analysis.comparison import MEAN, Comparison, Result, Row, Value, known_values
 from causalseg.report.charts import STYLE, draw_svg, plain_text
 from causalseg.runfolder import write_text
+from causalseg.scores import describe_inference
 
 _DARK = {
     **{"text.color": "#e4e7eb", "axes.labelcolor": "#e4e7eb", "axes.edgecolor": "#7d858f"},
@@ -113,9 +114,6 @@ def notes_on(comparison: Comparison) -> list[str]:
     train, backbone = config["train"], config["backbone"]
     results = [result for row in comparison.rows for result in row.results.values()]
     rates = {result["config"]["train"]["adapter_lr"] for result in results} - {None}
-    inference = f"{how['mode']} images" if how["mode"] == "whole" else "sliding windows"
-    if how["resized_to"]:
-        inference += f" resized to {size_text(how['resized_to'])}"
     notes = [
         f"Trained on {sources_text(config['data'])}. The head of the table names the domains "
         "scored, their number of images and the label size (height x width).",
@@ -126,8 +124,9 @@ def notes_on(comparison: Comparison) -> list[str]:
         + f", photometric distortion {'on' if train['augment']['photometric'] else 'off'}: for all "
         "methods, but for what they change.",
         f"mIoU in percent, one confusion matrix a domain over all labelled pixels, predicted from "
-        f"{inference}: mean ± standard deviation (n − 1) over seeds {_seeds(comparison)}. Runs of "
-        "one seed share the order of data, augmentation and the start of the head.",
+        f"{describe_inference(how, size_text)}: mean ± standard deviation (n − 1) over seeds "
+        f"{_seeds(comparison)}. Runs of one seed share the order of data, "
+        "augmentation and the start of the head.",
         f"Difference: of the mean over {', '.join(first['eval']['mean']['over'])} to that of "
         f"{comparison.reference}, over the seeds that both have. In brackets the {LEVEL:.0%} "
         f"interval of a paired bootstrap: {RESAMPLES} draws of images, the same for both methods, "

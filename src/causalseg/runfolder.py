@@ -35,6 +35,7 @@ class RunFolder:
         self.config = self.path / "config.yaml"
         self.adapter = self.path / "adapter.safetensors"
         self.head = self.path / "head.safetensors"
+        self.origin = self.path / "origin.json"  # of a run that was not trained here
         self.log = self.path / "log.jsonl"
         self.eval = self.path / "eval.json"
         self.report = self.path / "report.html"

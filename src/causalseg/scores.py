@@ -4,6 +4,7 @@ Scores are percent. A number that does not exist, such as the IoU of a class tha
 have, is null. `docs/scores.md` says how each is computed.
 """
 
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
@@ -202,3 +203,24 @@ def read_scores(run: RunFolder) -> dict[str, Any]:
 def write_scores(run: RunFolder, content: dict[str, Any]) -> None:
     """Write eval.json, after checking that it is what its schema says."""
     write_json(run.eval, Scores.model_validate(content).model_dump(mode="json", exclude_unset=True))
+
+
+def describe_inference(how: Mapping[str, Any], size: Callable[[Sequence[int]], str]) -> str:
+    """Say how images were predicted; ``size`` writes a height and width."""
+    text = "images " if how["mode"] == "slide" else "whole images "
+    if how["resized_to"]:
+        text += f"resized to {size(how['resized_to'])}"
+    elif how.get("inside"):
+        text += f"resized to fit inside {size(how['inside'])}"
+    elif how.get("shortest"):
+        text += f"resized to a shortest edge of {how['shortest']} px"
+    elif how.get("scale"):
+        text += f"resized by {how['scale']}"
+    else:
+        text += "at sizes of the domains"
+    if how["mode"] == "slide":
+        blend = "blended by a Hann window" if how.get("blend") == "hann" else "averaged"
+        text += f", in windows of {size(how['window'])} every {size(how['stride'])}, {blend}"
+    if how["scales"] != [1.0]:
+        text += f", averaged over scales {', '.join(map(str, how['scales']))}"
+    return text + (", averaged with the mirrored image" if how["flip"] else "")

@@ -13,14 +13,12 @@ import yaml
 from PIL import Image
 
 from causalseg.analysis.bootstrap import interval
-from causalseg.analysis.robustness import summarise_robustness
 from causalseg.engine import metrics
 from causalseg.report import write_report
 from causalseg.runfolder import RunFolder
 from causalseg.scores import write_scores
+from fabricated import NAMES, PALETTE, make_scores
 
-NAMES = ["road", "sky", "car"]
-PALETTE = [[128, 64, 128], [70, 130, 180], [0, 0, 142]]
 IMAGES = 6
 
 
@@ -51,34 +49,11 @@ def make_domain(share, names=NAMES, first=0, **about):
     }
 
 
-def make_scores(domains, adapter="causal_tune", over=None, names=NAMES):
-    """The content of eval.json."""
-    over = over or list(domains)
-    counts = [metrics.read_counts(domains[name]["per_image"]["counts"]) for name in over]
-    mious = [domains[name]["miou"] for name in over]
-    return {
-        "version": 1,
-        "model": {
-            "backbone": "dinov2_vits14",
-            "weights": "wheel",
-            "adapter": adapter,
-            "head": "linear",
-            "trainable_parameters": 12345,
-        },
-        "classes": {"names": names, "palette": PALETTE[: len(names)]},
-        "domains": domains,
-        "mean": {
-            "miou": None if None in mious else sum(mious) / len(mious),
-            "interval": interval(counts, [domains[name]["per_image"]["names"] for name in over]),
-            "over": over,
-        },
-        "robustness": summarise_robustness(domains, over),
-        "inference": {
-            **{"mode": "slide", "resized_to": None, "flip": False, "scales": [1.0]},
-            **{"window": [32, 40], "stride": [21, 26], "blend": "mean"},
-        },
-        "made_of": "IoU of one confusion matrix",
-    }
+def make_sliding_scores(*args):
+    """The content of eval.json of a run that was scored in windows."""
+    windows = {"mode": "slide", "window": [32, 40], "stride": [21, 26], "blend": "mean"}
+    scores = make_scores(*args)
+    return {**scores, "inference": {**scores["inference"], **windows}}
 
 
 def make_run(path, domains, adapter="causal_tune", over=None, names=NAMES):
@@ -91,7 +66,7 @@ def make_run(path, domains, adapter="causal_tune", over=None, names=NAMES):
         "run": {"seed": 7},
     }
     run.config.write_text(yaml.safe_dump(config))
-    write_scores(run, make_scores(domains, adapter, over, names))
+    write_scores(run, make_sliding_scores(domains, adapter, over, names))
     events = []
     for step in (10, 20):
         values = {"loss": 3.0 / step, "class": 1.0 / step, "mask": 2.0 / step, "lr": 1e-4}

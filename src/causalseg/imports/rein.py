@@ -26,7 +26,6 @@ from causalseg.backbones.formats import first_names
 from causalseg.backbones.presets import resolve_name
 from causalseg.backbones.timm import build_backbone
 from causalseg.build import build_segmenter
-from causalseg.cards import ORIGIN
 from causalseg.config import Config
 from causalseg.configfile import dump_config, parse_config
 from causalseg.errors import ConfigError, RunError, WeightsError
@@ -320,7 +319,7 @@ def _write(run: RunFolder, config: Config, parts: dict[str, State], origin: dict
         if "backbone" in parts:
             config = _with_checksum(config, beside.path / _OWN_WEIGHTS)
         write_text(beside.config, dump_config(config))
-        write_json(beside.path / ORIGIN, origin)
+        write_json(beside.origin, origin)
         if run.path.is_dir():
             run.path.rmdir()
         beside.path.replace(run.path)

@@ -13,7 +13,6 @@ from causalseg.runfolder import RunFolder
 from causalseg.scores import read_scores
 
 Value = float | None
-_ORIGIN = "origin.json"  # of a run that was imported
 
 
 class Run(NamedTuple):
@@ -94,7 +93,7 @@ def read_runs(folders: Sequence[RunFolder], baseline: RunFolder | None = None) -
                 f"{folder.path} has other classes than {folders[0].path}: only runs with the same "
                 "class list can be compared, make a report of each"
             )
-        beside = folder.path / _ORIGIN
+        beside = folder.origin
         origin = folder.read_json(beside) if beside.is_file() else None
         runs.append(Run(folder, label, config, scores, _read_log(folder), origin))
     return runs

@@ -15,6 +15,7 @@ from causalseg.analysis.bootstrap import paired_interval
 from causalseg.analysis.robustness import corruption_degradation
 from causalseg.report.read import Run, Value, read_runs
 from causalseg.runfolder import RunFolder
+from causalseg.scores import describe_inference
 
 Interval = tuple[float, float]
 MEASURES = {
@@ -235,23 +236,7 @@ def size(pixels: Sequence[int]) -> str:
 
 def inference_text(how: Mapping[str, Any]) -> str:
     """How images were predicted, in words."""
-    text = "images " if how["mode"] == "slide" else "whole images "
-    if how["resized_to"]:
-        text += f"resized to {size(how['resized_to'])} px"
-    elif how.get("inside"):
-        text += f"resized to fit inside {size(how['inside'])} px"
-    elif how.get("shortest"):
-        text += f"resized to a shortest edge of {how['shortest']} px"
-    elif how.get("scale"):
-        text += f"resized by {how['scale']}"
-    else:
-        text += "at sizes of the domains"
-    if how["mode"] == "slide":
-        blend = "blended by a Hann window" if how.get("blend") == "hann" else "averaged"
-        text += f", in windows of {size(how['window'])} px every {size(how['stride'])} px, {blend}"
-    if how["scales"] != [1.0]:
-        text += f", averaged over scales {', '.join(map(str, how['scales']))}"
-    return text + (", averaged with the mirrored image" if how["flip"] else "")
+    return describe_inference(how, lambda edges: f"{size(edges)} px")
 
 
 def other_score(run: Run, domain: str, measure: str) -> Value:
