@@ -117,6 +117,17 @@ def test_a_chain_has_one_query_link_that_of_the_last_adapter_with_tokens(tiny):
     assert torch.equal(model.adapter.queries(), causal_tune.queries())
 
 
+def test_without_its_link_a_method_leaves_the_queries_to_another_or_to_the_head(tiny):
+    unlinked = "{name: rein, num_tokens: 3, query_link: false}"  # other than the 4 queries
+    model = build_segmenter(tiny("adapter=" + unlinked, SMALL_MASK2FORMER))
+    assert model.adapter.queries() is None
+    assert model.head.query_content.weight.shape == (4, 32)
+    parts = f"[{{name: causal_tune, num_tokens: 4}}, {unlinked}]"
+    model = build_segmenter(tiny("adapter=" + parts, SMALL_MASK2FORMER))
+    assert torch.equal(model.adapter.queries(), model.adapter.parts[0].queries())
+    assert not hasattr(model.head, "query_content")
+
+
 def test_interventions_change_features_in_training_alone(tiny):
     images, labels = batch()
     plain = build_segmenter(tiny("adapter=none"))
@@ -183,6 +194,7 @@ def test_layers_are_a_list_or_the_last_k_that_reach_the_head(tiny):
         (["adapter={transform: haar, band: {low: 0.3}}"], "allowed are both, low_removed"),
         (["adapter={recipe: released}"], "make train.crop square"),
         (["adapter={recipe: released}", "train.crop=[32, 32]"], "make eval.size square"),
+        (["adapter={query_link: false}"], "query_link = false has no effect with head = linear"),
         (["adapter=[full, soma]"], "goes with no other full, and not soma"),
         (["adapter={name: peft, type: LORA, options: {rank_pattern: 3}}"], "LORA refuses"),
     ],

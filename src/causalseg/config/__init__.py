@@ -91,8 +91,19 @@ class Config(Block):
             if tokens != queries:
                 raise ValueError(
                     f"adapter.num_tokens = {tokens} and head.num_queries = {queries}: the tokens "
-                    "become the queries, so both must be the same number"
+                    "become the queries, so both must be the same number; with query_link=false "
+                    "the head learns its own"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _no_idle_query_link(self) -> Self:
+        is_off = any(not getattr(part, "query_link", True) for part in parts_of(self.adapter))
+        if is_off and not isinstance(self.head, Mask2FormerConfig):
+            raise ValueError(
+                f"adapter.query_link = false has no effect with head = {self.head.name}, which "
+                "has no queries: leave it out"
+            )
         return self
 
     @model_validator(mode="after")

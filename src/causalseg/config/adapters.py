@@ -39,6 +39,13 @@ class PlacedConfig(Block):
     """Blocks it works on: a list of numbers from 0, or a number k for the last k; null is all."""
 
 
+class LinkedConfig(PlacedConfig):
+    """What has tokens that a head can take as its queries."""
+
+    query_link: bool = True
+    """Make a Mask2Former head's queries of the tokens; false lets the head learn its own."""
+
+
 class FullConfig(PlacedConfig):
     """The whole backbone trains, deeper blocks faster."""
 
@@ -50,13 +57,13 @@ class FullConfig(PlacedConfig):
     """Factor on the learning rate from each block to the one before it."""
 
 
-class ReinConfig(PlacedConfig):
+class ReinConfig(LinkedConfig):
     """Rein: low-rank tokens refine the features of every block."""
 
     name: Literal["rein"] = "rein"
     """The method."""
     num_tokens: Tokens = 100
-    """Tokens per block; with a Mask2Former head also its number of queries."""
+    """Tokens per block; through the query link also the number of a Mask2Former head's queries."""
     rank: Rank | None = 16
     """Rank of the tokens; null makes them full."""
     scale: float = 0.001
@@ -65,13 +72,13 @@ class ReinConfig(PlacedConfig):
     """Weigh the tokens by softmax; false takes the plain products as weights."""
 
 
-class SetConfig(PlacedConfig):
+class SetConfig(LinkedConfig):
     """SET: tokens for amplitude and phase of the Fourier spectrum."""
 
     name: Literal["set"] = "set"
     """The method."""
     num_tokens: Tokens = 100
-    """Tokens per block and branch; with a Mask2Former head also its number of queries."""
+    """Tokens per block and branch; through the query link also the number of queries."""
     rank: Rank = 16
     """Rank of the tokens."""
     scale: float = 0.001
@@ -193,7 +200,7 @@ def _band_by_name(value: Any) -> Any:
     return dict(zip(("low", "high"), _NAMED_BANDS[value], strict=True))
 
 
-class CausalTuneConfig(PlacedConfig):
+class CausalTuneConfig(LinkedConfig):
     """Causal-Tune: low-rank causal tokens refine the band-passed spectrum of every block."""
 
     name: Literal["causal_tune"] = "causal_tune"
@@ -210,7 +217,7 @@ class CausalTuneConfig(PlacedConfig):
     suppress: bool = False
     """Take the rest of the spectrum out of the features, as far as learnt."""
     num_tokens: Tokens = 100
-    """Tokens per block; with a Mask2Former head also its number of queries."""
+    """Tokens per block; through the query link also the number of a Mask2Former head's queries."""
     rank: Rank = 16
     """Rank of the tokens."""
     scale: float = 0.001
@@ -354,10 +361,10 @@ def label(adapter: Block, intervene: InterveneConfig | None = None) -> str:
 
 
 def linked_part(adapter: Block) -> int | None:
-    """Return the index of the part whose tokens become the queries of a head: the last with any."""
+    """Return the index of the part whose tokens become the queries of a head: the last linked."""
     found = [
         index
         for index, part in enumerate(parts_of(adapter))
-        if isinstance(part, ReinConfig | SetConfig | CausalTuneConfig)
+        if isinstance(part, LinkedConfig) and part.query_link
     ]
     return found[-1] if found else None
