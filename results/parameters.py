@@ -93,6 +93,8 @@ def _backbone(size: str) -> TimmBackbone:
 def _choices(block: type[Block], prefix: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield name and change of each value of an option that is not its default."""
     for key, field in block.model_fields.items():
+        if key == "query_link":  # counted with every row
+            continue
         kind = field.annotation
         values = (True, False) if kind is bool else ()
         if get_origin(kind) is Literal:

@@ -194,6 +194,14 @@ def test_layers_are_a_list_or_the_last_k_that_reach_the_head(tiny):
         (["adapter={transform: haar, band: {low: 0.3}}"], "allowed are both, low_removed"),
         (["adapter={recipe: released}"], "make train.crop square"),
         (["adapter={recipe: released}", "train.crop=[32, 32]"], "make eval.size square"),
+        (["adapter=[lora, dora]"], "attn.qkv"),
+        (["adapter=[lora, full]"], "this adapter before others"),
+        (["adapter={band: all, linear_path: full}"], "linear_path has no effect"),
+        (["adapter={transform: haar, band: {low: 0.7, high: null}}"], "allowed are both, low_rem"),
+        (["adapter={band: {high: .inf}}"], "high = inf"),
+        (["adapter={scale: .nan}"], "scale = nan"),
+        (["intervene.high_gain=[1, 1]"], "changes nothing"),
+        (["intervene={low_gain: [0, 1], low: 0.8}"], "low = 0.8 must be below high = 0.7"),
         (["adapter={query_link: false}"], "query_link = false has no effect with head = linear"),
         (["adapter=[full, soma]"], "goes with no other full, and not soma"),
         (["adapter={name: peft, type: LORA, options: {rank_pattern: 3}}"], "LORA refuses"),
@@ -209,6 +217,22 @@ def test_a_mistake_is_named(tiny, overrides, message):
 @pytest.mark.parametrize("adapter", [*NAMES.values(), *VARIANTS.values()], ids=[*NAMES, *VARIANTS])
 def test_a_method_is_checked_without_weights(tiny, adapter):
     check_method(tiny("adapter=" + adapter, *SQUARE))
+
+
+def test_an_intervention_on_one_side_may_have_any_radius(tiny):
+    images, _ = batch()
+    model = build_segmenter(tiny("adapter=none", "intervene={p: 1, high: 0.15}"))
+    assert not torch.equal(model.train()(images), model.eval()(images))
+    check_method(tiny("intervene={high_gain: null, low_gain: [0.5, 1.5], low: 0.8}"))
+
+
+def test_full_trains_no_block_beyond_the_last_that_reaches_the_head(tiny):
+    images, labels = batch()
+    model = build_segmenter(tiny("adapter=full", "backbone.levels=[0,0,0,0]"))
+    assert {key.split("/")[1] for key in model.adapter.values if key.startswith("blocks")} == {"0"}
+    assert "patch_embed/proj/weight" in model.adapter.values
+    model.train().loss(images, labels).backward()
+    assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
 
 
 def test_a_second_intervention_takes_the_place_of_the_first(tiny):

@@ -46,7 +46,7 @@ def test_a_row_has_mean_and_deviation_of_every_domain_and_what_it_costs():
     row = rows_of(compare(results))["tuned"]
     assert row["night"] == "42.0 ± 2.0"
     assert row["mean"] == "43.0 ± 2.0"
-    assert row["difference to none"].startswith("+1.5 [")
+    assert row["difference to none"].startswith("+1.5 ± 2.0 [")
     assert row["trained parameters"] == "12,345"
     assert row["s/step"] == "1.25"
     assert row["peak memory"] == "1,002"
@@ -62,7 +62,7 @@ def test_the_head_says_how_many_images_of_which_size():
         ("night", "8 images, 36 x 48"),
         ("mean", "of day, night"),
     ]
-    assert ("difference to none", "[95% interval]") in heads
+    assert ("difference to none", "± over seeds [95% over images]") in heads
 
 
 def test_one_seed_has_no_spread():
@@ -81,7 +81,7 @@ def test_a_worse_method_has_a_minus_and_a_mean_of_one_domain_no_column():
     heads, rows = table(compare(results))
     assert "mean" not in [head for head, _ in heads]
     (change,) = [cell for cell in rows[2] if "[" in cell]
-    assert re.fullmatch(r"−\d+\.\d \[−\d+\.\d, −\d+\.\d\]", change)
+    assert re.fullmatch(r"−\d+\.\d ± \d+\.\d \[−\d+\.\d, −\d+\.\d\]", change)
 
 
 def test_missing_runs_stay_in_the_table():

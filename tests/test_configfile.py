@@ -99,6 +99,12 @@ def test_mean_over_an_unknown_domain_is_refused():
     assert "did you mean 'night'?" in mistakes({}, "data.mean_over=[nigth]")
 
 
+def test_no_domain_is_called_as_the_mean_is():
+    assert "'mean' stands for the mean over domains" in mistakes(
+        {}, "data.domains.mean={type: scenes}"
+    )
+
+
 def test_overrides_apply_in_order_and_read_yaml():
     config = parse_config(
         {"data": DATA, "adapter": "causal_tune"},
@@ -130,6 +136,9 @@ def test_missing_and_broken_files_are_named(tmp_path):
     broken = tmp_path / "broken.yaml"
     broken.write_text("a: [")
     with pytest.raises(ConfigError, match="is not YAML"):
+        load_config(broken)
+    broken.write_text("head: linear\nhead: mask2former")
+    with pytest.raises(ConfigError, match="'head' stands in line 1 and again in line 2"):
         load_config(broken)
     broken.write_text("just text")
     with pytest.raises(ConfigError, match="must hold"):

@@ -42,6 +42,7 @@ def test_a_file_defines_methods_nested_or_flat(write):
         band: {adapter: {band: {low: null}, rank: 4}, train.augment.photometric: false}
         slow: {train: {lr: 1.0e-5, augment: {scale: [0.5, 2.0]}}}
         head: {adapter: none, train: {adapter_lr: 1.0e-3}}
+        flat: {adapter.name: none}
         shared:
     """)
     assert overrides_of(file=file) == {
@@ -49,6 +50,7 @@ def test_a_file_defines_methods_nested_or_flat(write):
         "band": ["adapter.band.low=null", "adapter.rank=4", "train.augment.photometric=false"],
         "slow": ["train.lr=1.0e-05", "train.augment.scale=[0.5, 2.0]"],
         "head": ["adapter=none", "train.adapter_lr=0.001"],
+        "flat": ["adapter.name=none", "train.adapter_lr=null"],
         "shared": [],
     }
 
@@ -90,11 +92,18 @@ def test_published_numbers_come_with_their_source(write):
         ("{data.root: /elsewhere}", "data.root=/elsewhere: a method cannot change this"),
         ("{data: {domains: {x: {images: x}}}}", "a method cannot change this"),
         ("{run: {seed: 3}}", "run.seed=3: a method cannot change this"),
+        ("{setting: citys2acdc}", "setting=citys2acdc: a method cannot change this"),
+        ("{reported: {night: true}, reported_source: here}", "must be a mapping of domains"),
     ],
 )
 def test_a_wrong_entry_is_named(write, about, message):
     with pytest.raises(ConfigError, match=f"m: .*{message}"):
         read_methods([], write(f"m: {about}"))
+
+
+def test_a_name_that_comes_twice_is_refused(write):
+    with pytest.raises(ConfigError, match="'a' stands in line 1 and again in line 2"):
+        read_methods([], write("a: {adapter: lora}\na: {adapter: rein}"))
 
 
 def test_all_wrong_names_are_one_error_with_suggestions(write):

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from causalseg.adapters.base import check_layers
+from causalseg.adapters.base import attach, check_layers
 from causalseg.backbones.timm import TimmBackbone, build_backbone
 from causalseg.build_adapter import build_adapter, build_intervention, place
 from causalseg.build_data import build_classes
@@ -58,7 +58,7 @@ def build_segmenter(config: Config) -> Segmenter:
 
 
 def check_method(config: Config) -> None:
-    """Raise ConfigError if the adapter or the intervention cannot be built; loads no weights."""
+    """Raise ConfigError if adapter or intervention cannot be built or do not fit; no weights."""
     options = config.backbone
     with torch.device("meta"):  # a model without numbers
         backbone = build_backbone(
@@ -70,8 +70,11 @@ def check_method(config: Config) -> None:
         )
         if options.patch or options.weights in ("hub", "wheel", "random"):  # else the file's patch
             check_fits_patch(config, backbone.patch)
-        build_adapter(config.adapter, backbone, query_width=None)
+        adapter = build_adapter(config.adapter, backbone, query_width=None)
+        if adapter is not None:
+            attach(backbone.vit, adapter).detach()
         if config.intervene is not None:
+            build_intervention(config.intervene)
             check_layers(place(config.intervene.layers, backbone), backbone.depth)
 
 

@@ -74,7 +74,7 @@ def build_intervention(options: InterveneConfig) -> Intervention:
 
 
 def place(layers: Layers, backbone: TimmBackbone) -> list[int]:
-    """Return the blocks that ``layers`` means: a list as it is, k for the last k, None for all.
+    """Return the blocks that ``layers`` means, in order: those listed, the last k, or all.
 
     Blocks beyond the last level do not reach the head: they do not count.
 
@@ -93,7 +93,7 @@ def place(layers: Layers, backbone: TimmBackbone) -> list[int]:
             f"layers = {layers}: the head sees nothing beyond block {used - 1}; allowed are blocks "
             f"from 0 to {used - 1}"
         )
-    return layers
+    return sorted(layers)
 
 
 def _build_part(options: PlacedConfig, backbone: TimmBackbone, query_width: int | None) -> Adapter:
@@ -101,8 +101,7 @@ def _build_part(options: PlacedConfig, backbone: TimmBackbone, query_width: int 
     layers, vit = place(options.layers, backbone), backbone.vit
     match options:
         case FullConfig(rate=rate, layer_decay=layer_decay):
-            is_all = options.layers is None  # what comes before the blocks trains too
-            return FullTune(vit, rate, layer_decay, None if is_all else layers)
+            return FullTune(vit, rate, layer_decay, layers, has_stem=options.layers is None)
         case LoraConfig(rank=rank, alpha=alpha, dropout=dropout, targets=targets):
             use_dora = isinstance(options, DoraConfig)
             return PeftAdapter(vit, lora_config(rank, alpha, dropout, targets, use_dora), layers)

@@ -36,7 +36,8 @@ from causalseg.errors import CausalsegError, ConfigError, RunError, did_you_mean
 from causalseg.methods import folder_name
 from causalseg.runfolder import write_json, write_text
 
-_OWN = ("run.out", "run.seed", "run.resume")  # what the comparison sets itself
+_SET_HERE = {"out", "seed", "resume"}  # options of `run` that the comparison sets itself
+_OWN = tuple(f"run.{name}" for name in sorted(_SET_HERE))
 
 
 class Study(NamedTuple):
@@ -257,7 +258,9 @@ def _parse(
                 mistakes.append(f"{method.name}: reported names a domain {name!r}; {hint}")
             if parsed.run.nodes > 1:
                 mistakes.append(f"run.nodes = {parsed.run.nodes}: a comparison runs on one machine")
-            same = contents.setdefault(parsed.model_dump_json(exclude={"run"}), method.name)
+            same = contents.setdefault(
+                parsed.model_dump_json(exclude={"run": _SET_HERE}), method.name
+            )
             if same != method.name:
                 mistakes.append(f"{method.name}: the same configuration as {same}, drop one")
             cells.append(Cell(method, seed, parsed))
@@ -307,6 +310,8 @@ def _check_earlier(
     try:
         check_shared({key: (overrides[key[0]], config) for key, config in configs.items()})
     except RunError as error:
+        if not earlier:
+            raise
         raise RunError(
             f"{error}\n{out / 'results'} has results of another comparison: choose another folder "
             "with --out"

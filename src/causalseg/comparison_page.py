@@ -36,7 +36,7 @@ def table(comparison: Comparison) -> tuple[list[tuple[str, str]], list[list[str]
     for name, domain in scores["domains"].items():
         heads.append((name, domain_text(domain)))
     means = [(MEAN, f"of {', '.join(over)}")] if len(over) > 1 else []
-    change = (f"difference to {comparison.reference}", f"[{LEVEL:.0%} interval]")
+    change = (f"difference to {comparison.reference}", f"± over seeds [{LEVEL:.0%} over images]")
     costs = [("trained parameters", ""), ("s/step", ""), ("peak memory", "MB"), ("seeds", "")]
     reported = [
         name
@@ -128,10 +128,10 @@ def notes_on(comparison: Comparison) -> list[str]:
         f"{_seeds(comparison)}. Runs of one seed share the order of data, "
         "augmentation and the start of the head.",
         f"Difference: of the mean over {', '.join(first['eval']['mean']['over'])} to that of "
-        f"{comparison.reference}, over the seeds that both have. In brackets the {LEVEL:.0%} "
-        f"interval of a paired bootstrap: {RESAMPLES} draws of images, the same for both methods, "
-        "all seeds, and all domains that show the same images. It covers the choice of images, not "
-        "that of seeds.",
+        f"{comparison.reference} with the same seed, mean ± standard deviation (n − 1) over the "
+        f"seeds that both have. In brackets the {LEVEL:.0%} interval of the mean by a paired "
+        f"bootstrap: {RESAMPLES} draws of images, the same for both methods, all seeds, and all "
+        "domains that show the same images. It covers the choice of images, not that of seeds.",
         "Images of a video are not independent: for such domains the intervals are too narrow. "
         "Every method has an interval of its own, not corrected for their number: of many, some "
         "leave out zero by chance.",
@@ -193,10 +193,13 @@ def _cells(
 
 
 def _change_text(row: Row) -> str:
-    if row.difference is None:
+    if not row.differences:
         return "-"
+    mean = _signed(statistics.mean(row.differences))
+    several = len(row.differences) > 1
+    spread = f" ± {statistics.stdev(row.differences):.1f}" if several else ""
     ends = f" [{', '.join(map(_signed, row.interval))}]" if row.interval else ""
-    return _signed(row.difference) + ends
+    return mean + spread + ends
 
 
 def _signed(value: float) -> str:

@@ -46,12 +46,34 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     if not path.is_file():
         raise MissingFileError(f"no configuration file {path}; `configs/` has examples")
     try:
-        options = yaml.safe_load(path.read_text())
+        options = read_yaml(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not YAML: {error}") from error
     if not isinstance(options, dict):
         raise ConfigError(f"{path} must hold `key: value` lines, such as `adapter: causal_tune`")
     return parse_config(options, overrides, f"{path}{' with overrides' if overrides else ''}")
+
+
+def read_yaml(text: str) -> Any:
+    """Read YAML in which no key comes twice.
+
+    Raises:
+        YAMLError: if it is none; PyYAML by itself would keep the last of two values silently.
+    """
+    return yaml.load(text, _UniqueKeys)
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        lines: dict[str, int] = {}
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            line = key.start_mark.line + 1
+            if key.value in lines:
+                raise yaml.YAMLError(
+                    f"{key.value!r} stands in line {lines[key.value]} and again in line {line}"
+                )
+            lines[key.value] = line
+        return super().construct_mapping(node, deep)
 
 
 def parse_config(

@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from causalseg.analysis.comparison import Method
-from causalseg.configfile import list_options
+from causalseg.configfile import list_options, read_yaml
 from causalseg.errors import ConfigError, MissingFileError, did_you_mean
 
 INTERVENE = "intervene"
@@ -24,7 +24,7 @@ INTERVENE = "intervene"
 _WHOLE = ("name", "kind")
 _NOT_OVERRIDES = ("reported", "reported_source")
 # The same for all methods, or set for each run.
-_SHARED = re.compile(r"data\b|run\.(out|seed|resume)=")
+_SHARED = re.compile(r"(data|setting)\b|run\.(out|seed|resume)=")
 
 
 def read_methods(names: Sequence[str], file: Path | None = None) -> list[Method]:
@@ -70,7 +70,7 @@ def _read_file(file: Path) -> dict[str, Any]:
     if not file.is_file():
         raise MissingFileError(f"no methods file {file}: check the path")
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        content = read_yaml(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file} is not YAML: {error}") from error
     if not isinstance(content, dict):
@@ -106,8 +106,9 @@ def _define(name: str, about: Any) -> Method:
                 f"{override}: a method cannot change this; data are the same for all, and folder "
                 "and seed are the comparison's"
             )
-    keys = [override.partition("=")[0] for override in overrides]
-    if options.get("adapter") in ("none", {"name": "none"}) and "train.adapter_lr" not in keys:
+    changed = dict(override.split("=", 1) for override in overrides)
+    named = {changed.get("adapter"), changed.get("adapter.name")}
+    if named & {"none", "{name: none}"} and "train.adapter_lr" not in changed:
         overrides.append("train.adapter_lr=null")  # it has no effect there, which is an error
     return Method(name, overrides, *_published(reported, source))
 
@@ -116,7 +117,7 @@ def _published(reported: Any, source: Any) -> tuple[dict[str, float], str]:
     if reported is None and source is None:
         return {}, ""
     values = list(reported.values()) if isinstance(reported, dict) else []
-    if not values or not all(isinstance(v, int | float) and 0 <= v <= 100 for v in values):
+    if not values or not all(type(v) in (int, float) and 0 <= v <= 100 for v in values):
         raise ConfigError(
             f"reported = {reported!r} must be a mapping of domains to mIoU in percent"
         )

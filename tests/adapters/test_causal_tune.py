@@ -110,11 +110,14 @@ def test_learnt_radii_start_as_given_and_stay_ordered():
     weights = small(band=Band(0.1, 0.5, learnable=True)).band
     low, high = weights.radii(0)
     assert (low.item(), high.item()) == pytest.approx((0.1, 0.5))
-    with torch.no_grad():
-        weights.raw_low.fill_(3)
-        weights.raw_high.fill_(-9)
-    low, high = weights.radii(0)
-    assert 0 < low < high
+    for below, above in ((3, -9), (-60, -30), (-200, 5)):
+        with torch.no_grad():
+            weights.raw_low.fill_(below)
+            weights.raw_high.fill_(above)
+        low, high = weights.radii(0)
+        assert 0 < low < high
+        assert weights.mask(torch.zeros(1, 4, 6, 24), 0).isfinite().all()
+    assert small(band=Band(0.1, 1000, learnable=True)).band.radii(0)[1].item() == pytest.approx(1e3)
 
 
 def test_vit_large_has_exactly_the_published_layout_of_parameters():

@@ -37,6 +37,13 @@ def test_chosen_layers_train_and_nothing_beside_them(vit):
     assert names == {name for name in dict(vit.named_parameters()) if name.startswith(starts)}
 
 
+def test_the_stem_trains_with_some_blocks_where_it_is_asked_for(vit):
+    names = {key.replace("/", ".") for key in FullTune(vit, layers=[0], has_stem=True).values}
+    assert {"patch_embed.proj.weight", "pos_embed", "cls_token"} < names
+    assert {name.split(".")[1] for name in names if name.startswith("blocks.")} == {"0"}
+    assert "norm.weight" not in names
+
+
 def test_every_parameter_influences_the_features(vit, images):
     adapter = FullTune(vit)
     with attach(vit, adapter):

@@ -340,7 +340,10 @@ def test_on_a_vit_prefix_tokens_stay_and_detaching_restores(make):
         (lambda: SpectralIntervention(high_gain=(1.5, 0.5)), r"high_gain = \[1.5, 0.5\]"),
         (lambda: SpectralIntervention(low_gain=(-0.5, 0.5)), r"low_gain = \[-0.5, 0.5\]"),
         (lambda: SpectralIntervention(low_gain=(0.5, float("inf"))), "low_gain"),
-        (lambda: SpectralIntervention(low=0.8), "low = 0.8 is not below high = 0.7"),
+        (
+            lambda: SpectralIntervention(low=0.8, low_gain=(0.5, 1)),
+            "low = 0.8 is not below high = 0.7",
+        ),
         (lambda: SpectralIntervention(high=-1.0), "high = -1.0"),
         (lambda: MixStyle(alpha=0), "alpha = 0: it must be positive"),
         (lambda: Dsu(factor=0), "factor = 0: it must be positive"),

@@ -254,6 +254,14 @@ def test_stages_are_adapted_by_the_layers_that_are_named():
     assert adapter.parts[0].link is None
 
 
+def test_the_order_in_which_stages_are_named_makes_no_difference():
+    backbone = make_backbone("resnet")
+    adapter = build_adapter(ReinConfig(**TOKENS, layers=[3, 0]), backbone, query_width=8)
+    assert adapter.layers == (0, 3)
+    assert [part.width for part in adapter.parts] == [backbone.widths[0], backbone.widths[3]]
+    assert adapter.parts[1].link is not None
+
+
 def test_lora_works_on_the_linear_layers_of_a_stage():
     backbone = make_backbone("convnext")
     adapter = build_adapter(LoraConfig(targets=["mlp.fc1"], rank=2), backbone, None)

@@ -163,6 +163,7 @@ def test_scenes_are_samples_and_the_same_street_in_every_domain():
     clear, night = (ScenesData(domain, 2, first=5, size=(64, 96)) for domain in ("clear", "night"))
     assert len(clear) == 2
     assert torch.equal(clear[1].label, night[1].label)
+    assert clear[1].name == night[1].name == "scene_000006"  # so intervals draw them together
     assert not torch.equal(clear[1].image, night[1].image)
     assert clear[0].image.shape == (3, 64, 96)
     assert clear[0].label.max() < 19

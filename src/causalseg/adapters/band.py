@@ -9,8 +9,8 @@ Beyond the paper, each off by default:
   regions live.)
 - suppress: ``out = X + s iDCT(D) - beta_l * iDCT((1 - G / max G) * Y)``, beta one number for each
   block and channel, starting at 0: the rest is taken out as far as training wants it.
-- learnable: ``R_L = softplus(a_l)`` and ``R_H = R_L + softplus(b_l)`` for each block l: positive
-  and ordered whatever a and b are.
+- learnable: ``R_L = softplus(a_l)`` and ``R_H = R_L + softplus(b_l)`` for each block l, softplus
+  at least 0.001: positive and ordered whatever a and b are.
 - gains: G times one number for each block, bin of the radius ``sqrt(u^2 + v^2)`` and channel,
   starting at 1.
 - peak_normalised: ``G / max G``, so that the best frequency passes whole (the paper's peak is
@@ -31,6 +31,7 @@ from causalseg.spectral.constants import kept
 
 LinearPath = Literal["band", "full"]
 NUM_BINS = 8  # of the radius, over [0, sqrt 2)
+_LEAST = 1e-3  # of a learnt radius, and of the distance between two
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,8 @@ class Band:
         peak_normalised: divide G by its largest weight.
 
     Raises:
-        ConfigError: for radii out of order, an unknown linear path, or no radius to learn.
+        ConfigError: for radii out of order, an unknown linear path, or an option that would
+            change nothing with the radii given.
     """
 
     low: float | None = 0.2
@@ -67,6 +69,10 @@ class Band:
             raise ConfigError(
                 "a band without low and high passes all: nothing to learn or suppress"
             )
+        if self.low is None and self.peak_normalised:
+            raise ConfigError("peak_normalised has no effect without low: the largest weight is 1")
+        if (self.low, self.high, self.linear_path, self.gains) == (None, None, "full", False):
+            raise ConfigError("linear_path has no effect with a band that passes all")
 
 
 class BandWeights(nn.Module):
@@ -81,7 +87,8 @@ class BandWeights(nn.Module):
         floor = 0.0
         for name, radius in (("raw_low", band.low), ("raw_high", band.high)):
             if band.learnable and radius is not None:
-                start = math.log(math.expm1(radius - floor))  # the inverse of softplus
+                start = radius - floor
+                start += math.log(-math.expm1(-start))  # the inverse of softplus
                 setattr(self, name, nn.Parameter(torch.full((num_layers,), start)))
                 floor = radius
         if band.gains:
@@ -94,10 +101,10 @@ class BandWeights(nn.Module):
         band = self.options
         if not band.learnable:
             return band.low, band.high
-        low = None if band.low is None else nn.functional.softplus(self.raw_low[layer])
+        low = None if band.low is None else _positive(self.raw_low[layer])
         if band.high is None:
             return low, None
-        above = nn.functional.softplus(self.raw_high[layer])
+        above = _positive(self.raw_high[layer])
         return low, above if low is None else low + above
 
     def mask(self, X: Float[Tensor, "b h w c"], layer: int) -> Float[Tensor, "h w #c"]:
@@ -127,6 +134,11 @@ class BandWeights(nn.Module):
 
     def _gaussians(self, X: Tensor, layer: int) -> Float[Tensor, "h w"]:
         return band_mask((X.shape[1], X.shape[2]), *self.radii(layer), X.device, X.dtype)
+
+
+def _positive(raw: Float[Tensor, ""]) -> Float[Tensor, ""]:
+    """Return softplus(raw), or the least radius, so that rounding leaves none at 0."""
+    return nn.functional.softplus(raw).clamp(min=_LEAST)
 
 
 @kept

@@ -28,8 +28,9 @@ class FullTune(Adapter):
         vit: the backbone; stays as it is.
         rate: factor on the learning rate, above 0.
         layer_decay: factor from a block to the one before it, in (0, 1].
-        layers: the blocks that train, and nothing beside them; None for all blocks and what comes
-            before them: patch embedding, positions, class and register tokens.
+        layers: the blocks that train; None for all of them and the stem.
+        has_stem: train also what comes before the blocks: patch embedding, positions, class and
+            register tokens.
 
     Attributes:
         values: the trainable copies, by name with "/" for ".".
@@ -44,6 +45,7 @@ class FullTune(Adapter):
         rate: float = 0.1,
         layer_decay: float = 0.9,
         layers: Sequence[int] | None = None,
+        has_stem: bool = False,
     ):
         trunk = find_trunk(vit)
         super().__init__(trunk.widths, len(trunk.names), layers)
@@ -55,11 +57,17 @@ class FullTune(Adapter):
         self.base_rate, self.layer_decay = rate, layer_decay
         self._blocks = tuple(f"{name}." for name in trunk.names)
         chosen = tuple(self._blocks[layer] for layer in self.layers)
+
+        def trains(name: str) -> bool:
+            if name.startswith(self._blocks):
+                return name.startswith(chosen)
+            return (has_stem or layers is None) and name.split(".")[0] not in _UNUSED
+
         self.values = nn.ParameterDict(
             {
                 name.replace(".", "/"): nn.Parameter(parameter.detach().clone())
                 for name, parameter in vit.named_parameters()
-                if name.startswith(chosen) or (layers is None and name.split(".")[0] not in _UNUSED)
+                if trains(name)
             }
         )
 

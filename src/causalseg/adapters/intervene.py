@@ -83,12 +83,12 @@ class SpectralIntervention(Intervention):
         high_gain: range that g_h, the gain above R_H, is drawn from uniformly; None leaves the
             high frequencies alone.
         low_gain: range of g_l, the gain below R_L, likewise.
-        low: R_L, fraction of the grid's highest frequency.
+        low: R_L, fraction of the grid's highest frequency; without ``low_gain`` unused.
         high: R_H, likewise.
 
     Raises:
         ConfigError: for ranges that are not ordered or below 0, or both None; for radii that are
-            not positive or not ordered.
+            not positive or, where both are used, not ordered.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class SpectralIntervention(Intervention):
                     f"{name} = {list(gain)}: give the lowest and the highest gain, both at least "
                     "0, in this order; 1 changes nothing"
                 )
-        check_radii(low, high)
+        check_radii(None if low_gain is None else low, None if high_gain is None else high)
         self.high_gain, self.low_gain, self.low, self.high = high_gain, low_gain, low, high
 
     def edit(

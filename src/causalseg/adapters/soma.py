@@ -68,6 +68,8 @@ class Soma(PeftAdapter):
         handles = super().install(vit)
         for path, linear in linears.items():
             W: Tensor = linear.weight  # type: ignore[assignment]
+            if W.is_meta:
+                continue
             B0, A0 = (factor.cpu().double() for factor in self._start[path])
             W_res = (W.detach().cpu().double() - B0 @ A0).to(W)  # (2)
             handles.append(Swap(linear, "weight", nn.Parameter(W_res, requires_grad=False)))

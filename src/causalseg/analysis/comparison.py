@@ -3,13 +3,13 @@
 Reads results (`cards.collect_result` and the method they belong to) and nothing else, so a
 comparison can be made again from committed JSON files.
 
-    difference = mean over seeds that both have of (mean mIoU - mean mIoU of the reference)
+    difference = mean mIoU - mean mIoU of the reference, of one seed: both have the same data order
 
-with its paired bootstrap interval over images (`bootstrap`).
+Of several seeds its mean, its standard deviation, and a paired bootstrap interval over images
+(`bootstrap`) are told.
 """
 
 import json
-import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -54,14 +54,15 @@ class Row(NamedTuple):
         method: what it is.
         seeds: that it should have.
         results: by seed, in the order of seeds.
-        difference: of the mean to the reference's, in points, over the seeds that both have.
-        interval: the bootstrap interval of the difference.
+        differences: of the mean to the reference's, in points, one for each seed that both have;
+            none for the reference itself, or if a mean is missing.
+        interval: the bootstrap interval of their mean.
     """
 
     method: Method
     seeds: list[int]
     results: dict[int, Result]
-    difference: Value
+    differences: list[float]
     interval: tuple[float, float] | None
 
     def scores(self, domain: str) -> list[Value]:
@@ -125,9 +126,9 @@ def compare_results(
         ours, theirs = by_method[method.name], by_method[reference]
         pairs = [(ours[seed], theirs[seed]) for seed in ours if seed in theirs]
         is_other = method.name != reference
-        difference = _difference(pairs) if pairs and is_other else None
-        interval = _interval(pairs) if difference is not None else None
-        rows.append(Row(method, list(seeds[method.name]), ours, difference, interval))
+        differences = _differences(pairs) if is_other else []
+        interval = _interval(pairs) if differences else None
+        rows.append(Row(method, list(seeds[method.name]), ours, differences, interval))
     return Comparison(rows, reference)
 
 
@@ -229,31 +230,21 @@ def known_values(values: Sequence[Value]) -> list[float]:
     return known if len(known) == len(values) else []
 
 
-def _difference(pairs: Sequence[tuple[Result, Result]]) -> Value:
-    """The mean over seeds of our mean mIoU minus theirs."""
-    changes = []
-    for pair in pairs:
-        ours, theirs = (result["eval"]["mean"]["miou"] for result in pair)
-        if ours is None or theirs is None:
-            return None
-        changes.append(ours - theirs)
-    return statistics.mean(changes)
+def _differences(pairs: Sequence[tuple[Result, Result]]) -> list[float]:
+    """Our mean mIoU minus theirs, seed by seed; nothing if one is missing."""
+    means = [[result["eval"]["mean"]["miou"] for result in pair] for pair in pairs]
+    if any(None in pair for pair in means):
+        return []
+    return [ours - theirs for ours, theirs in means]
 
 
 def _interval(pairs: Sequence[tuple[Result, Result]]) -> tuple[float, float] | None:
-    """The bootstrap interval; None if the images are not known or not the same."""
+    """The bootstrap interval of the mean difference; None where there is nothing to draw from."""
     results = [result for pair in pairs for result in pair]
     over = results[0]["eval"]["mean"]["over"]
-    images = [
-        [result["eval"]["domains"][name].get("per_image") for name in over] for result in results
-    ]
-    if any(None in known for known in images):
-        return None
-    names = [[about["names"] for about in known] for known in images]
-    if any(own != names[0] for own in names):
-        return None
+    images = [[result["eval"]["domains"][name]["per_image"] for name in over] for result in results]
     counts: list[Counts] = [[read_counts(about["counts"]) for about in known] for known in images]
-    return paired_interval(counts[::2], counts[1::2], names[0])
+    return paired_interval(counts[::2], counts[1::2], [about["names"] for about in images[0]])
 
 
 def _changed_by(override: str) -> str:
@@ -278,7 +269,7 @@ def _flat(options: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
 def _check_images(results: dict[tuple[str, int], Result]) -> None:
     def images(result: Result) -> dict[str, list[Any]]:
         domains = result["eval"]["domains"].items()
-        return {name: [about["images"], about["size"]] for name, about in domains}
+        return {name: [about["size"], about["per_image"]["names"]] for name, about in domains}
 
     (first, reference), *others = results.items()
     wanted = images(reference)

@@ -14,8 +14,10 @@ Layers = (
 )
 Tokens = Annotated[int, Field(ge=2)]
 Rank = Annotated[int, Field(ge=1)]
-Gain = tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]]
-Radius = Annotated[float, Field(gt=0)] | None
+Scale = Annotated[float, Field(allow_inf_nan=False)]
+Radius = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+_Factor = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Gain = tuple[_Factor, _Factor]
 
 _NAMED_BANDS = {
     "both": (0.2, 0.7),
@@ -66,7 +68,7 @@ class ReinConfig(LinkedConfig):
     """Tokens per block; through the query link also the number of a Mask2Former head's queries."""
     rank: Rank | None = 16
     """Rank of the tokens; null makes them full."""
-    scale: float = 0.001
+    scale: Scale = 0.001
     """Starting value of the learnt scale of the edit."""
     use_softmax: bool = True
     """Weigh the tokens by softmax; false takes the plain products as weights."""
@@ -81,7 +83,7 @@ class SetConfig(LinkedConfig):
     """Tokens per block and branch; through the query link also the number of queries."""
     rank: Rank = 16
     """Rank of the tokens."""
-    scale: float = 0.001
+    scale: Scale = 0.001
     """Starting value of the learnt scale of the edit."""
 
 
@@ -94,7 +96,7 @@ class FadaConfig(PlacedConfig):
     """Tokens per block and band."""
     rank: Rank = 16
     """Rank of the tokens."""
-    scale: float = 0.001
+    scale: Scale = 0.001
     """Starting value of the learnt scale of the edit."""
 
 
@@ -167,10 +169,10 @@ class VptConfig(PlacedConfig):
 class BandConfig(Block):
     """The causal band; or one of the names both, low_removed, high_removed and all."""
 
-    low: Radius = 0.2
+    low: Radius | None = 0.2
     """R_L, as a fraction of the grid's highest frequency: what is below is suppressed; null keeps
     it."""
-    high: Radius = 0.7
+    high: Radius | None = 0.7
     """R_H, likewise: what is above fades; null keeps it."""
     learnable: bool = False
     """Learn the radii of every block, starting here."""
@@ -220,7 +222,7 @@ class CausalTuneConfig(LinkedConfig):
     """Tokens per block; through the query link also the number of a Mask2Former head's queries."""
     rank: Rank = 16
     """Rank of the tokens."""
-    scale: float = 0.001
+    scale: Scale = 0.001
     """Starting value of the learnt scale of the edit."""
 
     @model_validator(mode="after")
@@ -233,11 +235,14 @@ class CausalTuneConfig(LinkedConfig):
             if learnt:
                 raise ValueError(f"band.{learnt[0]} has no effect with {why}")
             radii = (self.band.low, self.band.high)
-            if self.transform == "haar" and not set(radii) <= {None, 0.2, 0.7}:
+            if self.transform == "haar" and radii not in _NAMED_BANDS.values():
                 raise ValueError("band with transform=haar: allowed are " + ", ".join(_NAMED_BANDS))
         else:
-            if self.suppress and self.band.low is None and self.band.high is None:
-                raise ValueError("suppress has no effect with a band that passes all")
+            is_all = self.band.low is None and self.band.high is None
+            is_path_idle = self.linear_path == "full" and not self.band.gains
+            if is_all and (self.suppress or is_path_idle):
+                key = "suppress" if self.suppress else "linear_path"
+                raise ValueError(f"{key} has no effect with a band that passes all")
             return self
         defaults = type(self).model_fields
         used = [key for key in sorted(idle) if getattr(self, key) != defaults[key].default]
@@ -304,9 +309,9 @@ class InterveneConfig(Block):
     """spectral: range of the gain on what is above `high`; null leaves it alone."""
     low_gain: Gain | None = None
     """spectral: range of the gain on what is below `low`; null leaves it alone."""
-    low: Annotated[float, Field(gt=0)] = 0.2
+    low: Radius = 0.2
     """spectral: R_L, as a fraction of the grid's highest frequency."""
-    high: Annotated[float, Field(gt=0)] = 0.7
+    high: Radius = 0.7
     """spectral: R_H, likewise."""
     alpha: Annotated[float, Field(gt=0)] = 0.1
     """mixstyle: parameter of the Beta distribution of the mixture."""
@@ -330,12 +335,15 @@ class InterveneConfig(Block):
             for key, gain in (("low", self.low_gain), ("high", self.high_gain)):
                 if gain is None and getattr(self, key) != defaults[key].default:
                     raise ValueError(f"{key} has no effect without {key}_gain")
-            if self.low >= self.high:
+            is_both = self.high_gain is not None and self.low_gain is not None
+            if is_both and self.low >= self.high:
                 raise ValueError(f"low = {self.low} must be below high = {self.high}")
             for key in ("high_gain", "low_gain"):
                 gain = getattr(self, key)
                 if gain is not None and gain[0] > gain[1]:
                     raise ValueError(f"{key} = {list(gain)} must be [smallest, largest]")
+                if gain == (1, 1):
+                    raise ValueError(f"{key} = [1, 1] changes nothing: null leaves a side alone")
         return self
 
 

@@ -162,6 +162,8 @@ class DataConfig(Block):
                     f"domain name {name!r}: pictures of a domain lie in a folder of its name, so "
                     r"it may not be empty, '.' or '..', nor have '/' or '\' in it"
                 )
+        if "mean" in self.domains:
+            raise ValueError("domain name 'mean' stands for the mean over domains: take another")
         return self
 
     @model_validator(mode="after")

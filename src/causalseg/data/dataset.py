@@ -146,6 +146,8 @@ class FolderData(PairData):
 class ScenesData(Dataset[Sample]):
     """Procedural street scenes of one domain (`scenes.render`), drawn when asked for.
 
+    A scene is named by its seed alone: one street has one name under every sky.
+
     Args:
         domain: weather and light.
         count: number of scenes.
@@ -165,7 +167,7 @@ class ScenesData(Dataset[Sample]):
         return Sample(
             _to_image(scene.image),
             torch.from_numpy(scene.label).long(),
-            f"{self.domain}_{self.first + index:06d}",
+            f"scene_{self.first + index:06d}",
         )
 
 
