@@ -141,6 +141,9 @@ def test_overrides_that_cannot_act_on_a_trained_run_are_refused(config, tiny_opt
     for override in ("run.out=elsewhere", "adapter.rank=3", "train.lr=1.0"):
         assert run("eval", tiny_options["run"]["out"], override) == 2
         assert f"override '{override}' would have no effect" in capsys.readouterr().err
+    for override in ("eval.limit=1", "data.cache=memory", "data.sources=[]"):
+        assert run("eval", tiny_options["run"]["out"], override) == 2
+        assert f"override '{override}' has no effect after training" in capsys.readouterr().err
 
 
 def test_a_stride_that_skips_pixels_is_found_before_training(config, tmp_path, capsys):

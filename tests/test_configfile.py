@@ -83,6 +83,8 @@ def test_impossible_ranges_are_refused():
     )
     assert "run.seed = -1" in mistakes({}, "run.seed=-1")
     assert "data.mean_over" in mistakes({}, "data.mean_over=[]")
+    assert "names a domain twice" in mistakes({}, "data.mean_over=[night, night]")
+    assert "names a domain twice" in mistakes({}, "data.only=[night, night]")
 
 
 def test_differences_name_every_option_that_differs():

@@ -42,6 +42,7 @@ def test_the_protocol_at_512_is_the_fields():
     larger = parse_config({"setting": "citys2acdc@1024"})
     assert larger.data.domains["fog"].resize == (1080, 1920)
     assert (larger.train.crop, larger.eval.stride) == ((1024, 1024), (683, 683))
+    assert (config.train.augment.longest, larger.train.augment.longest) == (2048, 4096)
 
 
 def test_cityscapes_c_is_sixteen_corruptions_that_leave_pixels_in_place():
@@ -55,6 +56,13 @@ def test_cityscapes_c_is_sixteen_corruptions_that_leave_pixels_in_place():
     assert len(domains) == 4 * 3 + 12 * 5
     assert "shot_noise_4" not in domains
     assert domains["frost_4"].corrupt.model_dump() == {"name": "frost", "severity": 4, "seed": 0}
+
+
+def test_the_highest_severity_alone_is_a_setting():
+    data = parse_config({"setting": "citys2citysc_level5"}).data
+    assert {d.corrupt.severity for d in data.domains.values() if d.corrupt} == {5}
+    assert len(data.mean_over) == 16
+    assert "gaussian_noise_5" in data.mean_over
 
 
 def test_what_a_user_says_stands_above_the_setting():

@@ -79,6 +79,7 @@ def build_sources(data: DataConfig) -> ConcatDataset[Sample]:
             "data.sources is empty, there is nothing to train on: name one at least, such as "
             "'data.sources=[{images: day/images, labels: day/labels}]'"
         )
+    _check_roots(data)
     classes = build_classes(data)
     sources = []
     for source in data.sources:
@@ -119,11 +120,8 @@ def build_domains(data: DataConfig, inference: Inference) -> dict[str, Domain]:
         ConfigError: if there is no domain.
         CausalsegError: if a domain is not there or not as it should be; says which ones are.
     """
-    if not data.domains:
-        raise ConfigError(
-            "data.domains is empty, there is nothing to score: name one at least, such as "
-            "'data.domains={night: {images: night/images, labels: night/labels}}'"
-        )
+    _need_domains(data)
+    _check_roots(data)
     classes, domains = build_classes(data), {}
     problems: dict[str, CausalsegError] = {}
     for name in data.only or data.domains:
@@ -142,19 +140,22 @@ def build_domains(data: DataConfig, inference: Inference) -> dict[str, Domain]:
 def list_pairs(data: DataConfig) -> dict[str, Callable[[], Opened]]:
     """Return by name what opens each source and domain as it lies on the disk; each only once.
 
+    What has no partner is left out there, and told by the data set.
     With ``data.only`` the other domains are left out.
 
     Raises:
         ConfigError: if a source or domain cannot be used with the classes, or is corrupted by
             something unknown; says which ones.
     """
+    _need_domains(data)
+    _check_roots(data)
     classes = build_classes(data)
     sources = {f"source {i}: {_name(each)}": each for i, each in enumerate(data.sources, start=1)}
     domains = {f"domain {name}": data.domains[name] for name in data.only or data.domains}
     mistakes = []
     for name, given in (sources | domains).items():
         try:
-            own = _classes_of(given, classes)
+            own = _classes_of(data, given, classes)
             if given.corrupt:
                 check_corruption(given.corrupt.name, given.corrupt.severity)
             if name in sources:
@@ -172,8 +173,24 @@ def list_pairs(data: DataConfig) -> dict[str, Callable[[], Opened]]:
         )
         if plain.model_dump_json() not in seen:
             seen.add(plain.model_dump_json())
-            opened[name] = partial(_open_pairs, data, given, classes)
+            opened[name] = partial(_open_pairs, data, given, classes, is_strict=False)
     return opened
+
+
+def _need_domains(data: DataConfig) -> None:
+    if not data.domains:
+        raise ConfigError(
+            "data.domains is empty, there is nothing to score: name one at least, such as "
+            "'data.domains={night: {images: night/images, labels: night/labels}}'"
+        )
+
+
+def _check_roots(data: DataConfig) -> None:
+    for name in data.roots:
+        if name not in LAYOUTS:
+            raise ConfigError(
+                f"data.roots names no data set {name!r}: {did_you_mean(name, LAYOUTS)}"
+            )
 
 
 def _build_domain(data: DataConfig, name: str, classes: ClassList, inference: Inference) -> Domain:
@@ -216,17 +233,27 @@ def _build_pairs(data: DataConfig, source: AnyConfig, classes: ClassList) -> Ope
     return pairs, own
 
 
-def _open_pairs(data: DataConfig, source: AnyConfig, classes: ClassList) -> Opened:
+def _open_pairs(
+    data: DataConfig, source: AnyConfig, classes: ClassList, is_strict: bool = True
+) -> Opened:
     """Build a source or domain as it lies on the disk."""
-    own = _classes_of(source, classes)
+    own = _classes_of(data, source, classes)
     pairs: Dataset[Sample]
     match source:
         case FolderConfig():
-            images, labels = _find_path(data, source.images), _find_path(data, source.labels)
-            pairs = FolderData(images, labels, classes, data.ignore, source.id_map, source.every)
+            pairs = FolderData(
+                _find_path(data, source.images),
+                _find_path(data, source.labels),
+                own,
+                data.ignore,
+                source.id_map,
+                source.every,
+                is_strict,
+            )
         case LayoutConfig():
             root = _root_of(data, source)
-            pairs = LayoutData(LAYOUTS[source.layout], source.split, root, source.every)
+            layout = LAYOUTS[source.layout]
+            pairs = LayoutData(layout, source.split, root, source.every, is_strict)
         case ScenesConfig():
             pairs = ScenesData(source.domain, source.count, source.first, source.size)
             if source.every > 1:
@@ -234,7 +261,7 @@ def _open_pairs(data: DataConfig, source: AnyConfig, classes: ClassList) -> Open
     return pairs, own
 
 
-def _classes_of(source: AnyConfig, classes: ClassList) -> ClassList:
+def _classes_of(data: DataConfig, source: AnyConfig, classes: ClassList) -> ClassList:
     """Return the classes of the labels of a source or domain."""
     match source:
         case LayoutConfig(layout=name):
@@ -244,6 +271,8 @@ def _classes_of(source: AnyConfig, classes: ClassList) -> ClassList:
         case ScenesConfig():
             if classes != CITYSCAPES19:
                 raise ConfigError("scenes have the classes of cityscapes19: set data.classes to it")
+        case FolderConfig(classes=given) if given is not None:
+            return build_classes(data.model_copy(update={"classes": given}))
     return classes
 
 

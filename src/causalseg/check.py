@@ -93,7 +93,7 @@ def table(findings: Sequence[Findings]) -> Table:
             if found.pixels[k]
         )
         absent = [found.classes.names[k] for k in order if not found.pixels[k]]
-        if found.count and absent:
+        if classes and absent:
             classes += f"; none of {', '.join(absent)}"
         sizes = [f"{h} x {w} ({n})" for (h, w), n in found.sizes.most_common(3)]
         more = ["..."] if len(found.sizes) > 3 else []
@@ -137,7 +137,7 @@ def _present_splits(layout: Layout, root: Path) -> Sequence[str]:
 
 
 def _open_layout(layout: Layout, split: str, root: Path, is_there: bool) -> Opened | None:
-    return (LayoutData(layout, split, root), layout.classes) if is_there else None
+    return (LayoutData(layout, split, root, is_strict=False), layout.classes) if is_there else None
 
 
 def _nothing(name: str) -> Findings:
@@ -158,6 +158,11 @@ def layouts_table() -> Table:
         )
         shown.add_row(name, splits, layout.license, layout.homepage)
     return shown
+
+
+def describe_layouts() -> str:
+    """Return what `describe_layout` does of all, one after the other."""
+    return "\n\n".join(f"[{name}] {describe_layout(name)}" for name in LAYOUTS)
 
 
 def describe_layout(name: str) -> str:

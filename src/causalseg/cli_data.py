@@ -45,20 +45,24 @@ def scenes(
 
 
 @data_app.command(name="list")
-def list_layouts(layout: str = "", /) -> None:
+def list_layouts(layout: str = "", /, *, trees: bool = False) -> None:
     """Print the published data sets that are known: splits, licence, where to get them.
 
     Parameters
     ----------
     layout
         One of them, with the tree of files that it is expected to have.
+    trees
+        All of them with their trees.
     """
     from rich.console import Console
 
-    from causalseg.check import describe_layout, layouts_table
+    from causalseg.check import describe_layout, describe_layouts, layouts_table
 
     if layout:
         print(describe_layout(layout))
+    elif trees:
+        print(describe_layouts())
     else:
         Console().print(layouts_table())
 
@@ -96,5 +100,5 @@ def check_data(
     Console().print(check.table(found))
     problems = check.list_problems(found)
     if problems:
-        raise DataError("\n  ".join(["these cannot be used:", *problems]))
+        raise DataError("\n  ".join(["these are not complete or cannot be used:", *problems]))
     print("everything can be used")

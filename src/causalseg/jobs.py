@@ -72,8 +72,8 @@ def train_run(config: Config) -> RunFolder:
         dataset[0]  # what is wrong everywhere shows now and not after training
     if config.run.resume:
         _check_count(run, len(sources))
-    data = AugmentedData(sources, build_augment(config), config.train.augment.class_mix)
     draws = build_draws(config.data, sources, config.run.seed)
+    data = AugmentedData(sources, build_augment(config), config.train.augment.class_mix, draws)
     if fabric.is_global_zero:
         run.remove_leftovers()
         write_text(run.config, dump_config(stored))

@@ -40,6 +40,8 @@ _FREE_IN_USE = (
     *("backbone.checkpointing", "run.accelerator", "run.devices", "run.nodes", "run.precision"),
     "run.threads",
 )
+# Of these, what only training reads.
+_IDLE_IN_USE = ("eval.every", "eval.limit", "data.cache", "data.rare_classes", "data.sources")
 
 
 def eval_run(
@@ -119,6 +121,8 @@ def open_run(path: Path | str, overrides: Sequence[str]) -> tuple[RunFolder, Con
         key, _, value = override.partition("=")
         expanded += scored_part(value) if key == "setting" else [override]
     for override in expanded:
+        if override.startswith(_IDLE_IN_USE):
+            raise ConfigError(f"override {override!r} has no effect after training: drop it")
         if not override.startswith(_FREE_IN_USE) or override.startswith("data.classes"):
             raise ConfigError(
                 f"override {override!r} would have no effect on a trained run or make it another "

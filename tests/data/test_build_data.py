@@ -112,6 +112,33 @@ def test_what_training_would_refuse_is_refused_when_data_is_listed():
         assert line.startswith(f"{name}: {text}")
 
 
+@pytest.mark.parametrize("use", [build_sources, list_pairs, lambda d: build_domains(d, None)])
+def test_a_root_of_no_data_set_is_refused(use):
+    with pytest.raises(ConfigError, match=r"data.roots names no data set 'adcd'.*'acdc'"):
+        use(data_of(roots={"adcd": "/data", "cityscapes": "/elsewhere"}))
+
+
+def test_nothing_to_score_is_refused_when_data_is_listed():
+    with pytest.raises(ConfigError, match="data.domains is empty"):
+        list_pairs(data_of(domains={}))
+
+
+def test_a_folder_has_classes_of_its_own_if_they_are_named(tmp_path):
+    write_folder(tmp_path, 2)
+    pair = {"images": "images", "labels": "labels", "classes": "camvid11"}
+    data = data_of(root=str(tmp_path), domains={"town": pair})
+    domain = build_domains(data, Inference())["town"]
+    assert domain.classes.names[3:5] == ("road", "pavement")
+    assert (domain.fold[0], domain.fold[1]) == (3, 4)  # the model's road and sidewalk
+    with pytest.raises(ConfigError, match="no map from the classes cityscapes19 to a, b"):
+        build_domains(
+            data_of(root=str(tmp_path), domains={"town": {**pair, "classes": ["a", "b"]}}),
+            Inference(),
+        )
+    with pytest.raises(ConfigError, match="data.classes are others"):
+        build_sources(data_of(root=str(tmp_path), sources=[pair]))
+
+
 def test_an_unknown_layout_is_named_with_what_was_meant():
     with pytest.raises(ConfigError, match="layout = 'gtaw': did you mean 'gtav'"):
         build_sources(data_of(sources=[{"layout": "gtaw", "split": "train"}]))

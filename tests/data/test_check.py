@@ -154,6 +154,14 @@ def test_an_incomplete_download_is_a_problem_with_both_numbers(town, capsys):
     assert command("data", "check", "toytown", "--root", town, "--split", "bonn") == 0
 
 
+def test_pairs_are_read_although_others_are_not_complete(town):
+    (town / "gt/val/ulm/b_id.png").unlink()
+    found = check_data("toytown", root=town, split="ulm")
+    assert told(found) == {"toytown ulm": (1, 2)}  # one without label, and fewer than published
+    assert "images without label (1): img/val/ulm/b_img.png" in found[0].problems[0]
+    assert found[0].pixels.sum() == 24
+
+
 def test_a_zip_of_labels_is_checked_like_a_folder(town):
     zipped(town / "gt", town / "gt.zip")
     shutil.rmtree(town / "gt")

@@ -1,5 +1,7 @@
 """Folder pairs: what is read, and what is refused by name."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -134,6 +136,20 @@ def test_hidden_files_and_folders_are_no_images(folder):
         "001.png",
         "002.png",
     ]
+
+
+def test_a_name_that_is_not_utf8_is_refused(folder):
+    image = folder / "images" / "000.png"
+    image.rename(os.fsdecode(os.fsencode(folder / "images") + b"/\xff.png"))
+    with pytest.raises(DataError, match=r"file name .* is not UTF-8: rename it"):
+        FolderData(folder / "images", folder / "labels", CLASSES)
+
+
+def test_what_has_no_partner_is_left_out_and_told_where_asked_for(folder):
+    (folder / "labels" / "000.png").unlink()
+    data = FolderData(folder / "images", folder / "labels", CLASSES, is_strict=False)
+    assert data.names == ["001", "002"]
+    assert "labels has no label for 000" in data.lonely[0]
 
 
 def test_a_stem_twice_is_refused(folder):

@@ -244,6 +244,25 @@ def test_a_folder_that_cannot_be_listed_is_named(tmp_path, monkeypatch):
         Files(tmp_path)
 
 
+def test_a_zip_with_an_unreadable_name_is_broken_and_stops_no_other_file(tmp_path):
+    write(tmp_path, "a.txt")
+    path = write_zip(tmp_path / "x.zip", "ü.txt")
+    change(path, b"PK\x01\x02", 46, b"\xff")  # in the directory, flagged as UTF-8
+    files = Files(tmp_path)
+    assert files.names == ("a.txt",)
+    assert "cannot open zip file" in files.broken[0]
+    path = write_zip(tmp_path / "x.zip", "ü.txt")
+    change(path, b"PK\x03\x04", 30, b"\xff")  # before the member itself
+    with pytest.raises(DataError, match="the zip is broken, download it again"):
+        Files(tmp_path).read("ü.txt")
+
+
+def test_names_that_are_not_utf8_are_left_out(tmp_path):
+    write(tmp_path, "a.txt")
+    (Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.txt"))).write_text("?")
+    assert Files(tmp_path).names == ("a.txt",)
+
+
 def test_a_copy_reads_by_itself(tmp_path):
     files = Files(write_zip(tmp_path / "x.zip", "a"))
     files.read("a")

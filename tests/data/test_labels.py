@@ -17,25 +17,31 @@ COLOURS = ColourLabels({(128, 64, 128): 0, (0, 0, 142): 1, (0, 0, 0): 255}, "Men
 POLYGONS = PolygonLabels({"road": 0, "car": 1, "polegroup": 255, "plate": -1, "pole": 2}, "Mend it")
 
 
-def encode(pixels, mode=None, format="PNG") -> bytes:
+def encode(pixels, mode=None, format="PNG", **options) -> bytes:
     file = io.BytesIO()
     picture = Image.fromarray(np.asarray(pixels))
     if mode:
         picture = picture.quantize(8) if mode == "P" else picture.convert(mode)
-    picture.save(file, format=format)
+    picture.save(file, format=format, **options)
     return file.getvalue()
 
 
-def encode_16_bit(pixels) -> bytes:
-    """PNG of several 16-bit channels, which Pillow cannot write."""
-    H, W, channels = np.shape(pixels)
-    rows = b"".join(b"\0" + row.tobytes() for row in np.asarray(pixels).astype(">u2"))
-    header = struct.pack(">IIBBBBB", W, H, 16, {2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
+def encode_png(width: int, bits: int, colour: int, rows: list[bytes]) -> bytes:
+    """PNG of a kind that Pillow cannot write."""
+    header = struct.pack(">IIBBBBB", width, len(rows), bits, colour, 0, 0, 0)
     content = b"\x89PNG\r\n\x1a\n"
-    for kind, data in ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")):
+    packed = zlib.compress(b"".join(b"\0" + row for row in rows))
+    for kind, data in ((b"IHDR", header), (b"IDAT", packed), (b"IEND", b"")):
         content += struct.pack(">I", len(data)) + kind + data
         content += struct.pack(">I", zlib.crc32(kind + data))
     return content
+
+
+def encode_16_bit(pixels) -> bytes:
+    """PNG of several 16-bit channels."""
+    _, W, channels = np.shape(pixels)
+    rows = [row.tobytes() for row in np.asarray(pixels).astype(">u2")]
+    return encode_png(W, 16, {2: 4, 3: 2, 4: 6}[channels], rows)
 
 
 def polygons(*objects, size=(8, 6)) -> bytes:
@@ -67,6 +73,23 @@ def test_palette_and_one_bit_pictures_hold_ids():
     assert train_ids(IDS, file.getvalue()) == [[0, 1]]
     bits = IdLabels({0: 255, 1: 0}, "")
     assert train_ids(bits, encode(np.array([[True, False]]))) == [[0, 255]]
+
+
+def test_grey_pictures_of_few_bits_hold_ids_not_shades():
+    few = IdLabels({0: 0, 1: 1, 3: 2, 15: 3}, "")
+    assert train_ids(few, encode_png(4, 4, 0, [b"\x01\xf0"])) == [[0, 1, 3, 0]]
+    assert train_ids(few, encode_png(4, 2, 0, [b"\x1c"])) == [[0, 1, 2, 0]]
+
+
+def test_webp_holds_ids_if_it_lost_none():
+    pixels = np.repeat(np.array([[7, 8, 0, 7]], np.uint8), 4, 0)
+    one = IdLabels({7: 0, 8: 1, 0: 255}, "")
+    assert train_ids(one, encode(pixels, format="WEBP", lossless=True)) == [[0, 1, 255, 0]] * 4
+    with pytest.raises(DataError, match="x.png is a lossy WebP, which changes ids"):
+        one.read(encode(pixels, format="WEBP", quality=80), "x.png")
+    colour = np.stack([pixels, pixels, pixels + 1], -1)
+    with pytest.raises(DataError, match="x.png is in colour"):
+        one.read(encode(colour, format="WEBP", lossless=True), "x.png")
 
 
 @pytest.mark.parametrize("channels", [3, 4])

@@ -169,6 +169,20 @@ def test_half_of_the_classes_of_another_image_are_pasted_with_their_pixels():
         assert not pasted[0].any()
 
 
+def test_the_image_that_is_mixed_in_has_the_chances_of_all_draws():
+    class Numbered(Scenes):
+        def __getitem__(self, index):
+            label = torch.full((32, 32), index)
+            return Sample(torch.zeros(3, 32, 32), label, str(index))
+
+    augment = Augment((32, 32), scale=(1, 1), max_class_share=1, photometric=False)
+    draws = WeightedDraws([0, 0, 1, 0, 0], seed=1)
+    mixed = AugmentedData(Numbered(), augment, class_mix=1.0, draws=draws)
+    assert {int(mixed[0, seed].label.unique()) for seed in range(8)} == {2}
+    alike = AugmentedData(Numbered(), augment, class_mix=1.0)
+    assert len({int(alike[0, seed].label.unique()) for seed in range(40)}) == 5
+
+
 def test_crops_are_corrupted_as_often_as_asked():
     plain = Augment((32, 32), photometric=False)
     style = RandomCorruption(["gaussian_noise", "brightness"], 0.5, (2, 3))

@@ -42,17 +42,37 @@ class _PairsConfig(Block):
         return self
 
 
+class ClassesConfig(Block):
+    """Classes given in place: what a classes.json holds, or just their names."""
+
+    names: Annotated[list[str], Field(min_length=1)]
+    """One name for each class, in the order of train ids."""
+    palette: list[tuple[int, int, int]] | None = None
+    """One RGB colour for each class; null makes distinct ones."""
+    ids: list[int] | None = None
+    """Label id in the files of each class; null is 0, 1, 2 ..."""
+    ignore: list[int] = [255]
+    """Label ids that mean `no class`."""
+
+
+def _names_alone(value: Any) -> Any:
+    return {"names": value} if isinstance(value, list) else value
+
+
 class FolderConfig(_PairsConfig):
-    """Images and label PNGs of the same stem in two folders."""
+    """Images and labels of the same stem in two folders."""
 
     type: Literal["folder"] = "folder"
     """A pair of folders."""
     images: str
     """Folder of images, within data.root if relative; PNG, JPEG or WebP."""
     labels: str
-    """Folder of label PNGs: one channel, one class id a pixel."""
+    """Folder of labels of the same stems, PNG or lossless WebP: one channel, one class id a pixel."""
     id_map: dict[int, int] | None = None
     """Label id in the file -> train id (255 to ignore); null takes the class list's ids."""
+    classes: Annotated[str | ClassesConfig | None, BeforeValidator(_names_alone)] = None
+    """Of a domain: the classes of its labels, in the forms of data.classes; a model of others is
+    scored on them where a map is known. null takes data.classes."""
 
 
 class LayoutConfig(_PairsConfig):
@@ -96,23 +116,6 @@ SourceConfig = Annotated[
     | Annotated[ScenesConfig, Tag("scenes")],
     Discriminator(_source_type),
 ]
-
-
-class ClassesConfig(Block):
-    """Classes given in place: what a classes.json holds, or just their names."""
-
-    names: Annotated[list[str], Field(min_length=1)]
-    """One name for each class, in the order of train ids."""
-    palette: list[tuple[int, int, int]] | None = None
-    """One RGB colour for each class; null makes distinct ones."""
-    ids: list[int] | None = None
-    """Label id in the files of each class; null is 0, 1, 2 ..."""
-    ignore: list[int] = [255]
-    """Label ids that mean `no class`."""
-
-
-def _names_alone(value: Any) -> Any:
-    return {"names": value} if isinstance(value, list) else value
 
 
 class RareClassesConfig(Block):
@@ -169,6 +172,8 @@ class DataConfig(Block):
     @model_validator(mode="after")
     def _mean_is_over_known_domains(self) -> Self:
         for key, names in (("mean_over", self.mean_over), ("only", self.only)):
+            if len(set(names or [])) < len(names or []):
+                raise ValueError(f"{key} = {names} names a domain twice: name each once")
             unknown = [name for name in names or [] if name not in self.domains]
             if unknown:
                 raise ValueError(

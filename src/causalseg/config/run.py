@@ -35,7 +35,7 @@ class AugmentConfig(Block):
     longest: Annotated[int, Field(ge=1)] = 2048
     """No edge is resized beyond this many pixels."""
     max_class_share: Annotated[float, Field(gt=0, le=1)] = 0.75
-    """Crops in which one class covers more than this are drawn again, up to ten times."""
+    """Crops in which one class covers more than this are drawn again; ten draws at most."""
     flip: Annotated[float, Field(ge=0, le=1)] = 0.5
     """Probability of a horizontal flip."""
     photometric: bool = True

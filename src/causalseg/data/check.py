@@ -32,7 +32,8 @@ class Findings:
         count: pairs looked at.
         published: pairs that the publisher names, where fewer are there.
         is_there: whether there was anything to look at.
-        problems: one message for each pair that cannot be used, and one for missing pairs.
+        problems: one message for each pair that cannot be used, one for images without label and
+            one for labels without image, one for published pairs that are not there.
         sizes: how many images have which (height, width).
         pixels: labelled pixels by class, the last number those ignored.
         images: in how many images each class occurs.
@@ -81,6 +82,8 @@ def check_pairs(
     """
     count, k = len(cast(Sized, data)), len(classes.names)
     found = Findings(name, classes, count, np.zeros(k + 1, np.int64), np.zeros(k, np.int64))
+    if isinstance(data, PairData):
+        found.problems += data.lonely
     if isinstance(data, LayoutData) and data.shortfall:
         found.published = data.num_published
         found.problems.append(data.shortfall)

@@ -187,7 +187,7 @@ CITYSCAPES19 = ClassList(
 )
 
 # The 11 classes of CamVid (Brostow et al., 2008) in the order of the 480x360 release that the
-# segmentation literature uses, with CamVid's own colours; its label id 11 is void.
+# segmentation literature uses, with the colours of SegNet; its label id 11 is void.
 CAMVID11 = ClassList(
     names=(
         "sky",

@@ -4,7 +4,7 @@ A data set is indexed and yields `Sample`s. Labels come out as train ids 0..k-1 
 `ignored`, whatever the ids in the files; originals are never touched.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,10 +18,12 @@ from torchvision.transforms.v2 import functional as F
 
 from causalseg.data import scenes
 from causalseg.data.classes import IGNORE, ClassList
+from causalseg.data.files import is_utf8
 from causalseg.data.labels import IdLabels, LabelReader, open_picture
 from causalseg.errors import ConfigError, DataError, MissingFileError
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
+LABEL_ENDINGS = (".png", ".webp")  # not JPEG: it changes ids
 _IMAGE_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
 
 
@@ -42,6 +44,7 @@ class PairData(Dataset[Sample]):
         labels: reads the label files.
         is_label_resized: bring labels of another size than their image's to it, by the nearest
             pixel; otherwise they are an error.
+        lonely: what was left out for want of an image or a label, in words.
     """
 
     def __init__(
@@ -50,9 +53,10 @@ class PairData(Dataset[Sample]):
         names: list[str],
         labels: LabelReader,
         is_label_resized: bool = False,
+        lonely: Sequence[str] = (),
     ):
         self.pairs, self.names, self.labels = pairs, names, labels
-        self.is_label_resized = is_label_resized
+        self.is_label_resized, self.lonely = is_label_resized, lonely
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -96,19 +100,21 @@ class PairData(Dataset[Sample]):
 
 
 class FolderData(PairData):
-    """Images and label PNGs of the same stem in two folders, in the order of names.
+    """Images and labels of the same stem in two folders, in the order of names.
 
     Args:
         images: folder of images.
-        labels: folder of label PNGs, one channel of class ids.
+        labels: folder of labels, PNG or lossless WebP, one channel of class ids.
         classes: the class list; its ids say what the label files hold.
         ignore: one more label id that means `no class`.
         id_map: label id -> train id (255 to ignore), in place of the class list's ids.
         every: use every k-th image.
+        is_strict: refuse images without label and labels without image; else leave them out.
 
     Raises:
         MissingFileError: if a folder is not there.
-        DataError: if there is no image, or an image without label or the other way round.
+        DataError: if there is no image, or, where strict, an image without label or the other way
+            round.
         ConfigError: if ``id_map`` leads to no class, or ``ignore`` is the label id of a class.
     """
 
@@ -120,18 +126,22 @@ class FolderData(PairData):
         ignore: int = IGNORE,
         id_map: Mapping[int, int] | None = None,
         every: int = 1,
+        is_strict: bool = True,
     ):
-        image_files, label_files = _stems(images, IMAGE_ENDINGS), _stems(labels, (".png",))
+        image_files, label_files = _stems(images, IMAGE_ENDINGS), _stems(labels, LABEL_ENDINGS)
         if not image_files:
             raise DataError(f"{images} has no images: {', '.join(IMAGE_ENDINGS)} are read")
-        _check_pairs(images, labels, image_files.keys(), label_files.keys())
-        stems = sorted(image_files)[::every]
+        lonely = _find_lonely(images, labels, image_files.keys(), label_files.keys())
+        if lonely and is_strict:
+            raise DataError(lonely[0])
+        stems = sorted(image_files.keys() & label_files.keys())[::every]
         super().__init__(
             [(str(image_files[stem]), str(label_files[stem])) for stem in stems],
             stems,
             IdLabels(
                 _label_table(classes, ignore, id_map), "Mend the file, the class list or id_map"
             ),
+            lonely=lonely,
         )
 
     def read(self, file: str) -> bytes:
@@ -235,25 +245,30 @@ def _stems(folder: Path, endings: tuple[str, ...]) -> dict[str, Path]:
     ]
     stems: dict[str, Path] = {}
     for file in sorted(files):
+        if not is_utf8(file.name):
+            raise DataError(f"the file name {file.name!r} in {folder} is not UTF-8: rename it")
         if file.stem in stems:
             raise DataError(f"{stems[file.stem]} and {file} have the same stem: keep one of them")
         stems[file.stem] = file
     return stems
 
 
-def _check_pairs(images: Path, labels: Path, image_stems: object, label_stems: object) -> None:
-    for folder, has, other in (
-        (labels, image_stems, label_stems),
-        (images, label_stems, image_stems),
+def _find_lonely(
+    images: Path, labels: Path, image_stems: Set[str], label_stems: Set[str]
+) -> list[str]:
+    """Say which images have no label and which labels no image."""
+    found = []
+    for folder, kind, missing in (
+        (labels, "label", sorted(image_stems - label_stems)),
+        (images, "image", sorted(label_stems - image_stems)),
     ):
-        missing = sorted(set(has) - set(other))  # type: ignore[call-overload]
         if missing:
-            kind = "label" if folder == labels else "image"
-            raise DataError(
-                f"{folder} has no {kind} for {', '.join(missing[:5])}"
-                f"{f' and {len(missing) - 5} more' if len(missing) > 5 else ''}: "
-                "every image needs a label PNG of the same stem, and every label an image"
+            more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+            found.append(
+                f"{folder} has no {kind} for {', '.join(missing[:5])}{more}: every image needs a "
+                "label of the same stem, PNG or lossless WebP, and every label an image"
             )
+    return found
 
 
 def _label_table(

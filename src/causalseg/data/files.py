@@ -39,7 +39,8 @@ def open_files(root: Path) -> "Files":
 class Files:
     """All files below a root by their path relative to it, ``/`` between folders.
 
-    Links to folders are followed. Hidden files and what macOS adds to zip files are left out.
+    Links to folders are followed. Left out are hidden files, what macOS adds to zip files, and
+    names that are not UTF-8, which no publisher uses.
     Copies in other processes open the zip files anew, each once, when they first read from one.
 
     Args:
@@ -121,7 +122,7 @@ class Files:
             ) from error
         except NotImplementedError as error:
             raise DataError(f"cannot read {self.where(name)}: {error}; unpack the zip") from error
-        except (BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError) as error:
+        except (BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError) as error:
             raise DataError(
                 f"cannot read {self.where(name)}: {error}; the zip is broken, download it again"
             ) from error
@@ -158,7 +159,7 @@ class Files:
         self._stamps[folder] = status.st_mtime_ns
         with os.scandir(folder) as entries:
             for entry in entries:
-                if _is_hidden(entry.name):
+                if _is_hidden(entry.name) or not is_utf8(entry.name):
                     continue
                 if entry.is_dir():
                     yield from self._walk(entry.path, f"{prefix}{entry.name}/", (*above, this))
@@ -200,6 +201,11 @@ class Files:
         return name.removeprefix(self._mount(self._place[name]))
 
 
+def is_utf8(name: str) -> bool:
+    """Whether a file's name can be written into a report; on Linux a name may be any bytes."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in name)
+
+
 def _is_zip(name: str) -> bool:
     return not name or name.lower().endswith(".zip")  # without a name: the root itself
 
@@ -211,7 +217,7 @@ def _is_hidden(name: str) -> bool:
 def _open_zip(path: Path) -> ZipFile:
     try:
         return ZipFile(path)
-    except (OSError, NotImplementedError) as error:
+    except (OSError, NotImplementedError, UnicodeDecodeError) as error:
         raise DataError(f"cannot open zip file {path}: {error}") from error
     except BadZipFile as error:
         last = _last_member(path)
@@ -238,7 +244,10 @@ def _last_member(path: Path) -> str | None:
             )
             if signature != b"PK\x03\x04":
                 break
-            last = file.read(name_length).decode("utf-8", "replace")
+            name = file.read(name_length)
+            if len(name) < name_length:
+                break
+            last = name.decode("utf-8", "replace")
             extra = file.read(extra_length)
             if packed == 2**32 - 1 and len(extra) >= 20:  # Zip64: tag, length, size, packed size
                 packed = int.from_bytes(extra[12:20], "little")

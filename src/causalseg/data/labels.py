@@ -29,6 +29,8 @@ NOT_DRAWN = -1
 _UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # what PIL raises
 # What reading JSON of another form, or of numbers and depths beyond all measure, raises.
 _NO_POLYGONS = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
+# Pillow spreads grey samples of 2 and 4 bits over 0..255.
+_SPREAD = {"L;2": 85, "L;4": 17}
 _CHANNEL_MODES = ("LA", "PA", "RGB", "RGBA")
 _COLOUR_MODES = ("L", "P", "RGB", "RGBA")
 
@@ -111,6 +113,10 @@ class IdLabels(LabelReader):
         with open_picture(content, f"label {where}") as picture:
             raw_mode = picture.tile[0][3] if picture.tile else None
             ids = np.asarray(picture)
+            if raw_mode in _SPREAD:
+                ids = ids // _SPREAD[raw_mode]
+            if picture.format == "WEBP":
+                ids = _without_colour(ids, content, where)
             if self.is_first_channel and picture.mode in _CHANNEL_MODES:
                 ids = ids[..., 0]
                 if isinstance(raw_mode, str) and raw_mode.endswith(";16B"):
@@ -239,6 +245,17 @@ def _low_bytes(content: bytes, raw_mode: str) -> Int[np.ndarray, "H W"]:
         swapped = raw_mode.replace(";16B", ";16L")
         picture.tile = [(*tile[:3], swapped) for tile in picture.tile]  # type: ignore[misc]
         return np.asarray(picture)[..., 0]
+
+
+def _without_colour(
+    pixels: Int[np.ndarray, "H W c"], content: bytes, where: str
+) -> Int[np.ndarray, "H W"]:
+    """Return the ids of a WebP picture, which has three channels for one."""
+    if b"VP8L" not in content:
+        raise DataError(f"label {where} is a lossy WebP, which changes ids: save it without loss")
+    if (pixels[..., :1] != pixels[..., :3]).any():
+        raise DataError(f"label {where} is in colour: a label is one channel of class ids")
+    return pixels[..., 0]
 
 
 def _ranges(numbers: list[int]) -> str:

@@ -43,6 +43,7 @@ class LayoutData(PairData):
         split: which split.
         root: folder that holds it, unpacked or as zip files, or a zip file.
         every: use every k-th image.
+        is_strict: refuse images without label and labels without image; else leave them out.
 
     Attributes:
         num_published: pairs of the split as published; None where that is not settled.
@@ -51,17 +52,22 @@ class LayoutData(PairData):
     Raises:
         ConfigError: if the layout has no such split or contradicts itself.
         MissingFileError: if the root is not there, or has no images or no labels of the split.
-        DataError: if an image has no label or the other way round, if either lies in two places,
-            or if images or labels are missing that a broken zip file may hold.
+        DataError: if, where strict, an image has no label or the other way round, if either lies
+            in two places, or if images or labels are missing that a broken zip file may hold.
     """
 
-    def __init__(self, layout: Layout, split: str, root: Path, every: int = 1):
+    def __init__(
+        self, layout: Layout, split: str, root: Path, every: int = 1, is_strict: bool = True
+    ):
         if split not in layout.splits:
             raise ConfigError(
                 f"{layout.title} has no split {split!r}: {did_you_mean(split, layout.splits)}"
             )
         self.layout, self.split, self.files = layout, split, open_files(root)
-        found = sorted(self._find_pairs())
+        lonely: list[str] = []
+        found = sorted(self._find_pairs(lonely))
+        if lonely and is_strict:
+            raise DataError(lonely[0])
         about, pairs = layout.splits[split], found[::every]
         self.num_published = None if about.is_partial else about.count
         self.shortfall = ""
@@ -75,6 +81,7 @@ class LayoutData(PairData):
             [name for *_, name in pairs],
             read_labels(layout),
             layout.is_label_resized,
+            lonely,
         )
 
     def read(self, file: str) -> bytes:
@@ -89,8 +96,8 @@ class LayoutData(PairData):
         """Return data set, split and root, in words."""
         return f"{self.layout.title}, split {self.split!r}, in {self.files.describe()}"
 
-    def _find_pairs(self) -> list[tuple[str, str, str]]:
-        """Return image, label and name of every pair."""
+    def _find_pairs(self, lonely: list[str]) -> list[tuple[str, str, str]]:
+        """Return image, label and name of every pair; say what has no partner."""
         split = self.layout.splits[self.split]
         image_template = Template(split.images)
         label_templates = [Template(t, image_template.patterns) for t in split.label_templates]
@@ -105,10 +112,10 @@ class LayoutData(PairData):
         label_template, labels = self._find("labels", label_templates)
         wanted = {path: label_template.fill(match.fields) for path, (_, match) in images.items()}
         if not split.is_partial:
-            lonely = {images[path][0] for path, label in wanted.items() if label not in labels}
-            self._refuse("label", "image", lonely)
-            unused = labels.keys() - set(wanted.values())
-            self._refuse("image", "label", {labels[path][0] for path in unused})
+            unlabelled = {images[path][0] for path, label in wanted.items() if label not in labels}
+            unused = {labels[path][0] for path in labels.keys() - set(wanted.values())}
+            lonely += self._describe_lonely("label", "image", unlabelled)
+            lonely += self._describe_lonely("image", "label", unused)
         names: dict[str, str] = {}
         pairs = []
         for path, (image, _) in images.items():
@@ -122,7 +129,7 @@ class LayoutData(PairData):
                 )
             names[name] = image
             pairs.append((image, labels[wanted[path]][0], name))
-        if not pairs:
+        if not (pairs or lonely):
             raise self._missing("pairs of image and label")
         return pairs
 
@@ -175,14 +182,15 @@ class LayoutData(PairData):
         ]
         return (DataError if self.files.broken else MissingFileError)("\n".join(lines))
 
-    def _refuse(self, missing: str, of: str, files: set[str]) -> None:
-        if files:
-            more = f" and {len(files) - _SHOWN} more" if len(files) > _SHOWN else ""
-            raise DataError(
-                f"{self.describe()}: {of}s without {missing} ({len(files)}): "
-                f"{', '.join(sorted(files)[:_SHOWN])}{more}. Complete the download, or move them "
-                f"away{self._broken_zips()}"
-            )
+    def _describe_lonely(self, missing: str, of: str, files: set[str]) -> list[str]:
+        if not files:
+            return []
+        more = f" and {len(files) - _SHOWN} more" if len(files) > _SHOWN else ""
+        return [
+            f"{self.describe()}: {of}s without {missing} ({len(files)}): "
+            f"{', '.join(sorted(files)[:_SHOWN])}{more}. Complete the download, or move them "
+            f"away{self._broken_zips()}"
+        ]
 
     def _broken_zips(self) -> str:
         """Return the zip files that may hold what is missing and cannot be opened, as a clause."""

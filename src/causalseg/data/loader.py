@@ -30,10 +30,17 @@ class AugmentedData(Dataset[Sample]):
         augment: makes crops of them.
         class_mix: probability that half of the classes of another image are pasted into a crop
             (ClassMix, Olsson et al., WACV 2021).
+        draws: by whose chances the other image is drawn; None draws from all alike.
     """
 
-    def __init__(self, data: Dataset[Sample], augment: Augment, class_mix: float = 0.0):
-        self.data, self.augment, self.class_mix = data, augment, class_mix
+    def __init__(
+        self,
+        data: Dataset[Sample],
+        augment: Augment,
+        class_mix: float = 0.0,
+        draws: "Draws | None" = None,
+    ):
+        self.data, self.augment, self.class_mix, self.draws = data, augment, class_mix, draws
 
     def __len__(self) -> int:
         return len(self.data)  # type: ignore[arg-type]
@@ -44,7 +51,8 @@ class AugmentedData(Dataset[Sample]):
         sample = self.augment(self.data[index], generator)
         if float(torch.rand((), generator=generator)) >= self.class_mix:
             return sample
-        other = int(torch.randint(len(self), (), generator=generator))
+        number = int(torch.randint(2**31, (), generator=generator))
+        other = self.draws(number) if self.draws else number % len(self)
         return mix_classes(sample, self.augment(self.data[other], generator), generator)
 
 

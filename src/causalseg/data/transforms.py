@@ -59,7 +59,7 @@ class Augment:
         crop: height and width in pixels.
         scale: range of the resize in steps of 0.1: shortest edge = scale x crop height.
         longest: no edge is resized beyond this many pixels.
-        max_class_share: crops where one class covers more are drawn again, ten times at most.
+        max_class_share: crops where one class covers more are drawn again; ten draws at most.
         flip: probability of a horizontal flip.
         photometric: whether to distort brightness, contrast, saturation and hue.
         corruption: a random corruption of the crop; None for none.

@@ -10,6 +10,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
@@ -99,7 +100,7 @@ class RunLog:
             self._task, loss=f"{values['loss']:.3f}", rate=f"{rate:.2f}", wait=f"{wait:.0%}"
         )
         if self._bar.disable:
-            eta = time.strftime("%H:%M:%S", time.gmtime(rate * (self.steps - step)))
+            eta = timedelta(seconds=round(rate * (self.steps - step)))
             logger.info(
                 "step %d/%d  loss %.3f  lr %.2e  %.2f s/step  waiting for data %.0f %%  eta %s",
                 *(step, self.steps, values["loss"], values["lr"], rate, 100 * wait, eta),

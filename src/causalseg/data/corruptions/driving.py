@@ -101,8 +101,8 @@ def _veil(
     density: Float[Array, "H W"] | float = 1.0,
 ) -> Float[Array, "3 H W"]:
     """Koschmieder's law: X t + air (1 - t), t = exp(-beta Z), beta = -log(0.05) / visibility."""
-    beta = np.float32(math.log(_LEAST_CONTRAST) / visibility) * density
-    return air + (X - air) * np.exp(beta * street.depth)
+    beta = np.float32(-math.log(_LEAST_CONTRAST) / visibility) * density
+    return air + (X - air) * np.exp(-beta * street.depth)
 
 
 def _grey_out(X: Float[Array, "3 H W"], share: float) -> Float[Array, "3 H W"]:
