@@ -17,6 +17,7 @@ from causalseg.data.files import open_files
 from causalseg.data.layout_data import LayoutData, find_splits
 from causalseg.data.layouts import Layout
 from causalseg.data.published import LAYOUTS
+from causalseg.data.templates import Template
 from causalseg.errors import CausalsegError, ConfigError, did_you_mean
 from causalseg.runfolder import replacing
 
@@ -181,6 +182,6 @@ def describe_layout(name: str) -> str:
         lines.append(f"images of {layout.size[1]} x {layout.size[0]} pixels, as a rule")
     for split, about in layout.splits.items():
         count = "" if about.count is None else f"{about.count:,} pairs"
-        labels = " or ".join(about.label_templates)
-        lines += [f"{split}: {count}", f"  {about.images}", f"  {labels}"]
+        labels = " or ".join(Template(text).plain for text in about.label_templates)
+        lines += [f"{split}: {count}", f"  {Template(about.images).plain}", f"  {labels}"]
     return "\n".join(lines)

@@ -67,7 +67,7 @@ class FolderConfig(_PairsConfig):
     images: str
     """Folder of images, within data.root if relative; PNG, JPEG or WebP."""
     labels: str
-    """Folder of labels of the same stems, PNG or lossless WebP: one channel, one class id a pixel."""
+    """Folder of labels, PNG or lossless WebP: one channel, one class id a pixel."""
     id_map: dict[int, int] | None = None
     """Label id in the file -> train id (255 to ignore); null takes the class list's ids."""
     classes: Annotated[str | ClassesConfig | None, BeforeValidator(_names_alone)] = None
