@@ -64,7 +64,9 @@ def make_scores(domains, adapter="causal_tune", over=None, names=NAMES):
             "interval": interval(counts, [about["names"] for about in images]),
             "over": over,
         },
-        "robustness": summarise_robustness(domains, over),
+        "robustness": summarise_robustness(
+            domains, over, [n for n in domains if n not in over and "corruption" not in domains[n]]
+        ),
         "inference": {"mode": "whole", "resized_to": None, "flip": False, "scales": [1.0]},
         "made_of": "IoU of one confusion matrix",
     }

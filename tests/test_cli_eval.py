@@ -14,6 +14,7 @@ from PIL import Image
 
 from causalseg import cli_eval
 from causalseg.jobs import train_run
+from causalseg.scoring import seen_domains
 from causalseg.submit import SERVERS
 from command_line import run
 
@@ -25,6 +26,18 @@ def trained(tiny):
 
 def scores_of(folder):
     return json.loads((folder / "eval.json").read_text())
+
+
+def test_seen_domains_are_those_that_mean_over_leaves_out_and_nothing_added(tiny, folder):
+    pair = f"{{images: {folder}/images, labels: {folder}/labels}}"
+    trained = tiny(f"data.domains={{day: {pair}, night: {pair}}}", "data.mean_over=[night]")
+    data = trained.data
+    assert seen_domains(trained, trained) == ["day"]
+    added = data.model_copy(update={"domains": {**data.domains, "dusk": data.domains["day"]}})
+    assert seen_domains(trained.model_copy(update={"data": added}), trained) == ["day"]
+    other = added.model_copy(update={"mean_over": ["day", "night"]})
+    assert seen_domains(trained.model_copy(update={"data": other}), trained) == ["dusk"]
+    assert seen_domains(tiny(), tiny()) == []
 
 
 def test_several_runs_give_a_comparison_with_a_baseline(trained, tmp_path, capsys):
@@ -85,7 +98,7 @@ def test_severities_are_domains_of_one_corruption(trained, capsys):
     assert scores["mean"]["over"] == ["here_fog_1", "here_fog_4"]
     (loss,) = scores["robustness"]["corruptions"]
     assert (loss["corruption"], loss["clean"], loss["severities"]) == ("fog", "here", [1, 4])
-    assert scores["robustness"]["source"]["domains"] == ["here"]
+    assert scores["robustness"]["source"] is None  # no mean_over tells seen from unseen
     assert "severity=1,4" in scores["overrides"]
 
 

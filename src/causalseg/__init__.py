@@ -21,6 +21,11 @@ _PLACES = {
 }
 
 
+def __dir__() -> list[str]:
+    """Return the public names, those not yet imported included."""
+    return sorted(__all__)
+
+
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first used: the command line must not wait for torch."""
     if name not in _PLACES:

@@ -1,6 +1,6 @@
 """From the options of data to objects: class lists, sources, domains."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
@@ -138,8 +138,9 @@ def build_domains(data: DataConfig, inference: Inference) -> dict[str, Domain]:
 
 
 def list_pairs(data: DataConfig) -> dict[str, Callable[[], Opened]]:
-    """Return by name what opens each source and domain as it lies on the disk; each only once.
+    """Return by name what opens each source and domain as it lies on the disk.
 
+    Sources and domains of the same files are opened once, under the names of all.
     What has no partner is left out there, and told by the data set.
     With ``data.only`` the other domains are left out.
 
@@ -166,15 +167,21 @@ def list_pairs(data: DataConfig) -> dict[str, Callable[[], Opened]]:
     if mistakes:
         raise ConfigError("\n".join(mistakes))
     opened: dict[str, Callable[[], Opened]] = {}
-    seen: set[str] = set()
+    names: dict[str, list[str]] = {}
     for name, given in (sources | domains).items():
         plain = given.model_copy(
             update={"corrupt": None, "resize": None, "keep_ratio": False, "weight": None}
         )
-        if plain.model_dump_json() not in seen:
-            seen.add(plain.model_dump_json())
+        same = names.setdefault(plain.model_dump_json(), [])
+        same.append(name)
+        if len(same) == 1:
             opened[name] = partial(_open_pairs, data, given, classes, is_strict=False)
-    return opened
+    return {_joined(same): opened[same[0]] for same in names.values()}
+
+
+def _joined(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 2} more" if len(names) > 3 else ""
+    return ", ".join(names[:2] if more else names) + more
 
 
 def _need_domains(data: DataConfig) -> None:

@@ -131,6 +131,7 @@ def run_cells(cells: Sequence[Cell], jobs: int, ended: Ended) -> None:
                     cell = waiting.pop(0)
                     try:
                         working[slot] = _start(cell, jobs, slot)
+                        logger.info("%s: started, log in %s", cell.label, working[slot].log)
                     except CausalsegError as error:
                         end(cell, str(error))
                 time.sleep(_PAUSE)

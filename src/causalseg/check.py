@@ -81,12 +81,16 @@ def list_problems(findings: Sequence[Findings]) -> list[str]:
 
 
 def table(findings: Sequence[Findings]) -> Table:
-    """Return pairs, problems and sizes of each data set, and how common each class is."""
+    """Return pairs, problems and sizes of each data set, and how common each class is.
+
+    Ignored is a share of all pixels, classes are shares of the labelled ones.
+    """
     shown = Table(title="what was found", caption="classes: share of labelled pixels in percent")
-    for head in ("", "pairs", "problems", "size, h x w", "classes"):
+    for head in ("", "pairs", "problems", "size, h x w", "ignored", "classes"):
         shown.add_column(head, overflow="fold")
     for found in findings:
         labelled = max(1, int(found.pixels[:-1].sum()))
+        ignored = f"{100 * found.pixels[-1] / max(1, found.pixels.sum()):.3g} %"
         order = np.argsort(-found.pixels[:-1], kind="stable")
         classes = ", ".join(
             f"{found.classes.names[k]} {100 * found.pixels[k] / labelled:.3g}"
@@ -101,7 +105,7 @@ def table(findings: Sequence[Findings]) -> Table:
         pairs = str(found.count) if found.is_there else "not there"
         pairs += "" if found.published is None else f" of {found.published}"
         counts = (pairs, str(len(found.problems)))
-        shown.add_row(found.name, *counts, "\n".join(sizes + more), classes)
+        shown.add_row(found.name, *counts, "\n".join(sizes + more), ignored, classes)
     return shown
 
 

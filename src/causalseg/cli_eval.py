@@ -27,9 +27,10 @@ def evaluate(
     baseline: Path | None = None,
     out: Path | None = None,
 ) -> None:
-    """Score trained runs on their domains; writes eval.json, card and report of each anew.
+    """Score trained runs on their domains.
 
-    Several runs give one report more, which compares them.
+    Takes the place of the scores, pictures, card and report in the run folder: to keep those, score
+    a copy of it. Several runs give one report more, which compares them.
 
     Parameters
     ----------
@@ -41,7 +42,8 @@ def evaluate(
     root
         Where the data lies; the same as data.root=PATH.
     corrupt
-        Corruptions, such as fog,snow: each makes further domains of all domains.
+        Corruptions, such as fog,snow: each makes further domains of all domains. The mean is then
+        over these, in place of data.mean_over.
     severity
         Of the corruptions, 1 to 5; several, such as 1,3,5, make a domain each.
     tta

@@ -122,7 +122,7 @@ def notes_on(comparison: Comparison) -> list[str]:
         f"{size_text(train['crop'])}, learning rate {train['lr']:g}"
         + "".join(f", of the adapter {rate:g}" for rate in sorted(rates))
         + f", photometric distortion {'on' if train['augment']['photometric'] else 'off'}: for all "
-        "methods, but for what they change.",
+        "methods unless they change it.",
         f"mIoU in percent, one confusion matrix a domain over all labelled pixels, predicted from "
         f"{describe_inference(how, size_text)}: mean ± standard deviation (n − 1) over seeds "
         f"{_seeds(comparison)}. Runs of one seed share the order of data, "
@@ -133,8 +133,8 @@ def notes_on(comparison: Comparison) -> list[str]:
         f"bootstrap: {RESAMPLES} draws of images, the same for both methods, all seeds, and all "
         "domains that show the same images. It covers the choice of images, not that of seeds.",
         "Images of a video are not independent: for such domains the intervals are too narrow. "
-        "Every method has an interval of its own, not corrected for their number: of many, some "
-        "leave out zero by chance.",
+        "Every method has an interval of its own, not corrected for their number: with many, some "
+        "exclude 0 by chance.",
         "s/step: median over training. Peak memory: of the training process, on CUDA of the "
         "device. Both depend on the machine and on what else ran there.",
         _origins(comparison),

@@ -36,7 +36,14 @@ from causalseg.errors import (
 )
 from causalseg.model import Segmenter
 from causalseg.runfolder import RunFolder, write_text
-from causalseg.scoring import label_ids, open_run, score_model, write_png, write_results
+from causalseg.scoring import (
+    label_ids,
+    open_run,
+    score_model,
+    seen_domains,
+    write_png,
+    write_results,
+)
 from causalseg.submit import write_submission
 
 # What may change when a run goes on.
@@ -68,6 +75,7 @@ def train_run(config: Config) -> RunFolder:
     stored = _with_checksum(stored, model.backbone.sha256)
     sources = build_sources(config.data)
     domains = build_domains(config.data, inference)
+    seen = seen_domains(config, config)
     for dataset in (sources, *(domain.data for domain in domains.values())):
         dataset[0]  # what is wrong everywhere shows now and not after training
     if config.run.resume:
@@ -89,7 +97,9 @@ def train_run(config: Config) -> RunFolder:
         is_last = step == config.train.steps
         chosen = domains if is_last else _limited(domains, config.eval.limit)
         num_pictures = config.eval.pictures if is_last else 0
-        results, pictures = score_model(fabric, model, chosen, config, inference, num_pictures)
+        results, pictures = score_model(
+            fabric, model, chosen, seen, config, inference, num_pictures
+        )
         if log:
             mious = {name: result["miou"] for name, result in results["domains"].items()}
             log.eval(step, mious, results["mean"]["miou"])

@@ -63,6 +63,7 @@ def eval_run(
         are_predictions_saved: write predictions/DOMAIN/NAME.png, one channel of label ids.
     """
     run, config = open_run(path, overrides)
+    sources = seen_domains(config, load_config(run.config))
     if corruptions:
         config = _with_corruptions(config, corruptions, severities)
     inference = build_inference(config)
@@ -81,7 +82,9 @@ def eval_run(
         shutil.rmtree(run.predictions, ignore_errors=True)
     fabric.barrier()
     num_pictures = config.eval.pictures
-    content, pictures = score_model(fabric, model, domains, config, inference, num_pictures, keep)
+    content, pictures = score_model(
+        fabric, model, domains, sources, config, inference, num_pictures, keep
+    )
     said = [f"corrupt={','.join(corruptions)}", f"severity={','.join(map(str, severities))}"]
     content["overrides"] = [*overrides, *(said if corruptions else [])]
     write_results(fabric, run, config, content, pictures, domains)
@@ -131,10 +134,23 @@ def open_run(path: Path | str, overrides: Sequence[str]) -> tuple[RunFolder, Con
     return run, load_config(run.need(run.config), expanded)
 
 
+def seen_domains(config: Config, trained: Config) -> list[str]:
+    """Return the domains that are like the training data, as `data.mean_over` tells: it names the
+    unseen ones. What is only added to those of the trained run is none of them.
+    """
+    over, known = config.data.mean_over, trained.data.domains
+    if over is None:
+        return []
+    is_same = over == trained.data.mean_over
+    domains = [name for name in config.data.domains if name in known or not is_same]
+    return [n for n in domains if n not in over and not config.data.domains[n].corrupt]
+
+
 def score_model(
     fabric: Fabric,
     model: Segmenter,
     domains: dict[str, Domain],
+    sources: Sequence[str],
     config: Config,
     inference: Inference,
     num_pictures: int,
@@ -167,7 +183,8 @@ def score_model(
         },
         "classes": {"names": model.classes.names, "palette": model.classes.palette},
     }
-    return {**about, **content, "robustness": summarise_robustness(results, over)}, pictures
+    robustness = summarise_robustness(results, over, [n for n in sources if n in results])
+    return {**about, **content, "robustness": robustness}, pictures
 
 
 def write_results(

@@ -11,29 +11,30 @@ def fog(miou, severity, clean="day"):
 
 def test_retention_is_what_is_left_of_the_source():
     domains = {"clear": {"miou": 80.0}, "night": {"miou": 20.0}, "rain": {"miou": 60.0}}
-    found = summarise_robustness(domains, ["night", "rain"])
+    found = summarise_robustness(domains, ["night", "rain"], ["clear"])
     assert found["source"] == {"miou": 80, "domains": ["clear"]}
     assert found["target"] == {"miou": 40, "domains": ["night", "rain"]}
     assert (found["worst"], found["retention"], found["corruptions"]) == ("night", 50, [])
-    alone = summarise_robustness(domains, list(domains))
+    alone = summarise_robustness(domains, list(domains), [])
     assert (alone["source"], alone["retention"]) == (None, None)
 
 
 def test_a_corruption_counts_with_its_mean_over_severities_against_its_clean_domain():
     domains = {"day": {"miou": 80.0}, "fog_5": fog(20.0, 5), "fog_1": fog(60.0, 1)}
-    found = summarise_robustness(domains, ["fog_5", "fog_1"])
+    found = summarise_robustness(domains, ["fog_5", "fog_1"], ["day"])
     assert found["source"]["domains"] == ["day"]
     assert found["corruptions"] == [
         {"corruption": "fog", "clean": "day", "severities": [1, 5], "miou": 40, "relative": 50}
     ]
-    without = summarise_robustness({"fog_1": fog(60.0, 1, None)}, ["fog_1"])
+    without = summarise_robustness({"fog_1": fog(60.0, 1, None)}, ["fog_1"], [])
     assert without["corruptions"][0]["relative"] is None
 
 
 def test_a_missing_score_gives_no_number():
-    found = summarise_robustness({"day": {"miou": None}, "night": {"miou": 10.0}}, ["night"])
+    domains = {"day": {"miou": None}, "night": {"miou": 10.0}}
+    found = summarise_robustness(domains, ["night"], ["day"])
     assert (found["retention"], found["worst"]) == (None, "night")
-    assert summarise_robustness({"day": {"miou": None}}, ["day"])["worst"] is None
+    assert summarise_robustness({"day": {"miou": None}}, ["day"], [])["worst"] is None
 
 
 def test_corruption_degradation_is_a_ratio_of_sums_to_the_reference():

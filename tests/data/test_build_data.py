@@ -61,15 +61,18 @@ def test_every_source_and_domain_is_listed_once_under_a_name_of_its_own(tmp_path
         "train": city,
         "train_2": {**city, "resize": [32, 64], "keep_ratio": True},
         "val": {**city, "split": "val"},
-        "foggy": {**city, "split": "val", "corrupt": {"name": "fog"}},
+        **{
+            name: {**city, "split": "val", "corrupt": {"name": name}}
+            for name in ("fog", "snow", "frost")
+        },
     }
     assert list(list_pairs(data_of(sources=sources, domains=domains, root=str(tmp_path)))) == [
         "source 1: gtav train",
-        "source 2: cityscapes train",
+        "source 2: cityscapes train, domain train, domain train_2",
         "source 3: cityscapes train",
         "source 4: scenes clear",
         "source 5: scenes clear",
-        "domain val",
+        "domain val, domain fog and 2 more",
     ]
 
 
@@ -148,7 +151,7 @@ def test_an_incomplete_download_is_warned_of_once(town, monkeypatch, caplog):
     val = replace(LAYOUT.splits["val"], count=400)
     monkeypatch.setitem(LAYOUTS, "toytown", replace(LAYOUT, splits={"val": val}))
     data = town_of(town.parent)
-    list_pairs(data)["source 1: toytown val"]()
+    list_pairs(data)["source 1: toytown val, domain town"]()
     assert not caplog.records  # `data check` has it in its table
     build_sources(data)
     build_domains(data, Inference())

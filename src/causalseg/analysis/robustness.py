@@ -3,7 +3,8 @@
     retention   = target mIoU / source mIoU
     relative loss of a corruption = (clean - corrupted) / clean
 
-Target are the domains that the mean is over, source the others that are not corrupted. A corruption
+Target are the domains that the mean is over, source those like the training data: the ones that a
+run's own `data.mean_over` leaves out. A corruption
 counts with its mean over severities. Against another model, as Kamann and Rother do for
 Cityscapes-C ("Benchmarking the Robustness of Semantic Segmentation Models", CVPR 2020),
 
@@ -21,18 +22,20 @@ Value = float | None
 Domains = Mapping[str, Mapping[str, Any]]
 
 
-def summarise_robustness(domains: Domains, over: Sequence[str]) -> dict[str, Any]:
+def summarise_robustness(
+    domains: Domains, over: Sequence[str], sources: Sequence[str]
+) -> dict[str, Any]:
     """Return what eval.json says of robustness.
 
     Args:
         domains: scores by domain.
         over: the domains that the mean is over.
+        sources: those that are like the training data; none of them is corrupted.
     """
-    sources = [n for n in domains if n not in over and not domains[n].get("corruption")]
     source, target = _mean(domains, sources), _mean(domains, over)
     known = [name for name in over if domains[name]["miou"] is not None]
     return {
-        "source": {"miou": source, "domains": sources} if sources else None,
+        "source": {"miou": source, "domains": list(sources)} if sources else None,
         "target": {"miou": target, "domains": list(over)},
         "worst": min(known, key=lambda name: domains[name]["miou"], default=None),
         "retention": None if target is None or not source else 100 * target / source,
