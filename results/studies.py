@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from causalseg.analysis.comparison import MEAN, Comparison, known_values, read_study
-from causalseg.comparison_page import markdown_table, table, to_markdown
+from causalseg.comparison_page import domain_text, markdown_table, table, to_markdown
 
 _MOST = 14  # rows in the README
 _COSTS = ("trained parameters", "s/step", "peak memory")
@@ -24,7 +24,7 @@ def compare_page(folder: Path, generated: str, empty: str) -> str:
 
 
 def readme_tables(folder: Path) -> list[str]:
-    """Return for each study a title and a short table, without costs."""
+    """Return for each study a title, a short table without costs, and what was scored."""
     return [
         f"**Methods compared: [{name}](docs/compare.md#{name})**\n\n{_short_table(study)}"
         for name, study in _studies(folder)
@@ -38,15 +38,25 @@ def _studies(folder: Path) -> Iterator[tuple[str, Comparison]]:
 
 def _short_table(study: Comparison) -> str:
     heads, rows = table(study)
+    scored = study.first["eval"]["domains"]
     kept = [index for index, (head, _) in enumerate(heads) if head not in _COSTS]
-    header = [", ".join(filter(None, heads[index])) for index in kept]
-    return markdown_table(header, [[rows[i][index] for index in kept] for i in _first(study)])
+    header = [_head(*heads[index], is_domain=heads[index][0] in scored) for index in kept]
+    main, others = _ranked(study)
+    shown = [[rows[i][index] for index in kept] for i in [*main, *others][:_MOST]]
+    about = "; ".join(f"{name}: {domain_text(domain)}" for name, domain in scored.items())
+    left = len(main) + len(others) - _MOST
+    note = f" {left} more methods, with fewer seeds and lower scores, stand on that page."
+    return f"{markdown_table(header, shown)}\n\n{about}.{note if left > 0 else ''}"
 
 
-def _first(study: Comparison) -> list[int]:
-    """The rows with the most seeds in their order; then the others, the best first."""
+def _head(head: str, small: str, is_domain: bool) -> str:
+    return head if is_domain or not small else f"{head}, {small}"
+
+
+def _ranked(study: Comparison) -> tuple[list[int], list[int]]:
+    """The rows with the most seeds in their order, and the others, the best first."""
     counts = [len(row.results) for row in study.rows]
     main = [i for i, count in enumerate(counts) if count == max(counts)]
     others = [i for i in range(len(counts)) if i not in main]
     others.sort(key=lambda i: -sum(known_values(study.rows[i].scores(MEAN))) / max(counts[i], 1))
-    return [*main, *others][:_MOST]
+    return main, others

@@ -46,6 +46,8 @@ _GENERATED = (
     "<!-- Written by `make tables`: change results/*.json or the configuration instead. -->"
 )
 _EMPTY = "No results yet."
+_COMPARE = "[docs/compare.md](docs/compare.md)"
+_RESULTS = "[docs/results.md](docs/results.md)"
 _NOTE = "mIoU in percent, one confusion matrix a domain; sizes are height x width"
 
 # Published mIoU in percent: DINOv2 ViT-L, inputs of 512 pixels. Not measured here.
@@ -173,12 +175,11 @@ def _check_seeds(entry: Entry) -> None:
 
 
 def _readme_block(entries: Sequence[Entry], studies: Sequence[str]) -> str:
-    if not entries:
+    if not entries and not studies:
         return _EMPTY
-    links = {entry.name: f"docs/results.md#{entry.name}" for entry in entries}
-    tables = [f"{_title(group[0])}\n\n{_table(group, links)}" for group in _settings(entries)]
-    pages = "[docs/results.md](docs/results.md) and [docs/compare.md](docs/compare.md)"
-    return "\n\n".join([*studies, *tables, f"{_NOTE}; {pages} have everything."])
+    pages = [f"All methods and how they were run: {_COMPARE}."] if studies else []
+    pages += [f"Runs outside comparisons: {_RESULTS}."] if entries else []
+    return "\n\n".join([*studies, f"{_NOTE}. {' '.join(pages)}"])
 
 
 def _results_page(entries: Sequence[Entry]) -> str:

@@ -242,8 +242,8 @@ def write_results(project, **results):
         (project / "results" / f"{name}.json").write_text(json.dumps(result))
 
 
-def readme_rows(project):
-    text = (project / "README.md").read_text()
+def rows_of(project):
+    text = (project / "docs" / "results.md").read_text()
     return [line for line in text.splitlines() if line.startswith("| [")]
 
 
@@ -266,9 +266,9 @@ def test_seeds_of_one_name_are_one_row_with_mean_and_deviation(project):
     results = {f"x_seed{seed}": make_result(seed, miou) for seed, miou in ((0, 40.0), (1, 42.0))}
     write_results(project, **results, single=make_result(0, 30.0, lr=1e-3))
     tables.main([], project)
-    alone, joined = readme_rows(project)
+    alone, joined = rows_of(project)
     cells = "causal_tune | linear | 51.0 ± 1.4 | 41.0 ± 1.4 | 46.0 ± 1.4 | 12,345 | 7"
-    assert joined == f"| [x](docs/results.md#x) | {cells} | 28 x 42 | 4 | 2 seeds |"
+    assert joined == f"| [x](#x) | {cells} | 28 x 42 | 4 | 2 seeds |"
     assert "| 40.0 | 30.0 | 35.0 |" in alone
     assert alone.endswith("| 1 seed |")
     page = (project / "docs" / "results.md").read_text()
@@ -282,7 +282,8 @@ def test_results_on_other_images_go_into_another_table(project):
     other["eval"]["domains"]["day"]["size"] = [72, 96]
     write_results(project, a=make_result(0, 40.0), b=other)
     tables.main([], project)
-    assert (project / "README.md").read_text().count("| run |") == 2
+    assert (project / "docs" / "results.md").read_text().count("| run |") == 2
+    assert "outside comparisons: [docs/results.md]" in (project / "README.md").read_text()
 
 
 def test_a_domain_without_a_score_has_a_dash(project):
@@ -290,7 +291,7 @@ def test_a_domain_without_a_score_has_a_dash(project):
     result["eval"]["domains"]["day"]["miou"] = result["eval"]["mean"]["miou"] = None
     write_results(project, a=result)
     tables.main([], project)
-    assert "| - | 40.0 | - |" in readme_rows(project)[0]
+    assert "| - | 40.0 | - |" in rows_of(project)[0]
 
 
 def test_seeds_that_differ_in_more_than_the_seed_are_refused(project):
@@ -318,8 +319,8 @@ def test_a_trained_run_is_collected_into_the_tables(project, tiny):
     tables.main(["collect", str(run.path), "tiny_seed0"], project)
     written = (project / "results" / "tiny_seed0.json").read_text()
     assert str(run.path.parent) not in written
-    (row,) = readme_rows(project)
-    assert row.startswith("| [tiny](docs/results.md#tiny) | causal_tune | linear |")
+    (row,) = rows_of(project)
+    assert row.startswith("| [tiny](#tiny) | causal_tune | linear |")
     assert tables.stale(project) == []
     with pytest.raises(SystemExit, match="lower-case letters"):
         tables.main(["collect", str(run.path), "../tiny"], project)
