@@ -71,7 +71,7 @@ def write_html(comparison: Comparison, title: str, out: Path) -> None:
         change=next(i for i, (head, _) in enumerate(heads) if head.startswith("difference")),
         reference=comparison.reference,
         charts=[draw_chart(comparison, is_dark) for is_dark in (False, True)] if has_chart else [],
-        missing=comparison.missing,
+        missing=comparison.missing_text,
         over=comparison.first["eval"]["mean"]["over"],
         notes=notes_on(comparison),
         methods=_methods(comparison),
@@ -144,7 +144,7 @@ def notes_on(comparison: Comparison) -> list[str]:
         for row in comparison.rows
         if row.method.reported
     ]
-    return notes + ([f"Missing: {', '.join(comparison.missing)}."] if comparison.missing else [])
+    return notes + ([f"Missing: {comparison.missing_text}."] if comparison.missing else [])
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

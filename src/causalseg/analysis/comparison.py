@@ -22,6 +22,7 @@ from causalseg.errors import RunError
 Value = float | None
 Result = dict[str, Any]
 
+_NAMED = 6  # missing runs that are named
 MEAN = "mean"  # of the domains that data.mean_over names
 # What may differ between runs that are compared: places, speed, what is kept on the way.
 FREE = {
@@ -95,6 +96,13 @@ class Comparison(NamedTuple):
         """The runs that there should be and that are not finished."""
         pairs = [(row, seed) for row in self.rows for seed in row.seeds]
         return [f"{row.method.name} seed {s}" for row, s in pairs if s not in row.results]
+
+    @property
+    def missing_text(self) -> str:
+        """The first of them, and how many more."""
+        missing = self.missing
+        more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
+        return ", ".join(missing[:_NAMED]) + more
 
 
 def compare_results(

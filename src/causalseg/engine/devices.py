@@ -1,5 +1,6 @@
 """Devices, processes and precision, by Lightning Fabric."""
 
+import logging
 from pathlib import Path
 from typing import Literal
 
@@ -11,6 +12,9 @@ from torch import Tensor
 
 from causalseg.config.run import Precision, RunConfig
 from causalseg.errors import ConfigError
+
+# It tells the precision at every start, on a line of its own; our log does, too.
+logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.WARNING)
 
 
 def make_fabric(options: RunConfig) -> Fabric:
