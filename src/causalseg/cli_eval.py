@@ -27,10 +27,9 @@ def evaluate(
     baseline: Path | None = None,
     out: Path | None = None,
 ) -> None:
-    """Score trained runs on their domains.
+    """Score trained runs on their domains; what the run folder had of scores and report is replaced.
 
-    Takes the place of the scores, pictures, card and report in the run folder: to keep those, score
-    a copy of it. Several runs give one report more, which compares them.
+    Several runs give one report more, which compares them.
 
     Parameters
     ----------
@@ -42,8 +41,7 @@ def evaluate(
     root
         Where the data lies; the same as data.root=PATH.
     corrupt
-        Corruptions, such as fog,snow: each makes further domains of all domains. The mean is then
-        over these, in place of data.mean_over.
+        Corruptions, such as fog,snow, of all domains; the mean is then over the corrupted ones.
     severity
         Of the corruptions, 1 to 5; several, such as 1,3,5, make a domain each.
     tta
