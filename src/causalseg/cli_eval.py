@@ -27,7 +27,7 @@ def evaluate(
     baseline: Path | None = None,
     out: Path | None = None,
 ) -> None:
-    """Score trained runs on their domains; what the run folder had of scores and report is replaced.
+    """Score trained runs on their domains; earlier scores, pictures and report are replaced.
 
     Several runs give one report more, which compares them.
 
