@@ -125,6 +125,13 @@ def test_vit_large_has_exactly_the_published_layout_of_parameters():
     assert sum(p.numel() for p in adapter.parameters()) == 2_990_081
 
 
+def test_linked_queries_start_nearly_equal():
+    """As README says; a head's own start with a deviation of 1."""
+    torch.manual_seed(0)
+    queries = CausalTune(384, 12, query_width=256).queries()
+    assert queries.std(0).mean().item() == pytest.approx(0.002, abs=5e-4)
+
+
 def test_queries_are_the_linked_tokens():
     adapter = small(query_width=12)
     T = torch.stack([a @ b for a, b in zip(adapter.tokens.A, adapter.tokens.B, strict=True)])
