@@ -21,6 +21,7 @@ import torch
 from peft import PeftConfig, PeftType, inject_adapter_in_model
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils.integrations import dequantize_module_weight
 from torch import Tensor, nn
 
 from causalseg.adapters.base import Adapter, Removable, Swap
@@ -49,6 +50,19 @@ _RESERVED = frozenset(
         *("auto_mapping", "peft_version", "base_model_name_or_path", "revision"),
     )
 )
+
+
+@torch.compiler.substitute_in_graph(dequantize_module_weight)
+def _plain_weight(module: nn.Module) -> nn.Parameter:
+    """Stand in for peft's function in a traced graph: Dynamo of torch 2.14 cannot follow its check.
+
+    Raises:
+        TypeError: for a quantized weight; causalseg makes none.
+    """
+    weight = module.weight
+    if weight.__class__.__name__ in ("Params4bit", "Int8Params"):  # of bitsandbytes
+        raise TypeError("a quantized weight under DoRA cannot be compiled beside causalseg")
+    return weight  # type: ignore[return-value]
 
 
 def lora_config(
