@@ -2,9 +2,9 @@
 
     python benchmarks/inference.py [--threads 1] [--rounds 5] [--quick] [--json FILE]
 
-Memory: a random image of 3000 x 4000 in windows of 518, stride 345, DINOv2 ViT-S/14 with random
+Memory: a random image of 4000 x 3000 in windows of 518, stride 345, DINOv2 ViT-S/14 with random
 weights, 19 classes, windows in batches of the default. Each head is run in a process of its own,
-which tells the most memory it ever held; the scores alone take 0.91 GB. `--quick` takes 600 x 800.
+which tells the most memory it ever held; the scores alone take 0.91 GB. `--quick` takes 800 x 600.
 
 Speed: CPU time, which does not count what other processes take, of the linear head on windows of
 512 with patches of 16. The batches take turns, and each ratio is the median over rounds of the
@@ -33,7 +33,7 @@ from causalseg.model import Segmenter
 LIMIT = 4.0  # GB
 HEADS = ("linear", "mask2former")
 BATCHES = (1, 2, 4, 8)
-LARGE, SMALL = (3000, 4000), (600, 800)  # pixels
+LARGE, SMALL = (3000, 4000), (600, 800)  # height, width
 PATCH_16 = ("backbone.patch=16", "train.crop=[512, 512]", "head=linear")
 
 

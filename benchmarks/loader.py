@@ -1,4 +1,4 @@
-"""How fast training images come: crops of 512 from PNGs of 1024 x 2048, with 1 and 2 workers.
+"""How fast training images come: crops of 512 from PNGs of 2048 x 1024, with 1 and 2 workers.
 
 Run: ``python benchmarks/loader.py [batches] [--json FILE]``. Images are noise over drawn scenes, as
 hard to decode as photos; the augmentation is the protocol's. Each worker computes on one thread.

@@ -1,4 +1,4 @@
-"""How fast scenes are drawn: images per second for each domain at 240x320, on one thread.
+"""How fast scenes are drawn: images per second for each domain at 320x240, on one thread.
 
 Run: ``python benchmarks/scenes.py [images a domain]``. Nothing in the drawing uses more than one
 thread, so a loader with w workers gives about w times as many.

@@ -43,7 +43,13 @@ def _short_table(study: Comparison) -> str:
     header = [_head(*heads[index], is_domain=heads[index][0] in scored) for index in kept]
     main, others = _ranked(study)
     shown = [[rows[i][index] for index in kept] for i in [*main, *others][:_MOST]]
-    about = "; ".join(f"{name}: {domain_text(domain)}" for name, domain in scored.items())
+    alike: dict[str, list[str]] = {}
+    for name, domain in scored.items():
+        alike.setdefault(domain_text(domain), []).append(name)
+    about = "; ".join(
+        f"{', '.join(names)}: {'each ' if len(names) > 1 else ''}{text}"
+        for text, names in alike.items()
+    )
     left = len(main) + len(others) - _MOST
     note = f" {left} more methods, with fewer seeds and lower scores, stand on that page."
     return f"{markdown_table(header, shown)}\n\n{about}.{note if left > 0 else ''}"

@@ -23,7 +23,6 @@ from causalseg.cards import collect_result
 from causalseg.comparison_page import (
     domain_text,
     markdown_table,
-    size_text,
     sources_text,
     spread_text,
 )
@@ -32,6 +31,7 @@ from causalseg.config.heads import HeadConfig
 from causalseg.configfile import list_options
 from causalseg.errors import CausalsegError, RunError
 from causalseg.runfolder import RunFolder, write_json, write_text
+from causalseg.scores import describe_inference, size_text
 from parameters import parameters_page
 from studies import compare_page, readme_tables
 
@@ -48,7 +48,7 @@ _GENERATED = (
 _EMPTY = "No results yet."
 _COMPARE = "[docs/compare.md](docs/compare.md)"
 _RESULTS = "[docs/results.md](docs/results.md)"
-_NOTE = "mIoU in percent, one confusion matrix a domain; sizes are height x width"
+_NOTE = "mIoU in percent, one confusion matrix a domain; sizes are width × height"
 
 # Published mIoU in percent: DINOv2 ViT-L, inputs of 512 pixels. Not measured here.
 _REPORTED_NOTE = (
@@ -264,17 +264,12 @@ def _row(entry: Entry, link: str, has_mean: bool) -> list[str]:
 
 def _details(entry: Entry) -> str:
     config, scores = entry.first["config"], entry.first["eval"]
-    train, how = config["train"], scores["inference"]
-    backbone = config["backbone"]
+    train, backbone = config["train"], config["backbone"]
     weights = _WEIGHTS.get(backbone["weights"], "weights from a file")
     seeds = ", ".join(str(result["config"]["run"]["seed"]) for result in entry.results)
     lr = f"learning rate {train['lr']:g}"
     if train["adapter_lr"] is not None:
         lr += f", of the adapter {train['adapter_lr']:g}"
-    windows = (
-        f" {size_text(how['window'])} every {size_text(how['stride'])}" if "window" in how else ""
-    )
-    resized = size_text(how["resized_to"]) if how["resized_to"] else "no"
     versions = dict.fromkeys(
         ", ".join(f"{name} {number}" for name, number in result["versions"].items())
         for result in entry.results
@@ -286,10 +281,9 @@ def _details(entry: Entry) -> str:
         f"{_with_options(config['head'], HeadConfig)}; "
         f"{scores['model']['trainable_parameters']:,} trained parameters",
         f"trained on {sources_text(config['data'])}: {train['steps']} steps, batch "
-        f"{train['batch']}, crop {size_text(train['crop'])}, {lr}, photometric distortion "
+        f"{train['batch']}, crop {size_text(train['crop'])} px, {lr}, photometric distortion "
         f"{'on' if train['augment']['photometric'] else 'off'}",
-        f"scored: {how['mode']}{windows}, resized: {resized}, scales {how['scales']}, "
-        f"flip {'on' if how['flip'] else 'off'}",
+        f"predicted from {describe_inference(scores['inference'])}",
         f"{_count(len(entry.results))}: {seeds}",
         "; ".join(dict.fromkeys(map(_origin, entry.results))),
         "; ".join(versions),

@@ -112,6 +112,10 @@ def test_severities_are_domains_of_one_corruption(trained, capsys):
         (["eval", "x", "--tta", "flop"], "flip and scales above 0"),
         (["eval", "x", "--tta", "0"], "flip and scales above 0"),
         (["eval", "x", "--tta", "inf"], "flip and scales above 0"),
+        (
+            ["eval", "x", "--corrupt", "fog,snoww"],
+            "unknown corruption 'snoww': did you mean 'snow'?",
+        ),
         (["eval", "x", "--severity", "5"], "no effect without --corrupt"),
         (["eval", "x", "--out", "y.html"], "--out belongs to the comparison"),
         (["eval", "x", "x"], "given twice"),

@@ -58,8 +58,8 @@ def test_the_head_says_how_many_images_of_which_size():
     heads, _ = table(compare(make_results()))
     assert heads[:4] == [
         ("method", ""),
-        ("day", "12 images, 36 x 48"),
-        ("night", "8 images, 36 x 48"),
+        ("day", "12 images, 48 × 36 px"),
+        ("night", "8 images, 48 × 36 px"),
         ("mean", "of day, night"),
     ]
     assert ("difference to none", "± over seeds [95% over images]") in heads
@@ -125,7 +125,7 @@ def test_notes_say_how_the_numbers_are_made():
     text = to_markdown(compare_results(methods, planned, "none", results))
     for part in (
         "Trained on city/images",
-        "head linear, 7 steps, batch 4, crop 28 x 42, learning rate 0.0001, of the adapter 0.0005,",
+        "head linear, 7 steps, batch 4, crop 42 × 28 px, learning rate 0.0001, of the adapter 0.0005,",
         "over seeds 0, 1, 2",
         "1000 draws of images, the same for both methods, all seeds,",
         "Images of a video are not independent",

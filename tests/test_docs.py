@@ -268,7 +268,7 @@ def test_seeds_of_one_name_are_one_row_with_mean_and_deviation(project):
     tables.main([], project)
     alone, joined = rows_of(project)
     cells = "causal_tune | linear | 51.0 ± 1.4 | 41.0 ± 1.4 | 46.0 ± 1.4 | 12,345 | 7"
-    assert joined == f"| [x](#x) | {cells} | 28 x 42 | 4 | 2 seeds |"
+    assert joined == f"| [x](#x) | {cells} | 42 × 28 | 4 | 2 seeds |"
     assert "| 40.0 | 30.0 | 35.0 |" in alone
     assert alone.endswith("| 1 seed |")
     page = (project / "docs" / "results.md").read_text()

@@ -42,7 +42,7 @@ def write_card(run: RunFolder, scored: Config) -> None:
         overrides=[f"`{override}`" for override in scores.get("overrides") or []],
         data=list(_describe_data(config)),
         training=_describe_training(run, config),
-        how=describe_inference(scores["inference"], _size),
+        how=describe_inference(scores["inference"]),
         limits=list(_list_limits(scores)),
     )
     write_text(run.card, card)
@@ -175,10 +175,6 @@ def _list_limits(scores: dict[str, Any]) -> Iterator[str]:
         "the choice of images, not that of seeds or places."
     )
     yield "Not a safety component: do not let it alone decide about people."
-
-
-def _size(size: Sequence[int]) -> str:
-    return " x ".join(map(str, size))
 
 
 def _few(names: Sequence[str]) -> str:

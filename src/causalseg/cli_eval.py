@@ -62,7 +62,7 @@ def evaluate(
     overrides = [f"setting={setting}"] if setting else []
     overrides += [f"data.root={json.dumps(str(root))}"] if root else []
     overrides += [*_augmentation(tta), *given]
-    corruptions = [name.strip() for name in corrupt.split(",") if name.strip()]
+    corruptions = _corruptions(corrupt)
     severities = _severities(severity)
     _refuse_idle(len(folders), corruptions, severity, baseline, out)
     check_runs(folders, overrides, baseline)
@@ -182,6 +182,15 @@ def _refuse_idle(
     if count == 1 and (baseline or out):
         name = "--baseline" if baseline else "--out"
         raise ConfigError(f"{name} belongs to the comparison of several runs: name them all")
+
+
+def _corruptions(text: str) -> list[str]:
+    from causalseg.data.corruptions import check_corruption
+
+    names = [part.strip() for part in text.split(",") if part.strip()]
+    for name in names:
+        check_corruption(name, severity=1)
+    return list(dict.fromkeys(names))
 
 
 def _severities(text: str) -> list[int]:

@@ -19,7 +19,7 @@ from causalseg.analysis.bootstrap import LEVEL, RESAMPLES
 from causalseg.analysis.comparison import MEAN, Comparison, Result, Row, Value, known_values
 from causalseg.report.charts import STYLE, draw_svg, plain_text
 from causalseg.runfolder import write_text
-from causalseg.scores import describe_inference
+from causalseg.scores import describe_inference, size_text
 
 _DARK = {
     **{"text.color": "#e4e7eb", "axes.labelcolor": "#e4e7eb", "axes.edgecolor": "#7d858f"},
@@ -116,15 +116,15 @@ def notes_on(comparison: Comparison) -> list[str]:
     rates = {result["config"]["train"]["adapter_lr"] for result in results} - {None}
     notes = [
         f"Trained on {sources_text(config['data'])}. The head of the table names the domains "
-        "scored, their number of images and the label size (height x width).",
+        "scored, their number of images and the label size (width × height).",
         f"Backbone {backbone['name']} (weights: {backbone['weights']}), head "
         f"{config['head']['name']}, {train['steps']} steps, batch {train['batch']}, crop "
-        f"{size_text(train['crop'])}, learning rate {train['lr']:g}"
+        f"{size_text(train['crop'])} px, learning rate {train['lr']:g}"
         + "".join(f", of the adapter {rate:g}" for rate in sorted(rates))
         + f", photometric distortion {'on' if train['augment']['photometric'] else 'off'}: for all "
         "methods unless they change it.",
         f"mIoU in percent, one confusion matrix a domain over all labelled pixels, predicted from "
-        f"{describe_inference(how, size_text)}: mean ± standard deviation (n − 1) over seeds "
+        f"{describe_inference(how)}: mean ± standard deviation (n − 1) over seeds "
         f"{_seeds(comparison)}. Runs of one seed share the order of data, "
         "augmentation and the start of the head.",
         f"Difference: of the mean over {', '.join(first['eval']['mean']['over'])} to that of "
@@ -153,11 +153,6 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(
         f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines
     )
-
-
-def size_text(size: Sequence[int] | None) -> str:
-    """Return (H, W) as `H x W`."""
-    return "-" if size is None else " x ".join(map(str, size))
 
 
 def spread_text(values: Sequence[Value]) -> str:
@@ -220,14 +215,15 @@ def _methods(comparison: Comparison, quote: str = "") -> list[tuple[str, str]]:
 
 def domain_text(domain: dict[str, Any]) -> str:
     """What a domain is made of, from its part of eval.json."""
-    about = [f"{domain['images']} images", size_text(domain["size"])]
+    about = [f"{domain['images']} images"]
+    about += [f"{size_text(domain['size'])} px"] if domain["size"] else []
     about += [domain["split"]] if "split" in domain else []
     if "corruption" in domain:
         about.append("{name}, severity {severity}".format(**domain["corruption"]))
     if "resized_to" in domain:
-        about.append(f"resized to {size_text(domain['resized_to'])}")
+        about.append(f"resized to {size_text(domain['resized_to'])} px")
     if "fit_inside" in domain:
-        about.append(f"resized to fit inside {size_text(domain['fit_inside'])}")
+        about.append(f"resized to fit inside {size_text(domain['fit_inside'])} px")
     return ", ".join(about)
 
 

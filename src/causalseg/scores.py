@@ -4,7 +4,7 @@ Scores are percent. A number that does not exist, such as the IoU of a class tha
 have, is null. `docs/scores.md` says how each is computed.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
@@ -205,13 +205,18 @@ def write_scores(run: RunFolder, content: dict[str, Any]) -> None:
     write_json(run.eval, Scores.model_validate(content).model_dump(mode="json", exclude_unset=True))
 
 
-def describe_inference(how: Mapping[str, Any], size: Callable[[Sequence[int]], str]) -> str:
-    """Say how images were predicted; ``size`` writes a height and width."""
+def size_text(size: Sequence[int]) -> str:
+    """Return (H, W) as people write it, width first."""
+    return f"{size[1]} × {size[0]}"
+
+
+def describe_inference(how: Mapping[str, Any]) -> str:
+    """Say how images were predicted."""
     text = "images " if how["mode"] == "slide" else "whole images "
     if how["resized_to"]:
-        text += f"resized to {size(how['resized_to'])}"
+        text += f"resized to {size_text(how['resized_to'])} px"
     elif how.get("inside"):
-        text += f"resized to fit inside {size(how['inside'])}"
+        text += f"resized to fit inside {size_text(how['inside'])} px"
     elif how.get("shortest"):
         text += f"resized to a shortest edge of {how['shortest']} px"
     elif how.get("scale"):
@@ -220,7 +225,8 @@ def describe_inference(how: Mapping[str, Any], size: Callable[[Sequence[int]], s
         text += "at sizes of the domains"
     if how["mode"] == "slide":
         blend = "blended by a Hann window" if how.get("blend") == "hann" else "averaged"
-        text += f", in windows of {size(how['window'])} every {size(how['stride'])}, {blend}"
+        window, stride = size_text(how["window"]), size_text(how["stride"])
+        text += f", in windows of {window} px every {stride} px, {blend}"
     if how["scales"] != [1.0]:
         text += f", averaged over scales {', '.join(map(str, how['scales']))}"
     return text + (", averaged with the mirrored image" if how["flip"] else "")

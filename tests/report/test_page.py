@@ -138,11 +138,12 @@ def test_robustness_says_source_target_and_what_corruptions_cost(tmp_path):
     tables, held = tables_of(html), read_runs(runs)[1].scores["robustness"]
     assert row_of(tables["Robustness"], "source")[2] == f"{percent(held['source']['miou'])} day"
     assert row_of(tables["Robustness"], "retention")[2] == percent(held["retention"])
-    fog = row_of(tables["Corruptions"], "fog")
-    assert fog[0] == "fog severity 2, of day"
-    assert fog[1:6][-2:] == ["100.0", "100.0"]
-    assert fog[8] == percent(held["corruptions"][0]["relative"])
-    assert float(fog[9]) < 100
+    _, reference, other = tables["Corruptions"]
+    assert reference[:2] == ["fog severity 2, of day", "● head only, linear"]
+    assert reference[-2:] == ["100.0", "100.0"]
+    assert other[0] == "■ rein, linear"
+    assert other[3] == percent(held["corruptions"][0]["relative"])
+    assert float(other[4]) < 100
     assert "CD, corruption degradation (Kamann and Rother" in text_of(html)
     assert "fog, severity 2, of day" in row_of(tables["mIoU by domain"], "day_fog")[0]
 

@@ -15,12 +15,12 @@ from causalseg.report.tables import (
     caveats,
     has_robustness,
     headline,
-    inference_text,
     largest_confusions,
     losses,
     mean_losses,
     signed,
 )
+from causalseg.scores import describe_inference
 from report.runs import edit, make_domain, make_run, make_two
 
 
@@ -62,7 +62,8 @@ def test_there_is_no_number_where_a_run_was_not_scored(tmp_path):
     read = read_runs(runs)
     assert headline(read, read[0]).rows["fog"][1] == Cell(None, None, None, None)
     assert caveats(read, table.over) == [
-        "The runs name different domains for the mean; here all have the first's.",
+        "The runs name different domains for the mean. Here all have the first's, but under "
+        "robustness each has its own.",
         "Not every run was scored in fog, snow.",
     ]
 
@@ -195,4 +196,4 @@ def test_numbers_have_their_sign_but_for_zero():
 def test_inference_is_said_in_words(how, text):
     window = {"window": [32, 40], "stride": [21, 26], "blend": "mean"}
     plain = {"mode": "slide", "resized_to": None, "flip": False, "scales": [1.0], **window}
-    assert inference_text({**plain, **how}).endswith(text)
+    assert describe_inference({**plain, **how}).endswith(text)

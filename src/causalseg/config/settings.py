@@ -1,12 +1,13 @@
 """The field's settings by name: sources, target domains, and the sizes they are run at.
 
 A setting is the part of a configuration that papers agree on. It stands below what the user's file
-says: only the roots of the data sets are left to give. Sizes are height x width.
+says: only the roots of the data sets are left to give. Sizes are width x height here, and height
+first in options.
 
-    at 512     crops and windows of 512, stride 341; Cityscapes scored at 512 x 1024, ACDC at
-               540 x 960, BDD100K at 720 x 1280, Mapillary within 512 x 1024 in proportion
-    at 1024    crops and windows of 1024, stride 683; Cityscapes at 1024 x 2048, ACDC at
-               1080 x 1920, Mapillary within 1024 x 2048; BDD100K at 1024 x 1820, which no paper
+    at 512     crops and windows of 512, stride 341; Cityscapes scored at 1024 x 512, ACDC at
+               960 x 540, BDD100K at 1280 x 720, Mapillary within 1024 x 512 in proportion
+    at 1024    crops and windows of 1024, stride 683; Cityscapes at 2048 x 1024, ACDC at
+               1920 x 1080, Mapillary within 2048 x 1024; BDD100K at 1820 x 1024, which no paper
                settles
 
 Labels keep their size. Patches of 14 pixels are resampled to 16, as the field does.

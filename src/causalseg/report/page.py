@@ -18,6 +18,7 @@ from causalseg.report.gallery import WRONG, Example, make_example, picture_names
 from causalseg.report.read import Run, Value, read_runs, reference_of
 from causalseg.report.tables import Confusion
 from causalseg.runfolder import RunFolder, write_text
+from causalseg.scores import describe_inference, size_text
 
 _FIGURES = 12  # domains that have a figure of their own
 _EXAMPLES = 60  # rows of pictures, shared by all domains; each has at least one
@@ -76,10 +77,10 @@ def _environment() -> Environment:
         "percent": tables.percent,
         "signed": tables.signed,
         "minus": tables.minus,
-        "size": tables.size,
+        "size": size_text,
         "best": tables.best_of,
         "other": tables.other_score,
-        "inference": tables.inference_text,
+        "inference": describe_inference,
         "place": charts.place_of,
     }
     environment.globals |= {"shapes": charts.SHAPES_AS_TEXT, "colours": charts.COLOURS}

@@ -15,7 +15,6 @@ from causalseg.analysis.bootstrap import paired_interval
 from causalseg.analysis.robustness import corruption_degradation
 from causalseg.report.read import Run, Value, read_runs
 from causalseg.runfolder import RunFolder
-from causalseg.scores import describe_inference
 
 Interval = tuple[float, float]
 MEASURES = {
@@ -191,7 +190,10 @@ def caveats(runs: Sequence[Run], over: Sequence[str]) -> list[str]:
     if any(run.scores["inference"] != first["inference"] for run in runs):
         found.append("The runs were not predicted in the same way (see the last section).")
     if any(run.scores["mean"]["over"] != over for run in runs):
-        found.append("The runs name different domains for the mean; here all have the first's.")
+        found.append(
+            "The runs name different domains for the mean. Here all have the first's, but under "
+            "robustness each has its own."
+        )
     missing, unlike = [], []
     for name in _all_domains(runs):
         abouts = [run.domains[name] for run in runs if name in run.domains]
@@ -227,16 +229,6 @@ def signed(value: Value) -> str:
     if value is None or round(value, 1) == 0:
         return "–" if value is None else "0.0"
     return f"{value:+.1f}".replace("-", "−")
-
-
-def size(pixels: Sequence[int]) -> str:
-    """(H, W) as the width × height that people expect."""
-    return f"{pixels[1]} × {pixels[0]}"
-
-
-def inference_text(how: Mapping[str, Any]) -> str:
-    """How images were predicted, in words."""
-    return describe_inference(how, lambda edges: f"{size(edges)} px")
 
 
 def other_score(run: Run, domain: str, measure: str) -> Value:

@@ -12,6 +12,7 @@ from causalseg.report import tables
 from causalseg.report.read import Run, Value, read_runs, reference_of
 from causalseg.report.tables import Cell, percent, signed
 from causalseg.runfolder import RunFolder
+from causalseg.scores import describe_inference
 
 _MOST_COLUMNS = 8  # domains: with more they are rows
 _LATEX = str.maketrans(
@@ -206,7 +207,7 @@ def _notes(runs: Sequence[Run], reference: Run | None) -> list[str]:
     for run in runs:
         given = run.scores.get("overrides")
         also = f" Scored with {', '.join(given)} on top of its configuration." if given else ""
-        how = tables.inference_text(run.scores["inference"])
+        how = describe_inference(run.scores["inference"])
         notes.append(f"{run.label}: predicted from {how}.{also}")
     return notes + tables.caveats(runs, over)
 
