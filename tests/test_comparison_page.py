@@ -125,7 +125,8 @@ def test_notes_say_how_the_numbers_are_made():
     text = to_markdown(compare_results(methods, planned, "none", results))
     for part in (
         "Trained on city/images",
-        "head linear, 7 steps, batch 4, crop 42 × 28 px, learning rate 0.0001, of the adapter 0.0005,",
+        "head linear, 7 steps, batch 4, crop 42 × 28 px, learning rate 0.0001",
+        ", of the adapter 0.0005,",
         "over seeds 0, 1, 2",
         "1000 draws of images, the same for both methods, all seeds,",
         "Images of a video are not independent",
