@@ -18,7 +18,8 @@ from causalseg.config.data import (
 )
 from causalseg.data.classes import CITYSCAPES19, ClassList, distinct_colours, read_classes
 from causalseg.data.corruptions import check_corruption
-from causalseg.data.dataset import FolderData, Sample, ScenesData
+from causalseg.data.dataset import Sample, ScenesData
+from causalseg.data.folders import FolderData, read_colours, read_ids
 from causalseg.data.folds import CLASS_LISTS, fold_classes
 from causalseg.data.layout_data import LayoutData
 from causalseg.data.loader import Draws, PermutedDraws, WeightedDraws
@@ -248,15 +249,12 @@ def _open_pairs(
     pairs: Dataset[Sample]
     match source:
         case FolderConfig():
-            pairs = FolderData(
-                _find_path(data, source.images),
-                _find_path(data, source.labels),
-                own,
-                data.ignore,
-                source.id_map,
-                source.every,
-                is_strict,
-            )
+            images, labels = (_find_path(data, path) for path in (source.images, source.labels))
+            if source.encoding == "colours":
+                reader = read_colours(own, source.ignore_colours)
+            else:
+                reader = read_ids(own, data.ignore, source.id_map)
+            pairs = FolderData(images, labels, reader, source.every, is_strict)
         case LayoutConfig():
             root = _root_of(data, source)
             layout = LAYOUTS[source.layout]

@@ -20,6 +20,7 @@ from causalseg.data.published import LAYOUTS
 from causalseg.data.templates import Template
 from causalseg.errors import CausalsegError, ConfigError, did_you_mean
 from causalseg.runfolder import replacing
+from causalseg.scores import size_text
 
 
 def check_data(
@@ -86,7 +87,7 @@ def table(findings: Sequence[Findings]) -> Table:
     Ignored is a share of all pixels, classes are shares of the labelled ones.
     """
     shown = Table(title="what was found", caption="classes: share of labelled pixels in percent")
-    for head in ("", "pairs", "problems", "size, h x w", "ignored", "classes"):
+    for head in ("", "pairs", "problems", "size", "ignored", "classes"):
         shown.add_column(head, overflow="fold")
     for found in findings:
         labelled = max(1, int(found.pixels[:-1].sum()))
@@ -100,7 +101,7 @@ def table(findings: Sequence[Findings]) -> Table:
         absent = [found.classes.names[k] for k in order if not found.pixels[k]]
         if classes and absent:
             classes += f"; none of {', '.join(absent)}"
-        sizes = [f"{h} x {w} ({n})" for (h, w), n in found.sizes.most_common(3)]
+        sizes = [f"{size_text(size)} px ({n})" for size, n in found.sizes.most_common(3)]
         more = ["..."] if len(found.sizes) > 3 else []
         pairs = str(found.count) if found.is_there else "not there"
         pairs += "" if found.published is None else f" of {found.published}"
@@ -183,7 +184,7 @@ def describe_layout(name: str) -> str:
     if layout.archives:
         lines.append(layout.describe_archives())
     if layout.size:
-        lines.append(f"images of {layout.size[1]} x {layout.size[0]} pixels, as a rule")
+        lines.append(f"images of {size_text(layout.size)} px, as a rule")
     for split, about in layout.splits.items():
         count = "" if about.count is None else f"{about.count:,} pairs"
         labels = " or ".join(Template(text).plain for text in about.label_templates)

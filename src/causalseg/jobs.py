@@ -21,7 +21,8 @@ from causalseg.build_data import (
 )
 from causalseg.config import Config
 from causalseg.configfile import dump_config, list_differences, load_config
-from causalseg.data.dataset import IMAGE_ENDINGS, list_images, read_image
+from causalseg.data.dataset import read_image
+from causalseg.data.folders import IMAGE_ENDINGS, list_images
 from causalseg.data.loader import AugmentedData
 from causalseg.engine.checkpoint import read_checkpoint
 from causalseg.engine.devices import make_fabric

@@ -3,7 +3,9 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from causalseg.build_data import build_classes, build_domains, build_sources, list_pairs
 from causalseg.configfile import parse_config
@@ -140,6 +142,25 @@ def test_a_folder_has_classes_of_its_own_if_they_are_named(tmp_path):
         )
     with pytest.raises(ConfigError, match="data.classes are others"):
         build_sources(data_of(root=str(tmp_path), sources=[pair]))
+
+
+def test_a_folder_of_templates_and_colours_is_read_as_options_say(tmp_path):
+    picture = np.zeros((6, 8, 3), dtype=np.uint8)
+    picture[:, 4:] = 9
+    for name in ("a_photo.png", "a_mask.png"):
+        Image.fromarray(picture).save(tmp_path / name)
+    pair = {"images": "{name}_photo.png", "labels": "{name}_mask.png", "encoding": "colours"}
+    given = {"ignore_colours": [[9, 9, 9]], "classes": {"names": ["a"], "palette": [[0, 0, 0]]}}
+    data = folder_of(tmp_path, classes=["a"], domains={"all": {**pair, **given}})
+    sample = build_domains(data, Inference())["all"].data[0]
+    assert sample.label[0].tolist() == [0] * 4 + [255] * 4
+    for wrong, message in (
+        ({"encoding": "ids", "ignore_colours": [[9, 9, 9]]}, "no effect without encoding: colours"),
+        ({"id_map": {0: 0}}, "id_map has no effect with encoding: colours"),
+        ({"ignore_colours": [[256, 0, 0]]}, "less than or equal to 255"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            folder_of(tmp_path, domains={"all": {**pair, **wrong}})
 
 
 def test_an_unknown_layout_is_named_with_what_was_meant():

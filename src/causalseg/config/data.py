@@ -7,6 +7,8 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 from causalseg.config.block import Block, Size
 from causalseg.errors import did_you_mean
 
+Channel = Annotated[int, Field(ge=0, le=255)]
+
 
 class CorruptConfig(Block):
     """A corruption of every image, the same each time."""
@@ -47,7 +49,7 @@ class ClassesConfig(Block):
 
     names: Annotated[list[str], Field(min_length=1)]
     """One name for each class, in the order of train ids."""
-    palette: list[tuple[int, int, int]] | None = None
+    palette: list[tuple[Channel, Channel, Channel]] | None = None
     """One RGB colour for each class; null makes distinct ones."""
     ids: list[int] | None = None
     """Label id in the files of each class; null is 0, 1, 2 ..."""
@@ -60,19 +62,33 @@ def _names_alone(value: Any) -> Any:
 
 
 class FolderConfig(_PairsConfig):
-    """Images and labels of the same stem in two folders."""
+    """Images and labels of the same stem in two folders, or of the same fields in two templates."""
 
     type: Literal["folder"] = "folder"
     """A pair of folders."""
     images: str
-    """Folder of images, within data.root if relative; PNG, JPEG or WebP."""
+    """Folder of images, within data.root if relative; PNG, JPEG or WebP. Or a template, such as
+    'day/{city}/{name}_photo.jpg': a field is any text without a slash."""
     labels: str
-    """Folder of labels, PNG or lossless WebP: one channel, one class id a pixel."""
+    """Folder of labels, PNG or lossless WebP, or a template such as 'masks/{name}_mask.png', whose
+    fields are among those of images."""
+    encoding: Literal["ids", "colours"] = "ids"
+    """What labels hold: one channel of class ids, or the RGB colours of the palette of classes."""
+    ignore_colours: list[tuple[Channel, Channel, Channel]] = []
+    """Colours that mean `no class`, where encoding is colours."""
     id_map: dict[int, int] | None = None
     """Label id in the file -> train id (255 to ignore); null takes the class list's ids."""
     classes: Annotated[str | ClassesConfig | None, BeforeValidator(_names_alone)] = None
     """Of a domain: the classes of its labels, in the forms of data.classes; a model of others is
     scored on them where a map is known. null takes data.classes."""
+
+    @model_validator(mode="after")
+    def _options_are_of_the_encoding(self) -> Self:
+        if self.encoding == "ids" and self.ignore_colours:
+            raise ValueError("ignore_colours has no effect without encoding: colours")
+        if self.encoding == "colours" and self.id_map is not None:
+            raise ValueError("id_map has no effect with encoding: colours")
+        return self
 
 
 class LayoutConfig(_PairsConfig):

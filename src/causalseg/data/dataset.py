@@ -1,10 +1,10 @@
-"""Images with labels: a pair of folders, or scenes drawn on the fly.
+"""Images with labels: what all files have in common, and scenes drawn on the fly.
 
 A data set is indexed and yields `Sample`s. Labels come out as train ids 0..k-1 with 255 for
 `ignored`, whatever the ids in the files; originals are never touched.
 """
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,12 +18,9 @@ from torchvision.transforms.v2 import functional as F
 
 from causalseg.data import scenes
 from causalseg.data.classes import IGNORE, ClassList
-from causalseg.data.files import is_utf8
-from causalseg.data.labels import IdLabels, LabelReader, open_picture
-from causalseg.errors import ConfigError, DataError, MissingFileError
+from causalseg.data.labels import LabelReader, open_picture
+from causalseg.errors import ConfigError, DataError
 
-IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
-LABEL_ENDINGS = (".png", ".webp")  # not JPEG: it changes ids
 _IMAGE_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
 
 
@@ -99,60 +96,6 @@ class PairData(Dataset[Sample]):
         raise NotImplementedError
 
 
-class FolderData(PairData):
-    """Images and labels of the same stem in two folders, in the order of names.
-
-    Args:
-        images: folder of images.
-        labels: folder of labels, PNG or lossless WebP, one channel of class ids.
-        classes: the class list; its ids say what the label files hold.
-        ignore: one more label id that means `no class`.
-        id_map: label id -> train id (255 to ignore), in place of the class list's ids.
-        every: use every k-th image.
-        is_strict: refuse images without label and labels without image; else leave them out.
-
-    Raises:
-        MissingFileError: if a folder is not there.
-        DataError: if there is no image, or, where strict, an image without label or the other way
-            round.
-        ConfigError: if ``id_map`` leads to no class, or ``ignore`` is the label id of a class.
-    """
-
-    def __init__(
-        self,
-        images: Path,
-        labels: Path,
-        classes: ClassList,
-        ignore: int = IGNORE,
-        id_map: Mapping[int, int] | None = None,
-        every: int = 1,
-        is_strict: bool = True,
-    ):
-        image_files, label_files = _stems(images, IMAGE_ENDINGS), _stems(labels, LABEL_ENDINGS)
-        if not image_files:
-            raise DataError(f"{images} has no images: {', '.join(IMAGE_ENDINGS)} are read")
-        lonely = _find_lonely(images, labels, image_files.keys(), label_files.keys())
-        if lonely and is_strict:
-            raise DataError(lonely[0])
-        stems = sorted(image_files.keys() & label_files.keys())[::every]
-        super().__init__(
-            [(str(image_files[stem]), str(label_files[stem])) for stem in stems],
-            stems,
-            IdLabels(
-                _label_table(classes, ignore, id_map), "Mend the file, the class list or id_map"
-            ),
-            lonely=lonely,
-        )
-
-    def read(self, file: str) -> bytes:
-        """Return the content of a file."""
-        return _read_file(Path(file), file)
-
-    def where(self, file: str) -> str:
-        """Return the path of a file."""
-        return file
-
-
 class ScenesData(Dataset[Sample]):
     """Procedural street scenes of one domain (`scenes.render`), drawn when asked for.
 
@@ -187,7 +130,7 @@ def read_image(file: Path) -> Float[Tensor, "3 H W"]:
     Raises:
         DataError: if it is missing, broken or of a kind that has no plain colours.
     """
-    return decode_image(_read_file(file, f"image {file}"), str(file))
+    return decode_image(read_bytes(file, f"image {file}"), str(file))
 
 
 def decode_image(content: bytes, where: str) -> Float[Tensor, "3 H W"]:
@@ -229,67 +172,8 @@ def resize_label(label: Int[Tensor, "h w"], size: tuple[int, int]) -> Int[Tensor
     return F.resize(label[None], list(size), interpolation=InterpolationMode.NEAREST_EXACT)[0]
 
 
-def list_images(folder: Path) -> list[Path]:
-    """Return the image files of a folder in the order of names."""
-    return [file for _, file in sorted(_stems(folder, IMAGE_ENDINGS).items())]
-
-
-def _stems(folder: Path, endings: tuple[str, ...]) -> dict[str, Path]:
-    """Return the files of a folder by stem; those are left out that are hidden, as macOS's are."""
-    if not folder.is_dir():
-        raise MissingFileError(f"no folder {folder}: check the path, and data.root if it is set")
-    files = [
-        file
-        for file in folder.iterdir()
-        if file.suffix.lower() in endings and not file.name.startswith(".") and not file.is_dir()
-    ]
-    stems: dict[str, Path] = {}
-    for file in sorted(files):
-        if not is_utf8(file.name):
-            raise DataError(f"the file name {file.name!r} in {folder} is not UTF-8: rename it")
-        if file.stem in stems:
-            raise DataError(f"{stems[file.stem]} and {file} have the same stem: keep one of them")
-        stems[file.stem] = file
-    return stems
-
-
-def _find_lonely(
-    images: Path, labels: Path, image_stems: Set[str], label_stems: Set[str]
-) -> list[str]:
-    """Say which images have no label and which labels no image."""
-    found = []
-    for folder, kind, missing in (
-        (labels, "label", sorted(image_stems - label_stems)),
-        (images, "image", sorted(label_stems - image_stems)),
-    ):
-        if missing:
-            more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
-            found.append(
-                f"{folder} has no {kind} for {', '.join(missing[:5])}{more}: every image needs a "
-                "label of the same stem, PNG or lossless WebP, and every label an image"
-            )
-    return found
-
-
-def _label_table(
-    classes: ClassList, ignore: int, id_map: Mapping[int, int] | None
-) -> dict[int, int]:
-    """Train id of every label id that a file may hold."""
-    pairs = dict(zip(classes.ids, range(len(classes.ids)), strict=True))
-    pairs = pairs if id_map is None else dict(id_map)
-    if pairs.get(ignore, IGNORE) != IGNORE:
-        raise ConfigError(
-            f"data.ignore = {ignore} is also the label id of class "
-            f"{classes.names[pairs[ignore]]!r}: a label id is a class or ignored, not both"
-        )
-    check_train_ids({str(i): train_id for i, train_id in pairs.items()}, classes, "id_map")
-    for label_id in pairs:
-        if not 0 <= label_id < 2**16:
-            raise ConfigError(f"id_map names label id {label_id}: label ids are 0..65535")
-    return dict.fromkeys([*classes.ignore, ignore], IGNORE) | pairs
-
-
-def _read_file(file: Path, what: str) -> bytes:
+def read_bytes(file: Path, what: str) -> bytes:
+    """Return the content of a file; a DataError says of ``what`` that it cannot be read."""
     try:
         return file.read_bytes()
     except OSError as error:

@@ -1,0 +1,266 @@
+"""Folders and templates: what is read, and what is refused by name."""
+
+import os
+import pickle
+from zipfile import ZipFile
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from causalseg.data.classes import CAMVID11, ClassList
+from causalseg.data.folders import FolderData, list_images, read_colours, read_ids
+from causalseg.errors import ConfigError, DataError, MissingFileError
+from conftest import write_folder
+
+CLASSES = ClassList(("a", "b", "c"), ((0, 0, 0), (1, 1, 1), (2, 2, 2)))
+READER = read_ids(CLASSES)
+
+
+def write_pair(image, label, value):
+    """A photo and a mask of one class."""
+    for file in (image, label):
+        file.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (8, 6)).save(image)
+    Image.new("L", (8, 6), value).save(label)
+
+
+def read(folder, classes=CLASSES, every=1, is_strict=True, **options):
+    reader = read_ids(classes, **options)
+    return FolderData(folder / "images", folder / "labels", reader, every, is_strict)
+
+
+def label_of(folder, pixels, index=0, **options):
+    Image.fromarray(pixels).save(folder / "labels" / f"{index:03d}.png")
+    return read(folder, **options)[index].label
+
+
+def test_a_sample_is_an_image_in_unit_range_with_train_ids(folder):
+    data = read(folder)
+    image, label, name = data[1]
+    assert len(data) == 3
+    assert (image.shape, image.dtype) == ((3, 48, 64), torch.float32)
+    assert (label.shape, label.dtype, name) == ((48, 64), torch.int64, "001")
+    assert 0 <= image.min() < image.max() <= 1
+    assert torch.allclose(image[0], 60 * label / 255)  # the fixture paints the id into red
+
+
+def test_every_kth_pair_is_used_in_the_order_of_names(folder):
+    data = read(folder, every=2)
+    assert [data[i].name for i in range(len(data))] == ["000", "002"]
+
+
+def test_ignored_ids_become_255_and_others_their_place(folder):
+    pixels = np.full((48, 64), 11, dtype=np.uint8)
+    pixels[0, 0] = 3
+    classes = CAMVID11
+    label = label_of(folder, pixels, classes=classes)
+    assert label[0, 0] == 3
+    assert (label.flatten()[1:] == 255).all()
+
+
+def test_an_id_map_replaces_the_ids_of_the_class_list(folder):
+    pixels = np.array([[700, 8], [9, 700]], dtype=np.uint16).repeat(24, 0).repeat(32, 1)
+    label = label_of(folder, pixels, id_map={700: 2, 8: 0, 9: 255})
+    assert label.unique().tolist() == [0, 2, 255]
+    assert label[0, 0] == 2
+
+
+def test_palette_labels_are_read_as_ids(folder):
+    picture = Image.fromarray(np.full((48, 64), 2, dtype=np.uint8))
+    picture.putpalette([0, 0, 0, 9, 9, 9, 200, 0, 0])
+    picture.save(folder / "labels" / "000.png")
+    assert (read(folder)[0].label == 2).all()
+
+
+def test_an_id_outside_the_class_list_names_file_ids_and_allowed_ones(folder):
+    with pytest.raises(DataError, match=r"000.png has ids \[7\].*allowed are 0..2, 255"):
+        label_of(folder, np.full((48, 64), 7, dtype=np.uint8))
+
+
+def test_the_extra_ignored_id_is_a_label_id_not_a_train_id(folder):
+    classes = ClassList(("road", "kerb"), ((0, 0, 0), (1, 1, 1)), ids=(7, 8))
+    pixels = np.full((48, 64), 7, dtype=np.uint8)
+    pixels[:16], pixels[16:32] = 0, 8
+    label = label_of(folder, pixels, classes=classes, ignore=0)
+    assert [int(label[row, 0]) for row in (0, 16, 32)] == [255, 1, 0]
+
+
+def test_an_ignored_id_that_is_a_class_is_refused(folder):
+    with pytest.raises(ConfigError, match="data.ignore = 1 is also the label id of class 'b'"):
+        read(folder, ignore=1)
+    with pytest.raises(ConfigError, match="data.ignore = 9 is also the label id of class 'a'"):
+        read(folder, ignore=9, id_map={9: 0})
+
+
+def test_an_id_map_to_no_class_is_refused(folder):
+    with pytest.raises(ConfigError, match="id_map sends label id 4 to 3"):
+        read(folder, id_map={4: 3})
+
+
+def test_different_sizes_name_both_files_and_sizes(folder):
+    with pytest.raises(DataError, match=r"000.png is 64 x 48 pixels .* is 64 x 32"):
+        label_of(folder, np.zeros((32, 64), dtype=np.uint8))
+
+
+def test_a_colour_label_is_refused(folder):
+    with pytest.raises(DataError, match="mode RGB: a label is one channel"):
+        label_of(folder, np.zeros((48, 64, 3), dtype=np.uint8))
+
+
+@pytest.mark.parametrize(("gone", "missing"), [("labels", "no label"), ("images", "no image")])
+def test_a_missing_partner_is_named(folder, gone, missing):
+    (folder / gone / "001.png").unlink()
+    with pytest.raises(DataError, match=f"{missing} for 001"):
+        read(folder)
+
+
+def test_empty_and_missing_folders_are_named(tmp_path):
+    (tmp_path / "images").mkdir()
+    with pytest.raises(MissingFileError, match="no folder .*labels"):
+        read(tmp_path)
+    (tmp_path / "labels").mkdir()
+    with pytest.raises(DataError, match="has no images"):
+        read(tmp_path)
+
+
+def test_hidden_files_and_folders_are_no_images(folder):
+    for part in ("images", "labels"):
+        (folder / part / "._000.png").write_bytes(b"of macOS")
+        (folder / part / "more.png").mkdir()
+    assert [sample.name for sample in read(folder)] == ["000", "001", "002"]
+    assert [file.name for file in list_images(folder / "images")] == [
+        "000.png",
+        "001.png",
+        "002.png",
+    ]
+
+
+def test_a_name_that_is_not_utf8_is_refused(folder):
+    image = folder / "images" / "000.png"
+    image.rename(os.fsdecode(os.fsencode(folder / "images") + b"/\xff.png"))
+    with pytest.raises(DataError, match=r"file name .* is not UTF-8: rename it"):
+        read(folder)
+
+
+def test_what_has_no_partner_is_left_out_and_told_where_asked_for(folder):
+    (folder / "labels" / "000.png").unlink()
+    data = read(folder, is_strict=False)
+    assert data.names == ["001", "002"]
+    assert "labels has no label for 000" in data.lonely[0]
+
+
+def test_a_stem_twice_is_refused(folder):
+    Image.new("RGB", (64, 48)).save(folder / "images" / "000.jpg")
+    with pytest.raises(DataError, match="same stem"):
+        read(folder)
+
+
+@pytest.mark.parametrize("content", [b"", b"no picture", b"cut"])
+def test_unreadable_images_and_labels_are_named(folder, content):
+    for part in ("labels", "images"):
+        file = folder / part / "002.png"
+        file.write_bytes(file.read_bytes()[:60] if content == b"cut" else content)
+        with pytest.raises(DataError, match=f"cannot read {part[:-1]} .*002.png"):
+            read(folder)[2]
+
+
+def test_a_folder_of_many_sizes_is_fine(folder):
+    write_folder(folder, 1, size=(32, 96))  # takes the place of 000
+    data = read(folder)
+    assert [tuple(sample.label.shape) for sample in data] == [(32, 96), (48, 64), (48, 64)]
+    assert [tuple(sample.image.shape) for sample in data] == [
+        (3, *sample.label.shape) for sample in data
+    ]
+
+
+def test_templates_pair_by_their_fields_in_any_folders(tmp_path):
+    for city, name, value in (("rome", "b", 1), ("oslo", "a", 0), ("rome", "a", 2)):
+        write_pair(
+            tmp_path / f"photos/{city}/{name}.jpg", tmp_path / f"{city}_{name}_mask.png", value
+        )
+    (tmp_path / "photos/rome/notes_mask.png").write_bytes(b"beside the images, not among them")
+    images, labels = tmp_path / "photos/{city}/{name}.jpg", tmp_path / "{city}_{name}_mask.png"
+    data = FolderData(images, labels, READER)
+    assert data.names == ["oslo__a", "rome__a", "rome__b"]
+    assert [int(sample.label[0, 0]) for sample in data] == [0, 2, 1]
+
+
+def test_suffixes_in_one_folder_are_a_template_each(tmp_path):
+    write_pair(tmp_path / "a_photo.png", tmp_path / "a_mask.png", 1)
+    (tmp_path / "sub").mkdir()
+    Image.new("RGB", (8, 6)).save(tmp_path / "sub" / "b_photo.png")  # in a folder that none names
+    data = FolderData(tmp_path / "{name}_photo.png", tmp_path / "{name}_mask.png", READER)
+    assert data.names == ["a"]
+
+
+def test_a_template_and_a_folder_pair_by_the_stem(tmp_path):
+    write_pair(tmp_path / "images/a.jpg", tmp_path / "labels/a_mask.png", 2)
+    data = FolderData(tmp_path / "images", tmp_path / "labels/{name}_mask.png", READER)
+    assert [(sample.name, int(sample.label[0, 0])) for sample in data] == [("a", 2)]
+
+
+def test_images_of_one_scene_may_share_a_label(tmp_path):
+    write_pair(tmp_path / "a_day.png", tmp_path / "labels/a.png", 1)
+    write_pair(tmp_path / "a_night.png", tmp_path / "labels/a.png", 1)
+    data = FolderData(tmp_path / "{name}_{light}.png", tmp_path / "labels/{name}.png", READER)
+    assert data.names == ["a__day", "a__night"]
+    assert data.pairs[0][1] == data.pairs[1][1]
+
+
+def test_templates_read_from_zip_files_and_in_other_processes(tmp_path):
+    write_pair(tmp_path / "in/a.png", tmp_path / "in/a_mask.png", 2)
+    (tmp_path / "photos").mkdir()
+    with ZipFile(tmp_path / "photos" / "all.zip", "w") as archive:
+        for name in ("a.png", "a_mask.png"):
+            archive.write(tmp_path / "in" / name, name)
+    data = FolderData(tmp_path / "photos/{n:[a-z]}.png", tmp_path / "photos/{n}_mask.png", READER)
+    assert pickle.loads(pickle.dumps(data))[0].label.unique().tolist() == [2]
+    assert "all.zip: a.png" in data.pairs[0][0]
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "error", "message"),
+    [
+        ("{name}.tif", "{name}_mask.png", ConfigError, "has to end in .png or .jpg"),
+        ("{name}.png", "{name}_mask.jpg", ConfigError, "has to end in .png or .webp"),
+        ("{name}.png", "{name}_{city}.png", ConfigError, "have the field city, .* only name"),
+        ("{Name}.png", "{name}_mask.png", ConfigError, "a brace that is no field"),
+        ("no/{name}.png", "{name}_mask.png", MissingFileError, "no folder .*no"),
+        ("{name}_x.png", "{name}_mask.png", DataError, "matches no file; in folder .* there is a"),
+        ("{name:[^_]+}.png", "{name}_mask.png", DataError, "_mask.png has no label for b"),
+        ("{a:.*}{b:_mask.png|.png}", "{a}_mask.png", ConfigError, "has to end in"),
+    ],
+)
+def test_mistakes_in_templates_are_named(tmp_path, images, labels, error, message):
+    write_pair(tmp_path / "a.png", tmp_path / "a_mask.png", 0)
+    Image.new("RGB", (8, 6)).save(tmp_path / "b.png")
+    with pytest.raises(error, match=message):
+        FolderData(tmp_path / images, tmp_path / labels, READER)
+
+
+def test_images_of_one_name_are_refused(tmp_path):
+    write_pair(tmp_path / "a__b/c.png", tmp_path / "masks/c.png", 0)
+    write_pair(tmp_path / "a/b__c.png", tmp_path / "masks/b__c.png", 0)
+    with pytest.raises(DataError, match="two images of .* have the name a__b__c"):
+        FolderData(tmp_path / "{x:a.*}/{y}.png", tmp_path / "masks/{y}.png", READER)
+
+
+def test_labels_of_colours_are_read_by_the_palette(folder):
+    pixels = np.zeros((48, 64, 3), dtype=np.uint8)
+    pixels[:16], pixels[16:32], pixels[32:] = (1, 1, 1), (2, 2, 2), (9, 8, 7)
+    Image.fromarray(pixels).save(folder / "labels" / "000.png")
+    paths = folder / "images", folder / "labels"
+    label = FolderData(*paths, read_colours(CLASSES, [(9, 8, 7)]))[0].label
+    assert label[::16, 0].tolist() == [1, 2, 255]
+    with pytest.raises(DataError, match=r"colours \[\(9, 8, 7\)\] that are no class.*ignore_colou"):
+        FolderData(*paths, read_colours(CLASSES))[0]
+
+
+def test_colours_of_two_classes_are_refused():
+    twins = ClassList(("a", "b"), ((1, 1, 1), (1, 1, 1)))
+    with pytest.raises(ConfigError, match=r"'a' and 'b' have the same colour \(1, 1, 1\)"):
+        read_colours(twins)
+    with pytest.raises(ConfigError, match=r"ignore_colours has \(2, 2, 2\), the colour of .*'c'"):
+        read_colours(CLASSES, [(2, 2, 2)])
