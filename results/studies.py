@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from causalseg.analysis.comparison import MEAN, Comparison, known_values, read_study
-from causalseg.comparison_page import domain_text, markdown_table, table, to_markdown
+from causalseg.comparison_page import markdown_table, table, to_markdown
+from causalseg.scores import describe_domains
 
 _MOST = 14  # rows in the README
 _COSTS = ("trained parameters", "s/step", "peak memory")
@@ -43,13 +44,7 @@ def _short_table(study: Comparison) -> str:
     header = [_head(*heads[index], is_domain=heads[index][0] in scored) for index in kept]
     main, others = _ranked(study)
     shown = [[rows[i][index] for index in kept] for i in [*main, *others][:_MOST]]
-    alike: dict[str, list[str]] = {}
-    for name, domain in scored.items():
-        alike.setdefault(domain_text(domain), []).append(name)
-    about = "; ".join(
-        f"{', '.join(names)}: {'each ' if len(names) > 1 else ''}{text}"
-        for text, names in alike.items()
-    )
+    about = "; ".join(describe_domains(scored))
     left = len(main) + len(others) - _MOST
     note = f" {left} more methods, with fewer seeds and lower scores, stand on that page."
     return f"{markdown_table(header, shown)}\n\n{about}.{note if left > 0 else ''}"

@@ -21,7 +21,6 @@ from pydantic import TypeAdapter, ValidationError
 
 from causalseg.cards import collect_result
 from causalseg.comparison_page import (
-    domain_text,
     markdown_table,
     sources_text,
     spread_text,
@@ -31,7 +30,7 @@ from causalseg.config.heads import HeadConfig
 from causalseg.configfile import list_options
 from causalseg.errors import CausalsegError, RunError
 from causalseg.runfolder import RunFolder, write_json, write_text
-from causalseg.scores import describe_inference, size_text
+from causalseg.scores import describe_domain, describe_inference, size_text
 from parameters import parameters_page
 from studies import compare_page, readme_tables
 
@@ -236,7 +235,7 @@ def _table(entries: Sequence[Entry], links: dict[str, str]) -> str:
     over = scores["mean"]["over"]
     header = ["run", "adapter", "head"]
     for name, domain in scores["domains"].items():
-        header.append(f"{name}, {domain_text(domain)}")
+        header.append(f"{name}, {describe_domain(domain)}")
     header += [f"mean of {', '.join(over)}"] if len(over) > 1 else []
     header += ["trained parameters", "steps", "crop", "batch", "seeds"]
     return markdown_table(

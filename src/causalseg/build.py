@@ -14,7 +14,7 @@ from torch import nn
 from causalseg.adapters.base import attach, check_layers
 from causalseg.backbones.timm import TimmBackbone, build_backbone
 from causalseg.build_adapter import build_adapter, build_intervention, place
-from causalseg.build_data import build_classes
+from causalseg.build_pairs import build_classes
 from causalseg.config import Config
 from causalseg.config.adapters import linked_part
 from causalseg.config.heads import LinearHeadConfig, Mask2FormerConfig

@@ -1,25 +1,25 @@
-"""From the options of data to objects: class lists, sources, domains."""
+"""From the options of data to objects: sources, their order, domains."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
-from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from torch.utils.data import ConcatDataset, Dataset, Subset
+from torch.utils.data import ConcatDataset
 
-from causalseg.config import Config
-from causalseg.config.data import (
-    ClassesConfig,
-    DataConfig,
-    FolderConfig,
-    LayoutConfig,
-    ScenesConfig,
+from causalseg.build_pairs import (
+    AnyConfig,
+    Opened,
+    build_classes,
+    classes_of,
+    name_of,
+    open_pairs,
 )
-from causalseg.data.classes import CITYSCAPES19, ClassList, distinct_colours, read_classes
+from causalseg.config import Config
+from causalseg.config.data import ClassesConfig, DataConfig, LayoutConfig
+from causalseg.data.classes import ClassList
 from causalseg.data.corruptions import check_corruption
-from causalseg.data.dataset import Sample, ScenesData
-from causalseg.data.folders import FolderData, read_colours, read_ids
+from causalseg.data.dataset import Sample
 from causalseg.data.folds import CLASS_LISTS, fold_classes
 from causalseg.data.layout_data import LayoutData
 from causalseg.data.loader import Draws, PermutedDraws, WeightedDraws
@@ -30,28 +30,6 @@ from causalseg.engine.evaluate import Domain
 from causalseg.engine.infer import Inference
 from causalseg.engine.log import logger
 from causalseg.errors import CausalsegError, ConfigError, did_you_mean
-
-Opened = tuple[Dataset[Sample], ClassList]
-"""Images with labels, and the classes of the labels."""
-AnyConfig = FolderConfig | LayoutConfig | ScenesConfig
-
-
-def build_classes(data: DataConfig) -> ClassList:
-    """Build the class list that ``data.classes`` names, holds or points to."""
-    if isinstance(data.classes, ClassesConfig):
-        given = data.classes
-        palette = given.palette or distinct_colours(len(given.names))
-        return ClassList(
-            tuple(given.names), tuple(palette), tuple(given.ids or ()), tuple(given.ignore)
-        )
-    if data.classes in CLASS_LISTS:
-        return CLASS_LISTS[data.classes]
-    if not data.classes.endswith(".json"):
-        raise ConfigError(
-            f"data.classes = {data.classes!r}: allowed are {', '.join(CLASS_LISTS)}, a list of "
-            "names, or the path of a .json file"
-        )
-    return read_classes(_find_path(data, data.classes))
 
 
 def with_classes_inside(config: Config) -> Config:
@@ -68,12 +46,31 @@ def with_classes_inside(config: Config) -> Config:
     return config.model_copy(update={"data": config.data.model_copy(update={"classes": inside})})
 
 
+def build_data(
+    data: DataConfig, inference: Inference
+) -> tuple[ConcatDataset[Sample], dict[str, Domain]]:
+    """Build what is trained on and what is scored.
+
+    Raises:
+        CausalsegError: as `build_sources` and `build_domains`, with all that is wrong in both.
+    """
+    try:
+        sources = build_sources(data)
+    except CausalsegError as error:
+        try:
+            rest = f"These domains can be scored: {', '.join(build_domains(data, inference))}"
+        except CausalsegError as other:
+            rest = str(other) if str(other) != str(error) else ""
+        raise type(error)(f"{error}\n{rest}".strip()) from error
+    return sources, build_domains(data, inference)
+
+
 def build_sources(data: DataConfig) -> ConcatDataset[Sample]:
     """Build the training data: all sources, joined.
 
     Raises:
         ConfigError: if there is none, or one has other classes.
-        CausalsegError: if one is not there or not as it should be.
+        CausalsegError: if one is not there or not as it should be; names all of them.
     """
     if not data.sources:
         raise ConfigError(
@@ -83,13 +80,20 @@ def build_sources(data: DataConfig) -> ConcatDataset[Sample]:
     _check_roots(data)
     classes = build_classes(data)
     sources = []
-    for source in data.sources:
-        built, own = _build_pairs(data, source, classes)
-        _need_same_classes(source, own, classes)
+    problems: dict[str, CausalsegError] = {}
+    for name, source in _named_sources(data).items():
+        try:
+            built, own = _build_pairs(data, source, classes)
+            _need_same_classes(source, own, classes)
+        except CausalsegError as error:
+            problems[name] = error
+            continue
         if source.resize is not None:
-            built = ResizedData(built, source.resize)
-        sources.append(built if data.cache == "none" else CachedData(built))
-    return ConcatDataset(sources)
+            built = ResizedData(built, source.resize, source.keep_ratio)
+        sources.append(built)
+    if problems:
+        _refuse(problems)
+    return ConcatDataset([CachedData(each) if data.cache == "memory" else each for each in sources])
 
 
 def build_draws(data: DataConfig, sources: ConcatDataset[Sample], seed: int) -> Draws:
@@ -132,9 +136,7 @@ def build_domains(data: DataConfig, inference: Inference) -> dict[str, Domain]:
             problems[name] = error
     if problems:
         rest = f"[{','.join(domains)}]"
-        hint = f"\nThe others can be scored: data.only={rest}" if domains else ""
-        kind = type(next(iter(problems.values())))
-        raise kind("\n".join(f"{name}: {error}" for name, error in problems.items()) + hint)
+        _refuse(problems, f"\nThe others can be scored: data.only={rest}" if domains else "")
     return domains
 
 
@@ -152,12 +154,12 @@ def list_pairs(data: DataConfig) -> dict[str, Callable[[], Opened]]:
     _need_domains(data)
     _check_roots(data)
     classes = build_classes(data)
-    sources = {f"source {i}: {_name(each)}": each for i, each in enumerate(data.sources, start=1)}
+    sources = _named_sources(data)
     domains = {f"domain {name}": data.domains[name] for name in data.only or data.domains}
     mistakes = []
     for name, given in (sources | domains).items():
         try:
-            own = _classes_of(data, given, classes)
+            own = classes_of(data, given, classes)
             if given.corrupt:
                 check_corruption(given.corrupt.name, given.corrupt.severity)
             if name in sources:
@@ -176,8 +178,21 @@ def list_pairs(data: DataConfig) -> dict[str, Callable[[], Opened]]:
         same = names.setdefault(plain.model_dump_json(), [])
         same.append(name)
         if len(same) == 1:
-            opened[name] = partial(_open_pairs, data, given, classes, is_strict=False)
+            opened[name] = partial(open_pairs, data, given, classes, is_strict=False)
     return {_joined(same): opened[same[0]] for same in names.values()}
+
+
+def _named_sources(data: DataConfig) -> dict[str, AnyConfig]:
+    return {f"source {i}: {name_of(each)}": each for i, each in enumerate(data.sources, start=1)}
+
+
+def _refuse(problems: Mapping[str, CausalsegError], hint: str = "") -> NoReturn:
+    """Raise one error of all, the same text once."""
+    names: dict[str, list[str]] = {}
+    for name, error in problems.items():
+        names.setdefault(str(error), []).append(name)
+    kind = type(next(iter(problems.values())))
+    raise kind("\n".join(f"{_joined(of)}: {text}" for text, of in names.items()) + hint)
 
 
 def _joined(names: Sequence[str]) -> str:
@@ -194,11 +209,16 @@ def _need_domains(data: DataConfig) -> None:
 
 
 def _check_roots(data: DataConfig) -> None:
+    """Refuse a root of no data set, and warn of one that nothing uses."""
+    given = (*data.sources, *data.domains.values())
+    used = {each.layout for each in given if isinstance(each, LayoutConfig)}
     for name in data.roots:
         if name not in LAYOUTS:
-            raise ConfigError(
-                f"data.roots names no data set {name!r}: {did_you_mean(name, LAYOUTS)}"
-            )
+            allowed = did_you_mean(name, used or LAYOUTS)
+            raise ConfigError(f"data.roots names no data set {name!r}: {allowed}")
+        if name not in used:
+            reads = f"read {', '.join(sorted(used))}" if used else "are no published data sets"
+            _warn_once(f"data.roots.{name} is not used: sources and domains {reads}")
 
 
 def _build_domain(data: DataConfig, name: str, classes: ClassList, inference: Inference) -> Domain:
@@ -232,7 +252,7 @@ def _clean(data: DataConfig, corrupted: AnyConfig) -> str | None:
 
 def _build_pairs(data: DataConfig, source: AnyConfig, classes: ClassList) -> Opened:
     """Build a source or domain, corrupted where asked for; say so if it is not complete."""
-    pairs, own = _open_pairs(data, source, classes)
+    pairs, own = open_pairs(data, source, classes)
     if isinstance(pairs, LayoutData) and pairs.shortfall:
         _warn_once(f"{pairs.describe()}: {pairs.shortfall}")
     if source.corrupt:
@@ -241,85 +261,12 @@ def _build_pairs(data: DataConfig, source: AnyConfig, classes: ClassList) -> Ope
     return pairs, own
 
 
-def _open_pairs(
-    data: DataConfig, source: AnyConfig, classes: ClassList, is_strict: bool = True
-) -> Opened:
-    """Build a source or domain as it lies on the disk."""
-    own = _classes_of(data, source, classes)
-    pairs: Dataset[Sample]
-    match source:
-        case FolderConfig():
-            images, labels = (_find_path(data, path) for path in (source.images, source.labels))
-            if source.encoding == "colours":
-                reader = read_colours(own, source.ignore_colours)
-            else:
-                reader = read_ids(own, data.ignore, source.id_map)
-            pairs = FolderData(images, labels, reader, source.every, is_strict)
-        case LayoutConfig():
-            root = _root_of(data, source)
-            layout = LAYOUTS[source.layout]
-            pairs = LayoutData(layout, source.split, root, source.every, is_strict)
-        case ScenesConfig():
-            pairs = ScenesData(source.domain, source.count, source.first, source.size)
-            if source.every > 1:
-                pairs = Subset(pairs, range(0, source.count, source.every))
-    return pairs, own
-
-
-def _classes_of(data: DataConfig, source: AnyConfig, classes: ClassList) -> ClassList:
-    """Return the classes of the labels of a source or domain."""
-    match source:
-        case LayoutConfig(layout=name):
-            if name not in LAYOUTS:
-                raise ConfigError(f"layout = {name!r}: {did_you_mean(name, LAYOUTS)}")
-            return LAYOUTS[name].classes
-        case ScenesConfig():
-            if classes != CITYSCAPES19:
-                raise ConfigError("scenes have the classes of cityscapes19: set data.classes to it")
-        case FolderConfig(classes=given) if given is not None:
-            return build_classes(data.model_copy(update={"classes": given}))
-    return classes
-
-
 def _need_same_classes(source: AnyConfig, own: ClassList, classes: ClassList) -> None:
     if own.names != classes.names:
         raise ConfigError(
-            f"source {_name(source)} has the classes {', '.join(own.names)}; data.classes are "
+            f"source {name_of(source)} has the classes {', '.join(own.names)}; data.classes are "
             "others: set data.classes to them, or train on another source"
         )
-
-
-def _root_of(data: DataConfig, source: LayoutConfig) -> Path:
-    """Where a published data set lies; a root of its own stands before those of all."""
-    own = source.root or data.roots.get(source.layout)
-    if own:
-        return _find_path(data, own)
-    if data.root is None:
-        raise ConfigError(
-            f"{source.layout} has no root: give data.roots.{source.layout}=PATH, or data.root, "
-            f"a folder that holds {source.layout}/"
-        )
-    return _find_path(data, source.layout)
-
-
-def _name(source: AnyConfig) -> str:
-    match source:
-        case LayoutConfig(layout=name, split=split):
-            return f"{name} {split}"
-        case FolderConfig(images=images):
-            return images
-        case ScenesConfig(domain=domain):
-            return f"scenes {domain}"
-
-
-def _find_path(data: DataConfig, path: str) -> Path:
-    """Return a path with ``~`` spelled out; a relative one starts from ``data.root``, if set."""
-    try:
-        return Path(data.root or ".").expanduser() / Path(path).expanduser()
-    except RuntimeError as error:
-        raise ConfigError(
-            f"no home folder for the ~ of {path} or of data.root = {data.root}: write it out"
-        ) from error
 
 
 @cache

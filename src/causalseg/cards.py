@@ -17,7 +17,7 @@ from causalseg.config import Config
 from causalseg.data.published import LAYOUTS
 from causalseg.engine.log import describe_platform, list_versions
 from causalseg.runfolder import RunFolder, write_text
-from causalseg.scores import describe_inference, read_scores
+from causalseg.scores import describe_domain, describe_inference, read_scores, size_text
 
 _MANY = 6  # domains, more of which are counted and not named
 _WEAK = 20  # percent of IoU below which a class is named among the limits
@@ -98,7 +98,7 @@ def _row(name: str, domain: dict[str, Any]) -> list[str]:
     calibration = domain["calibration"]
     return [
         name,
-        str(domain["images"]),
+        describe_domain(domain),
         _percent(domain["miou"]),
         _between(domain["miou_interval"]).strip() or "-",
         "-" if weakest is None else f"{weakest} {_percent(known[weakest])}",
@@ -143,9 +143,9 @@ def _describe_training(run: RunFolder, config: dict[str, Any]) -> str:
             f"`{origin['checkpoint']}` (sha256 {origin['sha256']}), which does not say how it was "
             "trained."
         )
-    train, crop = config["train"], " x ".join(map(str, config["train"]["crop"]))
+    train, crop = config["train"], size_text(config["train"]["crop"])
     return (
-        f"Trained for {train['steps']} steps, batch {train['batch']}, crop {crop}, seed "
+        f"Trained for {train['steps']} steps, batch {train['batch']}, crop {crop} px, seed "
         f"{config['run']['seed']}."
     )
 

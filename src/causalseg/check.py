@@ -1,5 +1,6 @@
 """`causalseg data check`: look at everything that a run would read, before it runs."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -8,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from rich.table import Table
 
-from causalseg.build_data import Opened, list_pairs
+from causalseg.build_data import list_pairs
+from causalseg.build_pairs import Opened
 from causalseg.config.settings import SETTINGS
 from causalseg.configfile import load_config, parse_config
 from causalseg.data.check import Findings, Looks, check_pairs, draw_sheet
@@ -82,32 +84,33 @@ def list_problems(findings: Sequence[Findings]) -> list[str]:
 
 
 def table(findings: Sequence[Findings]) -> Table:
-    """Return pairs, problems and sizes of each data set, and how common each class is.
-
-    Ignored is a share of all pixels, classes are shares of the labelled ones.
-    """
-    shown = Table(title="what was found", caption="classes: share of labelled pixels in percent")
-    for head in ("", "pairs", "problems", "size", "ignored", "classes"):
+    """Return pairs, problems and sizes of each data set, and which share of pixels is ignored."""
+    shown = Table(title="what was found")
+    for head in ("", "pairs", "problems", "size", "ignored"):
         shown.add_column(head, overflow="fold")
     for found in findings:
-        labelled = max(1, int(found.pixels[:-1].sum()))
         ignored = f"{100 * found.pixels[-1] / max(1, found.pixels.sum()):.3g} %"
-        order = np.argsort(-found.pixels[:-1], kind="stable")
-        classes = ", ".join(
-            f"{found.classes.names[k]} {100 * found.pixels[k] / labelled:.3g}"
-            for k in order
-            if found.pixels[k]
-        )
-        absent = [found.classes.names[k] for k in order if not found.pixels[k]]
-        if classes and absent:
-            classes += f"; none of {', '.join(absent)}"
         sizes = [f"{size_text(size)} px ({n})" for size, n in found.sizes.most_common(3)]
         more = ["..."] if len(found.sizes) > 3 else []
+        more += [f"{found.resized} labels resized to their images"] if found.resized else []
         pairs = str(found.count) if found.is_there else "not there"
         pairs += "" if found.published is None else f" of {found.published}"
-        counts = (pairs, str(len(found.problems)))
-        shown.add_row(found.name, *counts, "\n".join(sizes + more), ignored, classes)
+        shown.add_row(found.name, pairs, str(len(found.problems)), "\n".join(sizes + more), ignored)
     return shown
+
+
+def list_classes(findings: Sequence[Findings]) -> list[str]:
+    """Return the classes of each data set, the most common first, in percent of labelled pixels."""
+    lines = []
+    for found in findings:
+        pixels, names = found.pixels[:-1], found.classes.names
+        order = np.argsort(-pixels, kind="stable")
+        shares = [f"{names[k]} {100 * pixels[k] / pixels.sum():.3g}" for k in order if pixels[k]]
+        absent = [names[k] for k in order if not pixels[k]]
+        if shares:
+            none = f"; none of {', '.join(absent)}" if absent else ""
+            lines.append(f"{found.name}: {', '.join(shares)}{none}")
+    return lines
 
 
 def _find_pairs(
@@ -152,41 +155,51 @@ def _nothing(name: str) -> Findings:
     return Findings(name, CITYSCAPES19, 0, np.append(none, 0), none, is_there=False)
 
 
-def layouts_table() -> Table:
-    """Return the published data sets: splits, licence, homepage."""
-    shown = Table(box=None, pad_edge=False)
-    for head in ("name", "splits", "licence", "homepage"):
-        shown.add_column(head, overflow="fold")
-    for name, layout in LAYOUTS.items():
+def list_short(names: Sequence[str]) -> list[str]:
+    """Return published data sets in a line each: name, splits, homepage.
+
+    Raises:
+        ConfigError: if a name is not known.
+    """
+    lines = []
+    for name in names:
+        layout = _find_layout(name)
         splits = ", ".join(
             split if about.count is None else f"{split} {about.count:,}"
             for split, about in layout.splits.items()
         )
-        shown.add_row(name, splits, layout.license, layout.homepage)
-    return shown
-
-
-def describe_layouts() -> str:
-    """Return what `describe_layout` does of all, one after the other."""
-    return "\n\n".join(f"[{name}] {describe_layout(name)}" for name in LAYOUTS)
+        lines.append(f"{name}: {splits}; {layout.homepage}")
+    return lines
 
 
 def describe_layout(name: str) -> str:
     """Return where a data set comes from and the files it is expected to have, as text.
 
+    Fields show their regular expression where splits differ by nothing else.
+
     Raises:
         ConfigError: if the name is not known.
     """
-    if name not in LAYOUTS:
-        raise ConfigError(f"data list {name!r}: {did_you_mean(name, LAYOUTS)}")
-    layout = LAYOUTS[name]
-    lines = [layout.title, f"{layout.homepage} ({layout.license})"]
+    layout = _find_layout(name)
+    lines = [f"{name}: {layout.title}", f"{layout.homepage} ({layout.license})"]
     if layout.archives:
         lines.append(layout.describe_archives())
     if layout.size:
         lines.append(f"images of {size_text(layout.size)} px, as a rule")
+    plain = Counter(Template(about.images).plain for about in layout.splits.values())
     for split, about in layout.splits.items():
-        count = "" if about.count is None else f"{about.count:,} pairs"
-        labels = " or ".join(Template(text).plain for text in about.label_templates)
-        lines += [f"{split}: {count}", f"  {Template(about.images).plain}", f"  {labels}"]
+        count = "" if about.count is None else f" {about.count:,} pairs"
+        images, *labels = (Template(text) for text in (about.images, *about.label_templates))
+        is_alone = plain[images.plain] == 1
+        lines += [
+            f"  {split}:{count}",
+            f"    {images.plain if is_alone else images.text}",
+            f"    {' or '.join(each.plain for each in labels)}",
+        ]
     return "\n".join(lines)
+
+
+def _find_layout(name: str) -> Layout:
+    if name not in LAYOUTS:
+        raise ConfigError(f"data list {name!r}: {did_you_mean(name, LAYOUTS)}")
+    return LAYOUTS[name]

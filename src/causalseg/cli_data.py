@@ -45,26 +45,23 @@ def scenes(
 
 
 @data_app.command(name="list")
-def list_layouts(layout: str = "", /, *, trees: bool = False) -> None:
-    """Print the published data sets that are known: splits, licence, where to get them.
+def list_layouts(layout: str = "", /, *, short: bool = False) -> None:
+    """Print the published data sets that are known: where to get them, splits and their files.
 
     Parameters
     ----------
     layout
-        One of them, with the tree of files that it is expected to have.
-    trees
-        All of them with their trees.
+        One of them; left out, all.
+    short
+        Names, splits and homepages alone, a line each.
     """
-    from rich.console import Console
+    from causalseg.check import describe_layout, list_short
+    from causalseg.data.published import LAYOUTS
 
-    from causalseg.check import describe_layout, describe_layouts, layouts_table
-
-    if layout:
-        print(describe_layout(layout))
-    elif trees:
-        print(describe_layouts())
+    if short:
+        print("\n".join(list_short([layout] if layout else list(LAYOUTS))))
     else:
-        Console().print(layouts_table())
+        print("\n\n".join(map(describe_layout, [layout] if layout else LAYOUTS)))
 
 
 @data_app.command(name="check")
@@ -98,7 +95,11 @@ def check_data(
 
     found = check.check_data(what, overrides, root, split, sheet)
     Console().print(check.table(found))
+    print("\n  ".join(["labelled pixels in percent:", *check.list_classes(found)]))
     problems = check.list_problems(found)
     if problems:
-        raise DataError("\n  ".join(["these are not complete or cannot be used:", *problems]))
+        rest = [each.name for each in found if each.is_there and not each.problems]
+        lines = ["these are not complete or cannot be used:", *problems]
+        hint = f"\nThe others can be used: {'; '.join(rest)}" if rest else ""
+        raise DataError("\n  ".join(lines) + hint)
     print("everything can be used")

@@ -13,8 +13,6 @@ from causalseg.errors import ConfigError
 if TYPE_CHECKING:
     from causalseg.report import DomainTable
 
-_ACROSS = 6  # domains that stand side by side; more of them stand below each other
-
 
 def evaluate(
     *runs: Annotated[str, Parameter(allow_leading_hyphen=False)],
@@ -151,17 +149,21 @@ def print_table(table: "DomainTable") -> None:
     from rich.console import Console
     from rich.table import Table
 
-    columns = [["", *table.domains, f"mean of {_few(table.over)}"]]
+    columns = [["", *table.domains, "mean"]]
     columns += [[label, *map(_percent, values)] for label, values in table.rows.items()]
     if table.difference is not None:
         columns.append(["difference", *map(_signed, table.difference)])
-    lines = columns if len(table.domains) <= _ACROSS else list(zip(*columns, strict=True))
+    console, down = Console(), list(zip(*columns, strict=True))
+    width = sum(max(map(len, line)) + 3 for line in down) + 1
+    lines = columns if width <= console.width else down
     shown = Table(title="mIoU in percent by domain")
     for i, head in enumerate(lines[0]):
         shown.add_column(head, justify="right" if i else "left")
     for line in lines[1:]:
         shown.add_row(*line)
-    Console().print(shown)
+    console.print(shown)
+    over = ", ".join(table.over) if len(table.over) < 9 else f"{len(table.over)} domains"
+    print("\n".join([f"mean of {over}", *table.made_of]))
 
 
 def _split(given: Sequence[str]) -> tuple[list[Path], list[str]]:
@@ -214,10 +216,6 @@ def _augmentation(text: str) -> list[str]:
         *(["eval.flip=true"] if "flip" in parts else []),
         *([f"eval.scales=[{','.join(scales)}]"] if scales else []),
     ]
-
-
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(names) if len(names) <= _ACROSS else f"{len(names)} domains"
 
 
 def _percent(value: float | None) -> str:

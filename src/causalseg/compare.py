@@ -26,7 +26,7 @@ from causalseg.analysis.comparison import (
     read_results,
 )
 from causalseg.build import build_inference, check_method
-from causalseg.build_data import build_domains, build_sources, with_classes_inside
+from causalseg.build_data import build_data, with_classes_inside
 from causalseg.cards import collect_result
 from causalseg.cells import Cell, open_log, run_cells
 from causalseg.comparison_page import to_markdown, write_html
@@ -96,8 +96,8 @@ def plan_study(
     labels = {(cell.method.name, cell.seed) for cell in cells}
     earlier = {key: result for key, result in found.items() if key not in labels}
     shared = cells[0].config
-    domains = build_domains(shared.data, build_inference(shared))
-    sources = build_sources(shared.data.model_copy(update={"cache": "none"}))
+    data = shared.data.model_copy(update={"cache": "none"})
+    sources, domains = build_data(data, build_inference(shared))
     for dataset in (sources, *(domain.data for domain in domains.values())):
         dataset[0]  # what is wrong everywhere shows now
     mistakes = []

@@ -19,7 +19,7 @@ from causalseg.analysis.bootstrap import LEVEL, RESAMPLES
 from causalseg.analysis.comparison import MEAN, Comparison, Result, Row, Value, known_values
 from causalseg.report.charts import STYLE, draw_svg, plain_text
 from causalseg.runfolder import write_text
-from causalseg.scores import describe_inference, size_text
+from causalseg.scores import describe_domain, describe_inference, size_text
 
 _DARK = {
     **{"text.color": "#e4e7eb", "axes.labelcolor": "#e4e7eb", "axes.edgecolor": "#7d858f"},
@@ -34,7 +34,7 @@ def table(comparison: Comparison) -> tuple[list[tuple[str, str]], list[list[str]
     over = scores["mean"]["over"]
     heads = [("method", "")]
     for name, domain in scores["domains"].items():
-        heads.append((name, domain_text(domain)))
+        heads.append((name, describe_domain(domain)))
     means = [(MEAN, f"of {', '.join(over)}")] if len(over) > 1 else []
     change = (f"difference to {comparison.reference}", f"± over seeds [{LEVEL:.0%} over images]")
     costs = [("trained parameters", ""), ("s/step", ""), ("peak memory", "MB"), ("seeds", "")]
@@ -211,20 +211,6 @@ def _methods(comparison: Comparison, quote: str = "") -> list[tuple[str, str]]:
         )
         for row in comparison.rows
     ]
-
-
-def domain_text(domain: dict[str, Any]) -> str:
-    """What a domain is made of, from its part of eval.json."""
-    about = [f"{domain['images']} images"]
-    about += [f"{size_text(domain['size'])} px"] if domain["size"] else []
-    about += [domain["split"]] if "split" in domain else []
-    if "corruption" in domain:
-        about.append("{name}, severity {severity}".format(**domain["corruption"]))
-    if "resized_to" in domain:
-        about.append(f"resized to {size_text(domain['resized_to'])} px")
-    if "fit_inside" in domain:
-        about.append(f"resized to fit inside {size_text(domain['fit_inside'])} px")
-    return ", ".join(about)
 
 
 def sources_text(data: dict[str, Any]) -> str:

@@ -13,12 +13,7 @@ from torch.utils.data import Subset
 
 from causalseg.adapters.base import trainable_parameters
 from causalseg.build import build_augment, build_inference, build_segmenter
-from causalseg.build_data import (
-    build_domains,
-    build_draws,
-    build_sources,
-    with_classes_inside,
-)
+from causalseg.build_data import build_data, build_draws, with_classes_inside
 from causalseg.config import Config
 from causalseg.configfile import dump_config, list_differences, load_config
 from causalseg.data.dataset import read_image
@@ -74,8 +69,7 @@ def train_run(config: Config) -> RunFolder:
     inference = build_inference(config)
     model = build_segmenter(stored)
     stored = _with_checksum(stored, model.backbone.sha256)
-    sources = build_sources(config.data)
-    domains = build_domains(config.data, inference)
+    sources, domains = build_data(config.data, inference)
     seen = seen_domains(config, config)
     for dataset in (sources, *(domain.data for domain in domains.values())):
         dataset[0]  # what is wrong everywhere shows now and not after training

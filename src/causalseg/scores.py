@@ -210,6 +210,34 @@ def size_text(size: Sequence[int]) -> str:
     return f"{size[1]} × {size[0]}"
 
 
+def describe_domain(domain: Mapping[str, Any]) -> str:
+    """Say what a domain is made of: images, sizes, split and corruption."""
+    about = ["1 image" if domain["images"] == 1 else f"{domain['images']} images"]
+    about += [f"{size_text(domain['size'])} px"] if domain["size"] else []
+    about += [domain["split"]] if "split" in domain else []
+    if "corruption" in domain:
+        about.append("{name}, severity {severity}".format(**domain["corruption"]))
+    if "resized_to" in domain:
+        about.append(f"resized to {size_text(domain['resized_to'])} px")
+    if "fit_inside" in domain:
+        about.append(f"resized to fit inside {size_text(domain['fit_inside'])} px")
+    return ", ".join(about)
+
+
+def describe_domains(domains: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Say what each domain is made of, once of those that are alike but for the corruption."""
+    alike: dict[str, list[str]] = {}
+    for name, domain in domains.items():
+        made = domain.get("corruption")
+        full = f"{name} ({made['name']}, severity {made['severity']})" if made else name
+        plain = {key: value for key, value in domain.items() if key != "corruption"}
+        alike.setdefault(describe_domain(plain), []).append(full)
+    return [
+        f"{', '.join(names)}: {'each ' if len(names) > 1 else ''}{text}"
+        for text, names in alike.items()
+    ]
+
+
 def describe_inference(how: Mapping[str, Any]) -> str:
     """Say how images were predicted."""
     text = "images " if how["mode"] == "slide" else "whole images "
@@ -222,7 +250,7 @@ def describe_inference(how: Mapping[str, Any]) -> str:
     elif how.get("scale"):
         text += f"resized by {how['scale']}"
     else:
-        text += "at sizes of the domains"
+        text += "at the sizes of their domains"
     if how["mode"] == "slide":
         blend = "blended by a Hann window" if how.get("blend") == "hann" else "averaged"
         window, stride = size_text(how["window"]), size_text(how["stride"])

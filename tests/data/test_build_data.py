@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from causalseg.build_data import build_classes, build_domains, build_sources, list_pairs
+from causalseg.build_data import build_data, build_domains, build_sources, list_pairs
+from causalseg.build_pairs import build_classes
 from causalseg.configfile import parse_config
 from causalseg.data.published import LAYOUTS
 from causalseg.engine.infer import Inference
@@ -227,6 +228,40 @@ def test_a_home_folder_of_nobody_is_named(key):
     sources = [{"layout": "gtav", "split": "train"}]
     with pytest.raises(ConfigError, match="no home folder for the ~ of .*: write it out"):
         build_sources(data_of(**{"sources": sources, **options}))
+
+
+def test_all_that_is_wrong_is_told_at_once_with_what_can_be_scored(town):
+    gone = {**TOWN, "root": "gone"}
+    data = town_of(town.parent, sources=[gone, {**TOWN, "split": "test"}], domains={"town": TOWN})
+    with pytest.raises(MissingFileError) as caught:
+        build_data(data, Inference())
+    assert str(caught.value).split("\n") == [
+        f"source 1: toytown val: no folder or zip file {town.parent}/gone; in {town.parent} there "
+        "is toytown/",
+        "expected in it, below any folders, unpacked or in zip files:",
+        "  img/val/{city}/{name}_img.png",
+        "  gt/val/{city}/{name}_id.png",
+        "give data.roots.toytown=PATH, or get it from https://toytown.example",
+        "published as img.zip, gt.zip: zip files are read as they are, or unpacked",
+        "source 2: toytown test: Toytown (Doe et al., 2020) has no split 'test': Allowed: train, "
+        "val",
+        "These domains can be scored: town",
+    ]
+    with pytest.raises(MissingFileError, match="(?s)^source 1: .*\na, b and 2 more: no folder"):
+        build_data(town_of(None, sources=[gone], domains=dict.fromkeys("abcd", gone)), Inference())
+
+
+def test_a_root_that_nothing_uses_is_warned_of(town, caplog):
+    build_sources(town_of(town.parent, roots={"gtav": "elsewhere"}))
+    assert "data.roots.gtav is not used: sources and domains read toytown" in caplog.text
+    with pytest.raises(ConfigError, match="no data set 'mapilary': Allowed: toytown$"):
+        build_sources(town_of(town.parent, roots={"mapilary": "elsewhere"}))
+
+
+def test_a_missing_class_list_says_what_else_is_expected(tmp_path):
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(MissingFileError, match=r"there is photos/. Images are expected in images,"):
+        build_sources(folder_of(tmp_path, classes="classes.json"))
 
 
 def test_a_data_set_without_a_root_says_how_to_give_one():

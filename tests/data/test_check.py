@@ -11,8 +11,11 @@ from PIL import Image
 
 from causalseg import check
 from causalseg.check import check_data, describe_layout, list_problems
-from causalseg.data.check import check_pairs
+from causalseg.data.check import check_pairs, draw_sheet
+from causalseg.data.classes import CAMVID11
 from causalseg.data.dataset import PairData
+from causalseg.data.folds import CLASS_LISTS
+from causalseg.data.layout_data import LayoutData
 from causalseg.data.published import LAYOUTS
 from causalseg.errors import ConfigError, MissingFileError
 from command_line import run as command
@@ -84,8 +87,22 @@ def test_a_split_without_labels_is_a_problem_unless_only_a_part_has_any(town, mo
     (line,) = list_problems(check_data("toytown", root=town))
     assert "has no labels of Toytown (Doe et al., 2020), split 'train'" in line
     splits = LAYOUTS["toytown"].splits
-    partial = {**splits, "train": replace(splits["train"], is_partial=True)}
-    monkeypatch.setitem(LAYOUTS, "toytown", replace(LAYOUTS["toytown"], splits=partial))
+    spare = {**splits, "train": replace(splits["train"], spare="images")}
+    monkeypatch.setitem(LAYOUTS, "toytown", replace(LAYOUTS["toytown"], splits=spare))
+    found = check_data("toytown", root=town)
+    assert list_problems(found) == []
+    assert cells(found)["toytown train"] == ("not there", "0")
+
+
+def test_labels_of_a_split_without_its_images_are_a_problem_unless_another_split_has_them(
+    town, monkeypatch
+):
+    save(town / "gt/train/bonn/a_id.png", np.zeros((4, 6)))
+    (line,) = list_problems(check_data("toytown", root=town))
+    assert "has no images of Toytown (Doe et al., 2020), split 'train'" in line
+    splits = LAYOUTS["toytown"].splits
+    same = {**splits, "train": replace(splits["all"], images="fog/{city}/{name}_img.png")}
+    monkeypatch.setitem(LAYOUTS, "toytown", replace(LAYOUTS["toytown"], splits=same))
     found = check_data("toytown", root=town)
     assert list_problems(found) == []
     assert cells(found)["toytown train"] == ("not there", "0")
@@ -179,6 +196,36 @@ def test_a_sheet_is_drawn_whatever_the_case_of_its_ending(town):
     check_data("toytown", root=town, sheet=sheet)
     with Image.open(sheet) as picture:
         assert picture.format == "PNG"
+
+
+def test_a_sheet_shows_every_class_of_every_class_list(town, tmp_path):
+    pairs = LayoutData(LAYOUTS["toytown"], "bonn", town)  # one image
+    found = [
+        check_pairs(str(i), pairs, classes)
+        for i, classes in enumerate((CAMVID11, CLASS_LISTS["idd7"]) * 2)
+    ]
+    draw_sheet(found, tmp_path / "sheet.png")
+    with Image.open(tmp_path / "sheet.png") as picture:
+        colours = {colour[:3] for _, colour in picture.convert("RGB").getcolors(2**24)}
+    assert {*CAMVID11.palette, *CLASS_LISTS["idd7"].palette} <= colours
+
+
+def test_labels_resized_to_their_images_are_counted_and_stretched_ones_a_problem(town, monkeypatch):
+    resized = replace(LAYOUTS["toytown"], is_label_resized=True)
+    monkeypatch.setitem(LAYOUTS, "toytown", resized)
+    save(town / "gt/val/ulm/a_id.png", np.full((8, 12), 7))
+    found = check_data("toytown", root=town, split="all")
+    (sizes,) = check.table(found).columns[3].cells
+    assert sizes.endswith("1 labels resized to their images")
+    save(town / "gt/val/ulm/a_id.png", np.full((8, 8), 7))
+    (line,) = list_problems(check_data("toytown", root=town, split="all"))
+    assert "is 6 x 4 pixels and its label" in line
+    assert line.endswith("is 8 x 8: they must be the same proportions")
+
+
+def test_splits_that_differ_by_an_expression_show_it():
+    assert "701_StillsRaw_full/{name:0006R0_f" in describe_layout("camvid32")
+    assert "{name}_leftImg8bit.png" in describe_layout("cityscapes")
 
 
 def test_a_layout_tells_what_to_do_with_its_archives():

@@ -34,8 +34,8 @@ def test_a_wrong_root_shows_the_expected_tree_beside_what_was_found(tmp_path):
             "  gt/val/{city}/{name}_id.png",
             "found in it:",
             "  a.zip (zip file)",
-            "  img/ (1 files)",
-            "  other/ (1 files)",
+            "  img/ (1 file)",
+            "  other/ (1 file)",
             *(f"  photo{number:02d}.png" for number in range(5)),
             "  ... and 7 more",
             "other splits are there: train",
@@ -53,6 +53,16 @@ def test_an_empty_and_a_missing_root_are_told_apart(tmp_path):
         LayoutData(LAYOUT, "val", tmp_path / "gone")
 
 
+def test_a_folder_that_holds_all_is_looked_into(tmp_path):
+    for part in ("images", "labels"):
+        save(tmp_path / f"town/seg/{part}/a.png", [[0]])
+    with pytest.raises(MissingFileError) as caught:
+        LayoutData(LAYOUT, "val", tmp_path)
+    assert "found in it:\n  town/seg/images/ (1 file)\n  town/seg/labels/ (1 file)\n" in str(
+        caught.value
+    )
+
+
 def test_a_tree_without_labels_says_so(tree):
     shutil.rmtree(tree / "gt")
     with pytest.raises(MissingFileError, match="has no labels of Toytown"):
@@ -66,11 +76,13 @@ def test_a_tree_without_labels_says_so(tree):
         ("img/val/ulm/b_img.png", r"labels without image \(1\): gt/val/ulm/b_id.png. Complete"),
     ],
 )
-def test_a_missing_partner_is_named_unless_the_split_is_partial(tree, gone, message):
+def test_a_missing_partner_is_named_unless_it_is_published_so(tree, gone, message):
     (tree / gone).unlink()
-    with pytest.raises(DataError, match=message):
-        LayoutData(LAYOUT, "val", tree)
-    assert names(LayoutData(with_split(is_partial=True), "val", tree)) == ["bonn__a", "ulm__a"]
+    spare, other = ("images", "labels") if gone.startswith("gt") else ("labels", "images")
+    for layout in (LAYOUT, with_split(spare=other)):
+        with pytest.raises(DataError, match=message):
+            LayoutData(layout, "val", tree)
+    assert names(LayoutData(with_split(spare=spare), "val", tree)) == ["bonn__a", "ulm__a"]
 
 
 def test_many_missing_partners_are_counted(tree):
@@ -82,11 +94,11 @@ def test_many_missing_partners_are_counted(tree):
         LayoutData(LAYOUT, "val", tree)
 
 
-def test_a_partial_split_without_a_single_pair_is_refused(tree):
+def test_a_split_of_spare_images_without_a_single_pair_is_refused(tree):
     (tree / "img/val/bonn").rename(tree / "img/val/elsewhere")
     shutil.rmtree(tree / "img/val/ulm")
-    with pytest.raises(MissingFileError, match="has no pairs of image and label of Toytown"):
-        LayoutData(with_split(is_partial=True), "val", tree)
+    with pytest.raises(DataError, match=r"labels without image \(3\)"):
+        LayoutData(with_split(spare="images"), "val", tree)
 
 
 @pytest.mark.parametrize(("part", "what"), [("img", "images"), ("gt", "labels")])
@@ -141,16 +153,16 @@ def test_fewer_pairs_than_published_are_counted_unless_the_number_is_not_settled
     short = LayoutData(with_split(count=1400), "val", tree, every=2)
     assert short.shortfall == "3 of 1,400 published pairs are there: complete the download"
     assert (short.num_published, len(short)) == (1400, 2)
-    partial = LayoutData(with_split(count=1400, is_partial=True), "val", tree)
-    assert (partial.num_published, partial.shortfall) == (None, "")
+    spare = LayoutData(with_split(count=1400, spare="images"), "val", tree)
+    assert spare.shortfall == short.shortfall
 
 
 def test_splits_with_images_are_found_in_folders_and_zips(tree):
     assert find_splits(LAYOUT, open_files(tree)) == ["val"]
     save(tree / "img/train/ulm/a_img.png", [[0]])
     assert find_splits(LAYOUT, open_files(tree)) == ["train", "val"]
-    partial = {name: replace(about, is_partial=True) for name, about in LAYOUT.splits.items()}
-    assert find_splits(replace(LAYOUT, splits=partial), open_files(tree)) == ["val"]
+    spare = {name: replace(about, spare="images") for name, about in LAYOUT.splits.items()}
+    assert find_splits(replace(LAYOUT, splits=spare), open_files(tree)) == ["val"]
     zipped(tree / "img/val/ulm", tree.parent / "zips/img/val.zip")
     assert find_splits(LAYOUT, open_files(tree.parent / "zips")) == ["val"]
 

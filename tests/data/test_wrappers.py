@@ -59,6 +59,15 @@ def test_resizing_keeps_label_ids_and_the_range_of_images():
     assert 0 <= image.min() < image.max() <= 1
 
 
+def test_resizing_in_proportion_fits_inside_the_size_also_upright():
+    wide, upright = np.zeros((20, 60), int), np.zeros((60, 20), int)
+    resized = ResizedData(
+        Pairs([wide, upright, np.zeros((20, 20), int)]), (16, 24), keep_ratio=True
+    )
+    assert [tuple(each.label.shape) for each in resized] == [(8, 24), (24, 8), (16, 16)]
+    assert resized[1].image.shape == (3, 24, 8)
+
+
 @pytest.mark.parametrize(("factor", "picked"), [(2, 1), (4, 2)])
 def test_a_smaller_label_holds_the_pixels_nearest_to_its_centres(factor, picked):
     label = np.arange(8 * 16).reshape(8, 16)
@@ -107,7 +116,7 @@ def test_counting_reads_labels_and_no_image(folder, monkeypatch):
         [
             pairs,
             Subset(pairs, [2, 0]),
-            CorruptedData(ResizedData(pairs, (24, 32)), "fog", 3),
+            CorruptedData(ResizedData(pairs, (24, 40), keep_ratio=True), "fog", 3),
             make_pairs(2),
             CachedData(pairs),
         ]

@@ -33,7 +33,7 @@ class _PairsConfig(Block):
     """Height and width: of a source's images and labels before augmentation; of a domain's images
     in place of eval.size. null keeps them."""
     keep_ratio: bool = False
-    """Of a domain: keep the images' proportions; they fit inside resize."""
+    """Keep the images' proportions: they fit inside resize, turned where upright."""
     corrupt: CorruptConfig | None = None
     """A corruption of the images; null is none."""
 
@@ -204,8 +204,6 @@ class DataConfig(Block):
             raise ValueError("give a weight to all sources or to none")
         if any(domain.weight is not None for domain in self.domains.values()):
             raise ValueError("a weight has no effect on a domain: every image is scored once")
-        if any(source.keep_ratio for source in self.sources):
-            raise ValueError("keep_ratio has no effect on a source: give the size in proportion")
         if any(weighted) and self.rare_classes:
             raise ValueError("rare_classes draws from all sources alike: drop their weights")
         return self

@@ -8,6 +8,7 @@ from typing import NamedTuple, cast
 
 import numpy as np
 from jaxtyping import Int
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from rich.console import Console
@@ -20,6 +21,7 @@ from causalseg.data.layout_data import LayoutData
 from causalseg.errors import DataError
 
 _TILE = 320  # pixels, the longer side
+_LEGEND_COLUMNS = 7
 
 
 @dataclass
@@ -35,6 +37,7 @@ class Findings:
         problems: one message for each pair that cannot be used, one for images without label and
             one for labels without image, one for published pairs that are not there.
         sizes: how many images have which (height, width).
+        resized: labels of another size than their image's, where that is allowed.
         pixels: labelled pixels by class, the last number those ignored.
         images: in how many images each class occurs.
         examples: some samples, spread evenly; none of those that were looked at before.
@@ -47,6 +50,7 @@ class Findings:
     images: Int[np.ndarray, " k"]
     problems: list[str] = field(default_factory=list)
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
+    resized: int = 0
     examples: list[Sample] = field(default_factory=list)
     published: int | None = None
     is_there: bool = True
@@ -56,6 +60,7 @@ class Look(NamedTuple):
     """What a look at a pair told: (height, width) and pixels as in `Findings`, or a problem."""
 
     size: tuple[int, int] = (0, 0)
+    is_resized: bool = False
     pixels: Int[np.ndarray, " k"] = np.zeros(0, np.int64)
     problem: str = ""
 
@@ -100,56 +105,80 @@ def check_pairs(
             known[files], sample = _look(data, index, k)
             if sample is not None and index in shown:
                 found.examples.append(sample)
-        size, pixels, problem = known[files]
+        size, is_resized, pixels, problem = known[files]
         if problem:
             found.problems.append(problem)
             continue
         found.sizes[size] += 1
+        found.resized += is_resized
         found.pixels += pixels
         found.images += pixels[:-1] > 0
     return found
 
 
 def _look(data: Dataset[Sample], index: int, k: int) -> tuple[Look, Sample | None]:
+    is_resized = False
     try:
-        sample = data[index]
+        if isinstance(data, PairData):
+            image, label = data.read_image(index), data.read_label(index)
+            is_resized = label.shape != image.shape[1:]
+            sample = data.join(index, image, label)
+        else:
+            sample = data[index]
     except DataError as error:
         return Look(problem=str(error)), None
     ids = np.where(sample.label == IGNORE, k, sample.label)
     H, W = sample.label.shape
-    return Look((H, W), np.bincount(ids.ravel(), minlength=k + 1)), sample
+    return Look((H, W), is_resized, np.bincount(ids.ravel(), minlength=k + 1)), sample
 
 
 def draw_sheet(findings: Sequence[Findings], out: Path) -> None:
-    """Draw some images of every data set with their labels over them, and the classes' colours."""
-    rows = [found for found in findings if found.examples]
-    columns = max(len(found.examples) for found in rows)
-    figure = Figure(figsize=(2.9 * columns, 2.3 * len(rows) + 0.9), layout="constrained")
-    grid = figure.subplots(len(rows), columns, squeeze=False)
-    for line, found in zip(grid, rows, strict=True):
-        palette = np.array([*found.classes.palette, (0, 0, 0)], np.uint8)
-        for place, axes in enumerate(line):
-            axes.set_axis_off()
-            if place >= len(found.examples):
-                continue
-            image, label, name = found.examples[place]
-            step = max(1, max(label.shape) // _TILE)
-            ids = np.where(label == IGNORE, len(palette) - 1, label)[::step, ::step]
-            pixels = 255 * image.movedim(0, -1).numpy()[::step, ::step]
-            axes.imshow((0.5 * pixels + 0.5 * palette[ids]).astype(np.uint8))
-            axes.set_title(Path(name).name, fontsize=6)
-            if place == 0:
-                axes.annotate(
-                    found.name,
-                    *((-0.04, 0.5), None, "axes fraction"),
-                    rotation=90,
-                    ha="right",
-                    va="center",
-                    fontsize=8,
-                )
-    legends = {found.classes.names: found.classes for found in rows}
-    for classes in legends.values():
-        colours = [np.array(colour) / 255 for colour in classes.palette]
-        patches = [Patch(color=c, label=n) for n, c in zip(classes.names, colours, strict=True)]
-        figure.legend(handles=patches, loc="outside lower center", ncols=7, fontsize=6)
+    """Draw some images of every data set with their labels over them.
+
+    Data sets of the same classes stand together, above the colours of these.
+    """
+    groups: dict[tuple[str, ...], list[Findings]] = {}
+    for found in findings:
+        if found.examples:
+            groups.setdefault(found.classes.names, []).append(found)
+    columns = max(3, *(len(found.examples) for group in groups.values() for found in group))
+    heights = []
+    for names, group in groups.items():
+        heights += [2.3] * len(group) + [0.2 + 0.17 * -(-len(names) // _LEGEND_COLUMNS)]
+    figure = Figure(figsize=(2.9 * columns, sum(heights)), layout="constrained")
+    grid = figure.add_gridspec(len(heights), columns, height_ratios=heights)
+    row = 0
+    for group in groups.values():
+        for found in group:
+            for place, example in enumerate(found.examples):
+                _draw_example(figure.add_subplot(grid[row, place]), example, found.classes)
+            figure.axes[-len(found.examples)].annotate(
+                found.name,
+                *((-0.04, 0.5), None, "axes fraction"),
+                rotation=90,
+                ha="right",
+                va="center",
+                fontsize=8,
+            )
+            row += 1
+        _draw_legend(figure.add_subplot(grid[row, :]), group[0].classes)
+        row += 1
     figure.savefig(out, format="png", dpi=110)
+
+
+def _draw_example(axes: Axes, example: Sample, classes: ClassList) -> None:
+    image, label, name = example
+    palette = np.array([*classes.palette, (0, 0, 0)], np.uint8)
+    step = max(1, max(label.shape) // _TILE)
+    ids = np.where(label == IGNORE, len(palette) - 1, label)[::step, ::step]
+    pixels = 255 * image.movedim(0, -1).numpy()[::step, ::step]
+    axes.imshow((0.5 * pixels + 0.5 * palette[ids]).astype(np.uint8))
+    axes.set_title(Path(name).name, fontsize=6)
+    axes.set_axis_off()
+
+
+def _draw_legend(axes: Axes, classes: ClassList) -> None:
+    colours = [np.array(colour) / 255 for colour in classes.palette]
+    patches = [Patch(color=c, label=n) for n, c in zip(classes.names, colours, strict=True)]
+    axes.legend(handles=patches, loc="upper center", ncols=_LEGEND_COLUMNS, fontsize=6)
+    axes.set_axis_off()

@@ -21,6 +21,7 @@ from causalseg.data.classes import IGNORE, ClassList
 from causalseg.data.labels import LabelReader, open_picture
 from causalseg.errors import ConfigError, DataError
 
+_MOST_STRETCHED = 0.1  # of a label that is brought to its image's size
 _IMAGE_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
 
 
@@ -40,7 +41,7 @@ class PairData(Dataset[Sample]):
         names: name of each sample.
         labels: reads the label files.
         is_label_resized: bring labels of another size than their image's to it, by the nearest
-            pixel; otherwise they are an error.
+            pixel, if their proportions differ by less than a tenth; otherwise they are an error.
         lonely: what was left out for want of an image or a label, in words.
     """
 
@@ -59,14 +60,19 @@ class PairData(Dataset[Sample]):
         return len(self.pairs)
 
     def __getitem__(self, index: int) -> Sample:
-        image, label = self.read_image(index), self.read_label(index)
+        return self.join(index, self.read_image(index), self.read_label(index))
+
+    def join(self, index: int, image: Float[Tensor, "3 H W"], label: Int[Tensor, "_ _"]) -> Sample:
+        """Return the sample of an image and its label; a DataError says if sizes do not match."""
         H, W = image.shape[1:]
         if label.shape != (H, W):
-            if not self.is_label_resized:
+            h, w = label.shape
+            if not self.is_label_resized or abs(h * W / (w * H) - 1) > _MOST_STRETCHED:
                 image_file, label_file = map(self.where, self.pairs[index])
+                same = "proportions" if self.is_label_resized else "size"
                 raise DataError(
-                    f"{image_file} is {W} x {H} pixels and its label {label_file} is "
-                    f"{label.shape[1]} x {label.shape[0]}: they must be the same size"
+                    f"{image_file} is {W} x {H} pixels and its label {label_file} is {w} x {h}: "
+                    f"they must be the same {same}"
                 )
             label = resize_label(label, (H, W))
         return Sample(image, label, self.names[index])
@@ -165,6 +171,17 @@ def check_train_ids(train_ids: Mapping[str, int], classes: ClassList, what: str)
                 f"{what} sends label id {label_id} to {train_id}: train ids are "
                 f"0..{len(classes.names) - 1}, or {IGNORE} to ignore"
             )
+
+
+def scale_size(size: tuple[int, int], factor: float) -> tuple[int, int]:
+    """Return a height and width times a factor, in whole pixels from 1 on."""
+    return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
+
+
+def fit_inside(size: tuple[int, int], inside: tuple[int, int]) -> tuple[int, int]:
+    """Return the size of an image fit inside another in proportion, turned for upright images."""
+    short, long = sorted(inside)
+    return scale_size(size, min(short / min(size), long / max(size)))
 
 
 def resize_label(label: Int[Tensor, "h w"], size: tuple[int, int]) -> Int[Tensor, "H W"]:

@@ -17,6 +17,7 @@ from zipfile import BadZipFile, ZipFile
 from causalseg.errors import DataError, MissingFileError
 
 _ON_DISK = -1
+_SHOWN = 8  # entries of a folder in a message
 _SETTLED = 1_000_000_000  # ns; folders changed later than that may change again at the same mtime
 _LOCAL_HEADER = struct.Struct("<4s5H3L2H")  # of a zip's member, as PKWARE's APPNOTE 4.3.7 has it
 _ENCRYPTED = 0x1  # bit of a member's flags
@@ -55,7 +56,8 @@ class Files:
     def __init__(self, root: Path):
         if not root.exists():
             raise MissingFileError(
-                f"no folder or zip file {root}: check the path, and data.root if it is set"
+                f"no folder or zip file {root}: check the path, and data.root if it is set; "
+                f"{describe_nearest(root)}"
             )
         self.root = root
         self._scanned, self._stamps = time.time_ns(), {str(root): root.stat().st_mtime_ns}
@@ -199,6 +201,14 @@ class Files:
 
     def _member(self, name: str) -> str:
         return name.removeprefix(self._mount(self._place[name]))
+
+
+def describe_nearest(path: Path) -> str:
+    """Return what lies in the nearest folder above a path that is there, in words."""
+    folder = next(above for above in path.absolute().parents if above.is_dir())
+    names = sorted(e.name + "/" * e.is_dir() for e in folder.iterdir() if not _is_hidden(e.name))
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"in {folder} there is {', '.join(names[:_SHOWN]) or 'nothing'}{more}"
 
 
 def is_utf8(name: str) -> bool:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from causalseg.data.classes import IGNORE, ClassList, Colour
 from causalseg.data.dataset import PairData, check_train_ids, read_bytes
-from causalseg.data.files import Files, is_utf8, open_files
+from causalseg.data.files import Files, describe_nearest, is_utf8, open_files
 from causalseg.data.labels import ColourLabels, IdLabels, LabelReader
 from causalseg.data.templates import Template
 from causalseg.errors import ConfigError, DataError, MissingFileError
@@ -200,7 +200,10 @@ def _stems(folder: Path, endings: tuple[str, ...]) -> dict[str, Path]:
 
 def _need_folder(folder: Path) -> Path:
     if not folder.is_dir():
-        raise MissingFileError(f"no folder {folder}: check the path, and data.root if it is set")
+        raise MissingFileError(
+            f"no folder {folder}: check the path, and data.root if it is set; "
+            f"{describe_nearest(folder)}"
+        )
     return folder
 
 

@@ -18,7 +18,7 @@ from causalseg.data.labels import (
     LabelReader,
     PolygonLabels,
 )
-from causalseg.data.layouts import Colours, Ids, Layout, Polygons
+from causalseg.data.layouts import Colours, Ids, Layout, Polygons, Split
 from causalseg.data.templates import Match, Template
 from causalseg.errors import (
     CausalsegError,
@@ -69,7 +69,7 @@ class LayoutData(PairData):
         if lonely and is_strict:
             raise DataError(lonely[0])
         about, pairs = layout.splits[split], found[::every]
-        self.num_published = None if about.is_partial else about.count
+        self.num_published = about.count
         self.shortfall = ""
         if len(found) < (self.num_published or 0):
             self.shortfall = (
@@ -111,10 +111,11 @@ class LayoutData(PairData):
         _, images = self._find("images", [image_template])
         label_template, labels = self._find("labels", label_templates)
         wanted = {path: label_template.fill(match.fields) for path, (_, match) in images.items()}
-        if not split.is_partial:
+        if split.spare != "images":
             unlabelled = {images[path][0] for path, label in wanted.items() if label not in labels}
-            unused = {labels[path][0] for path in labels.keys() - set(wanted.values())}
             lonely += self._describe_lonely("label", "image", unlabelled)
+        if split.spare != "labels":
+            unused = {labels[path][0] for path in labels.keys() - set(wanted.values())}
             lonely += self._describe_lonely("image", "label", unused)
         names: dict[str, str] = {}
         pairs = []
@@ -129,8 +130,6 @@ class LayoutData(PairData):
                 )
             names[name] = image
             pairs.append((image, labels[wanted[path]][0], name))
-        if not (pairs or lonely):
-            raise self._missing("pairs of image and label")
         return pairs
 
     def _find(
@@ -170,9 +169,7 @@ class LayoutData(PairData):
         lines = [
             f"{self.files.describe()} has no {what} of {self.layout.title}, split {self.split!r}"
             f"{self._broken_zips()}",
-            "expected in it, below any folders, unpacked or in zip files:",
-            f"  {Template(split.images).plain}",
-            f"  {' or '.join(Template(text).plain for text in split.label_templates)}",
+            *describe_tree(split),
             "found in it:",
             *(f"  {line}" for line in _list_top(self.files)),
             *([f"other splits are there: {', '.join(others)}"] if others else []),
@@ -198,18 +195,26 @@ class LayoutData(PairData):
 
 
 def find_splits(layout: Layout, files: Files) -> list[str]:
-    """Return the splits of a layout that have images among the files.
+    """Return the splits of a layout that are there, in part at least, among the files.
 
-    A split that is published with images without a label needs a label, too.
+    That is a split with images, and with a label where images without one are published; and one
+    with labels alone, unless they are also those of a split with images.
     """
 
     def has(templates: Sequence[str]) -> bool:
         return any(_match(Template(text), files) for text in templates)
 
+    labelled = {name: has(about.label_templates) for name, about in layout.splits.items()}
+    shown = {
+        name
+        for name, about in layout.splits.items()
+        if has([about.images]) and (labelled[name] or about.spare != "images")
+    }
+    shared = {layout.splits[name].labels for name in shown}
     return [
         name
         for name, about in layout.splits.items()
-        if has([about.images]) and (has(about.label_templates) or not about.is_partial)
+        if name in shown or (labelled[name] and not about.spare and about.labels not in shared)
     ]
 
 
@@ -245,13 +250,35 @@ def _match(template: Template, files: Files) -> list[tuple[str, Match]]:
     return found
 
 
+def describe_tree(split: Split) -> list[str]:
+    """Return the files that a split is expected to have, one line each after the first."""
+    return [
+        "expected in it, below any folders, unpacked or in zip files:",
+        f"  {Template(split.images).plain}",
+        f"  {' or '.join(Template(text).plain for text in split.label_templates)}",
+    ]
+
+
 def _list_top(files: Files) -> list[str]:
-    """Return what lies directly in a root: zip files, and folders with their number of files."""
-    count = Counter(name.partition("/")[0] for name in files.names)
-    folders = {name.partition("/")[0] for name in files.names if "/" in name}
+    """Return what lies in a root: zip files, and folders with their number of files.
+
+    A folder that holds all of it is looked into.
+    """
+    zips, above = [name for name in files.zips if name], ""
+    while not zips and len({name[len(above) :].partition("/")[0] for name in files.names}) == 1:
+        first = files.names[0][len(above) :]
+        if "/" not in first:
+            break
+        above += first[: first.index("/") + 1]
+    inside = [name[len(above) :] for name in files.names]
+    count = Counter(name.partition("/")[0] for name in inside)
+    folders = {name.partition("/")[0] for name in inside if "/" in name}
     lines = [
-        *(f"{name} (zip file)" for name in files.zips if name),
-        *(f"{name}/ ({n} files)" if name in folders else name for name, n in count.items()),
+        *(f"{name} (zip file)" for name in zips),
+        *(
+            f"{above}{name}/ ({n} file{'s' * (n > 1)})" if name in folders else above + name
+            for name, n in count.items()
+        ),
     ]
     more = [f"... and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else []
     return [*lines[:_SHOWN], *more] or ["nothing"]

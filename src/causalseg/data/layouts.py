@@ -15,6 +15,7 @@ The other way round, the published archives may have been unpacked each into a f
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from causalseg.data.classes import CITYSCAPES19, ClassList, Colour
 
@@ -28,14 +29,14 @@ class Split:
         labels: template of the labels; its fields are among those of ``images``. Of several, for a
             set that was published in several trees, the first counts that anything matches.
         count: number of pairs as published; None where that is not settled.
-        is_partial: images without a label and labels without an image are part of what is
-            published and left out; otherwise either is an error.
+        spare: "images" without a label, or "labels" without an image, are part of what is published
+            and left out; otherwise either is an error.
     """
 
     images: str
     labels: str | tuple[str, ...]
     count: int | None = None
-    is_partial: bool = False
+    spare: Literal["", "images", "labels"] = ""
 
     @property
     def label_templates(self) -> tuple[str, ...]:
@@ -94,8 +95,8 @@ class Layout:
         archives: names of the published archives that hold the pairs, for those who look for them;
             a zip need not be unpacked, a tar or rar must be.
         size: usual height and width of its images, in pixels; None where they vary.
-        is_label_resized: some labels are not of their image's size, as published, and brought to
-            it by the nearest pixel; otherwise that is an error.
+        is_label_resized: some labels are not quite of their image's size, as published, and brought
+            to it by the nearest pixel; otherwise that is an error.
     """
 
     title: str

@@ -27,7 +27,7 @@ def _cityscapes(split: str, count: int, images: str = "leftImg8bit", ending: str
         f"{images}/{split}/{{city}}/{{name}}_leftImg8bit{ending}.png",
         f"gtFine/{split}/{{city}}/{{name}}_gtFine_labelIds.png",
         count,
-        is_partial="{" in ending,
+        spare="labels" if "{" in ending else "",
     )
 
 
@@ -38,7 +38,7 @@ def _acdc(weather: str, split: str, count: int | None) -> Split:
         f"rgb_anon/{weather}/{split}/{{sequence}}/{{frame}}_rgb{ref}_anon.png",
         f"gt/{weather}/{split}/{{sequence}}/{{frame}}_gt{ref}_labelTrainIds.png",
         count,
-        is_partial=bool(ref),
+        spare="images" if ref else "",
     )
 
 
@@ -226,7 +226,7 @@ LAYOUTS: Mapping[str, Layout] = {
                 "RGB/{sequence}/{frame}.png",
                 "gt_labelTrainIds/{sequence}/{frame}.png",
                 40,
-                is_partial=True,
+                spare="images",
             )
         },
         size=(1080, 1920),

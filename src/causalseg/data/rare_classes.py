@@ -79,8 +79,9 @@ def _read_label(data: Dataset[Sample], index: int) -> Int[Tensor, "H W"]:
             return _read_label(parts[part], index - (ends[part - 1] if part else 0))
         case Subset(dataset=whole, indices=indices):
             return _read_label(whole, indices[index])
-        case ResizedData(data=inner, size=size):
-            return resize_label(_read_label(inner, index), size)
+        case ResizedData(data=inner):
+            label = _read_label(inner, index)
+            return resize_label(label, data.size_of(label))
         case CorruptedData(data=inner):
             return _read_label(inner, index)
         case _:

@@ -5,13 +5,15 @@ from collections.abc import Sized
 from typing import cast
 
 import torch
+from jaxtyping import Int
 from rich.console import Console
 from rich.progress import track
+from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms.v2 import functional as F
 
 from causalseg.data.corruptions import check_corruption, corrupt
-from causalseg.data.dataset import Sample, resize_label
+from causalseg.data.dataset import Sample, fit_inside, resize_label
 from causalseg.data.loader import derive_seed
 
 
@@ -41,23 +43,30 @@ class CachedData(Dataset[Sample]):
 
 
 class ResizedData(Dataset[Sample]):
-    """Images and labels at one size: huge ones made smaller before they are augmented.
+    """Images and labels at another size: huge ones made smaller before they are augmented.
 
     Args:
         data: the data set.
         size: height and width in pixels.
+        keep_ratio: keep each image's proportions; it fits inside ``size``.
     """
 
-    def __init__(self, data: Dataset[Sample], size: tuple[int, int]):
-        self.data, self.size = data, size
+    def __init__(self, data: Dataset[Sample], size: tuple[int, int], keep_ratio: bool = False):
+        self.data, self.size, self.keep_ratio = data, size, keep_ratio
 
     def __len__(self) -> int:
         return _length(self.data)
 
     def __getitem__(self, index: int) -> Sample:
         image, label, name = self.data[index]
-        resized = F.resize(image, list(self.size), antialias=True).clamp(0, 1)
-        return Sample(resized, resize_label(label, self.size), name)
+        size = self.size_of(label)
+        resized = F.resize(image, list(size), antialias=True).clamp(0, 1)
+        return Sample(resized, resize_label(label, size), name)
+
+    def size_of(self, label: Int[Tensor, "H W"]) -> tuple[int, int]:
+        """Return the height and width that a sample with this label gets."""
+        H, W = label.shape
+        return fit_inside((H, W), self.size) if self.keep_ratio else self.size
 
 
 class CorruptedData(Dataset[Sample]):

@@ -26,6 +26,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from causalseg.data.dataset import fit_inside, scale_size
 from causalseg.errors import ConfigError
 from causalseg.model import Segmenter
 
@@ -95,10 +96,10 @@ class Inference:
         H, W = image.shape[-2:]
         size = self.model_size(H, W)
         first, *others = product(self.scales, (False, True) if self.flip else (False,))
-        total = _resize(self._predict(model, image, _scaled(size, first[0])), out or (H, W))
+        total = _resize(self._predict(model, image, scale_size(size, first[0])), out or (H, W))
         for scale, is_mirrored in others:
             seen = image.flip(-1) if is_mirrored else image
-            _add(total, self._predict(model, seen, _scaled(size, scale)), is_mirrored)
+            _add(total, self._predict(model, seen, scale_size(size, scale)), is_mirrored)
         return total.div_(1 + len(others))[0]
 
     def model_size(self, H: int, W: int) -> tuple[int, int]:
@@ -106,11 +107,10 @@ class Inference:
         if self.size is not None:
             return self.size
         if self.inside is not None:
-            short, long = sorted(self.inside)
-            return _scaled((H, W), min(short / min(H, W), long / max(H, W)))
+            return fit_inside((H, W), self.inside)
         if self.shortest is not None:
-            return _scaled((H, W), self.shortest / min(H, W))
-        return _scaled((H, W), self.scale or 1.0)
+            return scale_size((H, W), self.shortest / min(H, W))
+        return scale_size((H, W), self.scale or 1.0)
 
     def _predict(
         self, model: Segmenter, image: Float[Tensor, "3 _ _"], size: tuple[int, int]
@@ -185,10 +185,6 @@ def window_shares(
     for start in starts:
         total[start : start + window] += weight
     return [(weight / total[start : start + window]).float() for start in starts]
-
-
-def _scaled(size: tuple[int, int], factor: float) -> tuple[int, int]:
-    return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
 
 
 def _add(

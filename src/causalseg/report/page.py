@@ -99,7 +99,7 @@ def _content(runs: Sequence[Run], reference: Run | None) -> dict[str, Any]:
         "reference": reference,
         "table": headline,
         "domains": domains,
-        "about": {k: v for run in runs[::-1] for k, v in run.domains.items()},
+        "about": tables.all_about(runs),
         "caveats": tables.caveats(runs, headline.over),
         "losses": losses,
         "mean_losses": tables.mean_losses(losses.values()),

@@ -15,6 +15,7 @@ from causalseg.analysis.bootstrap import paired_interval
 from causalseg.analysis.robustness import corruption_degradation
 from causalseg.report.read import Run, Value, read_runs
 from causalseg.runfolder import RunFolder
+from causalseg.scores import describe_domains
 
 Interval = tuple[float, float]
 MEASURES = {
@@ -44,12 +45,14 @@ class DomainTable(NamedTuple):
         over: the domains that the mean is over.
         rows: run label -> one value for each domain, and last the mean.
         difference: with exactly two runs, second minus first, in the order of a row.
+        made_of: what the domains are made of, in words.
     """
 
     domains: list[str]
     over: list[str]
     rows: dict[str, list[Value]]
     difference: list[Value] | None
+    made_of: list[str]
 
 
 class Cell(NamedTuple):
@@ -108,7 +111,7 @@ def domain_table(runs: Sequence[RunFolder]) -> DomainTable:
     }
     columns = zip(*rows.values(), strict=True)
     changes = [minus(second, first) for first, second in columns] if len(read) == 2 else None
-    return DomainTable(domains, over, rows, changes)
+    return DomainTable(domains, over, rows, changes, describe_domains(all_about(read)))
 
 
 def headline(runs: Sequence[Run], reference: Run | None) -> Headline:
@@ -245,6 +248,12 @@ def _some(names: Sequence[str]) -> str:
 
 def _all_domains(runs: Sequence[Run]) -> list[str]:
     return list(dict.fromkeys(name for run in runs for name in run.domains))
+
+
+def all_about(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
+    """What eval.json says of every domain, of the first run that has it."""
+    first = {name: about for run in runs[::-1] for name, about in run.domains.items()}
+    return {name: first[name] for name in _all_domains(runs)}
 
 
 def _miou(run: Run, domain: str) -> Value:

@@ -12,7 +12,7 @@ from causalseg.report import tables
 from causalseg.report.read import Run, Value, read_runs, reference_of
 from causalseg.report.tables import Cell, percent, signed
 from causalseg.runfolder import RunFolder
-from causalseg.scores import describe_inference
+from causalseg.scores import describe_domains, describe_inference
 
 _MOST_COLUMNS = 8  # domains: with more they are rows
 _LATEX = str.maketrans(
@@ -196,6 +196,7 @@ def _notes(runs: Sequence[Run], reference: Run | None) -> list[str]:
     over, made_of = runs[0].scores["mean"]["over"], runs[0].scores["made_of"]
     notes = [
         f"{made_of[:1].upper()}{made_of[1:]}.",
+        *describe_domains(tables.all_about(runs)),
         f"The mean is over {', '.join(over)}. In brackets: 95 % bootstrap intervals over images.",
     ]
     if reference and len(runs) > 1:

@@ -1,0 +1,131 @@
+"""From the options of one source or domain to images with labels, and of data to its classes."""
+
+from pathlib import Path
+
+from torch.utils.data import Dataset, Subset
+
+from causalseg.config.data import (
+    ClassesConfig,
+    DataConfig,
+    FolderConfig,
+    LayoutConfig,
+    ScenesConfig,
+)
+from causalseg.data.classes import CITYSCAPES19, ClassList, distinct_colours, read_classes
+from causalseg.data.dataset import Sample, ScenesData
+from causalseg.data.files import describe_nearest
+from causalseg.data.folders import FolderData, read_colours, read_ids
+from causalseg.data.folds import CLASS_LISTS
+from causalseg.data.layout_data import LayoutData, describe_tree
+from causalseg.data.published import LAYOUTS
+from causalseg.errors import ConfigError, MissingFileError, did_you_mean
+
+Opened = tuple[Dataset[Sample], ClassList]
+"""Images with labels, and the classes of the labels."""
+AnyConfig = FolderConfig | LayoutConfig | ScenesConfig
+
+
+def build_classes(data: DataConfig) -> ClassList:
+    """Build the class list that ``data.classes`` names, holds or points to."""
+    if isinstance(data.classes, ClassesConfig):
+        given = data.classes
+        palette = given.palette or distinct_colours(len(given.names))
+        return ClassList(
+            tuple(given.names), tuple(palette), tuple(given.ids or ()), tuple(given.ignore)
+        )
+    if data.classes in CLASS_LISTS:
+        return CLASS_LISTS[data.classes]
+    if not data.classes.endswith(".json"):
+        raise ConfigError(
+            f"data.classes = {data.classes!r}: allowed are {', '.join(CLASS_LISTS)}, a list of "
+            "names, or the path of a .json file"
+        )
+    file = _find_path(data, data.classes)
+    if not file.is_file():
+        named = (*data.sources, *data.domains.values())
+        folders = dict.fromkeys(each.images for each in named if isinstance(each, FolderConfig))
+        raise MissingFileError(
+            f"no file {file}, which should name the classes; {describe_nearest(file)}. Images are "
+            f"expected in {', '.join(folders)}, from data.root on"
+        )
+    return read_classes(file)
+
+
+def open_pairs(
+    data: DataConfig, source: AnyConfig, classes: ClassList, is_strict: bool = True
+) -> Opened:
+    """Build a source or domain as it lies on the disk."""
+    own = classes_of(data, source, classes)
+    pairs: Dataset[Sample]
+    match source:
+        case FolderConfig():
+            images, labels = (_find_path(data, path) for path in (source.images, source.labels))
+            if source.encoding == "colours":
+                reader = read_colours(own, source.ignore_colours)
+            else:
+                reader = read_ids(own, data.ignore, source.id_map)
+            pairs = FolderData(images, labels, reader, source.every, is_strict)
+        case LayoutConfig():
+            root = _root_of(data, source)
+            pairs = LayoutData(LAYOUTS[source.layout], source.split, root, source.every, is_strict)
+        case ScenesConfig():
+            pairs = ScenesData(source.domain, source.count, source.first, source.size)
+            if source.every > 1:
+                pairs = Subset(pairs, range(0, source.count, source.every))
+    return pairs, own
+
+
+def classes_of(data: DataConfig, source: AnyConfig, classes: ClassList) -> ClassList:
+    """Return the classes of the labels of a source or domain."""
+    match source:
+        case LayoutConfig(layout=name):
+            if name not in LAYOUTS:
+                raise ConfigError(f"layout = {name!r}: {did_you_mean(name, LAYOUTS)}")
+            return LAYOUTS[name].classes
+        case ScenesConfig():
+            if classes != CITYSCAPES19:
+                raise ConfigError("scenes have the classes of cityscapes19: set data.classes to it")
+        case FolderConfig(classes=given) if given is not None:
+            return build_classes(data.model_copy(update={"classes": given}))
+    return classes
+
+
+def _root_of(data: DataConfig, source: LayoutConfig) -> Path:
+    """Where a published data set lies; a root of its own stands before those of all."""
+    own = source.root or data.roots.get(source.layout)
+    if own is None and data.root is None:
+        raise ConfigError(
+            f"{source.layout} has no root: give data.roots.{source.layout}=PATH, or data.root, "
+            f"a folder that holds {source.layout}/"
+        )
+    root, layout = _find_path(data, own or source.layout), LAYOUTS[source.layout]
+    if not root.exists() and source.split in layout.splits:
+        lines = [
+            f"no folder or zip file {root}; {describe_nearest(root)}",
+            *describe_tree(layout.splits[source.split]),
+            f"give data.roots.{source.layout}=PATH, or get it from {layout.homepage}",
+            *filter(None, [layout.describe_archives()]),
+        ]
+        raise MissingFileError("\n".join(lines))
+    return root
+
+
+def name_of(source: AnyConfig) -> str:
+    """Return what a source or domain is called in messages."""
+    match source:
+        case LayoutConfig(layout=name, split=split):
+            return f"{name} {split}"
+        case FolderConfig(images=images):
+            return images
+        case ScenesConfig(domain=domain):
+            return f"scenes {domain}"
+
+
+def _find_path(data: DataConfig, path: str) -> Path:
+    """Return a path with ``~`` spelled out; a relative one starts from ``data.root``, if set."""
+    try:
+        return Path(data.root or ".").expanduser() / Path(path).expanduser()
+    except RuntimeError as error:
+        raise ConfigError(
+            f"no home folder for the ~ of {path} or of data.root = {data.root}: write it out"
+        ) from error
