@@ -183,7 +183,7 @@ def test_a_run_that_is_not_like_the_other_is_pointed_out(two, tmp_path):
     text = text_of(html_of(two, tmp_path))
     assert "not predicted in the same way" in text
     assert (
-        "whole images at sizes of the domains, averaged with the mirrored image. Scored with"
+        "whole images at the sizes of their domains, averaged with the mirrored image. Scored with"
         in text
     )
     assert "Scored with eval.flip=true, data.only=[day] on top of its configuration." in text

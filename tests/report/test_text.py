@@ -76,13 +76,14 @@ def test_markdown_has_the_tables_of_the_page(two):
 | sky | 62.2 | 42.2 |
 
 - IoU of one confusion matrix.
+- day, night: each 6 images, 64 × 48 px
 - The mean is over night. In brackets: 95 % bootstrap intervals over images.
 - After the comma: difference to head only, linear in points. CD and rCD: corruption degradation, \
 and relative to clean, in percent of the reference (Kamann and Rother, CVPR 2020).
-- head only, linear: predicted from images at sizes of the domains, in windows of 40 × 32 px every \
-26 × 21 px, averaged.
-- rein, linear: predicted from images at sizes of the domains, in windows of 40 × 32 px every \
-26 × 21 px, averaged.
+- head only, linear: predicted from images at the sizes of their domains, in windows of \
+40 × 32 px every 26 × 21 px, averaged.
+- rein, linear: predicted from images at the sizes of their domains, in windows of \
+40 × 32 px every 26 × 21 px, averaged.
 """
     )
 
