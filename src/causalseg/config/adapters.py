@@ -45,7 +45,8 @@ class LinkedConfig(PlacedConfig):
     """What has tokens that a head can take as its queries."""
 
     query_link: bool = True
-    """Make a Mask2Former head's queries of the tokens; false lets the head learn its own."""
+    """Make a Mask2Former head's queries of the tokens; false lets the head learn its own, which
+    was far better in runs of 300 steps."""
 
 
 class FullConfig(PlacedConfig):
