@@ -116,7 +116,7 @@ def main() -> None:
         memory.append(row)
         verdict = "within" if row["peak_gb"] <= LIMIT else "ABOVE"
         print(
-            f"{head:12s}  {size[0]} x {size[1]:<5d} {row['seconds']:8.1f} {row['scores_gb']:10.2f} "
+            f"{head:12s}  {size[1]} x {size[0]:<5d} {row['seconds']:8.1f} {row['scores_gb']:10.2f} "
             f"{row['before_gb']:10.2f} {row['peak_gb']:8.2f}  {verdict} the limit of {LIMIT:g} GB",
             flush=True,
         )

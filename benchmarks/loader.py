@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from causalseg.data.classes import CITYSCAPES19
-from causalseg.data.folders import FolderData, read_ids
+from causalseg.data.folders import FolderData, Place, read_ids
 from causalseg.data.loader import AugmentedData, PermutedDraws, StepSampler, make_loader
 from causalseg.data.scenes import render
 from causalseg.data.transforms import Augment
@@ -59,7 +59,9 @@ def main() -> None:
     rates = {}
     with tempfile.TemporaryDirectory() as folder:
         write_files(Path(folder))
-        plain = FolderData(Path(folder) / "images", Path(folder) / "labels", read_ids(CITYSCAPES19))
+        plain = FolderData(
+            Place(Path(folder, "images")), Place(Path(folder, "labels")), read_ids(CITYSCAPES19)
+        )
         data = AugmentedData(plain, Augment(CROP))
         for workers in (0, 1, 2):
             rates[workers] = round(measure(data, workers, options.batches), 2)

@@ -13,7 +13,9 @@ import yaml
 from PIL import Image
 
 from causalseg import cli_eval
+from causalseg.cli_eval import print_table
 from causalseg.jobs import train_run
+from causalseg.report import DomainTable
 from causalseg.scoring import seen_domains
 from causalseg.submit import SERVERS
 from command_line import run
@@ -103,6 +105,24 @@ def test_severities_are_domains_of_one_corruption(trained, capsys):
 
 
 @pytest.mark.parametrize(
+    ("width", "labels", "is_turned"),
+    [(80, ["a", "b"], False), (40, ["a", "b"], True), (60, ["a" * 30, "b" * 30], False)],
+)
+def test_the_table_is_turned_where_that_makes_it_narrower(
+    monkeypatch, capsys, width, labels, is_turned
+):
+    monkeypatch.setenv("COLUMNS", str(width))
+    domains, over = ["daytime", "nighttime", "foggy", "rainy"], ["nighttime", "foggy"]
+    made_of = ["daytime, nighttime, foggy, rainy: each 3 images, 48 × 36 px, cityscapes val"]
+    scores = {label: [1.0, 2.0, 3.0, 4.0, 2.5] for label in labels}
+    print_table(DomainTable(domains, over, scores, None, made_of))
+    said = capsys.readouterr().out.splitlines()
+    assert any(line.count(" 1.0 ") == len(labels) for line in said) == is_turned
+    assert sum(line.count(" 1.0 ") for line in said) == len(labels)
+    assert said[-2:] == ["mean of nighttime, foggy", made_of[0]]
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["eval"], "name a run folder"),
@@ -135,7 +155,7 @@ def test_the_card_names_what_was_scored_and_not_what_training_scored(trained):
     assert run("eval", trained, "--corrupt", "fog", "data.only=[here]", "eval.flip=true") == 0
     card = (trained / "README.md").read_text()
     assert "| scored on here |" in card
-    assert "| scored on here_fog | folder images, under fog |" in card
+    assert "| scored on here_fog | folder `images`, under fog |" in card
     assert "scored on there" not in card
     assert "mirrored image" in card
 

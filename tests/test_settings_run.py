@@ -171,5 +171,9 @@ def test_data_list_shows_all_and_the_tree_of_one(capsys):
     command("data", "list")
     said = capsys.readouterr().out
     assert all(name in said for name in SPLITS)
+    assert "gt/night/val" in said
     command("data", "list", "acdc")
     assert "gt/night/val" in capsys.readouterr().out
+    command("data", "list", "gtav", "--short")
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("gtav: train 24,966; https://")

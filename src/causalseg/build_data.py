@@ -5,7 +5,7 @@ from dataclasses import replace
 from functools import cache, partial
 from typing import Any, NoReturn
 
-from torch.utils.data import ConcatDataset
+from torch.utils.data import ConcatDataset, Dataset
 
 from causalseg.build_pairs import (
     AnyConfig,
@@ -39,9 +39,10 @@ def with_classes_inside(config: Config) -> Config:
     classes = build_classes(config.data)
     inside = ClassesConfig(
         names=list(classes.names),
-        palette=list(classes.palette),
+        palette=list(classes.palette) if classes.has_palette else None,
         ids=list(classes.ids),
         ignore=list(classes.ignore),
+        ignore_colours=list(classes.ignore_colours),
     )
     return config.model_copy(update={"data": config.data.model_copy(update={"classes": inside})})
 
@@ -54,15 +55,13 @@ def build_data(
     Raises:
         CausalsegError: as `build_sources` and `build_domains`, with all that is wrong in both.
     """
-    try:
-        sources = build_sources(data)
-    except CausalsegError as error:
-        try:
-            rest = f"These domains can be scored: {', '.join(build_domains(data, inference))}"
-        except CausalsegError as other:
-            rest = str(other) if str(other) != str(error) else ""
-        raise type(error)(f"{error}\n{rest}".strip()) from error
-    return sources, build_domains(data, inference)
+    sources, problems = _try_sources(data)
+    domains, others = _try_domains(data, inference)
+    if problems:
+        hint = f"\nThese domains can be scored: {', '.join(domains)}" if domains else ""
+        _refuse(problems | others, hint)
+    _refuse_domains(others, domains)
+    return _joined_sources(data, sources), domains
 
 
 def build_sources(data: DataConfig) -> ConcatDataset[Sample]:
@@ -72,14 +71,20 @@ def build_sources(data: DataConfig) -> ConcatDataset[Sample]:
         ConfigError: if there is none, or one has other classes.
         CausalsegError: if one is not there or not as it should be; names all of them.
     """
+    sources, problems = _try_sources(data)
+    if problems:
+        _refuse(problems)
+    return _joined_sources(data, sources)
+
+
+def _try_sources(data: DataConfig) -> tuple[list[Dataset[Sample]], dict[str, CausalsegError]]:
     if not data.sources:
         raise ConfigError(
             "data.sources is empty, there is nothing to train on: name one at least, such as "
             "'data.sources=[{images: day/images, labels: day/labels}]'"
         )
     _check_roots(data)
-    classes = build_classes(data)
-    sources = []
+    classes, sources = build_classes(data), []
     problems: dict[str, CausalsegError] = {}
     for name, source in _named_sources(data).items():
         try:
@@ -91,8 +96,10 @@ def build_sources(data: DataConfig) -> ConcatDataset[Sample]:
         if source.resize is not None:
             built = ResizedData(built, source.resize, source.keep_ratio)
         sources.append(built)
-    if problems:
-        _refuse(problems)
+    return sources, problems
+
+
+def _joined_sources(data: DataConfig, sources: list[Dataset[Sample]]) -> ConcatDataset[Sample]:
     return ConcatDataset([CachedData(each) if data.cache == "memory" else each for each in sources])
 
 
@@ -125,6 +132,14 @@ def build_domains(data: DataConfig, inference: Inference) -> dict[str, Domain]:
         ConfigError: if there is no domain.
         CausalsegError: if a domain is not there or not as it should be; says which ones are.
     """
+    domains, problems = _try_domains(data, inference)
+    _refuse_domains(problems, domains)
+    return domains
+
+
+def _try_domains(
+    data: DataConfig, inference: Inference
+) -> tuple[dict[str, Domain], dict[str, CausalsegError]]:
     _need_domains(data)
     _check_roots(data)
     classes, domains = build_classes(data), {}
@@ -134,10 +149,13 @@ def build_domains(data: DataConfig, inference: Inference) -> dict[str, Domain]:
             domains[name] = _build_domain(data, name, classes, inference)
         except CausalsegError as error:
             problems[name] = error
+    return domains, problems
+
+
+def _refuse_domains(problems: Mapping[str, CausalsegError], domains: Mapping[str, Domain]) -> None:
     if problems:
         rest = f"[{','.join(domains)}]"
         _refuse(problems, f"\nThe others can be scored: data.only={rest}" if domains else "")
-    return domains
 
 
 def list_pairs(data: DataConfig) -> dict[str, Callable[[], Opened]]:
@@ -211,10 +229,10 @@ def _need_domains(data: DataConfig) -> None:
 def _check_roots(data: DataConfig) -> None:
     """Refuse a root of no data set, and warn of one that nothing uses."""
     given = (*data.sources, *data.domains.values())
-    used = {each.layout for each in given if isinstance(each, LayoutConfig)}
+    used = {each.layout for each in given if isinstance(each, LayoutConfig) and not each.root}
     for name in data.roots:
         if name not in LAYOUTS:
-            allowed = did_you_mean(name, used or LAYOUTS)
+            allowed = did_you_mean(name, used & LAYOUTS.keys() or LAYOUTS)
             raise ConfigError(f"data.roots names no data set {name!r}: {allowed}")
         if name not in used:
             reads = f"read {', '.join(sorted(used))}" if used else "are no published data sets"

@@ -11,10 +11,10 @@ from causalseg.config.data import (
     LayoutConfig,
     ScenesConfig,
 )
-from causalseg.data.classes import CITYSCAPES19, ClassList, distinct_colours, read_classes
+from causalseg.data.classes import CITYSCAPES19, ClassList, read_classes
 from causalseg.data.dataset import Sample, ScenesData
 from causalseg.data.files import describe_nearest
-from causalseg.data.folders import FolderData, read_colours, read_ids
+from causalseg.data.folders import FolderData, Place, place_of, read_colours, read_ids
 from causalseg.data.folds import CLASS_LISTS
 from causalseg.data.layout_data import LayoutData, describe_tree
 from causalseg.data.published import LAYOUTS
@@ -29,9 +29,12 @@ def build_classes(data: DataConfig) -> ClassList:
     """Build the class list that ``data.classes`` names, holds or points to."""
     if isinstance(data.classes, ClassesConfig):
         given = data.classes
-        palette = given.palette or distinct_colours(len(given.names))
         return ClassList(
-            tuple(given.names), tuple(palette), tuple(given.ids or ()), tuple(given.ignore)
+            tuple(given.names),
+            tuple(given.palette or ()),
+            tuple(given.ids or ()),
+            tuple(given.ignore),
+            tuple(given.ignore_colours),
         )
     if data.classes in CLASS_LISTS:
         return CLASS_LISTS[data.classes]
@@ -44,9 +47,10 @@ def build_classes(data: DataConfig) -> ClassList:
     if not file.is_file():
         named = (*data.sources, *data.domains.values())
         folders = dict.fromkeys(each.images for each in named if isinstance(each, FolderConfig))
+        expected = f". Images are expected in {', '.join(folders)}, from data.root on"
         raise MissingFileError(
-            f"no file {file}, which should name the classes; {describe_nearest(file)}. Images are "
-            f"expected in {', '.join(folders)}, from data.root on"
+            f"no file {file}, which should name the classes; {describe_nearest(file)}"
+            + (expected if folders else "")
         )
     return read_classes(file)
 
@@ -59,11 +63,11 @@ def open_pairs(
     pairs: Dataset[Sample]
     match source:
         case FolderConfig():
-            images, labels = (_find_path(data, path) for path in (source.images, source.labels))
             if source.encoding == "colours":
-                reader = read_colours(own, source.ignore_colours)
+                reader = read_colours(own)
             else:
                 reader = read_ids(own, data.ignore, source.id_map)
+            images, labels = (_find_place(data, text) for text in (source.images, source.labels))
             pairs = FolderData(images, labels, reader, source.every, is_strict)
         case LayoutConfig():
             root = _root_of(data, source)
@@ -103,7 +107,8 @@ def _root_of(data: DataConfig, source: LayoutConfig) -> Path:
         lines = [
             f"no folder or zip file {root}; {describe_nearest(root)}",
             *describe_tree(layout.splits[source.split]),
-            f"give data.roots.{source.layout}=PATH, or get it from {layout.homepage}",
+            f"give {'another root' if source.root else f'data.roots.{source.layout}=PATH'}, or get "
+            f"it from {layout.homepage}",
             *filter(None, [layout.describe_archives()]),
         ]
         raise MissingFileError("\n".join(lines))
@@ -119,6 +124,11 @@ def name_of(source: AnyConfig) -> str:
             return images
         case ScenesConfig(domain=domain):
             return f"scenes {domain}"
+
+
+def _find_place(data: DataConfig, text: str) -> Place:
+    place = place_of(text)
+    return place._replace(folder=_find_path(data, str(place.folder)))
 
 
 def _find_path(data: DataConfig, path: str) -> Path:

@@ -127,7 +127,8 @@ def _describe_source(source: dict[str, Any]) -> tuple[str, str]:
             where = f"[{layout.title}]({layout.homepage}), split {source['split']}"
             return where + changed, layout.license
         case "folder":
-            return f"folder {source['images']}{changed}", "not known to causalseg"
+            images = source["images"].replace("|", r"\|")
+            return f"folder `{images}`{changed}", "not known to causalseg"
         case _:
             return (
                 f"{source['count']} drawn scenes ({source['domain']}){changed}",

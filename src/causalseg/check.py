@@ -16,7 +16,7 @@ from causalseg.configfile import load_config, parse_config
 from causalseg.data.check import Findings, Looks, check_pairs, draw_sheet
 from causalseg.data.classes import CITYSCAPES19
 from causalseg.data.files import open_files
-from causalseg.data.layout_data import LayoutData, find_splits
+from causalseg.data.layout_data import LayoutData, find_splits, has_labels
 from causalseg.data.layouts import Layout
 from causalseg.data.published import LAYOUTS
 from causalseg.data.templates import Template
@@ -58,11 +58,13 @@ def check_data(
         try:
             opened = open_pairs()
         except CausalsegError as error:
-            found.append(replace(_nothing(name), problems=[str(error)], is_there=True))
+            found.append(replace(_nothing(name), problems=[str(error)]))
             continue
         num_examples = 0 if sheet is None else 4
-        checked = check_pairs(name, *opened, num_examples, looks) if opened else _nothing(name)
-        found.append(checked)
+        if isinstance(opened, str):
+            found.append(replace(_nothing(name), absent=opened))
+        else:
+            found.append(check_pairs(name, *opened, num_examples, looks))
     if sheet is not None and any(each.examples for each in found):
         with replacing(sheet) as temporary:
             draw_sheet(found, temporary)
@@ -93,7 +95,7 @@ def table(findings: Sequence[Findings]) -> Table:
         sizes = [f"{size_text(size)} px ({n})" for size, n in found.sizes.most_common(3)]
         more = ["..."] if len(found.sizes) > 3 else []
         more += [f"{found.resized} labels resized to their images"] if found.resized else []
-        pairs = str(found.count) if found.is_there else "not there"
+        pairs = found.absent or str(found.count)
         pairs += "" if found.published is None else f" of {found.published}"
         shown.add_row(found.name, pairs, str(len(found.problems)), "\n".join(sizes + more), ignored)
     return shown
@@ -115,15 +117,16 @@ def list_classes(findings: Sequence[Findings]) -> list[str]:
 
 def _find_pairs(
     what: str, overrides: Sequence[str], root: Path | None, split: str | None
-) -> Mapping[str, Callable[[], Opened | None]]:
-    """Return by name what opens each data set; it gives None for one that was not downloaded."""
+) -> Mapping[str, Callable[[], Opened | str]]:
+    """Return by name what opens each data set; it says so of one that was not downloaded."""
     if what in LAYOUTS:
         if overrides or root is None:
             raise ConfigError(f"data check {what}: say where it lies with --root, and nothing else")
-        splits = [split] if split is not None else _present_splits(LAYOUTS[what], root)
+        layout = LAYOUTS[what]
+        splits = [split] if split is not None else _present_splits(layout, root)
         return {
-            f"{what} {name}": partial(_open_layout, LAYOUTS[what], name, root, name in splits)
-            for name in (LAYOUTS[what].splits if split is None else splits)
+            f"{what} {name}": partial(_open_layout, layout, name, root, name in splits)
+            for name in (layout.splits if split is None else splits)
         }
     if split is not None:
         raise ConfigError("--split belongs to a layout; a setting has its own splits")
@@ -145,14 +148,17 @@ def _present_splits(layout: Layout, root: Path) -> Sequence[str]:
     return every if files.broken else find_splits(layout, files) or every[:1]
 
 
-def _open_layout(layout: Layout, split: str, root: Path, is_there: bool) -> Opened | None:
-    return (LayoutData(layout, split, root, is_strict=False), layout.classes) if is_there else None
+def _open_layout(layout: Layout, split: str, root: Path, is_there: bool) -> Opened | str:
+    if is_there:
+        return LayoutData(layout, split, root, is_strict=False), layout.classes
+    is_labelled = has_labels(layout.splits[split], open_files(root))
+    return "labels alone" if is_labelled else "not there"
 
 
 def _nothing(name: str) -> Findings:
     """Return what is found where there is nothing."""
     none = np.zeros(len(CITYSCAPES19.names), np.int64)
-    return Findings(name, CITYSCAPES19, 0, np.append(none, 0), none, is_there=False)
+    return Findings(name, CITYSCAPES19, 0, np.append(none, 0), none)
 
 
 def list_short(names: Sequence[str]) -> list[str]:

@@ -95,11 +95,13 @@ def check_data(
 
     found = check.check_data(what, overrides, root, split, sheet)
     Console().print(check.table(found))
-    print("\n  ".join(["labelled pixels in percent:", *check.list_classes(found)]))
+    classes = check.list_classes(found)
+    if classes:
+        print("\n  ".join(["labelled pixels in percent:", *classes]))
     problems = check.list_problems(found)
     if problems:
-        rest = [each.name for each in found if each.is_there and not each.problems]
-        lines = ["these are not complete or cannot be used:", *problems]
+        rest = [each.name for each in found if not (each.absent or each.problems)]
+        lines = "\n".join(["these are not complete or cannot be used:", *problems])
         hint = f"\nThe others can be used: {'; '.join(rest)}" if rest else ""
-        raise DataError("\n  ".join(lines) + hint)
+        raise DataError(lines.replace("\n", "\n  ") + hint)
     print("everything can be used")

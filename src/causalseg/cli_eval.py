@@ -154,16 +154,21 @@ def print_table(table: "DomainTable") -> None:
     if table.difference is not None:
         columns.append(["difference", *map(_signed, table.difference)])
     console, down = Console(), list(zip(*columns, strict=True))
-    width = sum(max(map(len, line)) + 3 for line in down) + 1
-    lines = columns if width <= console.width else down
+    is_turned = _width(down) > console.width and _width(columns) < _width(down)
+    lines = down if is_turned else columns
     shown = Table(title="mIoU in percent by domain")
     for i, head in enumerate(lines[0]):
-        shown.add_column(head, justify="right" if i else "left")
+        shown.add_column(head, justify="right" if i else "left", overflow="fold")
     for line in lines[1:]:
         shown.add_row(*line)
     console.print(shown)
     over = ", ".join(table.over) if len(table.over) < 9 else f"{len(table.over)} domains"
     print("\n".join([f"mean of {over}", *table.made_of]))
+
+
+def _width(columns: Sequence[Sequence[str]]) -> int:
+    """The letters that a table of these columns takes."""
+    return sum(max(map(len, column)) + 3 for column in columns) + 1
 
 
 def _split(given: Sequence[str]) -> tuple[list[Path], list[str]]:

@@ -1,5 +1,6 @@
 """From options to data: where it lies, what cannot be used together, what is said of gaps."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,7 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from causalseg.build_data import build_data, build_domains, build_sources, list_pairs
+from causalseg.build_data import (
+    build_data,
+    build_domains,
+    build_draws,
+    build_sources,
+    list_pairs,
+    with_classes_inside,
+)
 from causalseg.build_pairs import build_classes
 from causalseg.configfile import parse_config
 from causalseg.data.published import LAYOUTS
@@ -151,17 +159,52 @@ def test_a_folder_of_templates_and_colours_is_read_as_options_say(tmp_path):
     for name in ("a_photo.png", "a_mask.png"):
         Image.fromarray(picture).save(tmp_path / name)
     pair = {"images": "{name}_photo.png", "labels": "{name}_mask.png", "encoding": "colours"}
-    given = {"ignore_colours": [[9, 9, 9]], "classes": {"names": ["a"], "palette": [[0, 0, 0]]}}
-    data = folder_of(tmp_path, classes=["a"], domains={"all": {**pair, **given}})
+    classes = {"names": ["a"], "palette": [[0, 0, 0]], "ignore_colours": [[9, 9, 9]]}
+    data = folder_of(tmp_path, classes=["a"], domains={"all": {**pair, "classes": classes}})
     sample = build_domains(data, Inference())["all"].data[0]
     assert sample.label[0].tolist() == [0] * 4 + [255] * 4
     for wrong, message in (
-        ({"encoding": "ids", "ignore_colours": [[9, 9, 9]]}, "no effect without encoding: colours"),
         ({"id_map": {0: 0}}, "id_map has no effect with encoding: colours"),
-        ({"ignore_colours": [[256, 0, 0]]}, "less than or equal to 255"),
+        ({"classes": {**classes, "ignore_colours": [[256, 0, 0]]}}, "less than or equal to 255"),
     ):
         with pytest.raises(ConfigError, match=message):
             folder_of(tmp_path, domains={"all": {**pair, **wrong}})
+    with pytest.raises(ConfigError, match="all: labels of colours need a palette"):
+        build_domains(folder_of(tmp_path, classes=["a"], domains={"all": pair}), Inference())
+
+
+def test_colours_of_ignored_names_of_a_class_file_are_no_class(tmp_path):
+    picture = np.zeros((6, 8, 3), dtype=np.uint8)
+    picture[:, 4:] = 9
+    write_folder(tmp_path, 1)
+    for folder in ("images", "labels"):
+        Image.fromarray(picture).save(tmp_path / folder / "000.png")
+    about = {"names": ["a", "void"], "palette": [[9, 9, 9], [0, 0, 0]], "ignore_ids": [1]}
+    (tmp_path / "classes.json").write_text(json.dumps(about))
+    pairs = {"images": "images", "labels": "labels", "encoding": "colours"}
+    config = parse_config(
+        {
+            "adapter": "none",
+            "head": "linear",
+            "data": {
+                "root": str(tmp_path),
+                "classes": "classes.json",
+                "sources": [pairs],
+                "domains": {"all": pairs},
+            },
+        }
+    )
+    for data in (config.data, with_classes_inside(config).data):
+        assert build_sources(data)[0].label.unique().tolist() == [0, 255]
+
+
+def test_a_source_is_resized_in_proportion_where_asked_for(tmp_path):
+    write_folder(tmp_path, 2, size=(16, 48))
+    pairs = {"images": "images", "labels": "labels", "resize": [12, 24], "keep_ratio": True}
+    data = folder_of(tmp_path, sources=[pairs], cache="memory", rare_classes={"min_pixels": 1})
+    sources = build_sources(data)
+    assert sources[0].image.shape == (3, 8, 24)
+    assert build_draws(data, sources, seed=0)(0) in (0, 1)
 
 
 def test_an_unknown_layout_is_named_with_what_was_meant():
@@ -241,13 +284,13 @@ def test_all_that_is_wrong_is_told_at_once_with_what_can_be_scored(town):
         "expected in it, below any folders, unpacked or in zip files:",
         "  img/val/{city}/{name}_img.png",
         "  gt/val/{city}/{name}_id.png",
-        "give data.roots.toytown=PATH, or get it from https://toytown.example",
+        "give another root, or get it from https://toytown.example",
         "published as img.zip, gt.zip: zip files are read as they are, or unpacked",
         "source 2: toytown test: Toytown (Doe et al., 2020) has no split 'test': Allowed: train, "
         "val",
         "These domains can be scored: town",
     ]
-    with pytest.raises(MissingFileError, match="(?s)^source 1: .*\na, b and 2 more: no folder"):
+    with pytest.raises(MissingFileError, match="^source 1: toytown val, a and 3 more: no folder"):
         build_data(town_of(None, sources=[gone], domains=dict.fromkeys("abcd", gone)), Inference())
 
 
@@ -256,6 +299,9 @@ def test_a_root_that_nothing_uses_is_warned_of(town, caplog):
     assert "data.roots.gtav is not used: sources and domains read toytown" in caplog.text
     with pytest.raises(ConfigError, match="no data set 'mapilary': Allowed: toytown$"):
         build_sources(town_of(town.parent, roots={"mapilary": "elsewhere"}))
+    unknown = [{"layout": "gtaw", "split": "train"}]
+    with pytest.raises(ConfigError, match="no data set 'gtaw': did you mean 'gtav'"):
+        build_sources(town_of(None, roots={"gtaw": "x"}, sources=unknown, domains={"a": SCENES}))
 
 
 def test_a_missing_class_list_says_what_else_is_expected(tmp_path):

@@ -45,7 +45,7 @@ def town(tmp_path, monkeypatch) -> Path:
 
 
 def told(findings) -> dict[str, tuple[int, int]]:
-    return {each.name: (each.count, len(each.problems)) for each in findings if each.is_there}
+    return {each.name: (each.count, len(each.problems)) for each in findings if not each.absent}
 
 
 def cells(findings) -> dict[str, tuple[str, str]]:
@@ -94,18 +94,11 @@ def test_a_split_without_labels_is_a_problem_unless_only_a_part_has_any(town, mo
     assert cells(found)["toytown train"] == ("not there", "0")
 
 
-def test_labels_of_a_split_without_its_images_are_a_problem_unless_another_split_has_them(
-    town, monkeypatch
-):
+def test_labels_of_a_split_without_its_images_are_told(town):
     save(town / "gt/train/bonn/a_id.png", np.zeros((4, 6)))
-    (line,) = list_problems(check_data("toytown", root=town))
-    assert "has no images of Toytown (Doe et al., 2020), split 'train'" in line
-    splits = LAYOUTS["toytown"].splits
-    same = {**splits, "train": replace(splits["all"], images="fog/{city}/{name}_img.png")}
-    monkeypatch.setitem(LAYOUTS, "toytown", replace(LAYOUTS["toytown"], splits=same))
     found = check_data("toytown", root=town)
     assert list_problems(found) == []
-    assert cells(found)["toytown train"] == ("not there", "0")
+    assert cells(found)["toytown train"] == ("labels alone", "0")
 
 
 def test_a_split_that_may_be_in_a_broken_zip_is_a_problem(town):
@@ -221,6 +214,26 @@ def test_labels_resized_to_their_images_are_counted_and_stretched_ones_a_problem
     (line,) = list_problems(check_data("toytown", root=town, split="all"))
     assert "is 6 x 4 pixels and its label" in line
     assert line.endswith("is 8 x 8: they must be the same proportions")
+
+
+def test_classes_are_listed_from_the_most_common_with_those_that_never_occur(town):
+    save(town / "gt/val/ulm/a_id.png", np.full((4, 6), 7))
+    found = check_data("toytown", root=town)
+    lines = check.list_classes(found)
+    assert lines[0] == "toytown bonn: road 50, car 50"
+    save(town / "gt/val/bonn/a_id.png", np.full((4, 6), 8))
+    assert check.list_classes(check_data("toytown", root=town, split="bonn")) == [
+        "toytown bonn: car 100; none of road"
+    ]
+
+
+def test_the_command_says_what_can_be_used_although_something_cannot(town, capsys):
+    (town / "gt/val/ulm/a_id.png").write_bytes(b"cut")
+    assert command("data", "check", "toytown", "--root", town) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert said[0].endswith("these are not complete or cannot be used:")
+    assert all(line.startswith("  toytown") for line in said[1:-1])
+    assert said[-1] == "The others can be used: toytown bonn"
 
 
 def test_splits_that_differ_by_an_expression_show_it():

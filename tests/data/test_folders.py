@@ -2,6 +2,7 @@
 
 import os
 import pickle
+from dataclasses import replace
 from zipfile import ZipFile
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from PIL import Image
 
 from causalseg.data.classes import CAMVID11, ClassList
-from causalseg.data.folders import FolderData, list_images, read_colours, read_ids
+from causalseg.data.folders import FolderData, Place, list_images, place_of, read_colours, read_ids
 from causalseg.errors import ConfigError, DataError, MissingFileError
 from conftest import write_folder
 
@@ -28,7 +29,11 @@ def write_pair(image, label, value):
 
 def read(folder, classes=CLASSES, every=1, is_strict=True, **options):
     reader = read_ids(classes, **options)
-    return FolderData(folder / "images", folder / "labels", reader, every, is_strict)
+    return pair(folder / "images", folder / "labels", reader, every, is_strict)
+
+
+def pair(images, labels, reader=READER, *rest):
+    return FolderData(place_of(str(images)), place_of(str(labels)), reader, *rest)
 
 
 def label_of(folder, pixels, index=0, **options):
@@ -176,35 +181,63 @@ def test_a_folder_of_many_sizes_is_fine(folder):
 
 
 def test_templates_pair_by_their_fields_in_any_folders(tmp_path):
-    for city, name, value in (("rome", "b", 1), ("oslo", "a", 0), ("rome", "a", 2)):
+    for city, name, value in (("rome", "b_1", 1), ("oslo", "a_2", 0), ("rome", "a_3", 2)):
         write_pair(
             tmp_path / f"photos/{city}/{name}.jpg", tmp_path / f"{city}_{name}_mask.png", value
         )
     (tmp_path / "photos/rome/notes_mask.png").write_bytes(b"beside the images, not among them")
     images, labels = tmp_path / "photos/{city}/{name}.jpg", tmp_path / "{city}_{name}_mask.png"
-    data = FolderData(images, labels, READER)
-    assert data.names == ["oslo__a", "rome__a", "rome__b"]
+    data = pair(images, labels)
+    assert data.names == ["oslo__a_2", "rome__a_3", "rome__b_1"]
     assert [int(sample.label[0, 0]) for sample in data] == [0, 2, 1]
+    write_pair(tmp_path / "x.png", tmp_path / "oslo_c_mask.png", 0)
+    with pytest.raises(DataError, match="has no image for oslo__c"):
+        pair(images, labels)
+
+
+def test_an_expression_of_images_holds_for_labels(tmp_path):
+    write_pair(tmp_path / "001.png", tmp_path / "labels/001.png", 1)
+    write_pair(tmp_path / "x_001.png", tmp_path / "labels/x_001.png", 1)
+    data = pair(tmp_path / r"{name:\d+}.png", tmp_path / "labels/{name}.png")
+    assert data.names == ["001"]
+
+
+def test_a_brace_in_a_folder_that_is_given_apart_is_a_brace(tmp_path):
+    write_pair(tmp_path / "br{x}/a.png", tmp_path / "br{x}/labels/a_m.png", 1)
+    root = tmp_path / "br{x}"
+    data = FolderData(Place(root), Place(root / "labels", "{name}_m.png"), READER)
+    assert data.names == ["a"]
+
+
+def test_folders_of_a_template_may_be_in_a_zip_beside_them(tmp_path):
+    write_pair(tmp_path / "in/a.png", tmp_path / "in/a_mask.png", 2)
+    with ZipFile(tmp_path / "photos.zip", "w") as archive:
+        archive.write(tmp_path / "in/a.png", "photos/day/a.png")
+    data = pair(tmp_path / "photos/day/{name}.png", tmp_path / "in/{name}_mask.png")
+    assert data[0].label.unique().tolist() == [2]
+    (tmp_path / "photos.zip").write_bytes(b"no zip")
+    with pytest.raises(DataError, match="matches no file; .*photos.zip is not a zip file"):
+        pair(tmp_path / "photos/day/{name}.png", tmp_path / "in/{name}_mask.png")
 
 
 def test_suffixes_in_one_folder_are_a_template_each(tmp_path):
     write_pair(tmp_path / "a_photo.png", tmp_path / "a_mask.png", 1)
     (tmp_path / "sub").mkdir()
     Image.new("RGB", (8, 6)).save(tmp_path / "sub" / "b_photo.png")  # in a folder that none names
-    data = FolderData(tmp_path / "{name}_photo.png", tmp_path / "{name}_mask.png", READER)
+    data = pair(tmp_path / "{name}_photo.png", tmp_path / "{name}_mask.png")
     assert data.names == ["a"]
 
 
 def test_a_template_and_a_folder_pair_by_the_stem(tmp_path):
     write_pair(tmp_path / "images/a.jpg", tmp_path / "labels/a_mask.png", 2)
-    data = FolderData(tmp_path / "images", tmp_path / "labels/{name}_mask.png", READER)
+    data = pair(tmp_path / "images", tmp_path / "labels/{name}_mask.png")
     assert [(sample.name, int(sample.label[0, 0])) for sample in data] == [("a", 2)]
 
 
 def test_images_of_one_scene_may_share_a_label(tmp_path):
     write_pair(tmp_path / "a_day.png", tmp_path / "labels/a.png", 1)
     write_pair(tmp_path / "a_night.png", tmp_path / "labels/a.png", 1)
-    data = FolderData(tmp_path / "{name}_{light}.png", tmp_path / "labels/{name}.png", READER)
+    data = pair(tmp_path / "{name}_{light}.png", tmp_path / "labels/{name}.png")
     assert data.names == ["a__day", "a__night"]
     assert data.pairs[0][1] == data.pairs[1][1]
 
@@ -215,7 +248,7 @@ def test_templates_read_from_zip_files_and_in_other_processes(tmp_path):
     with ZipFile(tmp_path / "photos" / "all.zip", "w") as archive:
         for name in ("a.png", "a_mask.png"):
             archive.write(tmp_path / "in" / name, name)
-    data = FolderData(tmp_path / "photos/{n:[a-z]}.png", tmp_path / "photos/{n}_mask.png", READER)
+    data = pair(tmp_path / "photos/{n:[a-z]}.png", tmp_path / "photos/{n}_mask.png")
     assert pickle.loads(pickle.dumps(data))[0].label.unique().tolist() == [2]
     assert "all.zip: a.png" in data.pairs[0][0]
 
@@ -229,7 +262,12 @@ def test_templates_read_from_zip_files_and_in_other_processes(tmp_path):
         ("{Name}.png", "{name}_mask.png", ConfigError, "a brace that is no field"),
         ("no/{name}.png", "{name}_mask.png", MissingFileError, "no folder .*no"),
         ("{name}_x.png", "{name}_mask.png", DataError, "matches no file; in folder .* there is a"),
-        ("{name:[^_]+}.png", "{name}_mask.png", DataError, "_mask.png has no label for b"),
+        (
+            "{name:[^_]+}.png",
+            "{name}_mask.png",
+            DataError,
+            "no label for b: .*narrow it",
+        ),
         ("{a:.*}{b:_mask.png|.png}", "{a}_mask.png", ConfigError, "has to end in"),
     ],
 )
@@ -237,14 +275,17 @@ def test_mistakes_in_templates_are_named(tmp_path, images, labels, error, messag
     write_pair(tmp_path / "a.png", tmp_path / "a_mask.png", 0)
     Image.new("RGB", (8, 6)).save(tmp_path / "b.png")
     with pytest.raises(error, match=message):
-        FolderData(tmp_path / images, tmp_path / labels, READER)
+        pair(tmp_path / images, tmp_path / labels)
 
 
 def test_images_of_one_name_are_refused(tmp_path):
     write_pair(tmp_path / "a__b/c.png", tmp_path / "masks/c.png", 0)
     write_pair(tmp_path / "a/b__c.png", tmp_path / "masks/b__c.png", 0)
     with pytest.raises(DataError, match="two images of .* have the name a__b__c"):
-        FolderData(tmp_path / "{x:a.*}/{y}.png", tmp_path / "masks/{y}.png", READER)
+        pair(tmp_path / "{x:a.*}/{y}.png", tmp_path / "masks/{y}.png")
+
+
+COLOURED = replace(CLASSES, ignore_colours=((9, 8, 7),))
 
 
 def test_labels_of_colours_are_read_by_the_palette(folder):
@@ -252,15 +293,26 @@ def test_labels_of_colours_are_read_by_the_palette(folder):
     pixels[:16], pixels[16:32], pixels[32:] = (1, 1, 1), (2, 2, 2), (9, 8, 7)
     Image.fromarray(pixels).save(folder / "labels" / "000.png")
     paths = folder / "images", folder / "labels"
-    label = FolderData(*paths, read_colours(CLASSES, [(9, 8, 7)]))[0].label
+    label = pair(*paths, read_colours(COLOURED))[0].label
     assert label[::16, 0].tolist() == [1, 2, 255]
     with pytest.raises(DataError, match=r"colours \[\(9, 8, 7\)\] that are no class.*ignore_colou"):
-        FolderData(*paths, read_colours(CLASSES))[0]
+        pair(*paths, read_colours(CLASSES))[0]
 
 
-def test_colours_of_two_classes_are_refused():
-    twins = ClassList(("a", "b"), ((1, 1, 1), (1, 1, 1)))
-    with pytest.raises(ConfigError, match=r"'a' and 'b' have the same colour \(1, 1, 1\)"):
-        read_colours(twins)
-    with pytest.raises(ConfigError, match=r"ignore_colours has \(2, 2, 2\), the colour of .*'c'"):
-        read_colours(CLASSES, [(2, 2, 2)])
+def test_a_lossy_label_of_colours_says_why_its_colours_are_unknown(folder):
+    (folder / "labels" / "000.png").unlink()
+    noise = np.random.default_rng(0).integers(0, 3, (48, 64, 1), np.uint8).repeat(3, 2)
+    Image.fromarray(noise).save(folder / "labels" / "000.webp", quality=50)
+    data = pair(folder / "images", folder / "labels", read_colours(COLOURED))
+    with pytest.raises(DataError, match="lossy WebP, which changes ids"):
+        data[0]
+
+
+def test_colours_that_say_nothing_or_two_things_are_refused():
+    for classes, message in (
+        (ClassList(("a", "b"), ((1, 1, 1),) * 2), r"'a' and 'b' have the same colour \(1, 1, 1\)"),
+        (replace(CLASSES, ignore_colours=((2, 2, 2),)), "colour of class 'c' and of no class"),
+        (ClassList(("a", "b")), "labels of colours need a palette"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            read_colours(classes)

@@ -7,7 +7,7 @@ from torch.utils.data import ConcatDataset, Dataset, Subset
 
 from causalseg.data.classes import IGNORE, ClassList
 from causalseg.data.dataset import Sample
-from causalseg.data.folders import FolderData, read_ids
+from causalseg.data.folders import FolderData, Place, read_ids
 from causalseg.data.rare_classes import count_pixels, image_chances
 from causalseg.data.wrappers import CachedData, CorruptedData, ResizedData
 from causalseg.errors import ConfigError, DataError
@@ -111,7 +111,7 @@ def test_pixels_of_every_class_are_counted_without_the_ignored():
 
 
 def test_counting_reads_labels_and_no_image(folder, monkeypatch):
-    pairs = FolderData(folder / "images", folder / "labels", read_ids(CLASSES))
+    pairs = FolderData(Place(folder / "images"), Place(folder / "labels"), read_ids(CLASSES))
     wrapped = ConcatDataset(
         [
             pairs,

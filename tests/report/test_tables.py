@@ -181,7 +181,8 @@ def test_numbers_have_their_sign_but_for_zero():
     [
         (
             {},
-            "images at the sizes of their domains, in windows of 40 × 32 px every 26 × 21 px, averaged",
+            "images at the sizes of their domains, in windows of 40 × 32 px every 26 × 21 px, "
+            "averaged",
         ),
         ({"blend": "hann"}, "every 26 × 21 px, blended by a Hann window"),
         ({"mode": "whole", "inside": [30, 50]}, "whole images resized to fit inside 50 × 30 px"),

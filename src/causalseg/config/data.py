@@ -55,6 +55,8 @@ class ClassesConfig(Block):
     """Label id in the files of each class; null is 0, 1, 2 ..."""
     ignore: list[int] = [255]
     """Label ids that mean `no class`."""
+    ignore_colours: list[tuple[Channel, Channel, Channel]] = []
+    """Colours that mean `no class`, in labels whose encoding is colours."""
 
 
 def _names_alone(value: Any) -> Any:
@@ -74,18 +76,14 @@ class FolderConfig(_PairsConfig):
     fields are among those of images."""
     encoding: Literal["ids", "colours"] = "ids"
     """What labels hold: one channel of class ids, or the RGB colours of the palette of classes."""
-    ignore_colours: list[tuple[Channel, Channel, Channel]] = []
-    """Colours that mean `no class`, where encoding is colours."""
     id_map: dict[int, int] | None = None
     """Label id in the file -> train id (255 to ignore); null takes the class list's ids."""
     classes: Annotated[str | ClassesConfig | None, BeforeValidator(_names_alone)] = None
-    """Of a domain: the classes of its labels, in the forms of data.classes; a model of others is
-    scored on them where a map is known. null takes data.classes."""
+    """The classes of its labels, in the forms of data.classes, which null takes. Those of a source
+    have the same names; a domain of others is scored on its own where a map is known."""
 
     @model_validator(mode="after")
     def _options_are_of_the_encoding(self) -> Self:
-        if self.encoding == "ids" and self.ignore_colours:
-            raise ValueError("ignore_colours has no effect without encoding: colours")
         if self.encoding == "colours" and self.id_map is not None:
             raise ValueError("id_map has no effect with encoding: colours")
         return self

@@ -21,7 +21,7 @@ from causalseg.data.layout_data import LayoutData
 from causalseg.errors import DataError
 
 _TILE = 320  # pixels, the longer side
-_LEGEND_COLUMNS = 7
+_LONGEST = 40  # letters of a class's name on a sheet
 
 
 @dataclass
@@ -33,7 +33,7 @@ class Findings:
         classes: of its labels.
         count: pairs looked at.
         published: pairs that the publisher names, where fewer are there.
-        is_there: whether there was anything to look at.
+        absent: what to say where there was nothing to look at; else empty.
         problems: one message for each pair that cannot be used, one for images without label and
             one for labels without image, one for published pairs that are not there.
         sizes: how many images have which (height, width).
@@ -53,7 +53,7 @@ class Findings:
     resized: int = 0
     examples: list[Sample] = field(default_factory=list)
     published: int | None = None
-    is_there: bool = True
+    absent: str = ""
 
 
 class Look(NamedTuple):
@@ -137,32 +137,27 @@ def draw_sheet(findings: Sequence[Findings], out: Path) -> None:
 
     Data sets of the same classes stand together, above the colours of these.
     """
-    groups: dict[tuple[str, ...], list[Findings]] = {}
+    groups: dict[Hashable, list[Findings]] = {}
     for found in findings:
         if found.examples:
-            groups.setdefault(found.classes.names, []).append(found)
-    columns = max(3, *(len(found.examples) for group in groups.values() for found in group))
-    heights = []
-    for names, group in groups.items():
-        heights += [2.3] * len(group) + [0.2 + 0.17 * -(-len(names) // _LEGEND_COLUMNS)]
-    figure = Figure(figsize=(2.9 * columns, sum(heights)), layout="constrained")
+            groups.setdefault((found.classes.names, found.classes.palette), []).append(found)
+    columns = max([3, *(len(found.examples) for group in groups.values() for found in group)])
+    width, heights = 2.9 * columns, []
+    for group in groups.values():
+        across = _legend_columns(group[0].classes, width)
+        heights += [2.3] * len(group) + [0.3 + 0.17 * -(-len(group[0].classes.names) // across)]
+    figure = Figure(figsize=(width, sum(heights)), layout="constrained")
     grid = figure.add_gridspec(len(heights), columns, height_ratios=heights)
-    row = 0
+    rows = iter(range(len(heights)))
     for group in groups.values():
         for found in group:
+            row = next(rows)
             for place, example in enumerate(found.examples):
-                _draw_example(figure.add_subplot(grid[row, place]), example, found.classes)
-            figure.axes[-len(found.examples)].annotate(
-                found.name,
-                *((-0.04, 0.5), None, "axes fraction"),
-                rotation=90,
-                ha="right",
-                va="center",
-                fontsize=8,
-            )
-            row += 1
-        _draw_legend(figure.add_subplot(grid[row, :]), group[0].classes)
-        row += 1
+                axes = figure.add_subplot(grid[row, place])
+                _draw_example(axes, example, found.classes)
+                if place == 0:
+                    _draw_name(axes, found.name)
+        _draw_legend(figure.add_subplot(grid[next(rows), :]), group[0].classes, width)
     figure.savefig(out, format="png", dpi=110)
 
 
@@ -173,12 +168,36 @@ def _draw_example(axes: Axes, example: Sample, classes: ClassList) -> None:
     ids = np.where(label == IGNORE, len(palette) - 1, label)[::step, ::step]
     pixels = 255 * image.movedim(0, -1).numpy()[::step, ::step]
     axes.imshow((0.5 * pixels + 0.5 * palette[ids]).astype(np.uint8))
-    axes.set_title(Path(name).name, fontsize=6)
+    title = axes.set_title(_shortened(Path(name).name, 50), fontsize=6)
+    title.set_in_layout(False)
     axes.set_axis_off()
 
 
-def _draw_legend(axes: Axes, classes: ClassList) -> None:
+def _draw_name(axes: Axes, name: str) -> None:
+    axes.annotate(
+        _shortened(name, 34),
+        *((-0.04, 0.5), None, "axes fraction"),
+        rotation=90,
+        ha="right",
+        va="center",
+        fontsize=8,
+    )
+
+
+def _draw_legend(axes: Axes, classes: ClassList, width: float) -> None:
     colours = [np.array(colour) / 255 for colour in classes.palette]
-    patches = [Patch(color=c, label=n) for n, c in zip(classes.names, colours, strict=True)]
-    axes.legend(handles=patches, loc="upper center", ncols=_LEGEND_COLUMNS, fontsize=6)
+    labels = [_shortened(name, _LONGEST) for name in classes.names]
+    patches = [Patch(color=c, label=n) for n, c in zip(labels, colours, strict=True)]
+    across = _legend_columns(classes, width)
+    axes.legend(handles=patches, loc="upper center", ncols=across, fontsize=6).set_in_layout(False)
     axes.set_axis_off()
+
+
+def _legend_columns(classes: ClassList, width: float) -> int:
+    """Return how many names stand side by side in so many inches: a letter takes 0.06 of them."""
+    longest = min(_LONGEST, max(map(len, classes.names)))
+    return max(1, min(7, int(width / (0.06 * longest + 0.5))))
+
+
+def _shortened(name: str, most: int) -> str:
+    return name if len(name) <= most else f"{name[: most // 2 - 1]}…{name[-most // 2 :]}"

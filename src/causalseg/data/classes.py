@@ -7,7 +7,7 @@ array holds. A *label id* is the number in the mask file. ``IGNORE`` (255) marks
 import colorsys
 import json
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from causalseg.errors import DataError, MissingFileError
@@ -24,31 +24,38 @@ class ClassList:
 
     Attributes:
         names: One name for each class, all different; at most 255 of them.
-        palette: One colour for each class, each channel 0..255.
+        palette: One colour for each class, each channel 0..255; left empty: made up.
         ids: Label id in the mask file of each class; left empty: 0..k-1.
         ignore: Label ids that mean "no class".
+        ignore_colours: Colours that mean "no class", in labels that are coloured pictures.
+        has_palette: Whether the colours were given; if not, they are `distinct_colours`.
 
     Raises:
         DataError: If lengths differ, a name or an id comes twice, or a number is out of range.
     """
 
     names: tuple[str, ...]
-    palette: tuple[Colour, ...]
+    palette: tuple[Colour, ...] = ()
     ids: tuple[int, ...] = ()
     ignore: tuple[int, ...] = (IGNORE,)
+    ignore_colours: tuple[Colour, ...] = ()
+    has_palette: bool = field(default=True, init=False, compare=False)
 
     def __post_init__(self) -> None:
+        if not self.palette:
+            object.__setattr__(self, "has_palette", False)
+            object.__setattr__(self, "palette", distinct_colours(len(self.names)))
         if not self.ids:
             object.__setattr__(self, "ids", tuple(range(len(self.names))))
         if not 1 <= len(self.names) <= IGNORE:
             raise DataError(
                 f"a class list needs 1 to {IGNORE} names, this one has {len(self.names)}"
             )
-        for field, values in (("palette", self.palette), ("ids", self.ids)):
+        for key, values in (("palette", self.palette), ("ids", self.ids)):
             if len(values) != len(self.names):
                 raise DataError(
                     f"class list with {len(self.names)} names but {len(values)} entries in "
-                    f"'{field}': give one for each name"
+                    f"'{key}': give one for each name"
                 )
         _refuse_twice("name", self.names)
         _refuse_twice("label id", self.ids)
@@ -86,7 +93,7 @@ def read_classes(path: Path) -> ClassList:
     """Read a ``classes.json``: ``names``, and if wanted ``palette`` and ``ignore_ids``.
 
     The label id of a name is its place in ``names``. A name whose id is in ``ignore_ids`` is no
-    class, and its colour is dropped. Without ``palette`` the colours are `distinct_colours`;
+    class, and its colour means no class. Without ``palette`` the colours are `distinct_colours`;
     without ``ignore_ids`` only 255 is ignored. Other keys are not read.
 
     Raises:
@@ -110,11 +117,14 @@ def read_classes(path: Path) -> ClassList:
                 f"'palette' must be a list of one colour for each of {len(names)} names"
             )
         kept = tuple(index for index in range(len(names)) if index not in ignored)
-        if rows is None:
-            palette = distinct_colours(len(kept))
-        else:
-            palette = tuple(_colour(names[index], rows[index]) for index in kept)
-        return ClassList(tuple(names[index] for index in kept), palette, kept, ignored)
+        colours = [_colour(*pair) for pair in zip(names, rows or [], strict=False)]
+        return ClassList(
+            tuple(names[index] for index in kept),
+            tuple(colours[index] for index in kept) if colours else (),
+            kept,
+            ignored,
+            tuple(colour for index, colour in enumerate(colours) if index not in kept),
+        )
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
 
@@ -184,6 +194,7 @@ CITYSCAPES19 = ClassList(
         (0, 0, 230),
         (119, 11, 32),
     ),
+    ignore_colours=((0, 0, 0),),
 )
 
 # The 11 classes of CamVid (Brostow et al., 2008) in the order of the 480x360 release that the
@@ -216,4 +227,5 @@ CAMVID11 = ClassList(
         (0, 128, 192),
     ),
     ignore=(11,),
+    ignore_colours=((0, 0, 0),),
 )

@@ -205,10 +205,16 @@ class Files:
 
 def describe_nearest(path: Path) -> str:
     """Return what lies in the nearest folder above a path that is there, in words."""
+    if path.is_symlink():
+        return f"it is a link to {path.readlink()}, which is not there"
     folder = next(above for above in path.absolute().parents if above.is_dir())
-    names = sorted(e.name + "/" * e.is_dir() for e in folder.iterdir() if not _is_hidden(e.name))
+    try:
+        names = sorted(name for name in os.listdir(folder) if not _is_hidden(name))  # noqa: PTH208
+    except OSError:
+        return f"{folder} cannot be listed"
+    shown = [name + "/" * (folder / name).is_dir() for name in names[:_SHOWN]]
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return f"in {folder} there is {', '.join(names[:_SHOWN]) or 'nothing'}{more}"
+    return f"in {folder} there is {', '.join(shown) or 'nothing'}{more}"
 
 
 def is_utf8(name: str) -> bool:

@@ -4,7 +4,7 @@ day/images                        a folder: its files, each named by its stem, t
 day/{city}/{name}_photo.jpg       a template (`templates`): what matches, in folders and zips
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,14 +12,28 @@ from causalseg.data.classes import IGNORE, ClassList, Colour
 from causalseg.data.dataset import PairData, check_train_ids, read_bytes
 from causalseg.data.files import Files, describe_nearest, is_utf8, open_files
 from causalseg.data.labels import ColourLabels, IdLabels, LabelReader
-from causalseg.data.templates import Template
+from causalseg.data.templates import ANY, Template
 from causalseg.errors import ConfigError, DataError, MissingFileError
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
 LABEL_ENDINGS = (".png", ".webp")  # not JPEG: it changes ids
 
-Values = tuple[str, ...]
-"""The values of fields."""
+
+class Place(NamedTuple):
+    """A folder, or the files below it that match a template."""
+
+    folder: Path
+    template: str = ""
+
+    def __str__(self) -> str:
+        return str(self.folder / self.template)
+
+
+def place_of(text: str) -> Place:
+    """Return a place as options write it: a path, or one in which braces are fields."""
+    head, brace, _ = text.partition("{")
+    cut = head.rfind("/") + 1
+    return Place(Path(text[:cut] or "."), text[cut:]) if brace else Place(Path(text))
 
 
 class FolderData(PairData):
@@ -28,57 +42,67 @@ class FolderData(PairData):
     A sample's name is its stem; of a template the values of its fields, ``__`` between them.
 
     Args:
-        images: folder or template of images.
-        labels: folder or template of labels, whose fields are among those of the images.
+        images: where images are.
+        labels: where labels are: of each image the one of the same stem, or the file that its
+            fields make of the template.
         reader: reads the label files.
         every: use every k-th image.
         is_strict: refuse images without label and labels without image; else leave them out.
 
     Raises:
         MissingFileError: if a folder is not there.
-        ConfigError: if a template is wrong, or has another ending than images or labels have.
+        ConfigError: if a template is wrong, has another ending than images or labels have, or a
+            field that images have not.
         DataError: if there is no image, two have one name, or, where strict, an image is without
             label or the other way round.
     """
 
     def __init__(
         self,
-        images: Path,
-        labels: Path,
+        images: Place,
+        labels: Place,
         reader: LabelReader,
         every: int = 1,
         is_strict: bool = True,
     ):
-        pictures, masks = _find(images, IMAGE_ENDINGS), _find(labels, LABEL_ENDINGS)
-        lacking = [field for field in masks.fields if field not in pictures.fields]
+        pictures = _find(images, IMAGE_ENDINGS, {})
+        masks = _find(labels, LABEL_ENDINGS, pictures.patterns)
+        lacking = [field for field in masks.patterns if field not in pictures.patterns]
         if lacking:
             raise ConfigError(
                 f"labels {labels} have the field {lacking[0]}, images {images} only "
-                f"{', '.join(pictures.fields)}: a label is found by the fields of its image"
+                f"{', '.join(pictures.patterns)}: a label is found by the fields of its image"
             )
-        if not pictures.files:
+        if not pictures.found:
             raise DataError(f"{images} has no images: {', '.join(IMAGE_ENDINGS)} are read")
-        places = [pictures.fields.index(field) for field in masks.fields]
-        wanted = {values: tuple(values[i] for i in places) for values in sorted(pictures.files)}
+        fields = {key: found.fields for key, found in pictures.found.items()}
+        wanted = {
+            key: masks.key(fields[key]) for key in sorted(fields, key=lambda k: _name(fields[k]))
+        }
+        unlabelled = [
+            _name(fields[key]) for key, label in wanted.items() if label not in masks.found
+        ]
+        unused = [_name(masks.found[key].fields) for key in masks.found.keys() - {*wanted.values()}]
         lonely = [
-            *_lonely(labels, "label", {key for key in wanted.values() if key not in masks.files}),
-            *_lonely(images, "image", masks.files.keys() - set(wanted.values())),
+            *_lonely(labels, "label", unlabelled),
+            *_lonely(images, "image", sorted(unused)),
         ]
         if lonely and is_strict:
-            raise DataError(lonely[0])
-        paired = [values for values, key in wanted.items() if key in masks.files][::every]
-        self._in_files = pictures.in_files | masks.in_files
+            raise DataError(lonely[0] + masks.broken + pictures.broken)
+        paired = [key for key, label in wanted.items() if label in masks.found][::every]
+        pairs = [(pictures.found[key], masks.found[wanted[key]]) for key in paired]
+        self._zipped = {each.where: each.zipped for pair in pairs for each in pair if each.zipped}
         super().__init__(
-            [(pictures.files[values], masks.files[wanted[values]]) for values in paired],
-            _names(images, paired),
+            [(image.where, label.where) for image, label in pairs],
+            _names(images, [fields[key] for key in paired]),
             reader,
             lonely=lonely,
         )
 
     def read(self, file: str) -> bytes:
         """Return the content of a file."""
-        if file in self._in_files:
-            files, name = self._in_files[file]
+        if file in self._zipped:
+            files, name = self._zipped[file]
             return files.read(name)
         return read_bytes(Path(file), file)
 
@@ -115,16 +139,17 @@ def read_ids(
     return IdLabels(table, "Mend the file, the class list or id_map")
 
 
-def read_colours(classes: ClassList, ignored: Iterable[Colour] = ()) -> LabelReader:
+def read_colours(classes: ClassList) -> LabelReader:
     """Return the reader of labels that hold the colours of the class list.
 
-    Args:
-        classes: the class list; its palette says what the label files hold.
-        ignored: colours that mean `no class`.
-
     Raises:
-        ConfigError: if a colour stands for two classes, or for a class and none.
+        ConfigError: if the class list has no palette of its own, or a colour stands for two
+            classes, or for a class and none.
     """
+    if not classes.has_palette:
+        raise ConfigError(
+            "labels of colours need a palette: give the classes one, a colour for each name"
+        )
     train_ids: dict[Colour, int] = {}
     for train_id, colour in enumerate(classes.palette):
         if colour in train_ids:
@@ -133,14 +158,14 @@ def read_colours(classes: ClassList, ignored: Iterable[Colour] = ()) -> LabelRea
                 f"have the same colour {colour}: labels of colours need one for each class"
             )
         train_ids[colour] = train_id
-    for colour in ignored:
+    for colour in classes.ignore_colours:
         if colour in train_ids:
             raise ConfigError(
-                f"ignore_colours has {colour}, the colour of class "
-                f"{classes.names[train_ids[colour]]!r}: a colour is a class or ignored, not both"
+                f"{colour} is the colour of class {classes.names[train_ids[colour]]!r} and of no "
+                "class: a colour is a class or ignored, not both"
             )
-    table = train_ids | dict.fromkeys(ignored, IGNORE)
-    return ColourLabels(table, "Mend the file, the palette of the classes or ignore_colours")
+    table = train_ids | dict.fromkeys(classes.ignore_colours, IGNORE)
+    return ColourLabels(table, "Mend the file, or palette and ignore_colours of the classes")
 
 
 def list_images(folder: Path) -> list[Path]:
@@ -148,37 +173,62 @@ def list_images(folder: Path) -> list[Path]:
     return [file for _, file in sorted(_stems(folder, IMAGE_ENDINGS).items())]
 
 
-class _Found(NamedTuple):
-    """The fields of a folder or template, and its files by their values.
+class _File(NamedTuple):
+    """A file: its path, the values of its fields, and where to read it if not there."""
 
-    Those of a template are read from ``in_files``, by the path that stands for them.
+    where: str
+    fields: Mapping[str, str]
+    zipped: tuple[Files, str] | None = None
+
+
+class _Found(NamedTuple):
+    """The files of a place by a key that is made of their fields.
+
+    Attributes:
+        patterns: the regular expression of every field.
+        key: makes the key of fields.
+        found: the files.
+        broken: zip files that cannot be opened, as a clause.
     """
 
-    fields: tuple[str, ...]
-    files: dict[Values, str]
-    in_files: dict[str, tuple[Files, str]]
+    patterns: Mapping[str, str]
+    key: Callable[[Mapping[str, str]], str]
+    found: dict[str, _File]
+    broken: str = ""
 
 
-def _find(place: Path, endings: tuple[str, ...]) -> _Found:
-    if "{" not in str(place):
-        stems = _stems(place, endings).items()
-        return _Found(("name",), {(stem,): str(file) for stem, file in stems}, {})
-    whole = Template(str(place))
-    if place.suffix.lower() not in endings:
+def _find(place: Place, endings: tuple[str, ...], patterns: Mapping[str, str]) -> _Found:
+    if not place.template:
+        stems = _stems(place.folder, endings).items()
+        found = {stem: _File(str(file), {"name": stem}) for stem, file in stems}
+        return _Found({"name": ANY}, lambda fields: fields["name"], found)
+    if Path(place.template).suffix.lower() not in endings:
         raise ConfigError(f"template {place} has to end in {' or '.join(endings)}")
-    listed = open_files(_need_folder(Path(whole.folder or ".")))
-    below = Template(str(place)[len(whole.folder) :])
-    found = _Found(tuple(below.patterns), {}, {})
+    folder, text = _with_zips(place)
+    template, listed = Template(text, patterns), open_files(folder)
+    found = {}
     for name in listed.names:
-        match = below.match(name)
+        match = template.match(name)
         if match is not None and not match.above:
             where = listed.where(name)
-            found.files[tuple(match.fields.values())] = where
-            found.in_files[where] = (listed, name)
-    if not found.files:
+            found[name] = _File(where, match.fields, (listed, name))
+    broken = "".join(f"; it may be in a zip file that is broken: {each}" for each in listed.broken)
+    if not found:
         some = ", ".join(listed.names[:5]) or "nothing"
-        raise DataError(f"{place} matches no file; in {listed.describe()} there is {some}")
-    return found
+        raise DataError(f"{place} matches no file; in {listed.describe()} there is {some}{broken}")
+    return _Found(template.patterns, template.fill, found, broken)
+
+
+def _with_zips(place: Place) -> tuple[Path, str]:
+    """Return a folder that is there and the template from it on.
+
+    A folder that is not there may be in a zip file beside it.
+    """
+    folder, text = place
+    above = next(each for each in (folder, *folder.parents) if each.is_dir())
+    if above == folder or not any(above.glob("*.zip")):
+        return _need_folder(folder), text
+    return above, f"{folder.relative_to(above).as_posix()}/{text}"
 
 
 def _stems(folder: Path, endings: tuple[str, ...]) -> dict[str, Path]:
@@ -207,20 +257,28 @@ def _need_folder(folder: Path) -> Path:
     return folder
 
 
-def _lonely(place: Path, kind: str, missing: Iterable[Values]) -> list[str]:
-    """Say that there is no image or no label for some values."""
-    names = ["/".join(values) for values in sorted(missing)]
+def _lonely(place: Place, kind: str, names: Sequence[str]) -> list[str]:
+    """Say that there is no image or no label for some names."""
     if not names:
         return []
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    hint = ""
+    if place.template:
+        hint = (
+            ". A field takes all that fits: narrow it, such as {name:[a-z0-9]+}, if it takes more"
+        )
     return [
         f"{place} has no {kind} for {', '.join(names[:5])}{more}: every image needs a label of the "
-        "same stem or fields, PNG or lossless WebP, and every label an image"
+        f"same stem or fields, PNG or lossless WebP, and every label an image{hint}"
     ]
 
 
-def _names(images: Path, samples: Sequence[Values]) -> list[str]:
-    names = ["__".join(values).replace("/", "__") for values in samples]
+def _name(fields: Mapping[str, str]) -> str:
+    return "__".join(fields.values()).replace("/", "__")
+
+
+def _names(images: Place, samples: Iterable[Mapping[str, str]]) -> list[str]:
+    names = [_name(fields) for fields in samples]
     if len(set(names)) < len(names):
         name = next(name for name in names if names.count(name) > 1)
         raise DataError(f"two images of {images} have the name {name}: choose other fields")

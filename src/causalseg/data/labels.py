@@ -154,6 +154,8 @@ class ColourLabels(LabelReader):
                     f"label {where} has mode {picture.mode}: a label is a picture of 8-bit colours "
                     f"({', '.join(_COLOUR_MODES)})"
                 )
+            if picture.format == "WEBP":
+                _need_lossless(content, where)
             pixels = np.asarray(picture.convert("RGBA"))
         return pixels.view("<u4")[..., 0] & 0xFFFFFF
 
@@ -251,11 +253,15 @@ def _without_colour(
     pixels: Int[np.ndarray, "H W c"], content: bytes, where: str
 ) -> Int[np.ndarray, "H W"]:
     """Return the ids of a WebP picture, which has three channels for one."""
-    if b"VP8L" not in content:
-        raise DataError(f"label {where} is a lossy WebP, which changes ids: save it without loss")
+    _need_lossless(content, where)
     if (pixels[..., :1] != pixels[..., :3]).any():
         raise DataError(f"label {where} is in colour: a label is one channel of class ids")
     return pixels[..., 0]
+
+
+def _need_lossless(content: bytes, where: str) -> None:
+    if b"VP8L" not in content:
+        raise DataError(f"label {where} is a lossy WebP, which changes ids: save it without loss")
 
 
 def _ranges(numbers: list[int]) -> str:

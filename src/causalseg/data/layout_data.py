@@ -195,27 +195,24 @@ class LayoutData(PairData):
 
 
 def find_splits(layout: Layout, files: Files) -> list[str]:
-    """Return the splits of a layout that are there, in part at least, among the files.
+    """Return the splits of a layout that have images among the files.
 
-    That is a split with images, and with a label where images without one are published; and one
-    with labels alone, unless they are also those of a split with images.
+    A split that is published with images without a label needs a label, too.
     """
-
-    def has(templates: Sequence[str]) -> bool:
-        return any(_match(Template(text), files) for text in templates)
-
-    labelled = {name: has(about.label_templates) for name, about in layout.splits.items()}
-    shown = {
-        name
-        for name, about in layout.splits.items()
-        if has([about.images]) and (labelled[name] or about.spare != "images")
-    }
-    shared = {layout.splits[name].labels for name in shown}
     return [
         name
         for name, about in layout.splits.items()
-        if name in shown or (labelled[name] and not about.spare and about.labels not in shared)
+        if _has(files, [about.images]) and (about.spare != "images" or has_labels(about, files))
     ]
+
+
+def has_labels(split: Split, files: Files) -> bool:
+    """Whether a split has labels among the files."""
+    return _has(files, split.label_templates)
+
+
+def _has(files: Files, templates: Sequence[str]) -> bool:
+    return any(_match(Template(text), files) for text in templates)
 
 
 def read_labels(layout: Layout) -> LabelReader:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from causalseg.errors import ConfigError
 
+ANY = "[^/]+"  # what a field is without a regular expression of its own
 # A name, and after a colon a regular expression, in which braces may stand around a count.
 _FIELD = re.compile(r"\{([a-z]\w*)(?::((?:[^{}]|\{[^{}]*\})+))?\}")
 
@@ -54,7 +55,7 @@ class Template:
             if name in self.patterns:
                 regex += f"(?P={name})"
             else:
-                self.patterns[name] = field[2] or (patterns or {}).get(name, "[^/]+")
+                self.patterns[name] = field[2] or (patterns or {}).get(name, ANY)
                 regex += f"(?P<{name}>{self.patterns[name]})"
         try:
             self._regex = re.compile(f"(?P<_above>(?:[^/]+/)*?){regex}{re.escape(text[at:])}")
