@@ -1,6 +1,6 @@
 """Time and memory of every adapter against Rein's module and against one frozen ViT block.
 
-    PYTHONPATH=tests python benchmarks/adapter.py [--rounds 9] [--out adapter.json]
+    PYTHONPATH=tests python benchmarks/adapter.py [--rounds 9] [--json adapter.json]
         [--only rein lora ...] [--settings 384x1 1024x4 ...]
 
 A 32 x 32 grid, one block, CPU time of one thread. All candidates of a setting are timed in turn,
@@ -266,7 +266,7 @@ def parse_setting(text: str) -> tuple[int, int]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--json", type=Path)
     parser.add_argument("--only", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--settings", nargs="+", default=list(SETTINGS), metavar="CHANNELSxBATCH")
     options = parser.parse_args()
@@ -289,9 +289,9 @@ def main() -> None:
     )
     for rows in tables:
         print("\n".join(method_row(row) for row in rows))
-    if options.out:
+    if options.json:
         flat = [row for rows in tables for row in rows]
-        write_json(options.out, {"torch": torch.__version__, "grid": GRID, "rows": flat})
+        write_json(options.json, {"torch": torch.__version__, "grid": GRID, "rows": flat})
 
 
 if __name__ == "__main__":
