@@ -1,13 +1,17 @@
 """Data sets made of others; how rare classes are drawn more often."""
 
+import zlib
+
 import numpy as np
 import pytest
 import torch
 from torch.utils.data import ConcatDataset, Dataset, Subset
 
 from causalseg.data.classes import IGNORE, ClassList
-from causalseg.data.dataset import Sample
+from causalseg.data.corruptions import corrupt
+from causalseg.data.dataset import Sample, ScenesData
 from causalseg.data.folders import FolderData, Place, read_ids
+from causalseg.data.loader import derive_seed
 from causalseg.data.rare_classes import count_pixels, image_chances
 from causalseg.data.wrappers import CachedData, CorruptedData, ResizedData
 from causalseg.errors import ConfigError, DataError
@@ -92,6 +96,16 @@ def test_a_part_of_a_data_set_is_corrupted_as_all_of_it():
     half = CorruptedData(Subset(pairs, [1, 3]), "gaussian_noise", 3)
     assert [half[i].name for i in (0, 1)] == ["1", "3"]
     assert all(torch.equal(half[i].image, whole[2 * i + 1].image) for i in (0, 1))
+
+
+def test_a_drawn_scene_is_corrupted_by_its_own_depth():
+    scenes = ScenesData("clear", 4, size=(64, 96))
+    every_second = Subset(scenes, [0, 2])
+    foggy = CorruptedData(every_second, "fog_depth", 3)[1].image
+    seed = derive_seed(0, zlib.crc32(scenes[2].name.encode()))
+    exact = corrupt(scenes[2].image, "fog_depth", 3, seed, scenes.read_depth(2))
+    assert torch.equal(foggy, exact)
+    assert not torch.allclose(foggy, corrupt(scenes[2].image, "fog_depth", 3, seed), atol=0.02)
 
 
 def test_an_unknown_corruption_shows_before_an_image_is_read():

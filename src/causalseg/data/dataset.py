@@ -129,6 +129,10 @@ class ScenesData(Dataset[Sample]):
             f"scene_{self.first + index:06d}",
         )
 
+    def read_depth(self, index: int) -> Float[Tensor, "H W"]:
+        """Return a scene's depth: metres along the view axis."""
+        return torch.from_numpy(scenes.render(self.first + index, self.size, self.domain).depth)
+
 
 def read_image(file: Path) -> Float[Tensor, "3 H W"]:
     """Read an image as RGB in [0, 1], pixels as stored: EXIF orientation is not applied.

@@ -5,15 +5,15 @@ from collections.abc import Sized
 from typing import cast
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Subset
 from torchvision.transforms.v2 import functional as F
 
-from causalseg.data.corruptions import check_corruption, corrupt
-from causalseg.data.dataset import Sample, fit_inside, resize_label
+from causalseg.data.corruptions import CORRUPTIONS, check_corruption, corrupt
+from causalseg.data.dataset import Sample, ScenesData, fit_inside, resize_label
 from causalseg.data.loader import derive_seed
 
 
@@ -72,6 +72,8 @@ class ResizedData(Dataset[Sample]):
 class CorruptedData(Dataset[Sample]):
     """Images under one corruption, each the same every time; labels stay.
 
+    Corruptions that reckon with depth take that of drawn scenes; elsewhere they assume a street.
+
     Args:
         data: the data set.
         name: of the corruption, see `causalseg.data.corruptions`.
@@ -93,7 +95,22 @@ class CorruptedData(Dataset[Sample]):
     def __getitem__(self, index: int) -> Sample:
         sample = self.data[index]
         seed = derive_seed(self.seed, zlib.crc32(sample.name.encode()))
-        return sample._replace(image=corrupt(sample.image, self.corruption, self.severity, seed))
+        depth = None
+        if CORRUPTIONS[self.corruption].group == "driving":
+            depth = _read_depth(self.data, index)
+        image = corrupt(sample.image, self.corruption, self.severity, seed, depth)
+        return sample._replace(image=image)
+
+
+def _read_depth(data: Dataset[Sample], index: int) -> Float[Tensor, "H W"] | None:
+    """Return the depth of a sample in metres; None where none is known."""
+    match data:
+        case ScenesData():
+            return data.read_depth(index)
+        case Subset(dataset=whole, indices=indices):
+            return _read_depth(whole, indices[index])
+        case _:
+            return None
 
 
 def _length(data: Dataset[Sample]) -> int:
