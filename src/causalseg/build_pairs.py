@@ -44,15 +44,15 @@ def build_classes(data: DataConfig) -> ClassList:
             "names, or the path of a .json file"
         )
     file = _find_path(data, data.classes)
-    if not file.is_file():
+    try:
+        return read_classes(file)
+    except MissingFileError as error:
         named = (*data.sources, *data.domains.values())
         folders = dict.fromkeys(each.images for each in named if isinstance(each, FolderConfig))
         expected = f". Images are expected in {', '.join(folders)}, from data.root on"
         raise MissingFileError(
-            f"no file {file}, which should name the classes; {describe_nearest(file)}"
-            + (expected if folders else "")
-        )
-    return read_classes(file)
+            f"{error}; {describe_nearest(file)}{expected if folders else ''}"
+        ) from error
 
 
 def open_pairs(

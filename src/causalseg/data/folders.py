@@ -91,7 +91,7 @@ class FolderData(PairData):
             raise DataError(lonely[0] + masks.broken + pictures.broken)
         paired = [key for key, label in wanted.items() if label in masks.found][::every]
         pairs = [(pictures.found[key], masks.found[wanted[key]]) for key in paired]
-        self._zipped = {each.where: each.zipped for pair in pairs for each in pair if each.zipped}
+        self._listed = {each.where: each.listed for pair in pairs for each in pair if each.listed}
         super().__init__(
             [(image.where, label.where) for image, label in pairs],
             _names(images, [fields[key] for key in paired]),
@@ -101,8 +101,8 @@ class FolderData(PairData):
 
     def read(self, file: str) -> bytes:
         """Return the content of a file."""
-        if file in self._zipped:
-            files, name = self._zipped[file]
+        if file in self._listed:
+            files, name = self._listed[file]
             return files.read(name)
         return read_bytes(Path(file), file)
 
@@ -174,11 +174,11 @@ def list_images(folder: Path) -> list[Path]:
 
 
 class _File(NamedTuple):
-    """A file: its path, the values of its fields, and where to read it if not there."""
+    """A file: its path, the values of its fields, and for a template where it is listed."""
 
     where: str
     fields: Mapping[str, str]
-    zipped: tuple[Files, str] | None = None
+    listed: tuple[Files, str] | None = None
 
 
 class _Found(NamedTuple):
