@@ -6,6 +6,8 @@ The command line turns every one of them into one message and exit code 2.
 import difflib
 from collections.abc import Iterable
 
+_CLOSE = 0.5  # share of letters that a name meant has in common with the one given
+
 
 class CausalsegError(ValueError):
     """Base of all errors that a user can mend."""
@@ -38,6 +40,12 @@ class MissingFileError(CausalsegError, FileNotFoundError):
 def did_you_mean(name: str, allowed: Iterable[str]) -> str:
     """Return ``did you mean 'x'? Allowed: a, b, c`` for a name that is not among ``allowed``."""
     names = sorted(allowed)
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    hint = f"did you mean '{close[0]}'? " if close else ""
-    return f"{hint}Allowed: {', '.join(names)}"
+    return f"{guess(name, names)}Allowed: {', '.join(names)}"
+
+
+def guess(name: str, names: Iterable[str]) -> str:
+    """Return ``did you mean 'x' or 'y'? `` with the closest names, or nothing if none is close."""
+    likeness = {each: difflib.SequenceMatcher(None, each, name).ratio() for each in names}
+    best = max(likeness.values(), default=0)
+    close = [repr(each) for each in likeness if likeness[each] == best >= _CLOSE][:3]
+    return f"did you mean {' or '.join(close)}? " if close else ""

@@ -7,12 +7,11 @@ Two choices do not show in the names. CLIP weights trained with QuickGELU need t
 models: all of OpenAI's, and the large and the huge of DFN. SigLIP comes at its smallest image size.
 """
 
-import difflib
 from dataclasses import dataclass
 
 import timm
 
-from causalseg.errors import ConfigError, did_you_mean
+from causalseg.errors import ConfigError, did_you_mean, guess
 
 MODULES = ("beit", "convnext", "eva", "resnet", "vision_transformer", "vision_transformer_sam")
 
@@ -125,10 +124,8 @@ def resolve_name(name: str) -> str:
             return name
         raise ConfigError(f"backbone {name!r}: {did_you_mean(name, tagged)}")
     known = [*PRESETS, *timm.list_models(module=MODULES)]
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f"did you mean '{close[0]}'? " if close else ""
     raise ConfigError(
-        f"backbone {name!r} is neither a preset nor a model of timm that adapters fit: {hint}"
-        "Allowed: the presets, which `causalseg backbones` lists, and every name in "
-        f"timm.list_models(module={list(MODULES)})"
+        f"backbone {name!r} is neither a preset nor a model of timm that adapters fit: "
+        f"{guess(name, known)}Allowed: the presets, which `causalseg backbones` lists, and every "
+        f"name in timm.list_models(module={list(MODULES)})"
     )
