@@ -259,8 +259,11 @@ def test_a_zip_with_an_unreadable_name_is_broken_and_stops_no_other_file(tmp_pat
 
 def test_names_that_are_not_utf8_are_left_out(tmp_path):
     write(tmp_path, "a.txt")
-    (Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.txt"))).write_text("?")
-    assert Files(tmp_path).names == ("a.txt",)
+    odd = os.fsdecode(b"\xff.txt")
+    (tmp_path / odd).write_text("?")
+    files = Files(tmp_path)
+    assert files.names == ("a.txt",)
+    assert files.not_utf8 == (odd,)
 
 
 def test_a_copy_reads_by_itself(tmp_path):

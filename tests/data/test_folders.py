@@ -145,8 +145,14 @@ def test_hidden_files_and_folders_are_no_images(folder):
 def test_a_name_that_is_not_utf8_is_refused(folder):
     image = folder / "images" / "000.png"
     image.rename(os.fsdecode(os.fsencode(folder / "images") + b"/\xff.png"))
-    with pytest.raises(DataError, match=r"file name .* is not UTF-8: rename it"):
+    message = r"file name .* in .*images is not UTF-8: rename it"
+    with pytest.raises(DataError, match=message):
         read(folder)
+    with pytest.raises(DataError, match=message):
+        pair(f"{folder}/images/{{name}}.png", f"{folder}/labels/{{name}}.png")
+    (folder / "labels" / "000.png").unlink()
+    named = pair(f"{folder}/images/0{{name}}.png", f"{folder}/labels/0{{name}}.png")
+    assert named.names == ["01", "02"]
 
 
 def test_what_has_no_partner_is_left_out_and_told_where_asked_for(folder):

@@ -50,7 +50,8 @@ class Files:
     Attributes:
         names: the paths, sorted.
         zips: the zip files among them, relative to the root; none of them is in ``names``.
-        broken: what is wrong with those of them that cannot be opened.
+        not_utf8: paths on disk that are left out for their name.
+        broken: what is wrong with those of the zip files that cannot be opened.
     """
 
     def __init__(self, root: Path):
@@ -66,9 +67,11 @@ class Files:
         self._place: dict[str, int] = {}  # of every name: number of its zip, or _ON_DISK
         self._unlike: dict[str, int] = {}  # another zip with other content under this name
         try:
-            listed = sorted(self._walk(str(root), "", ())) if root.is_dir() else [""]
+            found = sorted(self._walk(str(root), "", ())) if root.is_dir() else [""]
         except OSError as error:
             raise DataError(f"cannot list {root}: {error}") from error
+        listed = list(filter(is_utf8, found))
+        self.not_utf8 = tuple(name for name in found if not is_utf8(name))
         self.zips = tuple(filter(_is_zip, listed))
         self.broken: list[str] = []
         self._place.update({name: _ON_DISK for name in listed if not _is_zip(name)})
@@ -161,7 +164,7 @@ class Files:
         self._stamps[folder] = status.st_mtime_ns
         with os.scandir(folder) as entries:
             for entry in entries:
-                if _is_hidden(entry.name) or not is_utf8(entry.name):
+                if _is_hidden(entry.name):
                     continue
                 if entry.is_dir():
                     yield from self._walk(entry.path, f"{prefix}{entry.name}/", (*above, this))

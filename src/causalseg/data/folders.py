@@ -206,6 +206,9 @@ def _find(place: Place, endings: tuple[str, ...], patterns: Mapping[str, str]) -
         raise ConfigError(f"template {place} has to end in {' or '.join(endings)}")
     folder, text = _with_zips(place)
     template, listed = Template(text, patterns), open_files(folder)
+    for name in listed.not_utf8:
+        if template.match(name) is not None:
+            raise _not_utf8(name, folder)
     found = {}
     for name in listed.names:
         match = template.match(name)
@@ -241,11 +244,15 @@ def _stems(folder: Path, endings: tuple[str, ...]) -> dict[str, Path]:
     stems: dict[str, Path] = {}
     for file in sorted(files):
         if not is_utf8(file.name):
-            raise DataError(f"the file name {file.name!r} in {folder} is not UTF-8: rename it")
+            raise _not_utf8(file.name, folder)
         if file.stem in stems:
             raise DataError(f"{stems[file.stem]} and {file} have the same stem: keep one of them")
         stems[file.stem] = file
     return stems
+
+
+def _not_utf8(name: str, folder: Path) -> DataError:
+    return DataError(f"the file name {name!r} in {folder} is not UTF-8: rename it")
 
 
 def _need_folder(folder: Path) -> Path:
