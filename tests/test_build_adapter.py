@@ -39,7 +39,8 @@ VARIANTS = {
     "learnable": "{band: {learnable: true, gains: true, peak_normalised: true}, num_tokens: 4}",
     "low removed": "{band: low_removed, num_tokens: 4}",
 }
-
+CHAIN = NAMES["chain"]
+TOKEN_VARIANTS = [VARIANTS[name] for name in ("fft", "haar", "released", "full path")]
 
 SQUARE = ("train.crop=[32, 32]", "eval.size=[32, 32]")
 
@@ -128,6 +129,29 @@ def test_without_its_link_a_method_leaves_the_queries_to_another_or_to_the_head(
     assert not hasattr(model.head, "query_content")
 
 
+LINKED = ["{name: rein, num_tokens: 4}", "{name: set, num_tokens: 4}", CHAIN, *TOKEN_VARIANTS]
+
+
+@pytest.mark.parametrize("adapter", LINKED)
+def test_linked_queries_start_as_far_apart_as_a_heads_own(tiny, adapter):
+    def deviation(*overrides):
+        config = tiny("adapter=" + adapter, SMALL_MASK2FORMER, *SQUARE, *overrides)
+        return build_segmenter(config).adapter.queries().std(0, correction=0).square().mean().sqrt()
+
+    assert deviation().item() == pytest.approx(1)
+
+
+def test_the_start_of_linked_queries_may_be_that_of_rein(tiny):
+    def build(spread):
+        adapter = f"{{name: causal_tune, num_tokens: 4, query_spread: {spread}}}"
+        return build_segmenter(tiny("adapter=" + adapter, SMALL_MASK2FORMER))
+
+    wide, plain = build(0.5), build("null")
+    assert plain.adapter.queries().std(0).max() < 0.05
+    for (name, one), other in zip(wide.named_parameters(), plain.parameters(), strict=True):
+        assert torch.equal(one, other) == (name != "adapter.link.transform.weight")
+
+
 def test_interventions_change_features_in_training_alone(tiny):
     images, labels = batch()
     plain = build_segmenter(tiny("adapter=none"))
@@ -203,6 +227,21 @@ def test_layers_are_a_list_or_the_last_k_that_reach_the_head(tiny):
         (["intervene.high_gain=[1, 1]"], "changes nothing"),
         (["intervene={low_gain: [0, 1], low: 0.8}"], "low = 0.8 must be below high = 0.7"),
         (["adapter={query_link: false}"], "query_link = false has no effect with head = linear"),
+        (
+            ["adapter={query_spread: 2}"],
+            "query_spread = 2.0 has no effect: the queries are not made",
+        ),
+        (
+            ["adapter={query_spread: null, query_link: false}", SMALL_MASK2FORMER],
+            "not made of the tokens of causal_tune",
+        ),
+        (
+            [
+                "adapter=[{name: rein, query_spread: 2}, {name: causal_tune, num_tokens: 4}]",
+                SMALL_MASK2FORMER,
+            ],
+            "not made of the tokens of rein",
+        ),
         (["adapter=[full, soma]"], "goes with no other full, and not soma"),
         (["adapter={name: peft, type: LORA, options: {rank_pattern: 3}}"], "LORA refuses"),
     ],

@@ -15,6 +15,7 @@ from causalseg.adapters.peft import PeftAdapter, lora_config, peft_config
 from causalseg.adapters.rein import Rein
 from causalseg.adapters.set import SetAdapter
 from causalseg.adapters.soma import Soma
+from causalseg.adapters.tokens import QueryLink
 from causalseg.adapters.vpt import Vpt
 from causalseg.backbones.timm import TimmBackbone
 from causalseg.config.adapters import (
@@ -26,6 +27,7 @@ from causalseg.config.adapters import (
     FullConfig,
     InterveneConfig,
     Layers,
+    LinkedConfig,
     LoraConfig,
     PeftConfig,
     PlacedConfig,
@@ -51,10 +53,12 @@ def build_adapter(
             chain that has tokens to give makes them.
     """
     linked = linked_part(options)
-    adapters = [
-        _build_part(part, backbone, query_width if index == linked else None)
-        for index, part in enumerate(parts_of(options))
-    ]
+    adapters = []
+    for index, part in enumerate(parts_of(options)):
+        is_linked = index == linked and query_width is not None
+        adapters.append(_build_part(part, backbone, query_width if is_linked else None))
+        if is_linked and isinstance(part, LinkedConfig) and part.query_spread is not None:
+            _spread_queries(adapters[-1], part.query_spread)
     if len(adapters) < 2:
         return adapters[0] if adapters else None
     return Chain(adapters)
@@ -94,6 +98,14 @@ def place(layers: Layers, backbone: TimmBackbone) -> list[int]:
             f"from 0 to {used - 1}"
         )
     return sorted(layers)
+
+
+def _spread_queries(adapter: Adapter, deviation: float) -> None:
+    """Let the queries of an adapter start with this deviation over tokens."""
+    queries = adapter.queries()
+    for module in adapter.modules():  # the one link may be that of the last stage
+        if isinstance(module, QueryLink) and queries is not None:
+            module.spread(queries, deviation)
 
 
 def _build_part(options: PlacedConfig, backbone: TimmBackbone, query_width: int | None) -> Adapter:

@@ -132,6 +132,21 @@ def test_linked_queries_start_nearly_equal():
     assert queries.std(0).mean().item() == pytest.approx(0.002, abs=5e-4)
 
 
+def test_queries_are_spread_by_one_factor_of_one_weight():
+    torch.manual_seed(0)
+    adapter = small(query_width=12, trained=False)
+    before = {name: value.clone() for name, value in adapter.named_parameters()}
+    adapter.link.spread(adapter.queries(), 0.7)
+    after = dict(adapter.named_parameters())
+    changed = [name for name in before if not torch.equal(before[name], after[name])]
+    assert changed == ["link.transform.weight"]
+    factor = after[changed[0]] / before[changed[0]]
+    torch.testing.assert_close(factor, factor[:1, :1].expand_as(factor))
+    queries = adapter.queries()
+    assert queries.std(0, correction=0).square().mean().sqrt().item() == pytest.approx(0.7)
+    assert after[changed[0]].requires_grad
+
+
 def test_queries_are_the_linked_tokens():
     adapter = small(query_width=12)
     T = torch.stack([a @ b for a, b in zip(adapter.tokens.A, adapter.tokens.B, strict=True)])

@@ -252,6 +252,7 @@ def test_stages_are_adapted_by_the_layers_that_are_named():
     assert [part.width for part in adapter.parts] == [48, 64]
     assert adapter.queries().shape == (4, 8)
     assert adapter.parts[0].link is None
+    assert adapter.queries().std(0, correction=0).square().mean().sqrt().item() == pytest.approx(1)
 
 
 def test_the_order_in_which_stages_are_named_makes_no_difference():

@@ -2,7 +2,8 @@
 
 Low-rank tokens are ``T_l = A_l B_l`` with A (m, r) and B (r, c); full tokens are T (m, c) itself.
 The link follows Rein (CVPR 2024): all tokens pass a linear to the query width; their maximum over
-blocks, mean over blocks and last block are joined and projected once more.
+blocks, mean over blocks and last block are joined and projected once more. Its start is Rein's,
+in which all queries are nearly equal, until `QueryLink.spread` makes them differ.
 """
 
 import math
@@ -78,6 +79,20 @@ class QueryLink(nn.Module):
         projected = self.transform(tokens)
         parts = (projected.amax(0), projected.mean(0), projected[-1])
         return self.merge(torch.cat(parts, dim=-1))
+
+    @torch.no_grad()
+    def spread(self, queries: Float[Tensor, "m d"], deviation: float) -> None:
+        """Scale the first linear's weight so that the queries differ by ``deviation``.
+
+        Tokens start small, so queries start nearly equal, and a decoder first has to tell them
+        apart. All three parts are linear in that weight, so one factor is exact.
+
+        Args:
+            queries: what the link gives now.
+            deviation: root mean square wanted of their differences to the mean query; the queries
+                that a head learns itself start with 1.
+        """
+        self.transform.weight *= deviation / (queries - queries.mean(0)).square().mean().sqrt()
 
 
 def _check_sizes(num_tokens: int, **others: int) -> None:

@@ -15,8 +15,10 @@ from causalseg.config.adapters import (
     AdapterConfig,
     CausalTuneConfig,
     InterveneConfig,
+    LinkedConfig,
     NoAdapterConfig,
     kind_alone,
+    label,
     linked_part,
     parts_of,
 )
@@ -97,13 +99,22 @@ class Config(Block):
         return self
 
     @model_validator(mode="after")
-    def _no_idle_query_link(self) -> Self:
-        is_off = any(not getattr(part, "query_link", True) for part in parts_of(self.adapter))
-        if is_off and not isinstance(self.head, Mask2FormerConfig):
-            raise ValueError(
-                f"adapter.query_link = false has no effect with head = {self.head.name}, which "
-                "has no queries: leave it out"
-            )
+    def _no_idle_query_options(self) -> Self:
+        has_queries = isinstance(self.head, Mask2FormerConfig)
+        used = linked_part(self.adapter) if has_queries else None
+        for index, part in enumerate(parts_of(self.adapter)):
+            if not isinstance(part, LinkedConfig):
+                continue
+            if not part.query_link and not has_queries:
+                raise ValueError(
+                    f"adapter.query_link = false has no effect with head = {self.head.name}, which "
+                    "has no queries: leave it out"
+                )
+            if index != used and part.sets_query_spread():
+                raise ValueError(
+                    f"adapter.query_spread = {part.query_spread} has no effect: the queries are "
+                    f"not made of the tokens of {label(part)}; leave it out"
+                )
         return self
 
     @model_validator(mode="after")

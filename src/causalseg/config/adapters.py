@@ -45,8 +45,14 @@ class LinkedConfig(PlacedConfig):
     """What has tokens that a head can take as its queries."""
 
     query_link: bool = True
-    """Make a Mask2Former head's queries of the tokens; false lets the head learn its own, which
-    was far better with Rein and Causal-Tune in runs of 300 steps."""
+    """Make a Mask2Former head's queries of the tokens; false lets the head learn its own."""
+    query_spread: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = 1.0
+    """How much these queries differ at the start, as a deviation over tokens; the head's own have
+    1. null is Rein's start: nearly equal queries, with which runs of 300 steps fail."""
+
+    def sets_query_spread(self) -> bool:
+        """Whether the start of the queries is another than the default."""
+        return self.query_spread != LinkedConfig.model_fields["query_spread"].default
 
 
 class FullConfig(PlacedConfig):
