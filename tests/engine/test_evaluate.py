@@ -11,6 +11,8 @@ from causalseg.data.classes import ClassList
 from causalseg.data.dataset import Sample
 from causalseg.engine.evaluate import (
     Domain,
+    Scored,
+    _counted,
     evaluate,
     evaluate_domain,
     summarise,
@@ -105,6 +107,32 @@ def test_every_scored_image_is_handed_out(model):
     evaluate(model, {"a": domain(Distinct(0, 3))}, keep=lambda *scored: kept.append(scored))
     assert [(name, sample.name) for name, sample, _ in kept] == [("a", str(i)) for i in range(3)]
     assert all(prediction.shape == (32, 48) for *_, prediction in kept)
+
+
+def test_threads_count_the_same_in_the_same_order_and_hold_few_images():
+    def scored(taken):
+        for sample in map(Distinct(0, 9).__getitem__, range(9)):
+            taken.append(sample.name)
+            yield Scored(sample, sample.label.roll(1), torch.rand(sample.label.shape))
+
+    def run(threads, taken):
+        torch.manual_seed(0)
+        for one, counts in _counted(scored(taken), 3, threads):
+            ahead.append(len(taken) - 1 - int(one.sample.name))
+            yield one.sample.name, torch.cat([x.flatten() for x in counts]).tolist()
+
+    ahead: list[int] = []
+    alone = list(run(0, []))
+    assert set(ahead) == {0}
+    assert list(run(3, [])) == alone
+    assert max(ahead) == 3
+
+
+def test_an_image_that_cannot_be_counted_stops_the_threads():
+    sample = Sample(torch.rand(3, 4, 4), torch.zeros(4, 4, dtype=torch.long), "0")
+    broken = Scored(sample, torch.zeros(3, 3, dtype=torch.long), torch.zeros(4, 4))
+    with pytest.raises(IndexError):
+        list(_counted([broken] * 5, 3, 2))
 
 
 class Given(torch.nn.Module):
