@@ -103,11 +103,13 @@ def _joined_sources(data: DataConfig, sources: list[Dataset[Sample]]) -> ConcatD
     return ConcatDataset([CachedData(each) if data.cache == "memory" else each for each in sources])
 
 
-def build_draws(data: DataConfig, sources: ConcatDataset[Sample], seed: int) -> Draws:
-    """Build the order in which training images are drawn."""
+def build_draws(
+    data: DataConfig, sources: ConcatDataset[Sample], seed: int, workers: int = 0
+) -> Draws:
+    """Build the order in which training images are drawn; ``workers`` processes read labels."""
     if data.rare_classes:
         given, num_classes = data.rare_classes, len(build_classes(data).names)
-        rare = image_chances(sources, num_classes, given.temperature, given.min_pixels)
+        rare = image_chances(sources, num_classes, given.temperature, given.min_pixels, workers)
         return WeightedDraws(rare, seed)
     weights = [source.weight for source in data.sources]
     if None in weights:

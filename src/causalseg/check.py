@@ -31,8 +31,9 @@ def check_data(
     root: Path | None = None,
     split: str | None = None,
     sheet: Path | None = None,
+    workers: int = 0,
 ) -> list[Findings]:
-    """Read every image and label of a data set, a setting or a configuration, each once.
+    """Read every image and label of a data set, a setting or a configuration, each pair once.
 
     Args:
         what: name of a layout or a setting, or the path of a configuration.
@@ -40,6 +41,7 @@ def check_data(
         root: where a layout lies; of a setting or a configuration, ``data.root``.
         split: of a layout; None looks at all.
         sheet: where a contact sheet is written, a PNG; None writes none.
+        workers: processes that read; 0 takes this one.
 
     Returns:
         What was found in each data set; one that could not be opened has one problem. Without
@@ -47,11 +49,13 @@ def check_data(
 
     Raises:
         ConfigError: if the name is not known, a source or domain cannot be used with the classes,
-            or ``sheet`` is no PNG.
+            ``sheet`` is no PNG, or ``workers`` is below 0.
         MissingFileError: if the root of a layout is not there.
     """
     if sheet is not None and sheet.suffix.lower() != ".png":
         raise ConfigError(f"sheet {sheet}: the sheet is a PNG, give a name that ends in .png")
+    if workers < 0:
+        raise ConfigError(f"workers {workers}: 0 or more processes read")
     looks: Looks = {}
     found = []
     for name, open_pairs in _find_pairs(what, overrides, root, split).items():
@@ -64,7 +68,7 @@ def check_data(
         if isinstance(opened, str):
             found.append(replace(_nothing(name), absent=opened))
         else:
-            found.append(check_pairs(name, *opened, num_examples, looks))
+            found.append(check_pairs(name, *opened, num_examples, looks, workers))
     if sheet is not None and any(each.examples for each in found):
         with replacing(sheet) as temporary:
             draw_sheet(found, temporary)
@@ -192,15 +196,15 @@ def describe_layout(name: str) -> str:
         lines.append(layout.describe_archives())
     if layout.size:
         lines.append(f"images of {size_text(layout.size)} px, as a rule")
-    plain = Counter(Template(about.images).plain for about in layout.splits.values())
+    images = {k: [*map(Template, v.image_templates)] for k, v in layout.splits.items()}
+    plain = Counter(each.plain for templates in images.values() for each in templates)
     for split, about in layout.splits.items():
         count = "" if about.count is None else f" {about.count:,} pairs"
-        images, *labels = (Template(text) for text in (about.images, *about.label_templates))
-        is_alone = plain[images.plain] == 1
+        shown = [each.plain if plain[each.plain] == 1 else each.text for each in images[split]]
         lines += [
             f"  {split}:{count}",
-            f"    {images.plain if is_alone else images.text}",
-            f"    {' or '.join(each.plain for each in labels)}",
+            f"    {' or '.join(shown)}",
+            f"    {' or '.join(Template(text).plain for text in about.label_templates)}",
         ]
     return "\n".join(lines)
 

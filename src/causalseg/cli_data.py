@@ -72,6 +72,7 @@ def check_data(
     root: Path | None = None,
     split: str | None = None,
     sheet: Path | None = None,
+    workers: int = 2,
 ) -> None:
     """Read every image and label before a long run; exit code 2 if one cannot be used.
 
@@ -87,13 +88,15 @@ def check_data(
         Of a data set: its split; left out, all.
     sheet
         PNG for some of the images with their labels.
+    workers
+        Processes that read; 0 reads in this one.
     """
     from rich.console import Console
 
     from causalseg import check
     from causalseg.errors import DataError
 
-    found = check.check_data(what, overrides, root, split, sheet)
+    found = check.check_data(what, overrides, root, split, sheet, workers)
     Console().print(check.table(found))
     classes = check.list_classes(found)
     if classes:

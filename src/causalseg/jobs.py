@@ -75,7 +75,7 @@ def train_run(config: Config) -> RunFolder:
         dataset[0]  # what is wrong everywhere shows now and not after training
     if config.run.resume:
         _check_count(run, len(sources))
-    draws = build_draws(config.data, sources, config.run.seed)
+    draws = build_draws(config.data, sources, config.run.seed, config.train.workers)
     data = AugmentedData(sources, build_augment(config), config.train.augment.class_mix, draws)
     if fabric.is_global_zero:
         run.remove_leftovers()

@@ -117,14 +117,26 @@ def test_pairs_of_a_split_made_of_others_are_read_once(town, monkeypatch):
         return read(self, index)
 
     monkeypatch.setattr(PairData, "read_image", counting)
-    found = check_data("toytown", root=town, sheet=town.parent / "sheet.png")
+    _, bonn, ulm, both = check_data("toytown", root=town)
     assert len(reads) == 3
     assert set(reads.values()) == {1}
-    _, bonn, ulm, both = found
     assert both.pixels.tolist() == (bonn.pixels + ulm.pixels).tolist() == [24, 24, 24]
     assert both.images.tolist() == [3, 3]
     assert both.sizes == {(4, 6): 3}
+    found = check_data("toytown", root=town, sheet=town.parent / "sheet.png")
     assert [len(each.examples) for each in found] == [0, 1, 2, 0]
+
+
+def test_any_number_of_processes_finds_the_same(town):
+    (town / "gt/val/ulm/a_id.png").write_bytes(b"no picture")
+    alone, together = (check_data("toytown", root=town, workers=workers) for workers in (0, 2))
+    assert list_problems(alone)
+    assert list_problems(together) == list_problems(alone)
+    for one, other in zip(alone, together, strict=True):
+        assert one.pixels.tolist() == other.pixels.tolist()
+        assert (one.images.tolist(), one.sizes) == (other.images.tolist(), other.sizes)
+    with pytest.raises(ConfigError, match="workers -1: 0 or more"):
+        check_data("toytown", root=town, workers=-1)
 
 
 def test_labels_that_are_read_in_another_way_are_read_again(town):

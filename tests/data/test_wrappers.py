@@ -121,7 +121,8 @@ def test_an_unknown_corruption_shows_before_an_image_is_read():
 
 def test_pixels_of_every_class_are_counted_without_the_ignored():
     pairs = Pairs([np.array([[0, 0, 2], [IGNORE, 2, 2]]), np.full((2, 3), IGNORE)])
-    assert count_pixels(pairs, 4).tolist() == [[2, 0, 3, 0], [0, 0, 0, 0]]
+    for workers in (0, 2):
+        assert count_pixels(pairs, 4, workers).tolist() == [[2, 0, 3, 0], [0, 0, 0, 0]]
 
 
 def test_counting_reads_labels_and_no_image(folder, monkeypatch):

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Hashable, Sequence, Sized
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple, cast
 
@@ -18,6 +19,7 @@ from torch.utils.data import Dataset
 from causalseg.data.classes import IGNORE, ClassList
 from causalseg.data.dataset import PairData, Sample
 from causalseg.data.layout_data import LayoutData
+from causalseg.data.workers import in_order
 from causalseg.errors import DataError
 
 _TILE = 320  # pixels, the longer side
@@ -75,6 +77,7 @@ def check_pairs(
     classes: ClassList,
     num_examples: int = 4,
     looks: Looks | None = None,
+    workers: int = 0,
 ) -> Findings:
     """Read every image and label of a data set.
 
@@ -84,6 +87,7 @@ def check_pairs(
         classes: of its labels.
         num_examples: samples to keep for a contact sheet.
         looks: pairs looked at before, which are not read again; new ones are added.
+        workers: processes that read; 0 takes this one.
     """
     count, k = len(cast(Sized, data)), len(classes.names)
     found = Findings(name, classes, count, np.zeros(k + 1, np.int64), np.zeros(k, np.int64))
@@ -93,43 +97,48 @@ def check_pairs(
         found.published = data.num_published
         found.problems.append(data.shortfall)
     known: dict[Hashable, Look] = {}
-    if isinstance(data, PairData) and looks is not None:
-        known = looks.setdefault((type(data.labels), tuple(data.labels.table.items())), {})
-    shown = {count * (2 * i + 1) // (2 * num_examples) for i in range(num_examples)}
+    files: list[Hashable] = list(range(count))
+    if isinstance(data, PairData):
+        files = [tuple(map(data.where, pair)) for pair in data.pairs]
+        if looks is not None:
+            known = looks.setdefault((type(data.labels), tuple(data.labels.table.items())), {})
+    new = [index for index in range(count) if files[index] not in known]
     console = Console(stderr=True)
-    for index in track(
-        range(count), f"checking {name}", console=console, disable=not console.is_terminal
-    ):
-        files = tuple(map(data.where, data.pairs[index])) if isinstance(data, PairData) else index
-        if files not in known:
-            known[files], sample = _look(data, index, k)
-            if sample is not None and index in shown:
-                found.examples.append(sample)
-        size, is_resized, pixels, problem = known[files]
-        if problem:
-            found.problems.append(problem)
+    looked = track(
+        in_order(partial(_look, data, k), new, workers),
+        f"checking {name}",
+        len(new),
+        console=console,
+        disable=not console.is_terminal,
+    )
+    known |= {files[index]: look for index, look in zip(new, looked, strict=True)}
+    for look in map(known.__getitem__, files):
+        if look.problem:
+            found.problems.append(look.problem)
             continue
-        found.sizes[size] += 1
-        found.resized += is_resized
-        found.pixels += pixels
-        found.images += pixels[:-1] > 0
+        found.sizes[look.size] += 1
+        found.resized += look.is_resized
+        found.pixels += look.pixels
+        found.images += look.pixels[:-1] > 0
+    shown = {count * (2 * i + 1) // (2 * num_examples) for i in range(num_examples)}
+    found.examples = [data[i] for i in new if i in shown and not known[files[i]].problem]
     return found
 
 
-def _look(data: Dataset[Sample], index: int, k: int) -> tuple[Look, Sample | None]:
+def _look(data: Dataset[Sample], k: int, index: int) -> Look:
     is_resized = False
     try:
         if isinstance(data, PairData):
             image, label = data.read_image(index), data.read_label(index)
             is_resized = label.shape != image.shape[1:]
-            sample = data.join(index, image, label)
+            label = data.join(index, image, label).label
         else:
-            sample = data[index]
+            label = data[index].label
     except DataError as error:
-        return Look(problem=str(error)), None
-    ids = np.where(sample.label == IGNORE, k, sample.label)
-    H, W = sample.label.shape
-    return Look((H, W), is_resized, np.bincount(ids.ravel(), minlength=k + 1)), sample
+        return Look(problem=str(error))
+    ids = np.where(label == IGNORE, k, label)
+    H, W = label.shape
+    return Look((H, W), is_resized, np.bincount(ids.ravel(), minlength=k + 1))
 
 
 def draw_sheet(findings: Sequence[Findings], out: Path) -> None:

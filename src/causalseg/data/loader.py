@@ -8,8 +8,8 @@ go on, and may use any number of workers or processes.
     WeightedDraws    any image, each with its own chance, independent of all other draws
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Protocol, TypeVar
+from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -17,9 +17,6 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from causalseg.data.dataset import Sample
 from causalseg.data.transforms import Augment, mix_classes
-from causalseg.errors import CausalsegError
-
-Item = TypeVar("Item")
 
 
 class AugmentedData(Dataset[Sample]):
@@ -149,13 +146,3 @@ def make_loader(
         prefetch_factor=2 if workers else None,
         pin_memory=is_pinned,
     )
-
-
-def plain_errors(loader: Iterable[Item]) -> Iterator[Item]:
-    """Pass on what a loader yields; an error of ours from a worker loses the worker's traceback."""
-    try:
-        yield from loader
-    except CausalsegError as error:
-        kind = type(error)
-        message = str(error).rpartition(f"{kind.__module__}.{kind.__qualname__}: ")[2]
-        raise kind(message.strip()) from None

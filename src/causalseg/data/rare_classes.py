@@ -12,6 +12,7 @@ class is never drawn.
 
 from bisect import bisect_right
 from collections.abc import Sized
+from functools import partial
 from typing import cast
 
 import numpy as np
@@ -23,12 +24,17 @@ from torch.utils.data import ConcatDataset, Dataset, Subset
 
 from causalseg.data.classes import IGNORE
 from causalseg.data.dataset import PairData, Sample, resize_label
+from causalseg.data.workers import in_order
 from causalseg.data.wrappers import CorruptedData, ResizedData
 from causalseg.errors import DataError
 
 
 def image_chances(
-    data: Dataset[Sample], num_classes: int, temperature: float = 0.01, min_pixels: int = 3000
+    data: Dataset[Sample],
+    num_classes: int,
+    temperature: float = 0.01,
+    min_pixels: int = 3000,
+    workers: int = 0,
 ) -> Float[np.ndarray, " n"]:
     """Return the chance of every image to be drawn; the sum is 1.
 
@@ -37,11 +43,12 @@ def image_chances(
         num_classes: k.
         temperature: T.
         min_pixels: an image has a class if so many of its pixels do.
+        workers: processes that read labels; 0 takes this one.
 
     Raises:
         DataError: if no image has so many pixels of any class.
     """
-    counts = count_pixels(data, num_classes)
+    counts = count_pixels(data, num_classes, workers)
     has = counts >= min_pixels
     present = has.any(0)
     if not present.any():
@@ -56,17 +63,24 @@ def image_chances(
     return has @ each  # (2)
 
 
-def count_pixels(data: Dataset[Sample], num_classes: int) -> Int[np.ndarray, "n k"]:
+def count_pixels(
+    data: Dataset[Sample], num_classes: int, workers: int = 0
+) -> Int[np.ndarray, "n k"]:
     """Count the pixels of every class in every label, at the size of its file or `ResizedData`."""
     console, length = Console(stderr=True), len(cast(Sized, data))
-    counts = np.zeros((length, num_classes), dtype=np.int64)
-    shown = track(
-        range(length), "counting classes", console=console, disable=not console.is_terminal
+    counted = track(
+        in_order(partial(_count_label, data, num_classes), range(length), workers),
+        "counting classes",
+        length,
+        console=console,
+        disable=not console.is_terminal,
     )
-    for index in shown:
-        label = _read_label(data, index)
-        counts[index] = np.bincount(label[label != IGNORE].numpy(), minlength=num_classes)
-    return counts
+    return np.array(list(counted), dtype=np.int64).reshape(length, num_classes)
+
+
+def _count_label(data: Dataset[Sample], num_classes: int, index: int) -> Int[np.ndarray, " k"]:
+    label = _read_label(data, index)
+    return np.bincount(label[label != IGNORE].numpy(), minlength=num_classes)
 
 
 def _read_label(data: Dataset[Sample], index: int) -> Int[Tensor, "H W"]:

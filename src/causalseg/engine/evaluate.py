@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 from causalseg.data.classes import IGNORE, ClassList
 from causalseg.data.dataset import Sample
-from causalseg.data.loader import plain_errors
+from causalseg.data.workers import plain_errors
 from causalseg.engine import metrics
 from causalseg.engine.infer import Inference
 from causalseg.engine.log import console, logger

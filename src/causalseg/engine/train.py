@@ -16,8 +16,8 @@ from causalseg.data.loader import (
     StepSampler,
     derive_seed,
     make_loader,
-    plain_errors,
 )
+from causalseg.data.workers import plain_errors
 from causalseg.engine.checkpoint import load_checkpoint, save_checkpoint
 from causalseg.engine.log import Meter, RunLog, describe_origin
 from causalseg.engine.schedule import is_due, parameter_groups, set_learning_rate
