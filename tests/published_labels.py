@@ -95,7 +95,7 @@ _IDD_IGNORED = (
     *("parking", "drivable fallback", "rail track", "animal", "autorickshaw", "caravan"),
     *("trailer", "vehicle fallback", "curb", "guard rail", "billboard", "polegroup"),
     *("obs-str-bar-fallback", "bridge", "tunnel", "fallback background", "unlabeled"),
-    *("ego vehicle", "rectification border", "out of roi", "license plate"),
+    *("ego vehicle", "rectification border", "out of roi", "license plate", "ground"),
 )
 IDD = _IDD_CLASSES | dict.fromkeys(_IDD_IGNORED, _)
 # Groups of things too close to tell apart count as the thing.

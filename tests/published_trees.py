@@ -249,7 +249,10 @@ ZIPS = {
         **{f"{n:02}_labels.zip": (f"labels/{m}", "") for n, m in ((1, "0"), (10, "2"))},
     },
     "bdd100k": {
-        "bdd100k_images_10k.zip": ("bdd100k/images/", ""),
+        **{
+            f"10k_images_{split}.zip": (f"bdd100k/images/10k/{split}/", "")
+            for split in ("train", "val")
+        },
         "bdd100k_sem_seg_labels_trainval.zip": ("bdd100k/labels/", ""),
     },
     "mapillary_v1": {"mapillary-vistas-dataset_public_v2.0.zip": ("", "")},

@@ -89,7 +89,7 @@ SERVERS: Mapping[str, Server] = {
     "bdd": Server(
         title="BDD100K, semantic segmentation (Yu et al., CVPR 2020)",
         homepage="https://eval.ai/web/challenges/challenge-page/1874",
-        archive="bdd100k_images_10k.zip",
+        archive="10k_images_test.zip",
         images="images/10k/test/{name}.jpg",
         entry="{name}.png",
         ids=_TRAIN_IDS,

@@ -5,6 +5,7 @@ Trees and labels to compare with are written apart from the catalogue (`publishe
 """
 
 import io
+import itertools
 import json
 import re
 import struct
@@ -169,6 +170,24 @@ def test_both_packages_of_mapillary_hold_the_labels_of_1_2(unpacked):
         LayoutData(LAYOUTS["mapillary_v2"], "val", root)
 
 
+def test_bdd100k_is_also_read_as_it_was_first_released(unpacked):
+    root = unpacked("bdd100k")
+    new = LayoutData(LAYOUTS["bdd100k"], "val", root)
+    (image, label), name = new.pairs[0], new.names[0]
+    for path, old in (
+        (image, f"bdd100k/seg/images/val/{name}.jpg"),
+        (label, f"bdd100k/seg/labels/val/{name}_train_id.png"),
+    ):
+        (root / old).parent.mkdir(parents=True)
+        (root / path).rename(root / old)
+    data = LayoutData(LAYOUTS["bdd100k"], "val", root)
+    assert data.names == [name]
+    assert np.array_equal(data[0].label.numpy(), label_file("bdd100k")[1])
+    (root / f"bdd100k/seg/images/val/{name}.jpg").unlink()
+    with pytest.raises(MissingFileError, match=r"images/10k/val/\{name\}.jpg or seg/images/val/"):
+        LayoutData(LAYOUTS["bdd100k"], "val", root)
+
+
 def test_zips_of_gtav_may_be_unpacked_each_into_its_own_folder(unpacked, tmp_path):
     unpacked("gtav")
     for number, name in (("01", "00001"), ("10", "24966")):
@@ -196,13 +215,14 @@ def test_an_entry_is_complete(name):
     assert set(layout.encoding.train_ids.values()) <= {*range(classes), 255}
     for split in layout.splits.values():
         assert split.count is None or split.count > 0
-        images, *labels = (
-            set(re.findall(r"{(\w+)", text)) for text in (split.images, *split.label_templates)
+        images, labels = (
+            [set(re.findall(r"{(\w+)", text)) for text in templates]
+            for templates in (split.image_templates, split.label_templates)
         )
-        for fields in labels:
-            assert fields <= images
+        for of_image, of_label in itertools.product(images, labels):
+            assert of_label <= of_image
             # Images that share a label differ in what the label does not name.
-            assert split.spare == "labels" or fields == images
+            assert split.spare == "labels" or of_label == of_image
 
 
 def test_class_lists_are_those_of_the_data():

@@ -7,8 +7,8 @@ first in options.
     at 512     crops and windows of 512, stride 341; Cityscapes scored at 1024 x 512, ACDC at
                960 x 540, BDD100K at 1280 x 720, Mapillary within 1024 x 512 in proportion
     at 1024    crops and windows of 1024, stride 683; Cityscapes at 2048 x 1024, ACDC at
-               1920 x 1080, Mapillary within 2048 x 1024; BDD100K at 1820 x 1024, which no paper
-               settles
+               1920 x 1080, Mapillary within 2048 x 1024, BDD100K at 1820 x 1024, which is within
+               2048 x 1024 (SoMA's configurations)
 
 Labels keep their size. Patches of 14 pixels are resampled to 16, as the field does.
 """

@@ -186,6 +186,7 @@ IDD_LABELS = train_ids(
         "rectification border": "",
         "out of roi": "",
         "license plate": "",
+        "ground": "",  # in published files, not in the devkit
     }
 )
 

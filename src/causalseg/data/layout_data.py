@@ -99,7 +99,7 @@ class LayoutData(PairData):
     def _find_pairs(self, lonely: list[str]) -> list[tuple[str, str, str]]:
         """Return image, label and name of every pair; say what has no partner."""
         split = self.layout.splits[self.split]
-        image_template = Template(split.images)
+        image_template, images = self._find("images", list(map(Template, split.image_templates)))
         label_templates = [Template(t, image_template.patterns) for t in split.label_templates]
         for template in label_templates:
             unknown = template.patterns.keys() - image_template.patterns.keys()
@@ -108,7 +108,6 @@ class LayoutData(PairData):
                     f"{self.layout.title}, split {self.split!r}: the template of labels has fields "
                     f"that the one of images lacks: {', '.join(sorted(unknown))}"
                 )
-        _, images = self._find("images", [image_template])
         label_template, labels = self._find("labels", label_templates)
         wanted = {path: label_template.fill(match.fields) for path, (_, match) in images.items()}
         if split.spare != "images":
@@ -202,7 +201,8 @@ def find_splits(layout: Layout, files: Files) -> list[str]:
     return [
         name
         for name, about in layout.splits.items()
-        if _has(files, [about.images]) and (about.spare != "images" or has_labels(about, files))
+        if _has(files, about.image_templates)
+        and (about.spare != "images" or has_labels(about, files))
     ]
 
 
@@ -251,8 +251,10 @@ def describe_tree(split: Split) -> list[str]:
     """Return the files that a split is expected to have, one line each after the first."""
     return [
         "expected in it, below any folders, unpacked or in zip files:",
-        f"  {Template(split.images).plain}",
-        f"  {' or '.join(Template(text).plain for text in split.label_templates)}",
+        *(
+            f"  {' or '.join(Template(text).plain for text in templates)}"
+            for templates in (split.image_templates, split.label_templates)
+        ),
     ]
 
 

@@ -25,18 +25,23 @@ class Split:
     """The image and label pairs of one split.
 
     Attributes:
-        images: template of the images.
-        labels: template of the labels; its fields are among those of ``images``. Of several, for a
-            set that was published in several trees, the first counts that anything matches.
+        images: template of the images. Of several, for a set that was published in several trees,
+            the first counts that anything matches.
+        labels: template of the labels, likewise; its fields are among those of ``images``.
         count: number of pairs as published; None where that is not settled.
         spare: "images" without a label, or "labels" without an image, are part of what is published
             and left out; otherwise either is an error.
     """
 
-    images: str
+    images: str | tuple[str, ...]
     labels: str | tuple[str, ...]
     count: int | None = None
     spare: Literal["", "images", "labels"] = ""
+
+    @property
+    def image_templates(self) -> tuple[str, ...]:
+        """The templates of the images, the first to be tried first."""
+        return (self.images,) if isinstance(self.images, str) else self.images
 
     @property
     def label_templates(self) -> tuple[str, ...]:

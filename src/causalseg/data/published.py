@@ -43,7 +43,7 @@ def _acdc(weather: str, split: str, count: int | None) -> Split:
 
 
 def _mapillary(split: str, version: str, count: int) -> Split:
-    """Package 2.0 holds the labels of both versions, package 1.2 its own in a shorter path."""
+    """Packages name the version in the path of labels; older ones do not."""
     folders = (f"{split}/{version}/labels", *([f"{split}/labels"] if version == "v1.2" else []))
     labels = tuple(f"{folder}/{{name}}.png" for folder in folders)
     return Split(f"{split}/images/{{name}}.jpg", labels, count)
@@ -139,13 +139,19 @@ LAYOUTS: Mapping[str, Layout] = {
         encoding=Ids(maps.CITYSCAPES_TRAIN_IDS),
         splits={
             split: Split(
-                f"images/10k/{split}/{{name}}.jpg",
-                f"labels/sem_seg/masks/{split}/{{name}}.png",
+                (f"images/10k/{split}/{{name}}.jpg", f"seg/images/{split}/{{name}}.jpg"),
+                (
+                    f"labels/sem_seg/masks/{split}/{{name}}.png",
+                    f"seg/labels/{split}/{{name}}_train_id.png",  # the release of 2018
+                ),
                 count,
             )
             for split, count in {"train": 7000, "val": 1000}.items()
         },
-        archives=("bdd100k_images_10k.zip", "bdd100k_sem_seg_labels_trainval.zip"),
+        archives=(
+            *("10k_images_train.zip", "10k_images_val.zip", "bdd100k_images_10k.zip"),
+            "bdd100k_sem_seg_labels_trainval.zip",
+        ),
         size=(720, 1280),
     ),
     **{

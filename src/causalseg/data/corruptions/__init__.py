@@ -24,7 +24,7 @@ class Corruption(NamedTuple):
     """One corruption.
 
     Attributes:
-        group: ``noise``, ``blur``, ``weather`` or ``digital`` as in ImageNet-C, or ``driving``.
+        group: ``noise``, ``blur``, ``weather`` or ``digital`` as in Cityscapes-C, or ``driving``.
         summary: What it does, in a line.
         apply: Image or street, severity and generator to image; values may leave [0, 1].
     """
