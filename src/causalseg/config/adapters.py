@@ -48,7 +48,7 @@ class LinkedConfig(PlacedConfig):
     """Make a Mask2Former head's queries of the tokens; false lets the head learn its own."""
     query_spread: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = 1.0
     """How much these queries differ at the start, as a deviation over tokens; the head's own have
-    1. null is Rein's start: nearly equal queries, with which runs of 300 steps fail."""
+    1. null is Rein's start: nearly equal queries, which cost 5 to 6 points in runs of 300 steps."""
 
     def sets_query_spread(self) -> bool:
         """Whether the start of the queries is another than the default."""
