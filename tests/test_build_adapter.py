@@ -7,6 +7,7 @@ from torch.optim import AdamW
 
 from causalseg.adapters.base import Chain
 from causalseg.adapters.intervene import MixStyle
+from causalseg.adapters.tokens import FullTokens, LowRankTokens
 from causalseg.build import build_segmenter, check_method
 from causalseg.build_adapter import place
 from causalseg.config.adapters import _Part, label
@@ -150,6 +151,23 @@ def test_the_start_of_linked_queries_may_be_that_of_rein(tiny):
     assert plain.adapter.queries().std(0).max() < 0.05
     for (name, one), other in zip(wide.named_parameters(), plain.parameters(), strict=True):
         assert torch.equal(one, other) == (name != "adapter.link.transform.weight")
+
+
+@pytest.mark.parametrize("method", ["rein", "rein, rank: null", "set", "fada", "causal_tune"])
+def test_tokens_may_start_larger(tiny, method):
+    def build(spread):
+        return build_segmenter(tiny(f"adapter={{name: {method}, token_spread: {spread}}}"))
+
+    large, plain = build(4), build("null")
+    tokens = [m() for m in large.modules() if isinstance(m, LowRankTokens | FullTokens)]
+    assert tokens
+    for each in tokens:
+        assert each.std().item() == pytest.approx(4, rel=1e-4)
+    for (name, one), other in zip(large.named_parameters(), plain.parameters(), strict=True):
+        is_token = name.rpartition(".")[2] in ("A", "B", "T")
+        assert torch.equal(one, other) == (not is_token), name
+        if is_token:
+            torch.testing.assert_close(one / one.norm(), other / other.norm())
 
 
 def test_interventions_change_features_in_training_alone(tiny):

@@ -15,7 +15,7 @@ from causalseg.adapters.peft import PeftAdapter, lora_config, peft_config
 from causalseg.adapters.rein import Rein
 from causalseg.adapters.set import SetAdapter
 from causalseg.adapters.soma import Soma
-from causalseg.adapters.tokens import QueryLink
+from causalseg.adapters.tokens import FullTokens, LowRankTokens, QueryLink
 from causalseg.adapters.vpt import Vpt
 from causalseg.backbones.timm import TimmBackbone
 from causalseg.config.adapters import (
@@ -34,6 +34,7 @@ from causalseg.config.adapters import (
     ReinConfig,
     SetConfig,
     SomaConfig,
+    TokensConfig,
     VptConfig,
     linked_part,
     parts_of,
@@ -57,6 +58,8 @@ def build_adapter(
     for index, part in enumerate(parts_of(options)):
         is_linked = index == linked and query_width is not None
         adapters.append(_build_part(part, backbone, query_width if is_linked else None))
+        if isinstance(part, TokensConfig) and part.token_spread is not None:
+            _spread_tokens(adapters[-1], part.token_spread)
         if is_linked and isinstance(part, LinkedConfig) and part.query_spread is not None:
             _spread_queries(adapters[-1], part.query_spread)
     if len(adapters) < 2:
@@ -98,6 +101,13 @@ def place(layers: Layers, backbone: TimmBackbone) -> list[int]:
             f"from 0 to {used - 1}"
         )
     return sorted(layers)
+
+
+def _spread_tokens(adapter: Adapter, deviation: float) -> None:
+    """Let the tokens of an adapter start with this standard deviation."""
+    for module in adapter.modules():
+        if isinstance(module, LowRankTokens | FullTokens):
+            module.spread(deviation)
 
 
 def _spread_queries(adapter: Adapter, deviation: float) -> None:

@@ -1,6 +1,8 @@
 """Tokens of every block, low-rank or full, and the link that turns them into queries of the head.
 
 Low-rank tokens are ``T_l = A_l B_l`` with A (m, r) and B (r, c); full tokens are T (m, c) itself.
+Both start as in Rein's code, small (a deviation of 0.009 at 384 channels and rank 16), until
+`spread` makes them larger.
 The link follows Rein (CVPR 2024): all tokens pass a linear to the query width; their maximum over
 blocks, mean over blocks and last block are joined and projected once more. Its start is Rein's,
 in which all queries are nearly equal, until `QueryLink.spread` makes them differ.
@@ -40,6 +42,13 @@ class LowRankTokens(nn.Module):
         """Return the tokens of all blocks."""
         return self.A @ self.B
 
+    @torch.no_grad()
+    def spread(self, deviation: float) -> None:
+        """Scale A and B alike so that the tokens have this standard deviation."""
+        factor = (deviation / self().std()).sqrt()
+        self.A.mul_(factor)
+        self.B.mul_(factor)
+
 
 class FullTokens(nn.Module):
     """The tokens T_l of all blocks, of full rank.
@@ -62,6 +71,11 @@ class FullTokens(nn.Module):
     def forward(self) -> Float[Tensor, "l m c"]:
         """Return the tokens of all blocks."""
         return self.T
+
+    @torch.no_grad()
+    def spread(self, deviation: float) -> None:
+        """Scale the tokens so that they have this standard deviation."""
+        self.T.mul_(deviation / self.T.std())
 
 
 class QueryLink(nn.Module):

@@ -41,7 +41,15 @@ class PlacedConfig(Block):
     """Blocks it works on: a list of numbers from 0, or a number k for the last k; null is all."""
 
 
-class LinkedConfig(PlacedConfig):
+class TokensConfig(PlacedConfig):
+    """What has tokens in every block."""
+
+    token_spread: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """Standard deviation of the tokens at the start. null is Rein's start, about 0.01, so small
+    that in runs of 200 steps Causal-Tune's tokens do nothing; 4 was better there."""
+
+
+class LinkedConfig(TokensConfig):
     """What has tokens that a head can take as its queries."""
 
     query_link: bool = True
@@ -94,7 +102,7 @@ class SetConfig(LinkedConfig):
     """Starting value of the learnt scale of the edit."""
 
 
-class FadaConfig(PlacedConfig):
+class FadaConfig(TokensConfig):
     """FADA: tokens for the content and style bands of a Haar transform."""
 
     name: Literal["fada"] = "fada"
