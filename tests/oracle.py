@@ -34,7 +34,7 @@ def causal_tune(adapter: CausalTune, tokens: Tensor, layer: int, grid: tuple[int
         delta = idct2((attention + linear) @ W2.T) + b2
     else:
         delta = idct2((attention + linear) @ W2.T + b2)
-    out = X + adapter.scale * delta
+    out = X + adapter.scaled(delta)
     if options.suppress:
         out = out - adapter.band.beta[layer] * idct2((1 - gaussians / peak)[:, :, None] * Y)
     return out.reshape(tokens.shape)

@@ -144,7 +144,7 @@ def test_linked_queries_start_as_far_apart_as_a_heads_own(tiny, adapter):
 
 def test_the_start_of_linked_queries_may_be_that_of_rein(tiny):
     def build(spread):
-        adapter = f"{{name: causal_tune, num_tokens: 4, query_spread: {spread}}}"
+        adapter = f"{{name: causal_tune, num_tokens: 4, init: {{query_std: {spread}}}}}"
         return build_segmenter(tiny("adapter=" + adapter, SMALL_MASK2FORMER))
 
     wide, plain = build(0.5), build("null")
@@ -156,7 +156,7 @@ def test_the_start_of_linked_queries_may_be_that_of_rein(tiny):
 @pytest.mark.parametrize("method", ["rein", "rein, rank: null", "set", "fada", "causal_tune"])
 def test_tokens_may_start_larger(tiny, method):
     def build(spread):
-        return build_segmenter(tiny(f"adapter={{name: {method}, token_spread: {spread}}}"))
+        return build_segmenter(tiny(f"adapter={{name: {method}, init: {{token_std: {spread}}}}}"))
 
     large, plain = build(4), build("null")
     tokens = [m() for m in large.modules() if isinstance(m, LowRankTokens | FullTokens)]
@@ -241,21 +241,21 @@ def test_layers_are_a_list_or_the_last_k_that_reach_the_head(tiny):
         (["adapter={band: all, linear_path: full}"], "linear_path has no effect"),
         (["adapter={transform: haar, band: {low: 0.7, high: null}}"], "allowed are both, low_rem"),
         (["adapter={band: {high: .inf}}"], "high = inf"),
-        (["adapter={scale: .nan}"], "scale = nan"),
+        (["adapter={init: {kind: small, scale: .nan}}"], "scale = nan"),
         (["intervene.high_gain=[1, 1]"], "changes nothing"),
         (["intervene={low_gain: [0, 1], low: 0.8}"], "low = 0.8 must be below high = 0.7"),
         (["adapter={query_link: false}"], "query_link = false has no effect with head = linear"),
         (
-            ["adapter={query_spread: 2}"],
-            "query_spread = 2.0 has no effect: the queries are not made",
+            ["adapter={init: {query_std: 2}}"],
+            "query_std = 2.0 has no effect: the queries are not made",
         ),
         (
-            ["adapter={query_spread: null, query_link: false}", SMALL_MASK2FORMER],
+            ["adapter={init: {query_std: null}, query_link: false}", SMALL_MASK2FORMER],
             "not made of the tokens of causal_tune",
         ),
         (
             [
-                "adapter=[{name: rein, query_spread: 2}, {name: causal_tune, num_tokens: 4}]",
+                "adapter=[{name: rein, init: {query_std: 2}}, {name: causal_tune, num_tokens: 4}]",
                 SMALL_MASK2FORMER,
             ],
             "not made of the tokens of rein",

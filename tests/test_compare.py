@@ -140,9 +140,9 @@ def test_an_override_that_only_some_methods_mask_names_these(plan, methods):
         own: {intervene: spectral}
         short: {train.steps: 1}
     """)
-    plan("adapter.scale=0.1", names=("plain", "high"))
+    plan("adapter.init.token_std=0.1", names=("plain", "high"))
     with pytest.raises(ConfigError, match="no effect on .*: none; give it"):
-        plan("adapter.scale=0.1", names=("none", "plain"))
+        plan("adapter.init.token_std=0.1", names=("none", "plain"))
     plan("intervene=spectral", names=("plain",))
     with pytest.raises(ConfigError, match="no effect on .*: own; give it"):
         plan("intervene={high_gain: null}", names=("plain", "own"))

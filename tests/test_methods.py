@@ -70,9 +70,10 @@ def test_an_override_written_by_hand_reads_the_same(write):
         "sources": [{"images": "a", "labels": "a"}],
         "domains": {"x": {"images": "x", "labels": "x"}},
     }
-    file = write(yaml.safe_dump({"m": {"adapter": {"name": "causal_tune", "scale": 1e-5}}}))
+    adapter = {"name": "causal_tune", "init": {"kind": "small", "scale": 1e-5}}
+    file = write(yaml.safe_dump({"m": {"adapter": adapter}}))
     (method,) = read_methods([], file)
-    assert parse_config({"data": data}, method.overrides).adapter.scale == 1e-5
+    assert parse_config({"data": data}, method.overrides).adapter.init.scale == 1e-5
 
 
 def test_published_numbers_come_with_their_source(write):

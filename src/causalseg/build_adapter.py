@@ -15,7 +15,6 @@ from causalseg.adapters.peft import PeftAdapter, lora_config, peft_config
 from causalseg.adapters.rein import Rein
 from causalseg.adapters.set import SetAdapter
 from causalseg.adapters.soma import Soma
-from causalseg.adapters.tokens import FullTokens, LowRankTokens, QueryLink
 from causalseg.adapters.vpt import Vpt
 from causalseg.backbones.timm import TimmBackbone
 from causalseg.config.adapters import (
@@ -27,14 +26,12 @@ from causalseg.config.adapters import (
     FullConfig,
     InterveneConfig,
     Layers,
-    LinkedConfig,
     LoraConfig,
     PeftConfig,
     PlacedConfig,
     ReinConfig,
     SetConfig,
     SomaConfig,
-    TokensConfig,
     VptConfig,
     linked_part,
     parts_of,
@@ -58,10 +55,6 @@ def build_adapter(
     for index, part in enumerate(parts_of(options)):
         is_linked = index == linked and query_width is not None
         adapters.append(_build_part(part, backbone, query_width if is_linked else None))
-        if isinstance(part, TokensConfig) and part.token_spread is not None:
-            _spread_tokens(adapters[-1], part.token_spread)
-        if is_linked and isinstance(part, LinkedConfig) and part.query_spread is not None:
-            _spread_queries(adapters[-1], part.query_spread)
     if len(adapters) < 2:
         return adapters[0] if adapters else None
     return Chain(adapters)
@@ -103,21 +96,6 @@ def place(layers: Layers, backbone: TimmBackbone) -> list[int]:
     return sorted(layers)
 
 
-def _spread_tokens(adapter: Adapter, deviation: float) -> None:
-    """Let the tokens of an adapter start with this standard deviation."""
-    for module in adapter.modules():
-        if isinstance(module, LowRankTokens | FullTokens):
-            module.spread(deviation)
-
-
-def _spread_queries(adapter: Adapter, deviation: float) -> None:
-    """Let the queries of an adapter start with this deviation over tokens."""
-    queries = adapter.queries()
-    for module in adapter.modules():  # the one link may be that of the last stage
-        if isinstance(module, QueryLink) and queries is not None:
-            module.spread(queries, deviation)
-
-
 def _build_part(options: PlacedConfig, backbone: TimmBackbone, query_width: int | None) -> Adapter:
     """Build one adapter; one a stage, where stages differ in width and so can share nothing."""
     layers, vit = place(options.layers, backbone), backbone.vit
@@ -154,12 +132,12 @@ def _build_edit(
     match options:
         case CausalTuneConfig():
             return _build_causal_tune(options, width, depth, query_width, layers)
-        case ReinConfig(num_tokens=m, rank=rank, scale=scale, use_softmax=use_softmax):
-            return Rein(width, depth, m, rank, query_width, scale, use_softmax, layers)
-        case SetConfig(num_tokens=m, rank=rank, scale=scale):
-            return SetAdapter(width, depth, m, rank, query_width, scale, layers)
-        case FadaConfig(num_tokens=m, rank=rank, scale=scale):
-            return Fada(width, depth, m, rank, scale, layers)
+        case ReinConfig(num_tokens=m, rank=rank, init=init, use_softmax=use_softmax):
+            return Rein(width, depth, m, rank, query_width, init, use_softmax, layers)
+        case SetConfig(num_tokens=m, rank=rank, init=init):
+            return SetAdapter(width, depth, m, rank, query_width, init, layers)
+        case FadaConfig(num_tokens=m, rank=rank, init=init):
+            return Fada(width, depth, m, rank, init, layers)
         case AdaptFormerConfig(bottleneck=bottleneck, scale=scale):
             return AdaptFormer(width, depth, bottleneck, scale, layers)
         case VptConfig(num_prompts=num_prompts):
@@ -175,9 +153,9 @@ def _build_causal_tune(
     layers: Sequence[int],
 ) -> Adapter:
     given = options.band
-    m, rank, scale = options.num_tokens, options.rank, options.scale
+    m, rank, init = options.num_tokens, options.rank, options.init
     if options.recipe == "released":
-        return ReleasedCausalTune(width, depth, m, rank, query_width, scale, layers)
+        return ReleasedCausalTune(width, depth, m, rank, query_width, init, layers)
     band = Band(
         given.low,
         given.high,
@@ -193,4 +171,4 @@ def _build_causal_tune(
         "haar": CausalTuneHaar,
     }
     kind = kinds[options.transform]
-    return kind(width, depth, m, rank, query_width, band, options.recipe, scale, layers)
+    return kind(width, depth, m, rank, query_width, band, options.recipe, init, layers)

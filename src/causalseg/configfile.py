@@ -17,6 +17,7 @@ from causalseg.config.block import Block
 from causalseg.config.settings import find_setting, lay_over
 from causalseg.errors import ConfigError, MissingFileError, did_you_mean
 
+_HAVE_KINDS = ("intervene", "init")  # blocks that a kind names, not a name
 CHECKSUM = "backbone.sha256"  # of the weight file; null until it was read
 # What pydantic puts into a location for a plain member of a union; a user did not write it.
 _OF_UNION = re.compile(r"(constrained-|list\[|literal\[|function-)")
@@ -163,7 +164,9 @@ def _overridden(options: dict[str, Any], override: str) -> dict[str, Any]:
 
 def _with_value(options: Any, path: list[str], value: Any, override: str) -> dict[str, Any]:
     if isinstance(options, str):  # `adapter: causal_tune` with `adapter.rank=8` on top
-        options = {"kind" if override.startswith("intervene.") else "name": options}
+        depth = override.partition("=")[0].count(".") + 1 - len(path)
+        block = override.split(".")[depth - 1]
+        options = {"kind" if block in _HAVE_KINDS else "name": options}
     if not isinstance(options, dict | None):
         raise ConfigError(f"override {override!r}: there are no options below a plain value")
     head, *rest = path

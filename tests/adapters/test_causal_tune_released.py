@@ -10,6 +10,7 @@ import torch
 
 from causalseg.adapters.base import attach
 from causalseg.adapters.causal_tune_released import ReleasedCausalTune, _inverse, released_mask
+from causalseg.config.initialisation import Init
 from causalseg.errors import ConfigError
 from golden_modules import error, errors, load, options
 
@@ -25,7 +26,7 @@ GRID = (4, 4)
 def small(rank=4):
     """An adapter of a few thousand numbers in which every part has a visible effect."""
     torch.manual_seed(0)
-    adapter = ReleasedCausalTune(24, 2, 8, rank, scale=0.5)
+    adapter = ReleasedCausalTune(24, 2, 8, rank, init=Init(kind="small", scale=0.5))
     with torch.no_grad():
         for parameter in adapter.tokens.parameters():
             parameter.normal_()
@@ -98,7 +99,7 @@ def test_the_result_of_an_image_depends_on_the_other_image_of_its_batch(tokens):
 
 def test_with_as_many_patches_as_channels_a_patch_does_not_see_the_others():
     torch.manual_seed(0)
-    adapter = ReleasedCausalTune(16, 1, 8, 4, scale=0.5)
+    adapter = ReleasedCausalTune(16, 1, 8, 4, init=Init(kind="small", scale=0.5))
     tokens = torch.randn(1, 16, 16)
     changed = tokens.clone()
     changed[0, 3] += 1

@@ -7,6 +7,7 @@ import torch
 from causalseg.adapters.band import Band
 from causalseg.adapters.causal_tune import CausalTune
 from causalseg.adapters.causal_tune_variants import CausalTuneFFT, CausalTuneHaar, fourier_band
+from causalseg.config.initialisation import Init
 from causalseg.errors import ConfigError
 from causalseg.spectral.grid import grid_to_tokens, tokens_to_grid
 from causalseg.spectral.haar import haar2, ihaar2
@@ -19,7 +20,7 @@ VARIANTS = [CausalTuneFFT, CausalTuneHaar]
 def small(variant, recipe="centered", low=0.2, high=0.7, query_width=None, trained=True):
     """An adapter of a few thousand numbers; `trained` gives every part a visible effect."""
     torch.manual_seed(0)
-    adapter = variant(12, 3, 8, 4, query_width, Band(low, high), recipe)
+    adapter = variant(12, 3, 8, 4, query_width, Band(low, high), recipe, Init(kind="small"))
     if trained:
         with torch.no_grad():
             adapter.scale.fill_(0.3)

@@ -25,13 +25,15 @@ from causalseg.adapters.rein import Rein
 from causalseg.adapters.set import SetAdapter
 from causalseg.adapters.soma import Soma
 from causalseg.adapters.vpt import Vpt
+from causalseg.config.initialisation import Init
 from causalseg.errors import ConfigError
 from tiny_vit import SIZE, make_vit
 
 make_backbone = partial(make_vit, final_norm=False)  # a last norm would rescale every change
 BEYOND = Band(suppress=True, learnable=True, gains=True)
 TOKENS = {"width": 48, "depth": 2, "num_tokens": 6, "rank": 3}
-# Edits of the patch tokens after each block. Prefix tokens pass by, and the start is a small edit.
+SMALL = Init(kind="small")
+# Edits of the patch tokens after each block. Prefix tokens pass by, and the start is no edit...
 AFTER_BLOCKS = {
     "causal_tune-centered": lambda vit: CausalTune(**TOKENS, recipe="centered"),
     "causal_tune-paper": lambda vit: CausalTune(**TOKENS, recipe="paper"),
@@ -46,6 +48,16 @@ AFTER_BLOCKS = {
     "fada": lambda vit: Fada(**TOKENS),
     "chain-rein-causal_tune": lambda vit: Chain([Rein(**TOKENS), CausalTune(**TOKENS)]),
 }
+# ... or a small one, as published.
+SMALL_START = {
+    "causal_tune-centered-small": lambda vit: CausalTune(**TOKENS, init=SMALL),
+    "causal_tune-paper-small": lambda vit: CausalTune(**TOKENS, recipe="paper", init=SMALL),
+    "causal_tune-fft-small": lambda vit: CausalTuneFFT(**TOKENS, init=SMALL),
+    "rein-small": lambda vit: Rein(**TOKENS, init=SMALL),
+    "set-small": lambda vit: SetAdapter(**TOKENS, init=SMALL),
+    "fada-small": lambda vit: Fada(**TOKENS, init=SMALL),
+}
+AFTER_BLOCKS |= SMALL_START
 # Changes within the blocks that start as the backbone itself.
 INSIDE = {
     "full": lambda vit: FullTune(vit),
@@ -127,18 +139,18 @@ def test_it_changes_the_output_and_detaching_restores_it_bit_for_bit(vit, adapte
     assert not any(parameter.requires_grad for parameter in vit.parameters())
 
 
-@pytest.mark.parametrize("name", AFTER_BLOCKS)
-def test_edits_after_blocks_start_small_but_not_at_nothing(vit, images, name):
+@pytest.mark.parametrize("name", SMALL_START)
+def test_the_published_initialisation_starts_small_but_not_at_nothing(vit, images, name):
     before = vit(images)
-    with attach(vit, AFTER_BLOCKS[name](vit)):
+    with attach(vit, SMALL_START[name](vit)):
         change = (vit(images) - before).norm() / before.norm()
     assert 0 < change < 0.01
 
 
-@pytest.mark.parametrize("name", INSIDE)
-def test_changes_within_blocks_start_as_the_backbone(vit, images, name):
+@pytest.mark.parametrize("name", [*(n for n in AFTER_BLOCKS if n not in SMALL_START), *INSIDE])
+def test_all_others_start_as_the_backbone(vit, images, name):
     before = vit(images)
-    with attach(vit, INSIDE[name](vit)):
+    with attach(vit, ADAPTERS[name](vit)):
         assert torch.allclose(vit(images), before, atol=1e-5)
 
 

@@ -14,6 +14,7 @@ from causalseg.adapters.full import FullTune
 from causalseg.adapters.peft import PeftAdapter, lora_config, peft_config
 from causalseg.adapters.soma import Soma
 from causalseg.adapters.vpt import Vpt
+from causalseg.config.initialisation import Init
 from tiny_vit import SIZE, make_vit
 
 # How to make it, and how far its start may be from the backbone; None: it does not start there.
@@ -152,7 +153,7 @@ def test_converted_while_detached_it_works_on_a_converted_model(vit, adapter, im
 
 
 def test_in_a_chain_another_adapter_sees_patch_tokens_only(vit, adapter, images):
-    after = CausalTune(48, 2, 6, 3, scale=0.5)
+    after = CausalTune(48, 2, 6, 3, init=Init(kind="small", scale=0.5))
     before = features(vit, images)
     with attach(vit, Chain([adapter, after])):
         chained = features(vit, images)

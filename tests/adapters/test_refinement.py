@@ -8,6 +8,7 @@ import torch
 from causalseg.adapters.fada import Fada
 from causalseg.adapters.refinement import TokenRefinement
 from causalseg.adapters.set import SetAdapter
+from causalseg.config.initialisation import Init
 from causalseg.errors import ConfigError
 
 GRIDS = [(1, 1), (1, 7), (5, 8), (6, 4), (9, 3)]
@@ -22,7 +23,7 @@ def branches(adapter):
 def small(make):
     """An adapter of a few thousand numbers, every part of which has a visible effect."""
     torch.manual_seed(0)
-    adapter = make(12, 3, 8, 4, scale=0.3)
+    adapter = make(12, 3, 8, 4, init=Init(kind="small", scale=0.3))
     for branch in branches(adapter):
         for factor in branch.tokens.parameters():
             torch.nn.init.normal_(factor)
@@ -55,7 +56,7 @@ def test_output_and_gradients_are_finite_on_any_image(make, kind, grid):
 
 @pytest.mark.parametrize("make", [partial(SetAdapter, query_width=6), Fada])
 def test_every_parameter_gets_a_gradient_at_the_start(make):
-    adapter = make(12, 2, 8, 4)
+    adapter = make(12, 2, 8, 4, init=Init(kind="small"))
     tokens = torch.randn(2, 40, 12)
     for layer in (0, 1):
         tokens = adapter(tokens, layer, (5, 8))

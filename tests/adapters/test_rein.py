@@ -1,10 +1,12 @@
 """Rein: golden numbers of the reference module, the low-rank form, the count."""
 
+import numpy as np
 import pytest
 import torch
 
 from causalseg.adapters.rein import Rein
 from causalseg.adapters.tokens import FullTokens
+from causalseg.config.initialisation import Init
 from causalseg.errors import ConfigError
 from golden_modules import errors, load, options
 
@@ -21,7 +23,7 @@ GOLDEN = {
 def small(rank=4, use_softmax=True, trained=True):
     """An adapter of a few thousand numbers; `trained` gives every part a visible effect."""
     torch.manual_seed(0)
-    adapter = Rein(24, 3, 8, rank, 12, use_softmax=use_softmax)
+    adapter = Rein(24, 3, 8, rank, 12, Init(kind="small"), use_softmax)
     if trained:
         with torch.no_grad():
             adapter.scale.fill_(0.5)
@@ -38,12 +40,43 @@ def test_every_golden_file_is_in_use(golden):
 @pytest.mark.parametrize("name", GOLDEN)
 def test_outputs_queries_and_gradients_equal_the_golden_numbers(golden, name, dtype):
     data = load(golden / f"{name}.npz")
-    adapter = Rein(**options(data), use_softmax="use_softmax" not in name)
+    adapter = Rein(**options(data), init=Init(kind="small"), use_softmax="use_softmax" not in name)
     assert isinstance(adapter.tokens, FullTokens) == ("_reins_" in name)
     assert (adapter.queries() is None) == ("link_token_to_query" in name)
     outputs, gradients = errors(adapter, data, GOLDEN[name], dtype)
     assert max(outputs.values()) <= 1e-5, outputs
     assert max(gradients.values()) <= 1e-4, gradients
+
+
+def test_the_zero_start_equals_the_golden_numbers_at_first_and_after_a_step(golden):
+    data = np.load(golden / "zero_start_rein_4x5_b2_c12.npz")
+    data = {name: torch.from_numpy(array) for name, array in data.items()}
+    adapter = Rein(12, 3, 6, 3).double()
+    names = {
+        "A": adapter.tokens.A,
+        "B": adapter.tokens.B,
+        "W1": adapter.token_to_feature.weight,
+        "b1": adapter.token_to_feature.bias,
+        "W2": adapter.delta.weight,
+        "b2": adapter.delta.bias,
+    }
+    assert {id(p) for p in names.values()} == {id(p) for p in adapter.parameters()}
+    with torch.no_grad():
+        for key, parameter in names.items():
+            parameter.copy_(data[f"param/{key}"])
+    for when in ("", "_after"):
+        x = data["x"].clone().requires_grad_()
+        out = x
+        for layer in range(3):
+            out = adapter(out, layer, (4, 5))
+        adapter.zero_grad()
+        (out * data["grad_out"]).sum().backward()
+        assert torch.allclose(out, data[f"out{when}"], atol=1e-12)
+        for key, parameter in (("x", x), *names.items()):
+            assert torch.allclose(parameter.grad, data[f"grad{when}/{key}"], atol=1e-7), key
+        with torch.no_grad():
+            for parameter in names.values():
+                parameter -= data["lr"] * parameter.grad
 
 
 @pytest.mark.parametrize("use_softmax", [True, False])
@@ -79,7 +112,7 @@ def test_token_0_takes_attention_and_gives_no_value(rank):
 
 
 def test_vit_large_has_exactly_the_published_layout_of_parameters():
-    adapter = Rein(1024, 24, 100, 16, query_width=256)
+    adapter = Rein(1024, 24, 100, 16, query_width=256, init=Init(kind="small"))
     assert sum(p.numel() for p in adapter.parameters()) == 2_990_081
 
 

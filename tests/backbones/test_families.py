@@ -150,12 +150,15 @@ def test_detaching_gives_the_old_model_back(family):
     images = make_images(backbone)
     with torch.no_grad():
         before = backbone(images)
-        adapter = make_causal_tune(backbone, scale=0.5)
+        adapter = make_causal_tune(backbone, init=STRONG)
         with attach(backbone.vit, adapter):
             during = backbone(images)
         after = backbone(images)
     assert not any(torch.equal(a, b) for a, b in zip(before, during, strict=True))
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+STRONG = {"kind": "small", "scale": 0.5}
 
 
 def make_causal_tune(backbone, query_width=None, **options):
@@ -167,7 +170,7 @@ def test_checkpointing_keeps_features_and_gradients(family):
     results = []
     for checkpointing in (False, True):
         backbone = make_backbone(family, checkpointing=checkpointing)
-        adapter = make_causal_tune(backbone, scale=0.5)
+        adapter = make_causal_tune(backbone, init=STRONG)
         with attach(backbone.vit, adapter):
             features = backbone(make_images(backbone))
             sum(level.square().mean() for level in features).backward()
@@ -214,7 +217,10 @@ def test_a_step_of_causal_tune_with_the_linear_head_learns(family):
 def test_it_compiles_as_one_graph_with_an_adapter(family):
     backbone = make_backbone(family)
     images = make_images(backbone)
-    with attach(backbone.vit, make_causal_tune(backbone, scale=0.5)), torch.no_grad():
+    with (
+        attach(backbone.vit, make_causal_tune(backbone, init=STRONG)),
+        torch.no_grad(),
+    ):
         expected = backbone(images)
         torch.compiler.reset()
         compiled = torch.compile(backbone, fullgraph=True, backend="aot_eager")
@@ -345,7 +351,10 @@ SMALLEST = (
 @pytest.mark.parametrize("preset", SMALLEST)
 def test_small_models_work_at_full_structure(preset):
     backbone = build_backbone(resolve_name(preset), "random")
-    with torch.no_grad(), attach(backbone.vit, make_causal_tune(backbone, scale=0.5)):
+    with (
+        torch.no_grad(),
+        attach(backbone.vit, make_causal_tune(backbone, init=STRONG)),
+    ):
         levels = backbone(make_images(backbone, 4, 6, batch=1))
     sizes = [(4 * backbone.patch // s, 6 * backbone.patch // s) for s in backbone.strides]
     assert [tuple(level.shape[-2:]) for level in levels] == sizes

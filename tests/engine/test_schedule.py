@@ -21,7 +21,7 @@ def test_things_are_due_every_so_many_steps_and_at_the_end():
 
 
 def test_tokens_scale_norms_and_embeddings_are_not_decayed(tiny):
-    model = build_segmenter(tiny(SMALL_MASK2FORMER))
+    model = build_segmenter(tiny(SMALL_MASK2FORMER, "adapter.init=small"))
     groups = parameter_groups(model, lr=1.0, adapter_lr=0.5, weight_decay=0.05)
     kept = {id(p) for group in groups if not group["weight_decay"] for p in group["params"]}
     names = {name for name, p in model.named_parameters() if id(p) in kept}

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import types
@@ -15,6 +16,7 @@ from safetensors.torch import load_file
 from causalseg.adapters.causal_tune_released import ReleasedCausalTune
 from causalseg.adapters.rein import Rein
 from causalseg.build import load_run
+from causalseg.config.initialisation import Init
 from causalseg.errors import ConfigError, MissingFileError, RunError, WeightsError
 from causalseg.imports.rein import _source_in_adapter, _take, import_checkpoint
 from command_line import run
@@ -116,6 +118,15 @@ def test_the_tensors_are_the_files(tiny):
         torch.testing.assert_close(projection.weight, third, rtol=0, atol=0)
 
 
+def test_a_checkpoint_without_a_scale_is_one_of_zero_mlp_delta_f(tiny):
+    published = tiny().run
+    assert config_of(published)["adapter"]["init"]["kind"] == "small"
+    shutil.rmtree(published.path)
+    run = tiny(lambda tensors: tensors.pop("backbone.reins.scale")).run
+    assert config_of(run)["adapter"]["init"]["kind"] == "zero"
+    assert load_run(run.path).adapter.scale is None
+
+
 @pytest.mark.parametrize(
     ("name", "kind", "grid"),
     [
@@ -127,7 +138,8 @@ def test_the_tensors_are_the_files(tiny):
 def test_an_imported_adapter_computes_what_the_published_code_computes(name, kind, grid, golden):
     data = {key: torch.from_numpy(array) for key, array in np.load(golden / f"{name}.npz").items()}
     state = {key.replace("param/", "backbone.reins."): value for key, value in data.items()}
-    adapter, problems = kind(**options(data)), {"missing": [], "of another shape": []}
+    adapter = kind(**options(data), init=Init(kind="small"))
+    problems = {"missing": [], "of another shape": []}
     adapter.load_state_dict(_take(adapter, state, _source_in_adapter, set(), problems))
     y = data["x"]
     with torch.no_grad():

@@ -33,8 +33,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from causalseg.adapters.band import Band, BandWeights
-from causalseg.adapters.base import Adapter
-from causalseg.adapters.tokens import LowRankTokens, QueryLink
+from causalseg.adapters.tokens import LowRankTokens, TokenEdit
+from causalseg.config.initialisation import Init
 from causalseg.errors import ConfigError
 from causalseg.spectral.constants import exact, kept
 from causalseg.spectral.grid import grid_to_tokens, tokens_to_grid
@@ -43,7 +43,7 @@ from causalseg.spectral.transforms import dct2, dct_matrix, idct2
 Recipe = Literal["paper", "centered"]
 
 
-class CausalTune(Adapter):
+class CausalTune(TokenEdit):
     """Low-rank causal tokens that refine the band-passed spectrum of every block.
 
     W1, b1, W2, b2 and s are shared by all blocks; A and B are per block.
@@ -57,7 +57,7 @@ class CausalTune(Adapter):
             without queries.
         band: which frequencies are causal.
         recipe: `paper` or `centered`.
-        scale: starting value of s.
+        init: how tokens, queries and the edit start.
         layers: the blocks it works on; None for all.
 
     Raises:
@@ -73,7 +73,7 @@ class CausalTune(Adapter):
         query_width: int | None = None,
         band: Band = Band(),  # noqa: B008 (frozen)
         recipe: Recipe = "centered",
-        scale: float = 0.001,
+        init: Init = Init(),  # noqa: B008 (frozen)
         layers: Sequence[int] | None = None,
     ):
         super().__init__(width, depth, layers)
@@ -84,9 +84,8 @@ class CausalTune(Adapter):
         self.tokens = LowRankTokens(len(self.layers), num_tokens, rank, width)
         self.token_to_feature = nn.Linear(width, width)  # W1, b1
         self.delta = nn.Linear(width, width)  # W2, b2
-        self.scale = nn.Parameter(torch.tensor(float(scale)))  # s
         self.band = BandWeights(band, len(self.layers), width)
-        self.link = None if query_width is None else QueryLink(width, query_width)
+        self.start(init, [self.delta], query_width)
 
     def forward(
         self, tokens: Float[Tensor, "b n c"], layer: int, grid: tuple[int, int]
@@ -104,9 +103,9 @@ class CausalTune(Adapter):
             attention, linear = map(grid_to_tokens, self._paths(wide, layer))
             rest = self.band.rest(wide, layer) if self.band.options.suppress else None
         W1, b1 = self.token_to_feature.weight, self.token_to_feature.bias
-        scaled = self.scale * self.delta.weight  # s W2
+        scaled = self.scaled(self.delta.weight)  # s W2
         values = torch.cat([self.tokens.B[layer] @ W1.T, b1[None]]) @ scaled.T  # [B W1^T; b1] sW2^T
-        values = torch.cat([values, (self.scale * self.delta.bias)[None].to(values.dtype)])
+        values = torch.cat([values, self.scaled(self.delta.bias)[None].to(values.dtype)])
         edit = linear.to(scaled.dtype) @ scaled.T  # (6) and s of (7), summed in place
         edit.baddbmm_(attention.to(edit.dtype), values.to(edit.dtype).expand(edit.shape[0], -1, -1))
         out = edit.to(tokens.dtype).add_(tokens)
@@ -115,10 +114,6 @@ class CausalTune(Adapter):
     @staticmethod
     def check_band(band: Band) -> None:
         """Raise ConfigError for a band this transform cannot have; here any will do."""
-
-    def queries(self) -> Float[Tensor, "m d"] | None:
-        """Return the queries for the head, or None without a query link."""
-        return None if self.link is None else self.link(self.tokens())
 
     def _paths(
         self, X: Float[Tensor, "b h w c"], layer: int

@@ -24,6 +24,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from causalseg.adapters.rein import Rein
+from causalseg.config.initialisation import Init
 from causalseg.errors import ConfigError
 from causalseg.spectral.constants import exact, kept
 from causalseg.spectral.transforms import dct_matrix, fourier_matrices, widen
@@ -43,7 +44,7 @@ class ReleasedCausalTune(Rein):
         num_tokens: m, tokens per block; also the number of queries given to the head.
         rank: r of the tokens; None for tokens of full rank.
         query_width: width of the head's queries; None leaves the query link out.
-        scale: starting value of s.
+        init: first scale, tokens and queries; the kind is `small`, as in that code.
         layers: the blocks it works on; None for all.
 
     Raises:
@@ -57,10 +58,10 @@ class ReleasedCausalTune(Rein):
         num_tokens: int = 100,
         rank: int | None = 16,
         query_width: int | None = None,
-        scale: float = 0.001,
+        init: Init = Init(kind="small"),  # noqa: B008 (frozen)
         layers: Sequence[int] | None = None,
     ):
-        super().__init__(width, depth, num_tokens, rank, query_width, scale, layers=layers)
+        super().__init__(width, depth, num_tokens, rank, query_width, init, layers=layers)
 
     def forward(
         self, tokens: Float[Tensor, "b n c"], layer: int, grid: tuple[int, int]
@@ -84,9 +85,10 @@ class ReleasedCausalTune(Rein):
             )
         with torch.autocast(tokens.device.type, enabled=False):
             query = self._coefficients(tokens, h)
-            F = _inverse(_as_planes(self._delta(query, layer, 1.0), h))  # (3)
+            D = self._delta(query, layer, self.delta.weight, self.delta.bias)  # (3)
+            F = _inverse(_as_planes(D, h))
             increment = _from_planes(F.clamp(0, _LIMIT)).transpose(0, 1)
-            return tokens + (self.scale * increment).to(tokens.dtype)  # (4)
+            return tokens + self.scaled(increment).to(tokens.dtype)  # (4)
 
     def _coefficients(self, tokens: Float[Tensor, "b n c"], side: int) -> Float[Tensor, "n b c"]:
         """Yc of (1) and (2), in float32 or wider, cut off from the gradient."""

@@ -52,7 +52,7 @@ class _CausalTuneVariant(CausalTune):
         band: R_L (`low`) and R_H (`high`), fractions of the grid's highest frequency; None keeps
             that side. The other options of a band are refused.
         recipe: `paper` or `centered`.
-        scale: starting value of s.
+        init: how tokens, queries and the edit start.
         layers: the blocks it works on; None for all.
 
     Raises:
@@ -89,12 +89,11 @@ class _CausalTuneVariant(CausalTune):
         """
         X = widen(tokens_to_grid(tokens, grid))
         with torch.autocast(X.device.type, enabled=False):
-            W1, b1, W2, b2, s, A, B = (
+            W1, b1, W2, b2, A, B = (
                 parameter.to(X.dtype)
                 for parameter in (
                     *self.token_to_feature.parameters(),
                     *self.delta.parameters(),
-                    self.scale,
                     self.tokens.A[layer],
                     self.tokens.B[layer],
                 )
@@ -108,7 +107,7 @@ class _CausalTuneVariant(CausalTune):
                 edit = self.inverse((attention + Yc) @ W2.T, grid) + b2
             else:
                 edit = self.inverse((attention + Yc) @ W2.T + b2, grid)
-        return tokens + grid_to_tokens(s * edit).to(tokens.dtype)
+        return tokens + grid_to_tokens(self.scaled(edit)).to(tokens.dtype)
 
 
 class CausalTuneFFT(_CausalTuneVariant):

@@ -22,17 +22,18 @@ from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from causalseg.adapters.base import Adapter
 from causalseg.adapters.refinement import TokenRefinement, standardise
+from causalseg.adapters.tokens import TokenEdit
+from causalseg.config.initialisation import Init
 from causalseg.spectral.grid import grid_to_tokens, tokens_to_grid
 from causalseg.spectral.haar import haar2, ihaar2
 
 _STYLE_EPS = 1e-5  # added to variances, the usual value of instance normalisation
 
 
-class Fada(Adapter):
+class Fada(TokenEdit):
     """Low-rank tokens that refine content and normalised style of every block.
 
     W1, b1, W2, b2 are own to content and style and shared by all blocks; s is shared by all. It
@@ -43,7 +44,7 @@ class Fada(Adapter):
         depth: number of blocks.
         num_tokens: m, tokens per block, for content and style each.
         rank: r of the tokens.
-        scale: starting value of s.
+        init: how tokens and the edit start.
         layers: the blocks it works on; None for all.
 
     Raises:
@@ -56,14 +57,14 @@ class Fada(Adapter):
         depth: int,
         num_tokens: int = 100,
         rank: int = 16,
-        scale: float = 0.001,
+        init: Init = Init(),  # noqa: B008 (frozen)
         layers: Sequence[int] | None = None,
     ):
         super().__init__(width, depth, layers)
         sizes = (len(self.layers), num_tokens, rank, width)
         self.content = TokenRefinement(*sizes)
         self.style = TokenRefinement(*sizes)
-        self.scale = nn.Parameter(torch.tensor(float(scale)))  # s
+        self.start(init, [self.content.delta, self.style.delta], None)
 
     def forward(
         self, tokens: Float[Tensor, "b n c"], layer: int, grid: tuple[int, int]
@@ -84,5 +85,5 @@ class Fada(Adapter):
             style = self.style(torch.cat(normalised, dim=1), layer)  # (4), (5)
             refined = (content, *style.chunk(len(bands), dim=1))
             edit = ihaar2([tokens_to_grid(part, half) for part in refined], grid)
-            edit = self.scale.to(edit.dtype) * grid_to_tokens(edit)  # (6)
+            edit = self.scaled(grid_to_tokens(edit))  # (6)
         return tokens + edit.to(tokens.dtype)

@@ -21,11 +21,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from causalseg.adapters.base import Adapter
-from causalseg.adapters.tokens import FullTokens, LowRankTokens, QueryLink
+from causalseg.adapters.tokens import FullTokens, LowRankTokens, TokenEdit
+from causalseg.config.initialisation import Init
 
 
-class Rein(Adapter):
+class Rein(TokenEdit):
     """Learnt tokens that every patch attends to; what it reads is added to its features.
 
     W1, b1, W2, b2 and s are shared by all blocks; the tokens are per block.
@@ -37,7 +37,7 @@ class Rein(Adapter):
         rank: r of the tokens; None for tokens of full rank.
         query_width: width of the head's queries; None leaves the query link out, for a head
             without queries.
-        scale: starting value of s.
+        init: how tokens, queries and the edit start.
         use_softmax: False takes the plain products ``X T^T`` as weights, not divided by sqrt(c).
         layers: the blocks it works on; None for all.
 
@@ -52,7 +52,7 @@ class Rein(Adapter):
         num_tokens: int = 100,
         rank: int | None = 16,
         query_width: int | None = None,
-        scale: float = 0.001,
+        init: Init = Init(),  # noqa: B008 (frozen)
         use_softmax: bool = True,
         layers: Sequence[int] | None = None,
     ):
@@ -65,8 +65,7 @@ class Rein(Adapter):
             self.tokens = LowRankTokens(len(self.layers), num_tokens, rank, width)
         self.token_to_feature = nn.Linear(width, width)  # W1, b1
         self.delta = nn.Linear(width, width)  # W2, b2
-        self.scale = nn.Parameter(torch.tensor(float(scale)))  # s
-        self.link = None if query_width is None else QueryLink(width, query_width)
+        self.start(init, [self.delta], query_width)
 
     def forward(
         self, tokens: Float[Tensor, "b n c"], layer: int, grid: tuple[int, int]
@@ -78,17 +77,13 @@ class Rein(Adapter):
             layer: number of the block among ``layers``, from 0.
             grid: ``(h, w)`` in patches; makes no difference here.
         """
-        return self._delta(tokens, layer, self.scale).to(tokens.dtype).add_(tokens)  # (4)
-
-    def queries(self) -> Float[Tensor, "m d"] | None:
-        """Return the queries for the head, or None without a query link."""
-        return None if self.link is None else self.link(self.tokens())
+        W2, b2 = self.scaled(self.delta.weight), self.scaled(self.delta.bias)
+        return self._delta(tokens, layer, W2, b2).to(tokens.dtype).add_(tokens)  # (4)
 
     def _delta(
-        self, X: Float[Tensor, "... c"], layer: int, scale: Tensor | float
+        self, X: Float[Tensor, "... c"], layer: int, W2: Tensor, b2: Tensor
     ) -> Float[Tensor, "... c"]:
-        """``scale (Z W2^T + b2)`` for the features or coefficients X: (1) to (4)."""
-        W2, b2 = scale * self.delta.weight, scale * self.delta.bias
+        """``Z W2^T + b2`` for the features or coefficients X: (1) to (4)."""
         delta = functional.linear(X, W2.to(X.dtype), b2.to(X.dtype))
         weights, values = self._attention(X, layer)
         delta += weights @ (values @ W2.T).to(X.dtype)

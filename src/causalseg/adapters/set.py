@@ -25,11 +25,11 @@ from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from causalseg.adapters.base import Adapter
 from causalseg.adapters.refinement import TokenRefinement
-from causalseg.adapters.tokens import QueryLink
+from causalseg.adapters.tokens import TokenEdit
+from causalseg.config.initialisation import Init
 from causalseg.spectral.grid import grid_to_tokens, tokens_to_grid
 from causalseg.spectral.transforms import fft2, ifft2
 
@@ -37,7 +37,7 @@ _FAINT = 1e-4  # amplitude below which a coefficient has no phase and bounded gr
 _REAL = 1e-5  # |imaginary part| over amplitude that counts as rounding: such a phase is 0 or pi
 
 
-class SetAdapter(Adapter):
+class SetAdapter(TokenEdit):
     """Low-rank tokens that refine amplitude and phase of the spectrum of every block.
 
     Args:
@@ -47,7 +47,7 @@ class SetAdapter(Adapter):
         rank: r of the tokens.
         query_width: width of the head's queries, made from the phase tokens; None leaves the query
             link out, for a head without queries.
-        scale: starting value of s.
+        init: how tokens, queries and the edit start.
         layers: the blocks it works on; None for all.
 
     Raises:
@@ -61,15 +61,14 @@ class SetAdapter(Adapter):
         num_tokens: int = 100,
         rank: int = 16,
         query_width: int | None = None,
-        scale: float = 0.001,
+        init: Init = Init(),  # noqa: B008 (frozen)
         layers: Sequence[int] | None = None,
     ):
         super().__init__(width, depth, layers)
         sizes = (len(self.layers), num_tokens, rank, width)
         self.amplitude = TokenRefinement(*sizes, is_normalised=True)
         self.phase = TokenRefinement(*sizes)
-        self.scale = nn.Parameter(torch.tensor(float(scale)))  # s
-        self.link = None if query_width is None else QueryLink(width, query_width)
+        self.start(init, [self.amplitude.delta, self.phase.delta], query_width)
 
     def forward(
         self, tokens: Float[Tensor, "b n c"], layer: int, grid: tuple[int, int]
@@ -85,9 +84,9 @@ class SetAdapter(Adapter):
         with torch.autocast(X.device.type, enabled=False):
             real, imaginary = (grid_to_tokens(part) for part in fft2(X))  # (1)
             A, phi = _polar(real, imaginary)  # (2)
-            s = self.scale.to(A.dtype)
-            growth = s * self.amplitude(A, layer) / A  # (6): F' = F (1 + s D_A / A) exp(i s D_f)
-            turn = s * self.phase(phi, layer)
+            # (6): F' = F (1 + s D_A / A) exp(i s D_f)
+            growth = self.scaled(self.amplitude(A, layer)) / A
+            turn = self.scaled(self.phase(phi, layer))
             grown_real, grown_imaginary = real + growth * real, imaginary + growth * imaginary
             cosine, sine = turn.cos(), turn.sin()
             change = (
@@ -97,9 +96,9 @@ class SetAdapter(Adapter):
             edit = ifft2(*(tokens_to_grid(part, grid) for part in change))  # (7)
         return tokens + grid_to_tokens(edit).to(tokens.dtype)
 
-    def queries(self) -> Float[Tensor, "m d"] | None:
-        """Return the queries for the head, or None without a query link."""
-        return None if self.link is None else self.link(self.phase.tokens())
+    def linked_tokens(self) -> Float[Tensor, "l m c"]:
+        """Return the phase tokens: content makes the queries."""
+        return self.phase.tokens()
 
 
 def _polar(

@@ -1,20 +1,76 @@
-"""Tokens of every block, low-rank or full, and the link that turns them into queries of the head.
+"""Tokens of every block, the link that makes queries of them, and how an edit of tokens starts.
 
 Low-rank tokens are ``T_l = A_l B_l`` with A (m, r) and B (r, c); full tokens are T (m, c) itself.
-Both start as in Rein's code, small (a deviation of 0.009 at 384 channels and rank 16), until
-`spread` makes them larger.
+By default both have the standard deviation of Rein's code (0.009 at 384 channels and rank 16).
 The link follows Rein (CVPR 2024): all tokens pass a linear to the query width; their maximum over
-blocks, mean over blocks and last block are joined and projected once more. Its start is Rein's,
-in which all queries are nearly equal, until `QueryLink.spread` makes them differ.
+blocks, mean over blocks and last block are joined and projected once more. Tokens are small, so
+those queries are nearly equal as Rein's code has them; `TokenEdit` scales them apart.
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from causalseg.adapters.base import Adapter
+from causalseg.config.initialisation import Init
 from causalseg.errors import ConfigError
+
+
+class TokenEdit(Adapter):
+    """What adapters with tokens share: the scale s of their edit and the query link.
+
+    Args:
+        width: c, channels of the backbone.
+        depth: number of blocks.
+        layers: the blocks it works on; None for all.
+    """
+
+    scale: nn.Parameter | None
+    link: "QueryLink | None"
+
+    def __init__(self, width: int | Sequence[int], depth: int, layers: Sequence[int] | None = None):
+        super().__init__(width, depth, layers)
+        self.link = None
+
+    def queries(self) -> Float[Tensor, "m d"] | None:
+        """Return the queries for the head, or None without a query link."""
+        return None if self.link is None else self.link(self.linked_tokens())
+
+    def linked_tokens(self) -> Float[Tensor, "l m c"]:
+        """Return the tokens of all blocks that the queries are made of."""
+        return self.tokens()  # type: ignore[operator]
+
+    def scaled(self, edit: Tensor) -> Tensor:
+        """Return ``s edit``; without a scale the edit itself."""
+        return edit if self.scale is None else self.scale.to(edit.dtype) * edit
+
+    @torch.no_grad()
+    def start(self, init: Init, deltas: Sequence[nn.Linear], query_width: int | None) -> None:
+        """Make scale and link, and give everything its first values.
+
+        Args:
+            init: how; see `Init`.
+            deltas: the layers W2, b2 that write the edit.
+            query_width: width of the head's queries; None leaves the link out.
+        """
+        first = init.first_scale
+        self.register_parameter(
+            "scale", None if first is None else nn.Parameter(torch.tensor(float(first)))
+        )
+        for delta in deltas if first is None else ():
+            nn.init.zeros_(delta.weight)
+            nn.init.zeros_(delta.bias)
+        if init.token_std is not None:
+            for module in self.modules():
+                if isinstance(module, LowRankTokens | FullTokens):
+                    module.set_std(init.token_std)
+        if query_width is not None:
+            self.link = QueryLink(self.width, query_width)
+            if init.query_std is not None:
+                self.link.set_std(self.linked_tokens(), init.query_std)
 
 
 class LowRankTokens(nn.Module):
@@ -35,17 +91,17 @@ class LowRankTokens(nn.Module):
         _check_sizes(num_tokens, rank=rank, width=width)
         self.A = nn.Parameter(torch.empty(depth, num_tokens, rank))
         self.B = nn.Parameter(torch.empty(depth, rank, width))
-        _spread(self.A, math.sqrt(rank * width))
-        _spread(self.B, math.sqrt(rank * width))
+        _draw(self.A, math.sqrt(rank * width))
+        _draw(self.B, math.sqrt(rank * width))
 
     def forward(self) -> Float[Tensor, "l m c"]:
         """Return the tokens of all blocks."""
         return self.A @ self.B
 
     @torch.no_grad()
-    def spread(self, deviation: float) -> None:
+    def set_std(self, std: float) -> None:
         """Scale A and B alike so that the tokens have this standard deviation."""
-        factor = (deviation / self().std()).sqrt()
+        factor = (std / self().std()).sqrt()
         self.A.mul_(factor)
         self.B.mul_(factor)
 
@@ -66,16 +122,16 @@ class FullTokens(nn.Module):
         super().__init__()
         _check_sizes(num_tokens, width=width)
         self.T = nn.Parameter(torch.empty(depth, num_tokens, width))
-        _spread(self.T, width)
+        _draw(self.T, width)
 
     def forward(self) -> Float[Tensor, "l m c"]:
         """Return the tokens of all blocks."""
         return self.T
 
     @torch.no_grad()
-    def spread(self, deviation: float) -> None:
+    def set_std(self, std: float) -> None:
         """Scale the tokens so that they have this standard deviation."""
-        self.T.mul_(deviation / self.T.std())
+        self.T.mul_(std / self.T.std())
 
 
 class QueryLink(nn.Module):
@@ -95,18 +151,19 @@ class QueryLink(nn.Module):
         return self.merge(torch.cat(parts, dim=-1))
 
     @torch.no_grad()
-    def spread(self, queries: Float[Tensor, "m d"], deviation: float) -> None:
-        """Scale the first linear's weight so that the queries differ by ``deviation``.
+    def set_std(self, tokens: Float[Tensor, "l m c"], std: float) -> None:
+        """Scale the first linear's weight so that the queries of these tokens differ by ``std``.
 
-        Tokens start small, so queries start nearly equal, and a decoder first has to tell them
-        apart. All three parts are linear in that weight, so one factor is exact.
+        Nearly equal queries first have to be told apart by the decoder. Maximum, mean and last
+        block are all linear in that weight, so one factor is exact.
 
         Args:
-            queries: what the link gives now.
-            deviation: root mean square wanted of their differences to the mean query; the queries
-                that a head learns itself start with 1.
+            tokens: of all blocks.
+            std: root mean square of the queries' differences to the mean query; the queries that
+                a head learns itself start with 1.
         """
-        self.transform.weight *= deviation / (queries - queries.mean(0)).square().mean().sqrt()
+        queries = self(tokens)
+        self.transform.weight *= std / (queries - queries.mean(0)).square().mean().sqrt()
 
 
 def _check_sizes(num_tokens: int, **others: int) -> None:
@@ -118,7 +175,7 @@ def _check_sizes(num_tokens: int, **others: int) -> None:
         )
 
 
-def _spread(parameter: nn.Parameter, fan_out: float) -> None:
+def _draw(parameter: nn.Parameter, fan_out: float) -> None:
     """Draw evenly up to Rein's bound, that of a projection of 16 x 16 x 3 inputs to ``fan_out``."""
     bound = math.sqrt(6 / (3 * 16 * 16 + fan_out))
     nn.init.uniform_(parameter, -bound, bound)

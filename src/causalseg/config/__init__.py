@@ -17,6 +17,7 @@ from causalseg.config.adapters import (
     InterveneConfig,
     LinkedConfig,
     NoAdapterConfig,
+    TokensConfig,
     kind_alone,
     label,
     linked_part,
@@ -103,17 +104,15 @@ class Config(Block):
         has_queries = isinstance(self.head, Mask2FormerConfig)
         used = linked_part(self.adapter) if has_queries else None
         for index, part in enumerate(parts_of(self.adapter)):
-            if not isinstance(part, LinkedConfig):
-                continue
-            if not part.query_link and not has_queries:
+            if isinstance(part, LinkedConfig) and not part.query_link and not has_queries:
                 raise ValueError(
                     f"adapter.query_link = false has no effect with head = {self.head.name}, which "
                     "has no queries: leave it out"
                 )
-            if index != used and part.sets_query_spread():
+            if isinstance(part, TokensConfig) and index != used and part.sets_query_std():
                 raise ValueError(
-                    f"adapter.query_spread = {part.query_spread} has no effect: the queries are "
-                    f"not made of the tokens of {label(part)}; leave it out"
+                    f"adapter.init.query_std = {part.init.query_std} has no effect: the queries "
+                    f"are not made of the tokens of {label(part)}; leave it out"
                 )
         return self
 

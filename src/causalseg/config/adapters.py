@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from causalseg.config.block import Block, named
+from causalseg.config.initialisation import Init, renamed
 
 Layers = (
     Annotated[int, Field(ge=1, strict=True)]
@@ -14,7 +15,6 @@ Layers = (
 )
 Tokens = Annotated[int, Field(ge=2)]
 Rank = Annotated[int, Field(ge=1)]
-Scale = Annotated[float, Field(allow_inf_nan=False)]
 Radius = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _Factor = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Gain = tuple[_Factor, _Factor]
@@ -44,10 +44,17 @@ class PlacedConfig(Block):
 class TokensConfig(PlacedConfig):
     """What has tokens in every block."""
 
-    token_spread: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
-    """Standard deviation of the tokens at the start. null is Rein's start, about 0.01, so small
-    that Causal-Tune's tokens do not count in runs of 200 steps; there 4 was 0.2 to 2 points better
-    with Causal-Tune and Rein. Other methods and long runs were not tried."""
+    init: Init = Init()
+    """Initialisation: zero, small (the published one), or a block."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _old_names(cls, options: Any) -> Any:
+        return renamed(options)
+
+    def sets_query_std(self) -> bool:
+        """Whether the queries start otherwise than by default."""
+        return self.init.query_std != Init.model_fields["query_std"].default
 
 
 class LinkedConfig(TokensConfig):
@@ -55,13 +62,6 @@ class LinkedConfig(TokensConfig):
 
     query_link: bool = True
     """Make a Mask2Former head's queries of the tokens; false lets the head learn its own."""
-    query_spread: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = 1.0
-    """How much these queries differ at the start, as a deviation over tokens; the head's own have
-    1. null is Rein's start: nearly equal queries, which cost 5 to 6 points in runs of 300 steps."""
-
-    def sets_query_spread(self) -> bool:
-        """Whether the start of the queries is another than the default."""
-        return self.query_spread != LinkedConfig.model_fields["query_spread"].default
 
 
 class FullConfig(PlacedConfig):
@@ -84,8 +84,6 @@ class ReinConfig(LinkedConfig):
     """Tokens per block; through the query link also the number of a Mask2Former head's queries."""
     rank: Rank | None = 16
     """Rank of the tokens; null makes them full."""
-    scale: Scale = 0.001
-    """Starting value of the learnt scale of the edit."""
     use_softmax: bool = True
     """Weigh the tokens by softmax; false takes the plain products as weights."""
 
@@ -99,8 +97,6 @@ class SetConfig(LinkedConfig):
     """Tokens per block and branch; through the query link also the number of queries."""
     rank: Rank = 16
     """Rank of the tokens."""
-    scale: Scale = 0.001
-    """Starting value of the learnt scale of the edit."""
 
 
 class FadaConfig(TokensConfig):
@@ -112,8 +108,6 @@ class FadaConfig(TokensConfig):
     """Tokens per block and band."""
     rank: Rank = 16
     """Rank of the tokens."""
-    scale: Scale = 0.001
-    """Starting value of the learnt scale of the edit."""
 
 
 class LoraConfig(PlacedConfig):
@@ -238,12 +232,19 @@ class CausalTuneConfig(LinkedConfig):
     """Tokens per block; through the query link also the number of a Mask2Former head's queries."""
     rank: Rank = 16
     """Rank of the tokens."""
-    scale: Scale = 0.001
-    """Starting value of the learnt scale of the edit."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _released_starts_small(cls, options: Any) -> Any:
+        if isinstance(options, dict) and options.get("recipe") == "released":
+            return {"init": "small", **options}
+        return options
 
     @model_validator(mode="after")
     def _no_idle_settings(self) -> Self:
         if self.recipe == "released":
+            if self.init.kind != "small":
+                raise ValueError("recipe=released starts as its code does: it has init.kind=small")
             idle, why = {"transform", "band", "linear_path", "suppress"}, "recipe=released"
         elif self.transform != "dct":
             idle, why = {"linear_path", "suppress"}, f"transform={self.transform}"

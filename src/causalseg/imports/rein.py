@@ -169,7 +169,8 @@ def _make_options(
     else:
         backbone["position"] = "plain"  # Rein's scripts resample it so, once and for all
     window = _read_window(inside) or _WINDOW
-    adapter: dict[str, Any] = {"name": "rein"}
+    init = "small" if f"{_ADAPTER}scale" in state else "zero"  # zero_mlp_delta_f has no scale
+    adapter: dict[str, Any] = {"name": "rein", "init": init}
     if code == "causal-tune":
         adapter = {"name": "causal_tune", "recipe": "released"}
     names = [f"class_{k}" for k in range(num_classes)]
