@@ -11,8 +11,8 @@ class LogitAdjustmentConfig(Block):
     """Logit adjustment by the fractions of the classes in the sources."""
 
     tau: Annotated[float, Field(ge=0, le=3)] = 0.5
-    """Strength, above 0 and up to 3: tau * log(fraction of the class) is what the logits differ by. 1 aims at
-    equal accuracy over classes instead of pixels, less at a compromise."""
+    """Strength, above 0 and up to 3: the logits are shifted by tau * log(fraction of the class).
+    1 aims at equal accuracy over classes instead of pixels, less at a compromise."""
     at: Literal["loss", "inference"] = "loss"
     """loss: added to the logits in the training loss alone; inference: subtracted when predicting,
     from a head trained without it."""
@@ -32,7 +32,7 @@ class BalancedConfig(Block):
     scaled so that the mean over these pixels is 1; with mask2former the classes that queries are
     matched to. none weighs them alike."""
     logit_adjustment: LogitAdjustmentConfig | None = None
-    """Logit adjustment, against the head start of common classes; null is none."""
+    """Logit adjustment, so that common classes are not favoured; null is none."""
 
 
 class LinearHeadConfig(BalancedConfig):

@@ -8,7 +8,7 @@ With f_c the fraction of class c among the labelled pixels of the sources:
 The weights are ENet's (Paszke et al., 2016, arXiv 1606.02147) but for their scale. The adjustment
 (Menon et al., "Long-tail learning via logit adjustment", ICLR 2021, arXiv 2007.07314) is added to
 the logits in the training loss, or subtracted from them when predicting; either way common classes
-lose their head start. There a class without pixels counts as having one, so that s_c is finite.
+are no longer favoured. There a class without pixels counts as having one, so that s_c is finite.
 """
 
 from typing import Literal
