@@ -260,7 +260,8 @@ def test_layers_are_a_list_or_the_last_k_that_reach_the_head(tiny):
             ],
             "not made of the tokens of rein",
         ),
-        (["adapter=[full, soma]"], "goes with no other full, and not soma"),
+        (["adapter=[full, soma]"], "no other full, soma or bias=adapted with it"),
+        (["adapter=[full, {name: lora, bias: adapted}]"], "full trains all weights"),
         (["adapter={name: peft, type: LORA, options: {rank_pattern: 3}}"], "LORA refuses"),
     ],
 )

@@ -31,6 +31,7 @@ def test_options_have_a_row_where_they_add_parameters_and_are_named_elsewhere(pa
         "causal_tune, suppress=true",
         "causal_tune, band.learnable=true",
         "causal_tune, band.gains=true",
+        *(f"{method}, bias=adapted" for method in ("lora", "dora", "soma")),
     }
     (rest,) = re.findall(r"^As many as with the method's defaults: (.+)\.$", page, re.MULTILINE)
     assert {"causal_tune, transform=fft", "causal_tune, recipe=released"} <= set(rest.split("; "))

@@ -17,11 +17,12 @@ from causalseg.build_adapter import build_adapter, build_intervention, place
 from causalseg.build_pairs import build_classes
 from causalseg.config import Config
 from causalseg.config.adapters import linked_part
-from causalseg.config.heads import LinearHeadConfig, Mask2FormerConfig
+from causalseg.config.heads import BalancedConfig, LinearHeadConfig, Mask2FormerConfig
 from causalseg.configfile import load_config
 from causalseg.data.transforms import Augment, RandomCorruption
 from causalseg.engine.infer import Inference
 from causalseg.errors import ConfigError
+from causalseg.heads.balance import ClassBalance
 from causalseg.heads.linear import LinearHead
 from causalseg.heads.mask2former import DecoderSize, Mask2FormerHead, SetLoss
 from causalseg.model import Segmenter
@@ -138,9 +139,10 @@ def check_fits_patch(config: Config, patch: int) -> None:
 def _build_head(
     config: Config, backbone: TimmBackbone, num_classes: int, has_queries: bool
 ) -> nn.Module:
+    balance, widths = _build_balance(config.head, num_classes), backbone.level_widths
     match config.head:
         case LinearHeadConfig():
-            return LinearHead(backbone.level_widths, num_classes)
+            return LinearHead(widths, num_classes, balance)
         case Mask2FormerConfig() as options:
             size = DecoderSize(
                 hidden=options.hidden,
@@ -157,7 +159,14 @@ def _build_head(
                 dice_weight=options.dice_weight,
                 no_object=options.no_object_weight,
             )
-            return Mask2FormerHead(backbone.level_widths, num_classes, has_queries, size, loss)
+            return Mask2FormerHead(widths, num_classes, has_queries, size, loss, balance)
+
+
+def _build_balance(options: BalancedConfig, num_classes: int) -> ClassBalance:
+    has_weights, adjustment = options.class_weights == "auto", options.logit_adjustment
+    if adjustment is None:
+        return ClassBalance(num_classes, has_weights)
+    return ClassBalance(num_classes, has_weights, adjustment.tau, adjustment.at)
 
 
 @contextmanager

@@ -102,11 +102,12 @@ def _build_part(options: PlacedConfig, backbone: TimmBackbone, query_width: int 
     match options:
         case FullConfig(rate=rate, layer_decay=layer_decay):
             return FullTune(vit, rate, layer_decay, layers, has_stem=options.layers is None)
-        case LoraConfig(rank=rank, alpha=alpha, dropout=dropout, targets=targets):
+        case LoraConfig(rank=rank, alpha=alpha, dropout=dropout, targets=targets, bias=bias):
             use_dora = isinstance(options, DoraConfig)
-            return PeftAdapter(vit, lora_config(rank, alpha, dropout, targets, use_dora), layers)
-        case SomaConfig(rank=rank, targets=targets):
-            return Soma(vit, rank, targets, layers)
+            lora = lora_config(rank, alpha, dropout, targets, use_dora, bias == "adapted")
+            return PeftAdapter(vit, lora, layers)
+        case SomaConfig(rank=rank, targets=targets, bias=bias):
+            return Soma(vit, rank, targets, layers, bias == "adapted")
         case PeftConfig(type=kind, options=given, targets=targets):
             return PeftAdapter(vit, peft_config(kind, given, targets), layers)
     widths = backbone.widths

@@ -5,6 +5,8 @@ from dataclasses import replace
 from functools import cache, partial
 from typing import Any, NoReturn
 
+import numpy as np
+from jaxtyping import Int
 from torch.utils.data import ConcatDataset, Dataset
 
 from causalseg.build_pairs import (
@@ -24,12 +26,13 @@ from causalseg.data.folds import CLASS_LISTS, fold_classes
 from causalseg.data.layout_data import LayoutData
 from causalseg.data.loader import Draws, PermutedDraws, WeightedDraws
 from causalseg.data.published import LAYOUTS
-from causalseg.data.rare_classes import image_chances
+from causalseg.data.rare_classes import count_pixels, image_chances
 from causalseg.data.wrappers import CachedData, CorruptedData, ResizedData
 from causalseg.engine.evaluate import Domain
 from causalseg.engine.infer import Inference
 from causalseg.engine.log import logger
 from causalseg.errors import CausalsegError, ConfigError, did_you_mean
+from causalseg.model import Segmenter
 
 
 def with_classes_inside(config: Config) -> Config:
@@ -103,14 +106,46 @@ def _joined_sources(data: DataConfig, sources: list[Dataset[Sample]]) -> ConcatD
     return ConcatDataset([CachedData(each) if data.cache == "memory" else each for each in sources])
 
 
+def count_for_head(
+    model: Segmenter, sources: ConcatDataset[Sample], workers: int = 0
+) -> Int[np.ndarray, "n k"] | None:
+    """Count the pixels of every class for a head that balances them; ``workers`` processes read.
+
+    Returns:
+        The pixels of every image and class; None if the head does not need them.
+
+    Raises:
+        DataError: if no pixel has a class.
+    """
+    balance = model.head.balance
+    if not balance.is_used:  # type: ignore[union-attr]
+        return None
+    counts = count_pixels(sources, len(model.classes.names), workers)
+    balance.count(counts.sum(0))  # type: ignore[operator, union-attr]
+    return counts
+
+
 def build_draws(
-    data: DataConfig, sources: ConcatDataset[Sample], seed: int, workers: int = 0
+    data: DataConfig,
+    sources: ConcatDataset[Sample],
+    seed: int,
+    workers: int = 0,
+    counts: Int[np.ndarray, "n k"] | None = None,
 ) -> Draws:
-    """Build the order in which training images are drawn; ``workers`` processes read labels."""
+    """Build the order in which training images are drawn.
+
+    Args:
+        data: says how they are drawn.
+        sources: the images.
+        seed: the same seed is the same order.
+        workers: processes that read labels, where these must be counted.
+        counts: pixels of every image and class, where they are known.
+    """
     if data.rare_classes:
-        given, num_classes = data.rare_classes, len(build_classes(data).names)
-        rare = image_chances(sources, num_classes, given.temperature, given.min_pixels, workers)
-        return WeightedDraws(rare, seed)
+        given = data.rare_classes
+        if counts is None:
+            counts = count_pixels(sources, len(build_classes(data).names), workers)
+        return WeightedDraws(image_chances(counts, given.temperature, given.min_pixels), seed)
     weights = [source.weight for source in data.sources]
     if None in weights:
         return PermutedDraws(len(sources), seed)

@@ -13,7 +13,7 @@ from torch.utils.data import Subset
 
 from causalseg.adapters.base import trainable_parameters
 from causalseg.build import build_augment, build_inference, build_segmenter
-from causalseg.build_data import build_data, build_draws, with_classes_inside
+from causalseg.build_data import build_data, build_draws, count_for_head, with_classes_inside
 from causalseg.config import Config
 from causalseg.configfile import dump_config, list_differences, load_config
 from causalseg.data.dataset import read_image
@@ -75,7 +75,10 @@ def train_run(config: Config) -> RunFolder:
         dataset[0]  # what is wrong everywhere shows now and not after training
     if config.run.resume:
         _check_count(run, len(sources))
-    draws = build_draws(config.data, sources, config.run.seed, config.train.workers)
+    workers = config.train.workers
+    # A checkpoint holds the counts that the head began with.
+    counts = None if config.run.resume else count_for_head(model, sources, workers)
+    draws = build_draws(config.data, sources, config.run.seed, workers, counts)
     data = AugmentedData(sources, build_augment(config), config.train.augment.class_mix, draws)
     if fabric.is_global_zero:
         run.remove_leftovers()

@@ -66,10 +66,13 @@ INSIDE = {
     "lora-all-last_block": lambda vit: PeftAdapter(
         vit, lora_config(rank=4, targets="all"), layers=[1]
     ),
+    "lora-bias": lambda vit: PeftAdapter(vit, lora_config(rank=2, train_bias=True)),
     "dora": lambda vit: PeftAdapter(vit, lora_config(rank=2, use_dora=True)),
     "peft-loha": lambda vit: PeftAdapter(vit, peft_config("LOHA", {"r": 2})),
     "peft-ia3": lambda vit: PeftAdapter(vit, peft_config("IA3", {}, ["attn.proj"])),
+    "dora-bias": lambda vit: PeftAdapter(vit, lora_config(rank=2, use_dora=True, train_bias=True)),
     "soma": lambda vit: Soma(vit, rank=2),
+    "soma-bias": lambda vit: Soma(vit, rank=2, train_bias=True),
     "adaptformer": lambda vit: AdaptFormer(48, 2, bottleneck=4),
     "chain-lora-adaptformer": lambda vit: Chain(
         [PeftAdapter(vit, lora_config(rank=2)), AdaptFormer(48, 2, bottleneck=4)]

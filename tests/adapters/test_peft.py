@@ -114,6 +114,49 @@ def test_every_type_offered_keeps_the_contract(type, vit, images):
         assert torch.equal(vit(images), expected)
 
 
+def test_trained_biases_start_as_the_frozen_ones_and_stand_in_for_them(vit, tokens):
+    layer = vit.blocks[1].attn.qkv
+    nn.init.normal_(layer.bias)
+    adapter = PeftAdapter(vit, lora_config(rank=4, train_bias=True))
+    frozen, value = layer.bias, adapter.values["blocks/1/attn/qkv/bias"]
+    assert torch.equal(value, frozen)
+    assert value.requires_grad
+    assert not adapter.is_decayed("values.blocks/1/attn/qkv/bias")
+    before = layer(tokens)
+    with torch.no_grad():
+        value += 2
+    with attach(vit, adapter):
+        assert torch.allclose(vit.blocks[1].attn.qkv(tokens), before + 2, atol=1e-5)
+        adapter.merge()
+        assert torch.allclose(vit.blocks[1].attn.qkv.bias, frozen + 2)
+    assert layer.bias is frozen
+    assert torch.equal(layer(tokens), before)
+
+
+def test_dora_adds_a_trained_bias_once(vit, tokens):
+    adapter = PeftAdapter(vit, lora_config(rank=4, use_dora=True, train_bias=True))
+    before = vit.blocks[1].attn.qkv(tokens)
+    with torch.no_grad():
+        adapter.values["blocks/1/attn/qkv/bias"].add_(2)
+    with attach(vit, adapter):
+        assert torch.allclose(vit.blocks[1].attn.qkv(tokens), before + 2, atol=1e-5)
+
+
+def test_layers_without_a_bias_have_none_to_train_and_one_at_least_must_have_it():
+    vit = make_vit(qkv_bias=False)
+    adapter = PeftAdapter(vit, lora_config(targets="all", train_bias=True), layers=[1])
+    biases = {key for key in adapter.values if key.endswith("/bias")}
+    assert biases == {f"blocks/1/{name}/bias" for name in ("attn/proj", "mlp/fc1", "mlp/fc2")}
+    with pytest.raises(ConfigError, match=r"no effect: blocks.0.attn.qkv, blocks.1.* no bias"):
+        PeftAdapter(vit, lora_config(train_bias=True))
+
+
+def test_a_model_without_the_trained_biases_is_refused(vit):
+    adapter = PeftAdapter(vit, lora_config(train_bias=True))
+    with pytest.raises(ConfigError, match=r"blocks.0.attn.qkv .* \(144, 48\) with a bias"):
+        attach(make_vit(qkv_bias=False), adapter)
+
+
 def test_all_means_every_linear_layer_and_layers_choose_the_blocks(vit):
     adapter = PeftAdapter(vit, lora_config(rank=1, targets="all"), layers=[1])
     paths = {key.rsplit("/", 3)[0] for key in adapter.values}
@@ -193,7 +236,7 @@ def test_a_wrong_configuration_says_what_exists(make, message):
         (lora_config(targets=[]), "no linear layer at all"),
         (peft_config("C3A", {"block_size": 7}), "C3A refuses the layers.*block size"),
         (peft_config("LORA", {"init_lora_weights": "pissa"}), "changes the frozen weight"),
-        (peft.LoraConfig(target_modules=["attn.qkv"], bias="all"), "bias does"),
+        (peft.LoraConfig(target_modules=["attn.qkv"], bias="all"), "or biases beside"),
         (peft.LoraConfig(target_modules="attn.qkv", inference_mode=True), "nothing trains"),
         (peft.VeraConfig(target_modules=["attn.qkv"]), "peft type 'VERA'"),
     ],

@@ -153,10 +153,10 @@ def test_chances_are_those_of_drawing_a_class_and_then_an_image_with_it():
     chances = np.exp((1 - share) / 0.5)
     chances /= chances.sum()
     expected = [chances[0] / 3, chances[0] / 3, chances[0] / 3 + chances[1], 0]
-    found = image_chances(pairs, 3, temperature=0.5, min_pixels=2)
+    found = image_chances(count_pixels(pairs, 3), temperature=0.5, min_pixels=2)
     assert found == pytest.approx(expected)
     assert found.sum() == pytest.approx(1)
-    colder = image_chances(pairs, 3, temperature=0.05, min_pixels=2)
+    colder = image_chances(count_pixels(pairs, 3), temperature=0.05, min_pixels=2)
     assert colder[2] > found[2]
 
 
@@ -164,6 +164,7 @@ def test_a_class_with_too_few_pixels_does_not_count_as_there():
     car = np.zeros((4, 5), int)
     car[0, :2] = 1
     pairs = Pairs([np.zeros((4, 5), int), car])
-    assert image_chances(pairs, 2, min_pixels=3) == pytest.approx([0.5, 0.5])
+    counts = count_pixels(pairs, 2)
+    assert image_chances(counts, min_pixels=3) == pytest.approx([0.5, 0.5])
     with pytest.raises(DataError, match="min_pixels lower"):
-        image_chances(pairs, 2, min_pixels=100)
+        image_chances(counts, min_pixels=100)

@@ -122,8 +122,9 @@ def test_killed_anywhere_and_resumed_equals_straight_bit_for_bit(
         ],
         ["adapter={name: lora, rank: 2, dropout: 0.5}", "intervene=mixstyle"],
         ["adapter=full", "train.adapter_lr=0.001"],
+        ["adapter={name: soma, rank: 2, bias: adapted}"],
     ],
-    ids=["chain", "dropout", "full"],
+    ids=["chain", "dropout", "full", "bias"],
 )
 def test_every_kind_of_method_resumes_bit_for_bit(tiny, tmp_path, method):
     straight = train_run(tiny(*method, f"run.out={tmp_path / 'straight'}"))

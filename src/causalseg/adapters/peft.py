@@ -9,6 +9,8 @@ stays frozen; DoRA (Liu et al., ICML 2024, arXiv 2402.09353) learns the length o
 All formulas are peft's. Here its layers are made on copies of the linear layers, take their places
 when the adapter is attached, and leave when it is detached; a model is never changed by making an
 adapter for it. What peft makes for a layer is stored under the layer's path, with "/" for ".".
+So are biases that peft lets train (``bias="lora_only"``): they are its copies, and take the places
+of the frozen ones likewise.
 """
 
 import copy
@@ -42,6 +44,7 @@ _PAST_LAYERS = (nn.TransformerEncoderLayer, nn.TransformerDecoderLayer, nn.Multi
 _IN_STAGE = re.compile(r"^(blocks\.)?\d+\.")
 # EVA's and BEiT's attention reads the weight past the layer `qkv`, unless this flag is set.
 _BIAS_APART = "qkv_bias_separate"
+_TRAINED_BIAS = "lora_only"  # peft's name for the biases of the adapted layers
 # What `targets`, `layers` and this package decide, and peft's notes for its own files.
 _RESERVED = frozenset(
     (
@@ -71,6 +74,7 @@ def lora_config(
     dropout: float = 0.0,
     targets: Sequence[str] = ("attn.qkv",),
     use_dora: bool = False,
+    train_bias: bool = False,
 ) -> PeftConfig:
     """Configure LoRA or DoRA.
 
@@ -80,6 +84,7 @@ def lora_config(
         dropout: probability in [0, 1) that an input of A is dropped in training.
         targets: linear layers of a block, such as ``attn.qkv``; ``all`` for every one.
         use_dora: also learn the length of the weight's rows.
+        train_bias: also train the biases of these layers.
 
     Raises:
         ConfigError: if a number is out of range.
@@ -90,7 +95,10 @@ def lora_config(
             "alpha above 0, dropout in [0, 1)"
         )
     options = {"r": rank, "lora_alpha": alpha, "lora_dropout": dropout, "use_dora": use_dora}
-    return peft_config("LORA", options, targets)
+    config = peft_config("LORA", options, targets)
+    if train_bias:
+        config.bias = _TRAINED_BIAS
+    return config
 
 
 def peft_config(
@@ -135,7 +143,7 @@ class PeftAdapter(Adapter):
 
     Raises:
         ConfigError: if the type of the configuration is not offered, a target names no linear
-            layer of a block, or peft refuses the sizes.
+            layer of a block, biases are to train and there is none, or peft refuses the sizes.
     """
 
     def __init__(self, vit: nn.Module, config: PeftConfig, layers: Sequence[int] | None = None):
@@ -146,7 +154,8 @@ class PeftAdapter(Adapter):
         targets = {named} if isinstance(named, str) else set(named or ())
         linears = _find_linears(vit, targets, [trunk.names[layer] for layer in self.layers])
         # A plain dict: the layers are no submodules here, as they hold layers of the backbone.
-        self._tuners = _make_tuners(config, linears)
+        self._tuners, biases = _make_tuners(config, linears)
+        self._biases = {path: f"{path}.bias".replace(".", "/") for path in biases}
         self._shapes = {path: tuple(linear.weight.shape) for path, linear in linears.items()}
         self._placements: list[_Placement] = []
         self.values = nn.ParameterDict(
@@ -155,6 +164,7 @@ class PeftAdapter(Adapter):
                 for path, tuner in self._tuners.items()
                 for name, parameter in tuner.named_parameters()
             }
+            | {self._biases[path]: bias for path, bias in biases.items()}
         )
 
     def install(self, vit: nn.Module) -> list[Removable]:
@@ -167,15 +177,17 @@ class PeftAdapter(Adapter):
         if self._placements:
             raise ConfigError(f"{type(self).__name__} is attached to a model: detach it first")
         for path, shape in self._shapes.items():
-            _check_linear(vit, path, shape)
-        flags: list[Removable] = []
+            _check_linear(vit, path, shape, path in self._biases)
+        swaps: list[Removable] = []
         for path, tuner in self._tuners.items():
             parent, _, name = path.rpartition(".")
             owner = vit.get_submodule(parent)
-            _Placement(owner, name, tuner, self._placements)
+            placement = _Placement(owner, name, tuner, self._placements)
             if name == "qkv" and hasattr(owner, _BIAS_APART):
-                flags.append(Swap(owner, _BIAS_APART, True))
-        return [*self._placements, *flags]
+                swaps.append(Swap(owner, _BIAS_APART, True))
+            if path in self._biases:
+                swaps.append(Swap(placement.original, "bias", self.values[self._biases[path]]))
+        return [*self._placements, *swaps]
 
     def merge(self) -> None:
         """Put plain linear layers with the adapted weights in the places of peft's layers."""
@@ -269,8 +281,14 @@ def _find_linears(vit: nn.Module, targets: set[str], blocks: Sequence[str]) -> d
     return found
 
 
-def _make_tuners(config: PeftConfig, linears: Mapping[str, nn.Linear]) -> dict[str, nn.Module]:
-    """Let peft make its layers around copies of ``linears``; return them without the copies."""
+def _make_tuners(
+    config: PeftConfig, linears: Mapping[str, nn.Linear]
+) -> tuple[dict[str, nn.Module], dict[str, nn.Parameter]]:
+    """Let peft make its layers around copies of ``linears``.
+
+    Returns:
+        The layers without the copies, and of these the biases that train.
+    """
     copies = nn.Module()
     for path, linear in linears.items():
         parent, _, name = path.rpartition(".")
@@ -284,10 +302,20 @@ def _make_tuners(config: PeftConfig, linears: Mapping[str, nn.Linear]) -> dict[s
             f"peft {PeftType(config.peft_type).value} refuses the layers: {error}"
         ) from error
     tuners = {path: copies.get_submodule(path) for path in linears}
+    biases = {}
+    trains_bias = getattr(config, "bias", None) == _TRAINED_BIAS
     for path, tuner in tuners.items():
-        _check_tuner(tuner, linears[path], path)
+        _check_tuner(tuner, linears[path], path, trains_bias)
+        bias = tuner.get_submodule("base_layer").bias
+        if trains_bias and bias is not None:
+            biases[path] = bias
         tuner.base_layer = None  # type: ignore[assignment]
-    return tuners
+    if trains_bias and not biases:
+        raise ConfigError(
+            f"bias = adapted has no effect: {', '.join(linears)} have no bias. Choose other "
+            "targets, or leave bias out"
+        )
+    return tuners, biases  # type: ignore[return-value]
 
 
 def _make_path(root: nn.Module, path: str) -> nn.Module:
@@ -299,14 +327,15 @@ def _make_path(root: nn.Module, path: str) -> nn.Module:
     return root
 
 
-def _check_tuner(tuner: nn.Module, linear: nn.Linear, path: str) -> None:
+def _check_tuner(tuner: nn.Module, linear: nn.Linear, path: str, trains_bias: bool) -> None:
     """Raise unless peft left the frozen layer as it was and made something that trains."""
     base = tuner.get_submodule("base_layer") if isinstance(tuner, BaseTunerLayer) else tuner
     own = [p for p in tuner.parameters() if all(p is not frozen for frozen in base.parameters())]
-    if any(p.requires_grad for p in base.parameters()) or not any(p.requires_grad for p in own):
+    frozen = [p for name, p in base.named_parameters() if not (trains_bias and name == "bias")]
+    if any(p.requires_grad for p in frozen) or not any(p.requires_grad for p in own):
         raise ConfigError(
-            f"{path}: nothing trains, or the bias does: leave peft's options bias, inference_mode "
-            "and those that choose layers at their defaults"
+            f"{path}: nothing trains, or biases beside those of the adapted layers do: leave "
+            "peft's options bias, inference_mode and those that choose layers at their defaults"
         )
     if not linear.weight.is_meta and any(  # meta: a model without numbers, to count parameters
         not torch.equal(new, old)
@@ -318,15 +347,16 @@ def _check_tuner(tuner: nn.Module, linear: nn.Linear, path: str) -> None:
         )
 
 
-def _check_linear(vit: nn.Module, path: str, shape: tuple[int, ...]) -> None:
-    """Raise unless the model has a plain linear layer of this shape at ``path``."""
+def _check_linear(vit: nn.Module, path: str, shape: tuple[int, ...], has_bias: bool) -> None:
+    """Raise unless the model has a plain linear layer of this shape, and bias, at ``path``."""
     try:
         layer = vit.get_submodule(path)
     except AttributeError:
         layer = nn.Identity()
     is_plain = isinstance(layer, nn.Linear) and not isinstance(layer, BaseTunerLayer)
-    if not is_plain or layer.weight.shape != shape:
+    if not is_plain or layer.weight.shape != shape or (has_bias and layer.bias is None):
         raise ConfigError(
-            f"{path} of the model is no plain Linear of shape {shape}: attach to a model like the "
-            "one the adapter was made for, and only one adapter of this kind to a layer"
+            f"{path} of the model is no plain Linear of shape {shape}{' with a bias' * has_bias}: "
+            "attach to a model like the one the adapter was made for, and only one adapter of this "
+            "kind to a layer"
         )

@@ -32,9 +32,11 @@ class Soma(PeftAdapter):
         rank: r, components of a layer.
         targets: linear layers of a block, such as ``attn.qkv``; ``all`` for every one.
         layers: the blocks it works on; None for all.
+        train_bias: also train the biases of these layers; the published code trains all biases.
 
     Raises:
-        ConfigError: if a target names no linear layer, or the rank is above a side of a weight.
+        ConfigError: if a target names no linear layer, the rank is above a side of a weight, or
+            there is no bias to train.
     """
 
     def __init__(
@@ -43,8 +45,10 @@ class Soma(PeftAdapter):
         rank: int = 16,
         targets: Sequence[str] = "all",
         layers: Sequence[int] | None = None,
+        train_bias: bool = False,
     ):
-        super().__init__(vit, lora_config(rank, rank, targets=targets), layers)
+        lora = lora_config(rank, rank, targets=targets, train_bias=train_bias)
+        super().__init__(vit, lora, layers)
         self._start: dict[str, tuple[Tensor, Tensor]] = {}
         for path, shape in self._shapes.items():
             if rank > min(shape):

@@ -123,6 +123,8 @@ class LoraConfig(PlacedConfig):
     """Dropout on the input of the update, in training."""
     targets: list[str] | Literal["all"] = ["attn.qkv"]
     """Linear layers of a block by name, such as attn.qkv, attn.proj, mlp.fc1; or all."""
+    bias: Literal["none", "adapted"] = "none"
+    """adapted also trains the biases of these layers."""
 
 
 class DoraConfig(LoraConfig):
@@ -141,6 +143,8 @@ class SomaConfig(PlacedConfig):
     """Number of minor components that train."""
     targets: list[str] | Literal["all"] = "all"
     """Linear layers of a block by name, such as attn.qkv; or all."""
+    bias: Literal["none", "adapted"] = "none"
+    """adapted also trains the biases of these layers; the published code trains all biases."""
 
 
 class PeftConfig(PlacedConfig):
@@ -297,8 +301,9 @@ class ChainConfig(Block):
     @model_validator(mode="after")
     def _weights_train_once(self) -> Self:
         names = [part.name for part in self.parts]
-        if names.count("full") > 1 or {"full", "soma"} <= set(names):
-            raise ValueError("full trains all weights: it goes with no other full, and not soma")
+        has_bias = any(getattr(part, "bias", "none") != "none" for part in self.parts)
+        if names.count("full") > 1 or ("full" in names and ("soma" in names or has_bias)):
+            raise ValueError("full trains all weights: no other full, soma or bias=adapted with it")
         return self
 
 

@@ -30,25 +30,18 @@ from causalseg.errors import DataError
 
 
 def image_chances(
-    data: Dataset[Sample],
-    num_classes: int,
-    temperature: float = 0.01,
-    min_pixels: int = 3000,
-    workers: int = 0,
+    counts: Int[np.ndarray, "n k"], temperature: float = 0.01, min_pixels: int = 3000
 ) -> Float[np.ndarray, " n"]:
     """Return the chance of every image to be drawn; the sum is 1.
 
     Args:
-        data: images with labels of train ids.
-        num_classes: k.
+        counts: pixels of every image and class, see `count_pixels`.
         temperature: T.
         min_pixels: an image has a class if so many of its pixels do.
-        workers: processes that read labels; 0 takes this one.
 
     Raises:
         DataError: if no image has so many pixels of any class.
     """
-    counts = count_pixels(data, num_classes, workers)
     has = counts >= min_pixels
     present = has.any(0)
     if not present.any():
@@ -66,7 +59,13 @@ def image_chances(
 def count_pixels(
     data: Dataset[Sample], num_classes: int, workers: int = 0
 ) -> Int[np.ndarray, "n k"]:
-    """Count the pixels of every class in every label, at the size of its file or `ResizedData`."""
+    """Count the pixels of every class in every label, at the size of its file or `ResizedData`.
+
+    Args:
+        data: images with labels of train ids.
+        num_classes: k.
+        workers: processes that read labels; 0 takes this one.
+    """
     console, length = Console(stderr=True), len(cast(Sized, data))
     counted = track(
         in_order(partial(_count_label, data, num_classes), range(length), workers),

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from causalseg.data.classes import IGNORE
 from causalseg.errors import ConfigError
+from causalseg.heads.balance import ClassBalance
 from causalseg.heads.targets import check_labels, mean_over_processes
 
 
@@ -23,11 +24,15 @@ class LinearHead(nn.Module):
     Args:
         widths: Channels of the feature maps.
         num_classes: Number of classes k.
+        balance: What is done about rare classes; None is nothing.
     """
 
-    def __init__(self, widths: Sequence[int], num_classes: int) -> None:
+    def __init__(
+        self, widths: Sequence[int], num_classes: int, balance: ClassBalance | None = None
+    ) -> None:
         super().__init__()
         self.classifier = nn.Conv2d(sum(widths), num_classes, kernel_size=1)
+        self.balance = balance or ClassBalance(num_classes)
 
     def forward(
         self,
@@ -43,20 +48,16 @@ class LinearHead(nn.Module):
             size: Height and width of the result in pixels.
 
         Returns:
-            Logits in float32, resized bilinearly to ``size``.
+            Logits in float32, resized bilinearly to ``size``; less tau * log(prior) where they are
+            adjusted at inference.
 
         Raises:
             ConfigError: If queries are given.
         """
-        if queries is not None:
-            raise ConfigError(
-                "The linear head takes no queries, but the adapter made some: switch its query link"
-                " off, or use the mask2former head."
-            )
-        levels = [F.layer_norm(x.movedim(1, -1), x.shape[1:2]).movedim(-1, 1) for x in features]
-        levels = [levels[0], *(_resize(level, levels[0].shape[-2:]) for level in levels[1:])]
-        logits = self.classifier(torch.cat(levels, dim=1))
-        return F.interpolate(logits.float(), size=size, mode="bilinear", align_corners=False)
+        logits, shift = self._classify(features, queries), self.balance.shift("inference")
+        if shift is not None:
+            logits = logits - shift[:, None, None]
+        return F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
 
     def probabilities(self, scores: Float[Tensor, "k H W"]) -> Float[Tensor, "k H W"]:
         """Return what the scores say of each class, in [0, 1] and summing to 1."""
@@ -70,7 +71,8 @@ class LinearHead(nn.Module):
     ) -> dict[str, Float[Tensor, ""]]:
         """Cross-entropy over the pixels that have a class.
 
-        The mean is over the labelled pixels of all processes together; without any it is 0.
+        The mean is over the labelled pixels of all processes together; without any it is 0. With
+        class weights it is the weighted mean, sum of w ce / sum of w.
 
         Args:
             features: As in `forward`.
@@ -85,12 +87,29 @@ class LinearHead(nn.Module):
             DataError: If a label is neither a class nor 255.
         """
         check_labels(labels, self.classifier.out_channels)
-        logits = self(features, queries, labels.shape[-2:])
-        labels = labels.long()
-        total = F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="sum")
-        num_pixels = mean_over_processes((labels != IGNORE).sum().float())
+        logits, shift = self._classify(features, queries), self.balance.shift("loss")
+        if shift is not None:
+            logits = logits + shift[:, None, None]
+        logits = F.interpolate(logits, size=labels.shape[-2:], mode="bilinear", align_corners=False)
+        labels, weights = labels.long(), self.balance.weights()
+        total = F.cross_entropy(logits, labels, weights, ignore_index=IGNORE, reduction="sum")
+        is_labelled = labels != IGNORE
+        mass = is_labelled.sum().float() if weights is None else weights[labels[is_labelled]].sum()
         # The smallest mean above 0 is one pixel over all processes, so this only prevents 0 / 0.
-        return {"cross_entropy": total / num_pixels.clamp(min=1e-6)}
+        return {"cross_entropy": total / mean_over_processes(mass).clamp(min=1e-6)}
+
+    def _classify(
+        self, features: list[Float[Tensor, "b c h w"]], queries: Float[Tensor, "q d"] | None
+    ) -> Float[Tensor, "b k h w"]:
+        """Logits at the size of the first map, in float32."""
+        if queries is not None:
+            raise ConfigError(
+                "The linear head takes no queries, but the adapter made some: switch its query link"
+                " off, or use the mask2former head."
+            )
+        levels = [F.layer_norm(x.movedim(1, -1), x.shape[1:2]).movedim(-1, 1) for x in features]
+        levels = [levels[0], *(_resize(level, levels[0].shape[-2:]) for level in levels[1:])]
+        return self.classifier(torch.cat(levels, dim=1)).float()
 
 
 def _resize(x: Float[Tensor, "b c _ _"], size: tuple[int, ...]) -> Float[Tensor, "b c h w"]:

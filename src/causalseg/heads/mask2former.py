@@ -32,6 +32,7 @@ from transformers.models.mask2former.modeling_mask2former import (
 
 from causalseg.data.classes import IGNORE
 from causalseg.errors import ConfigError
+from causalseg.heads.balance import ClassBalance
 from causalseg.heads.pyramid import build_pyramid
 from causalseg.heads.targets import check_labels, mean_over_processes
 from causalseg.spectral.grid import grid_to_tokens
@@ -129,6 +130,7 @@ class Mask2FormerHead(nn.Module):
         external_queries: Whether an adapter gives the queries; otherwise they are learnt here.
         size: Widths and depths.
         set_loss: Sampling and weights of the loss.
+        balance: What is done about rare classes; None is nothing.
     """
 
     def __init__(
@@ -138,6 +140,7 @@ class Mask2FormerHead(nn.Module):
         external_queries: bool = False,
         size: DecoderSize = _PROTOCOL_SIZE,
         set_loss: SetLoss = _PROTOCOL_LOSS,
+        balance: ClassBalance | None = None,
     ) -> None:
         super().__init__()
         config = _stock_config(num_classes, size, set_loss)
@@ -153,6 +156,7 @@ class Mask2FormerHead(nn.Module):
         self.decoder = Mask2FormerMaskedAttentionDecoder(config)
         self.class_predictor = nn.Linear(size.hidden, num_classes + 1)
         self.criterion = _SetCriterion(config)
+        self.balance = balance or ClassBalance(num_classes)
         self.external_queries = external_queries
         # `apply` goes children first, as the stock model does: parents overwrite what the rule for
         # plain linear layers has set, such as the offsets of the deformable attention.
@@ -179,7 +183,9 @@ class Mask2FormerHead(nn.Module):
 
         Returns:
             Scores of 0 or more in float32, resized bilinearly to ``size``. They are sums over
-            queries, no probabilities: a pixel's scores need not sum to 1.
+            queries, no probabilities: a pixel's scores need not sum to 1. Where they are adjusted
+            at inference, the class probabilities of every query are divided by prior^tau first;
+            the prior is the same for all queries, so each class's score is.
 
         Raises:
             ConfigError: If queries are missing, not wanted or of another width.
@@ -187,6 +193,9 @@ class Mask2FormerHead(nn.Module):
         classes, masks = self._predict(features, queries)[-1]
         with torch.autocast(masks.device.type, enabled=False):  # sums over all queries
             probabilities = classes.float().softmax(dim=-1)[..., :-1]
+            shift = self.balance.shift("inference")
+            if shift is not None:
+                probabilities = probabilities * (-shift).exp()
             scores = torch.einsum("bqk,bqhw->bkhw", probabilities, masks.float().sigmoid())
         return F.interpolate(scores, size=size, mode="bilinear", align_corners=False)
 
@@ -205,6 +214,9 @@ class Mask2FormerHead(nn.Module):
         The target of an image is one mask per class present in it. Points are sampled with torch's
         global random state: a training loop that wants the same loss again seeds it every step.
 
+        Class weights act within the class term, where `no object` keeps its own. An adjustment is
+        added to the logits of the classes, not to that of `no object`, for matching as well.
+
         Args:
             features: Four maps, shallow to deep: of one grid, or of strides 4 to 32.
             queries: The adapter's queries, d = ``hidden``; None if the head has its own.
@@ -220,9 +232,15 @@ class Mask2FormerHead(nn.Module):
         check_labels(labels, self.num_classes)
         class_labels, mask_labels = _find_targets(labels)
         predictions = self._predict(features, queries)
+        weights = self.balance.weights()
+        if weights is not None:
+            self.criterion.set_class_weights(weights)
         with torch.autocast(labels.device.type, enabled=False):
             outputs = [
-                {"class_queries_logits": classes.float(), "masks_queries_logits": masks.float()}
+                {
+                    "class_queries_logits": self._adjust(classes.float()),
+                    "masks_queries_logits": masks.float(),
+                }
                 for classes, masks in predictions
             ]
             terms = self.criterion(
@@ -235,6 +253,11 @@ class Mask2FormerHead(nn.Module):
             kind: weight * sum(value for name, value in terms.items() if name.startswith(prefix))
             for kind, (prefix, weight) in self.terms.items()
         }
+
+    def _adjust(self, classes: Float[Tensor, "b q _"]) -> Float[Tensor, "b q _"]:
+        """Class logits as the loss sees them: adjusted, but for the last, `no object`."""
+        shift = self.balance.shift("loss")
+        return classes if shift is None else classes + F.pad(shift, (0, 1))
 
     def _predict(
         self, features: list[Float[Tensor, "b c h w"]], queries: Float[Tensor, "q d"] | None
@@ -293,10 +316,16 @@ class Mask2FormerHead(nn.Module):
 class _SetCriterion(Mask2FormerLoss):
     """The stock set loss, normalised over all processes; settings stay out of files."""
 
+    empty_weight: Float[Tensor, "_"]
+
     def __init__(self, config: Mask2FormerConfig) -> None:
         super().__init__(config, weight_dict={})
         # A saved head must not bring back the no-object weight of another run.
         self.register_buffer("empty_weight", self.empty_weight, persistent=False)
+
+    def set_class_weights(self, weights: Float[Tensor, " k"]) -> None:
+        """Weigh the classes in the class term; `no object` keeps its weight."""
+        self.empty_weight = torch.cat([weights, self.empty_weight[-1:]])
 
     def get_num_masks(
         self, class_labels: list[Int[Tensor, "_"]], device: torch.device
@@ -313,10 +342,12 @@ class _SetCriterion(Mask2FormerLoss):
     ) -> dict[str, Float[Tensor, ""]]:
         """Class term: the stock mean over this process's weights, made one over everybody's."""
         losses = super().loss_labels(class_queries_logits, class_labels, indices)
-        num_matched = sum(len(queries) for queries, _ in indices)
-        num_queries = class_queries_logits[..., 0].numel()
+        matched = torch.cat(
+            [labels[found] for labels, (_, found) in zip(class_labels, indices, strict=True)]
+        )
+        num_empty = class_queries_logits[..., 0].numel() - len(matched)
         weight = class_queries_logits.new_tensor(
-            num_matched + self.eos_coef * (num_queries - num_matched)
+            self.empty_weight[matched].sum().item() + self.eos_coef * num_empty
         )
         share = weight / mean_over_processes(weight).clamp(min=1e-6)
         return {name: value * share for name, value in losses.items()}

@@ -1,0 +1,121 @@
+"""Class balance in a run: counted once before the first step, kept with the head, resumed."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from causalseg import build_data
+from causalseg.build import load_run
+from causalseg.engine.log import RunLog
+from causalseg.errors import DataError
+from causalseg.jobs import train_run
+from causalseg.runfolder import RunFolder
+from causalseg.scoring import eval_run
+from conftest import SMALL_MASK2FORMER
+
+BALANCED = ("class_weights: auto", "logit_adjustment: {tau: 0.5}")
+
+
+def head(*options, is_linear=True):
+    start = "head={name: linear}" if is_linear else SMALL_MASK2FORMER
+    return start.replace("}", ", " + ", ".join(options) + "}")
+
+
+def labelled_pixels(folder):
+    labels = [np.asarray(Image.open(file)) for file in (folder / "labels").iterdir()]
+    return np.bincount(np.stack(labels).ravel(), minlength=3).tolist()
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """The data that was counted, a call each."""
+    calls, original = [], build_data.count_pixels
+
+    def count(data, *args):
+        calls.append(data)
+        return original(data, *args)
+
+    monkeypatch.setattr(build_data, "count_pixels", count)
+    return calls
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_labelled_pixels_of_the_sources_are_kept_with_the_head(tiny, folder, workers):
+    run = train_run(tiny(head("class_weights: auto"), f"train.workers={workers}"))
+    assert load_file(run.head)["balance.pixels"].tolist() == labelled_pixels(folder)
+
+
+def test_they_are_counted_once_even_if_rare_classes_are_drawn(tiny, counted):
+    run = train_run(tiny(head(*BALANCED), "data.rare_classes={min_pixels: 1}"))
+    assert len(counted) == 1
+    assert load_file(run.head)["balance.pixels"].sum() > 3
+
+
+def test_nothing_is_counted_or_saved_without_need(tiny, counted):
+    run = train_run(tiny())
+    assert not counted
+    assert set(load_file(run.head)) == {"classifier.weight", "classifier.bias"}
+
+
+def test_a_run_is_used_without_its_sources(tiny, folder):
+    run = train_run(tiny(head("logit_adjustment: {tau: 0.5, at: inference}")))
+    pixels = labelled_pixels(folder)
+    before = run.read_json(run.eval)["domains"]
+    eval_run(run.path)
+    assert run.read_json(run.eval)["domains"] == before
+    folder.rename(folder.with_name("gone"))
+    assert load_run(run.path).head.balance.pixels.tolist() == pixels
+
+
+class Killed(Exception):
+    """Stands for a kill at a chosen step."""
+
+
+@pytest.mark.parametrize(
+    "is_linear", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["linear", "mask2former"]
+)
+def test_a_balanced_run_resumes_bit_for_bit(tiny, tmp_path, monkeypatch, is_linear):
+    options = (head(*BALANCED, is_linear=is_linear), "data.rare_classes={min_pixels: 1}")
+    straight = train_run(tiny(*options, f"run.out={tmp_path / 'straight'}"))
+    advance = RunLog.advance
+
+    def killed(self, done):
+        advance(self, done)
+        if done == 3:
+            raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(RunLog, "advance", killed)
+        train_run(tiny(*options, f"run.out={tmp_path / 'resumed'}"))
+    resumed = train_run(tiny(*options, f"run.out={tmp_path / 'resumed'}", "run.resume=true"))
+    for file in ("head", "adapter"):
+        one, other = (load_file(run.path / f"{file}.safetensors") for run in (straight, resumed))
+        assert one.keys() == other.keys()
+        assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_sources_without_a_labelled_pixel_are_refused_before_a_file_is_written(tiny, folder):
+    for file in (folder / "labels").iterdir():
+        Image.new("L", (64, 48), 255).save(file)
+    config = tiny(head("class_weights: auto"))
+    with pytest.raises(DataError, match="no pixel of the sources has a class"):
+        train_run(config)
+    assert not RunFolder(config.run.out).path.exists()
+
+
+def test_weights_raise_the_share_of_a_rare_class_in_the_gradient(tiny, folder, tmp_path):
+    """One block in twelve is thing, the rest flat."""
+    for file in (folder / "labels").iterdir():
+        label = np.zeros((48, 64), np.uint8)
+        label[:16, :16] = 1
+        Image.fromarray(label).save(file)
+    moved = []
+    for name, options in (("plain", ()), ("weighted", ("class_weights: auto",))):
+        out = f"run.out={tmp_path / name}"
+        choice = head(*options) if options else "head=linear"
+        run = train_run(tiny(choice, out, "adapter=none", "train.lr=0.01", "train.steps=20"))
+        moved.append(load_file(run.head)["classifier.bias"])
+    difference = [(bias[1] - bias[0]).item() for bias in moved]
+    assert difference[1] > difference[0] + 0.01
