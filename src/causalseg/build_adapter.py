@@ -24,8 +24,6 @@ from causalseg.config.adapters import (
     DoraConfig,
     FadaConfig,
     FullConfig,
-    InterveneConfig,
-    Layers,
     LoraConfig,
     PeftConfig,
     PlacedConfig,
@@ -36,6 +34,8 @@ from causalseg.config.adapters import (
     linked_part,
     parts_of,
 )
+from causalseg.config.block import Layers
+from causalseg.config.intervene import InterveneConfig
 from causalseg.errors import ConfigError
 
 

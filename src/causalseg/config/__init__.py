@@ -14,11 +14,9 @@ from pydantic import BeforeValidator, Field, model_validator
 from causalseg.config.adapters import (
     AdapterConfig,
     CausalTuneConfig,
-    InterveneConfig,
     LinkedConfig,
     NoAdapterConfig,
     TokensConfig,
-    kind_alone,
     label,
     linked_part,
     parts_of,
@@ -26,6 +24,7 @@ from causalseg.config.adapters import (
 from causalseg.config.block import Block, named
 from causalseg.config.data import DataConfig
 from causalseg.config.heads import HeadConfig, Mask2FormerConfig
+from causalseg.config.intervene import InterveneConfig, kind_alone
 from causalseg.config.run import EvalConfig, RunConfig, TrainConfig
 
 

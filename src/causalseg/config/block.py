@@ -4,6 +4,12 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+Layers = (
+    Annotated[int, Field(ge=1, strict=True)]
+    | Annotated[list[Annotated[int, Field(ge=0, strict=True)]], Field(min_length=1)]
+    | None
+)
+Radius = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Size = tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]
 
 
