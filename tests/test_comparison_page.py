@@ -9,6 +9,7 @@ import pytest
 
 from causalseg.analysis.comparison import compare_results
 from causalseg.comparison_page import draw_chart, markdown_table, table, to_markdown, write_html
+from causalseg.scores import CHOSEN_ON_TARGET
 from fabricated import METHODS, SHARES, make_result, make_results
 
 SEEDS = [0, 1, 2]
@@ -52,6 +53,14 @@ def test_a_row_has_mean_and_deviation_of_every_domain_and_what_it_costs():
     assert row["peak memory"] == "1,002"
     assert row["seeds"] == "3"
     assert rows_of(compare(results))["none"]["difference to none"] == "reference"
+
+
+def test_runs_whose_weights_were_chosen_on_a_target_are_named_first():
+    results = make_results()
+    assert CHOSEN_ON_TARGET not in to_markdown(compare(results))
+    results["tuned", 1]["eval"]["checkpoint"] = {"name": "best", "allow_target": True}
+    text = to_markdown(compare(results))
+    assert f"- tuned seed 1: {CHOSEN_ON_TARGET}.\n" in text
 
 
 def test_the_head_says_how_many_images_of_which_size():

@@ -20,6 +20,7 @@ from causalseg.config.adapters import linked_part
 from causalseg.config.heads import BalancedConfig, LinearHeadConfig, Mask2FormerConfig
 from causalseg.configfile import load_config
 from causalseg.data.transforms import Augment, RandomCorruption
+from causalseg.engine.checkpoint import load_weights
 from causalseg.engine.infer import Inference
 from causalseg.errors import ConfigError
 from causalseg.heads.balance import ClassBalance
@@ -79,11 +80,19 @@ def check_method(config: Config) -> None:
             check_layers(place(config.intervene.layers, backbone), backbone.depth)
 
 
-def load_run(run: Path | str, device: str | torch.device = "cpu") -> Segmenter:
-    """Load the trained model of a run folder, in eval mode on ``device``."""
+def load_run(
+    run: Path | str, device: str | torch.device = "cpu", checkpoint: str = "last"
+) -> Segmenter:
+    """Load the trained model of a run folder, in eval mode on ``device``.
+
+    Args:
+        run: the folder.
+        device: where the model goes.
+        checkpoint: last, best, or a file or folder, as `engine.checkpoint.load_weights` takes it.
+    """
     folder = RunFolder(run)
     model = build_segmenter(load_config(folder.need(folder.config)))
-    model.load(folder.path)
+    load_weights(folder, model, checkpoint)
     return model.eval().to(device)
 
 

@@ -1,5 +1,6 @@
 """From the options of data to objects: sources, their order, domains."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
@@ -48,6 +49,22 @@ def with_classes_inside(config: Config) -> Config:
         ignore_colours=list(classes.ignore_colours),
     )
     return config.model_copy(update={"data": config.data.model_copy(update={"classes": inside})})
+
+
+def with_steps(config: Config, num_images: int) -> Config:
+    """Return the configuration with the steps that its epochs make of the training images.
+
+    Raises:
+        ConfigError: if the schedule does not fit into them.
+    """
+    train = config.train
+    if train.epochs is None:
+        return config
+    steps = math.ceil(train.epochs * num_images / train.batch)
+    if mistake := train.schedule_mistake(steps):
+        raise ConfigError(f"train.epochs = {train.epochs:g} are {steps} steps: train.{mistake}")
+    changed = train.model_copy(update={"steps": steps, "epochs": None})
+    return config.model_copy(update={"train": changed})
 
 
 def build_data(

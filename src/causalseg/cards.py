@@ -17,7 +17,14 @@ from causalseg.config import Config
 from causalseg.data.published import LAYOUTS
 from causalseg.engine.log import describe_platform, list_versions
 from causalseg.runfolder import RunFolder, write_text
-from causalseg.scores import describe_domain, describe_inference, read_scores, size_text
+from causalseg.scores import (
+    CHOSEN_ON_TARGET,
+    describe_domain,
+    describe_inference,
+    is_chosen_on_target,
+    read_scores,
+    size_text,
+)
 
 _MANY = 6  # domains, more of which are counted and not named
 _WEAK = 20  # percent of IoU below which a class is named among the limits
@@ -39,6 +46,7 @@ def write_card(run: RunFolder, scored: Config) -> None:
         over=_few(scores["mean"]["over"]),
         robustness=scores["robustness"],
         made_of=scores["made_of"],
+        marked=CHOSEN_ON_TARGET if is_chosen_on_target(scores) else "",
         overrides=[f"`{override}`" for override in scores.get("overrides") or []],
         data=list(_describe_data(config)),
         training=_describe_training(run, config),
@@ -146,9 +154,17 @@ def _describe_training(run: RunFolder, config: dict[str, Any]) -> str:
         )
     train, crop = config["train"], size_text(config["train"]["crop"])
     return (
-        f"Trained for {train['steps']} steps, batch {train['batch']}, crop {crop} px, seed "
-        f"{config['run']['seed']}."
+        f"Trained for {train['steps']} steps{_stopped(run)}, batch {train['batch']}, crop {crop} "
+        f"px, seed {config['run']['seed']}."
     )
+
+
+def _stopped(run: RunFolder) -> str:
+    """Say after how many of its steps training ended early, if it did."""
+    events = run.read_log() if run.log.is_file() else []
+    last = max((event["step"] for event in events), default=0)
+    stops = [event["step"] for event in events if event["event"] == "stop"]
+    return f" at most, stopped early after {last}" if stops and stops[-1] == last else ""
 
 
 def _list_limits(scores: dict[str, Any]) -> Iterator[str]:

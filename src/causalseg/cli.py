@@ -56,7 +56,9 @@ def train(config: Path, /, *overrides: str) -> None:
 
 
 @app.command
-def predict(run: Path, images: Path, /, *overrides: str, out: Path) -> None:
+def predict(
+    run: Path, images: Path, /, *overrides: str, checkpoint: str = "last", out: Path
+) -> None:
     """Predict an image or a folder: predictions/ (label PNGs) and overlays/ (colours).
 
     Parameters
@@ -67,12 +69,14 @@ def predict(run: Path, images: Path, /, *overrides: str, out: Path) -> None:
         An image, or a folder of images.
     overrides
         Options as key=value, such as eval.mode=whole.
+    checkpoint
+        Which weights: last, best, or a checkpoint or folder, as `eval` takes it.
     out
         Folder for predictions/ and overlays/.
     """
     from causalseg.jobs import predict_run
 
-    count = predict_run(run, images, out, overrides)
+    count = predict_run(run, images, out, overrides, checkpoint)
     print(f"{count} images: {out / 'predictions'}, {out / 'overlays'}")
 
 

@@ -23,6 +23,7 @@ def evaluate(
     tta: str = "",
     save_predictions: Annotated[bool, Parameter(negative="")] = False,
     baseline: Path | None = None,
+    checkpoint: str = "last",
     out: Path | None = None,
 ) -> None:
     """Score trained runs on their domains; earlier scores, pictures and report are replaced.
@@ -48,6 +49,8 @@ def evaluate(
         Write RUN/predictions/DOMAIN/NAME.png, one channel of label ids.
     baseline
         The run that the others are held against in the comparison; left out, the first.
+    checkpoint
+        Which weights: last, best (see run.best), a checkpoint, or a folder with weights.
     out
         The comparison's file; left out, comparison.html.
     """
@@ -57,16 +60,13 @@ def evaluate(
     from causalseg.scoring import check_runs, eval_run
 
     folders, given = _split(runs)
-    overrides = [f"setting={setting}"] if setting else []
-    overrides += [f"data.root={json.dumps(str(root))}"] if root else []
-    overrides += [*_augmentation(tta), *given]
+    overrides = [*_placed(setting, root), *_augmentation(tta), *given]
     corruptions = _corruptions(corrupt)
     severities = _severities(severity)
     _refuse_idle(len(folders), corruptions, severity, baseline, out)
     check_runs(folders, overrides, baseline)
-    scored = [
-        eval_run(folder, overrides, corruptions, severities, save_predictions) for folder in folders
-    ]
+    how = (overrides, corruptions, severities, save_predictions, checkpoint)
+    scored = [eval_run(folder, *how) for folder in folders]
     if is_first_process():
         print_table(domain_table(scored))
         print("\n".join(f"report: {run.report}" for run in scored))
@@ -120,6 +120,7 @@ def submit(
     *overrides: str,
     server: Literal["acdc", "bdd", "cityscapes", "wilddash"],
     root: Path,
+    checkpoint: str = "last",
     out: Path,
 ) -> None:
     """Predict a test split whose labels are not published, as its server wants it.
@@ -134,13 +135,15 @@ def submit(
         Which.
     root
         Folder or zip file of the data set as published.
+    checkpoint
+        Which weights: last, best, or a checkpoint or folder, as `eval` takes it.
     out
         The zip file to write.
     """
     from causalseg.jobs import submit_run
     from causalseg.submit import SERVERS
 
-    count = submit_run(run, server, root, out, overrides)
+    count = submit_run(run, server, root, out, overrides, checkpoint)
     print(f"{count} images: {out}\nupload: {SERVERS[server].homepage}\n{SERVERS[server].note}")
 
 
@@ -178,6 +181,14 @@ def _split(given: Sequence[str]) -> tuple[list[Path], list[str]]:
     if not folders:
         raise ConfigError("name a run folder at least: causalseg eval RUN [key=value ...]")
     return folders, overrides
+
+
+def _placed(setting: str | None, root: Path | None) -> list[str]:
+    """Return the overrides that name a setting and where data lie."""
+    return [
+        *([f"setting={setting}"] if setting else []),
+        *([f"data.root={json.dumps(str(root))}"] if root else []),
+    ]
 
 
 def _refuse_idle(

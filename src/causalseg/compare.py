@@ -26,7 +26,7 @@ from causalseg.analysis.comparison import (
     read_results,
 )
 from causalseg.build import build_inference, check_method
-from causalseg.build_data import build_data, with_classes_inside
+from causalseg.build_data import build_data, with_classes_inside, with_steps
 from causalseg.cards import collect_result
 from causalseg.cells import Cell, open_log, run_cells
 from causalseg.comparison_page import to_markdown, write_html
@@ -100,6 +100,7 @@ def plan_study(
     sources, domains = build_data(data, build_inference(shared))
     for dataset in (sources, *(domain.data for domain in domains.values())):
         dataset[0]  # what is wrong everywhere shows now
+    cells = [cell._replace(config=with_steps(cell.config, len(sources))) for cell in cells]
     mistakes = []
     for cell in cells:
         try:

@@ -19,7 +19,13 @@ from causalseg.analysis.bootstrap import LEVEL, RESAMPLES
 from causalseg.analysis.comparison import MEAN, Comparison, Result, Row, Value, known_values
 from causalseg.report.charts import STYLE, draw_svg, plain_text
 from causalseg.runfolder import write_text
-from causalseg.scores import describe_domain, describe_inference, size_text
+from causalseg.scores import (
+    CHOSEN_ON_TARGET,
+    describe_domain,
+    describe_inference,
+    is_chosen_on_target,
+    size_text,
+)
 
 _DARK = {
     **{"text.color": "#e4e7eb", "axes.labelcolor": "#e4e7eb", "axes.edgecolor": "#7d858f"},
@@ -144,6 +150,14 @@ def notes_on(comparison: Comparison) -> list[str]:
         for row in comparison.rows
         if row.method.reported
     ]
+    chosen = [
+        f"{row.method.name} seed {seed}"
+        for row in comparison.rows
+        for seed, result in row.results.items()
+        if is_chosen_on_target(result["eval"])
+    ]
+    if chosen:
+        notes.insert(0, f"{', '.join(chosen)}: {CHOSEN_ON_TARGET}.")
     return notes + ([f"Missing: {comparison.missing_text}."] if comparison.missing else [])
 
 

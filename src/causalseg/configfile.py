@@ -3,6 +3,7 @@
 All mistakes are reported at once, each with its key, its value, what is allowed and a suggestion.
 """
 
+import logging
 import re
 import types
 from collections.abc import Iterator, Sequence
@@ -19,6 +20,13 @@ from causalseg.errors import ConfigError, MissingFileError, did_you_mean
 
 _HAVE_KINDS = ("intervene", "init")  # blocks that a kind names, not a name
 CHECKSUM = "backbone.sha256"  # of the weight file; null until it was read
+logger = logging.getLogger("causalseg")
+# An option, values of it that count (None: all but null), and what then has no effect.
+_MAKES_IDLE = (
+    ("adapter", ("none", {"name": "none"}), "train.adapter_lr"),
+    ("train.epochs", None, "train.steps"),
+    ("train.steps", None, "train.epochs"),
+)
 # What pydantic puts into a location for a plain member of a union; a user did not write it.
 _OF_UNION = re.compile(r"(constrained-|list\[|literal\[|function-)")
 
@@ -82,7 +90,8 @@ def parse_config(
 ) -> Config:
     """Check plain options; ``where`` names them in errors. Raises ConfigError with all mistakes.
 
-    A setting named in the options stands below them, one named in an override above them.
+    A setting named in the options stands below them, one named in an override above them. What an
+    override makes idle is dropped, with a line in the log, unless an override sets it, too.
     """
     if options.get("setting") is not None:
         options = lay_over(find_setting(options["setting"]), options)
@@ -91,6 +100,7 @@ def parse_config(
             options = lay_over(options, find_setting(override.removeprefix("setting=")))
         else:
             options = _overridden(options, override)
+    options = _without_idle(options, [override.partition("=")[0] for override in overrides])
     try:
         return Config.model_validate(options)
     except ValidationError as error:
@@ -104,7 +114,10 @@ def parse_config(
 
 def dump_config(config: Config) -> str:
     """Return a configuration as YAML with every option in it."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+    content = config.model_dump(mode="json")
+    if config.train.epochs is not None:  # in place of steps, beside which they are refused
+        del content["train"]["steps"]
+    return yaml.safe_dump(content, sort_keys=False)
 
 
 def list_differences(ours: Config, theirs: Config) -> dict[str, tuple[Any, Any]]:
@@ -146,6 +159,35 @@ def list_options() -> list[Option]:
                 yield from walk(child, f"{prefix}{name}{tag}.", inner)
 
     return list(walk(Config, ""))
+
+
+def _without_idle(options: dict[str, Any], overridden: Sequence[str]) -> dict[str, Any]:
+    """Return options without those of the file that an override has made idle."""
+    for cause, values, idle in _MAKES_IDLE:
+        value, block, name = _value_at(options, cause), *idle.split(".")
+        counts = value is not None if values is None else value in values
+        if (
+            counts
+            and _value_at(options, idle) is not None
+            and any(_touches(key, cause) for key in overridden)
+            and not any(_touches(key, idle) for key in overridden)
+        ):
+            logger.info("%s has no effect beside %s=%s: dropped", idle, cause, value)
+            rest = {key: inner for key, inner in options[block].items() if key != name}
+            options = {**options, block: rest}
+    return options
+
+
+def _value_at(options: Any, path: str) -> Any:
+    """The value of an option, None where there is none."""
+    for name in path.split("."):
+        options = options.get(name) if isinstance(options, dict) else None
+    return options
+
+
+def _touches(key: str, path: str) -> bool:
+    """Whether an override of ``key`` changes the option at ``path``, whole or in part."""
+    return f"{path}.".startswith(f"{key}.") or key.startswith(f"{path}.")
 
 
 def _overridden(options: dict[str, Any], override: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -13,16 +14,24 @@ from torch.utils.data import Subset
 
 from causalseg.adapters.base import trainable_parameters
 from causalseg.build import build_augment, build_inference, build_segmenter
-from causalseg.build_data import build_data, build_draws, count_for_head, with_classes_inside
+from causalseg.build_data import (
+    build_data,
+    build_draws,
+    count_for_head,
+    with_classes_inside,
+    with_steps,
+)
 from causalseg.config import Config
 from causalseg.configfile import dump_config, list_differences, load_config
 from causalseg.data.dataset import read_image
 from causalseg.data.folders import IMAGE_ENDINGS, list_images
 from causalseg.data.loader import AugmentedData
-from causalseg.engine.checkpoint import read_checkpoint
+from causalseg.engine.checkpoint import load_weights, read_checkpoint
 from causalseg.engine.devices import make_fabric
-from causalseg.engine.evaluate import Domain
+from causalseg.engine.evaluate import Domain, Picture
+from causalseg.engine.infer import Inference
 from causalseg.engine.log import RunLog, console, logger, peak_memory
+from causalseg.engine.trackers import check_trackers
 from causalseg.engine.train import train
 from causalseg.errors import (
     CausalsegError,
@@ -33,6 +42,7 @@ from causalseg.errors import (
 from causalseg.model import Segmenter
 from causalseg.runfolder import RunFolder, write_text
 from causalseg.scoring import (
+    about_checkpoint,
     label_ids,
     open_run,
     score_model,
@@ -44,11 +54,13 @@ from causalseg.submit import write_submission
 
 # What may change when a run goes on.
 _FREE_ON_RESUME = (
-    *("train.steps", "train.workers", "eval.", "data.domains.", "data.mean_over", "data.only"),
-    *("data.root", "data.cache"),
+    *("train.steps", "train.epochs", "train.workers", "data.root", "data.cache", "eval.pictures"),
     *("run.out", "run.resume", "run.accelerator", "run.devices", "run.nodes", "run.precision"),
     *("run.threads", "run.log_every", "run.save_every", "run.keep", "backbone.checkpointing"),
+    *("run.trackers", "run.patience"),
 )
+# And what only scores depend on, unless a choice depends on them.
+_FREE_WITHOUT_CHOICE = ("eval.", "data.domains.", "data.mean_over", "data.only")
 
 
 def train_run(config: Config) -> RunFolder:
@@ -61,27 +73,30 @@ def train_run(config: Config) -> RunFolder:
             written.
     """
     run = RunFolder(config.run.out)
+    check_trackers(config.run.trackers)
     fabric = make_fabric(config.run)
     stored = with_classes_inside(config)
-    _check_folder(fabric, run, stored)
+    done = _check_folder(fabric, run, stored)
     if config.run.resume:  # with the weight file it began with
         stored = _with_checksum(stored, load_config(run.config).backbone.sha256)
     inference = build_inference(config)
     model = build_segmenter(stored)
     stored = _with_checksum(stored, model.backbone.sha256)
     sources, domains = build_data(config.data, inference)
-    seen = seen_domains(config, config)
     for dataset in (sources, *(domain.data for domain in domains.values())):
         dataset[0]  # what is wrong everywhere shows now and not after training
     if config.run.resume:
         _check_count(run, len(sources))
+    stored, config = (with_steps(each, len(sources)) for each in (stored, config))
+    if done > config.train.steps:
+        raise RunError(f"{run.path} has done {done} steps: train.steps must be {done} or more")
     workers = config.train.workers
     # A checkpoint holds the counts that the head began with.
     counts = None if config.run.resume else count_for_head(model, sources, workers)
     draws = build_draws(config.data, sources, config.run.seed, workers, counts)
     data = AugmentedData(sources, build_augment(config), config.train.augment.class_mix, draws)
     if fabric.is_global_zero:
-        run.remove_leftovers()
+        run.remove_leftovers(config.run.resume)
         write_text(run.config, dump_config(stored))
         logger.info(
             "%s: %d trainable parameters, %d training images, %s on %s",
@@ -89,26 +104,76 @@ def train_run(config: Config) -> RunFolder:
             *(fabric.strategy.precision.precision, fabric.device),
         )
 
-    def score(step: int, log: RunLog | None) -> None:
-        if log:  # before scoring: what training needs
-            log.memory(step, peak_memory(fabric.device))
-        is_last = step == config.train.steps
-        chosen = domains if is_last else _limited(domains, config.eval.limit)
-        num_pictures = config.eval.pictures if is_last else 0
-        results, pictures = score_model(
-            fabric, model, chosen, seen, config, inference, num_pictures
-        )
-        if log:
-            mious = {name: result["miou"] for name, result in results["domains"].items()}
-            log.eval(step, mious, results["mean"]["miou"])
-        if is_last:
-            write_results(fabric, run, stored, results, pictures, domains)
-
+    score = _Scores(fabric, run, model, domains, config, stored, inference)
     train(fabric, model, data, draws, config.train, config.run, score, config.eval.every)
     return run
 
 
-def predict_run(path: Path | str, images: Path, out: Path, overrides: Sequence[str] = ()) -> int:
+class _Scores:
+    """Scores a model in training and at its end.
+
+    Candidates for `run.best` are scored on the same images: on those that eval.limit leaves, so at
+    the end once on these and once on all.
+    """
+
+    def __init__(
+        self,
+        fabric: Fabric,
+        run: RunFolder,
+        model: Segmenter,
+        domains: dict[str, Domain],
+        config: Config,
+        stored: Config,
+        inference: Inference,
+    ):
+        self._fabric, self._run, self._model, self._domains = fabric, run, model, domains
+        self._config, self._stored, self._inference = config, stored, inference
+        self._limited = _limited(domains, config.eval.limit)
+
+    def __call__(self, step: int, is_last: bool, log: RunLog | None) -> float | None:
+        """Score after so many steps, and write the results of the last; return `run.best`'s value.
+
+        After the last step all images are scored, before it eval.limit of each domain.
+        """
+        if log:  # before scoring: what training needs
+            log.memory(step, peak_memory(self._fabric.device))
+        has_limit, best = self._config.eval.limit is not None, self._config.run.best
+        candidate = None
+        if is_last and best and has_limit:
+            candidate, _ = self._score(self._limited, 0)
+        num_pictures = self._config.eval.pictures if is_last else 0
+        content, pictures = self._score(self._domains if is_last else self._limited, num_pictures)
+        if log:
+            mious = {name: result["miou"] for name, result in content["domains"].items()}
+            log.eval(step, mious, content["mean"]["miou"])
+        if is_last:
+            content["checkpoint"] = about_checkpoint(self._config, {"name": "last"})
+            write_results(self._fabric, self._run, self._stored, content, pictures, self._domains)
+        return _measured(candidate or content, best) if best else None
+
+    def _score(
+        self, domains: dict[str, Domain], num_pictures: int
+    ) -> tuple[dict[str, Any], dict[str, list[Picture]]]:
+        config = self._config
+        seen = seen_domains(config, config)
+        return score_model(
+            self._fabric, self._model, domains, seen, config, self._inference, num_pictures
+        )
+
+
+def _measured(content: dict[str, Any], metric: str) -> float | None:
+    """The value of DOMAIN.miou or mean.miou in the content of eval.json."""
+    name = metric.removesuffix(".miou")
+    return (content["mean"] if name == "mean" else content["domains"][name])["miou"]
+
+
+def predict_run(
+    path: Path | str,
+    images: Path,
+    out: Path,
+    overrides: Sequence[str] = (),
+    checkpoint: str = "last",
+) -> int:
     """Predict an image or a folder of images in one process; return how many.
 
     Writes ``out/predictions/STEM.png`` (one channel, the class list's label ids) and
@@ -124,7 +189,7 @@ def predict_run(path: Path | str, images: Path, out: Path, overrides: Sequence[s
     if not files:
         raise DataError(f"{images} has no images: {', '.join(IMAGE_ENDINGS)} are read")
     inference = build_inference(config)
-    fabric, model = _ready(run, config)
+    fabric, model = _ready(run, config, checkpoint)
     palette = np.array(model.classes.palette, dtype=np.uint8)
     for file in track(files, "predicting", console=console):
         image = read_image(file)
@@ -138,7 +203,12 @@ def predict_run(path: Path | str, images: Path, out: Path, overrides: Sequence[s
 
 
 def submit_run(
-    path: Path | str, server: str, root: Path, out: Path, overrides: Sequence[str] = ()
+    path: Path | str,
+    server: str,
+    root: Path,
+    out: Path,
+    overrides: Sequence[str] = (),
+    checkpoint: str = "last",
 ) -> int:
     """Predict a server's test images in one process into a zip file; return how many.
 
@@ -148,7 +218,7 @@ def submit_run(
     """
     run, config = open_run(path, overrides)
     inference = build_inference(config)
-    fabric, model = _ready(run, config)
+    fabric, model = _ready(run, config, checkpoint)
 
     def predict(image: Float[Tensor, "3 H W"]) -> Int[Tensor, "H W"]:
         with fabric.autocast():
@@ -157,27 +227,32 @@ def submit_run(
     return write_submission(predict, model.classes, server, root, out)
 
 
-def _ready(run: RunFolder, config: Config) -> tuple[Fabric, Segmenter]:
+def _ready(run: RunFolder, config: Config, checkpoint: str) -> tuple[Fabric, Segmenter]:
     """Return one process and on it the trained model, for inference only."""
     fabric = make_fabric(config.run.model_copy(update={"devices": 1, "nodes": 1}))
     model = build_segmenter(config)
-    model.load(run.path)
+    load_weights(run, model, checkpoint)
     fabric.to_device(model.eval())
     model.merge()
     return fabric, model
 
 
-def _check_folder(fabric: Fabric, run: RunFolder, config: Config) -> None:
-    """Refuse to write over a run or to go on with another one, on all processes alike."""
-    problem = None
+def _check_folder(fabric: Fabric, run: RunFolder, config: Config) -> int:
+    """Refuse to write over a run or to go on with another one, on all processes alike.
+
+    Returns:
+        The number of steps that the run has done.
+    """
+    problem, done = None, 0
     if fabric.is_global_zero:
         try:
-            (_check_resume if config.run.resume else _check_unused)(run, config)
+            done = (_check_resume if config.run.resume else _check_unused)(run, config)
         except CausalsegError as error:
             problem = str(error)
-    problem = fabric.broadcast(problem)
+    problem, done = fabric.broadcast((problem, done))
     if problem:
         raise RunError(problem)
+    return done
 
 
 def _with_checksum(config: Config, sha256: str | None) -> Config:
@@ -187,29 +262,29 @@ def _with_checksum(config: Config, sha256: str | None) -> Config:
     )
 
 
-def _check_unused(run: RunFolder, config: Config) -> None:
+def _check_unused(run: RunFolder, config: Config) -> int:
     if any(file.exists() for file in (run.checkpoint, run.adapter, run.head)):
         can = "go on with run.resume=true," if run.checkpoint.exists() else "use eval or predict,"
         raise RunError(
             f"{run.path} already holds a run: {can} choose another folder with run.out, or delete "
             "this one"
         )
+    return 0
 
 
-def _check_resume(run: RunFolder, config: Config) -> None:
+def _check_resume(run: RunFolder, config: Config) -> int:
     if run.head.exists() and not run.checkpoint.exists():
         raise RunError(
             f"{run.path} is finished and has no last.ckpt to go on from: use it with eval or "
             "predict, or train into another folder with run.out"
         )
     done = read_checkpoint(run)["step"]
-    if done > config.train.steps:
-        raise RunError(f"{run.path} has done {done} steps: train.steps must be {done} or more")
+    free = _FREE_ON_RESUME + (() if config.run.best else _FREE_WITHOUT_CHOICE)
     changed = list_differences(load_config(run.need(run.config)), config)
     rows = [
         f"  {key}: the run has {theirs}, now {ours}"
         for key, (theirs, ours) in changed.items()
-        if not key.startswith(_FREE_ON_RESUME)
+        if not key.startswith(free)
     ]
     if rows:
         raise RunError(
@@ -217,6 +292,7 @@ def _check_resume(run: RunFolder, config: Config) -> None:
             + "\n".join(rows)
             + f"\nResume with {run.config}, or choose another folder with run.out"
         )
+    return done
 
 
 def _check_count(run: RunFolder, count: int) -> None:

@@ -29,6 +29,9 @@ from causalseg.data.classes import ClassList
 from causalseg.errors import WeightsError
 from causalseg.runfolder import RunFolder, replacing
 
+Weights = dict[str, dict[str, Tensor]]
+"""Tensors of the parts that train, by part and name."""
+
 
 class Segmenter(nn.Module):
     """Images to per-pixel class logits.
@@ -116,10 +119,7 @@ class Segmenter(nn.Module):
 
     def save(self, folder: Path | str) -> None:
         """Write adapter.safetensors and head.safetensors; each is replaced whole or not at all."""
-        for name, part in self.trainable().items():
-            tensors = {key: value.contiguous() for key, value in part.state_dict().items()}
-            with replacing(Path(folder) / f"{name}.safetensors") as temporary:
-                save_file(tensors, temporary)
+        save_parts({name: part.state_dict() for name, part in self.trainable().items()}, folder)
 
     def load(self, folder: Path | str) -> None:
         """Read what `save` wrote.
@@ -141,6 +141,14 @@ class Segmenter(nn.Module):
 
     def _queries(self) -> Float[Tensor, "q d"] | None:
         return None if self.adapter is None else self.adapter.queries()
+
+
+def save_parts(weights: Weights, folder: Path | str) -> None:
+    """Write PART.safetensors of every part; each is replaced whole or not at all."""
+    for name, tensors in weights.items():
+        contiguous = {key: value.contiguous() for key, value in tensors.items()}
+        with replacing(Path(folder) / f"{name}.safetensors") as temporary:
+            save_file(contiguous, temporary)
 
 
 def _place(part: nn.Module, tensors: dict[str, Tensor], file: Path) -> None:

@@ -6,6 +6,7 @@ new one, never a half.
 
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -37,10 +38,12 @@ class RunFolder:
         self.head = self.path / "head.safetensors"
         self.origin = self.path / "origin.json"  # of a run that was not trained here
         self.log = self.path / "log.jsonl"
+        self.trackers = self.path / "trackers.json"  # what trackers call the run
         self.eval = self.path / "eval.json"
         self.report = self.path / "report.html"
         self.card = self.path / "README.md"
         self.checkpoint = self.path / "last.ckpt"
+        self.best = self.path / "best"  # a folder: weights, and best.json that says of what
         self.pictures = self.path / "pictures"
         self.predictions = self.path / "predictions"
 
@@ -63,10 +66,15 @@ class RunFolder:
         except ValueError as error:
             raise RunError(f"{file} is not valid JSON ({error}): make it again") from error
 
-    def remove_leftovers(self) -> None:
-        """Remove temporary files that a killed process left."""
-        for leftover in self.path.glob(".*.tmp"):
-            leftover.unlink()
+    def remove_leftovers(self, is_resumed: bool) -> None:
+        """Remove temporary files that a killed process left, and of a run that begins anything
+        that an attempt without a checkpoint chose.
+        """
+        for folder in (self.path, self.best):
+            for leftover in folder.glob(".*.tmp"):
+                leftover.unlink()
+        if not is_resumed:
+            shutil.rmtree(self.best, ignore_errors=True)
 
     def read_log(self) -> list[dict[str, Any]]:
         """Read the events of the log; a last line cut short by a crash is left out."""

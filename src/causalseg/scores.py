@@ -14,6 +14,7 @@ from causalseg.errors import RunError
 from causalseg.runfolder import RunFolder, write_json
 
 VERSION = 1
+CHOSEN_ON_TARGET = "checkpoint chosen on a target domain"
 
 Percent = Annotated[float, Field(ge=0, le=100)]
 Interval = tuple[Percent, Percent]
@@ -30,6 +31,21 @@ class ModelScored(Block):
     adapter: str
     head: str
     trainable_parameters: int
+
+
+class Checkpoint(Block):
+    """Which weights of the run were scored."""
+
+    name: str
+    """last, those at the end of training; best, those chosen by a metric; or a file or folder."""
+    step: int | None = None
+    """Steps that they were trained for; null of last."""
+    metric: str | None = None
+    """What best was chosen by."""
+    value: Percent | None = None
+    """That metric of them, as measured during training."""
+    allow_target: bool = False
+    """Whether a metric of a target domain chose them, or the end of training."""
 
 
 class Classes(Block):
@@ -171,6 +187,7 @@ class Scores(Block):
 
     version: Literal[1]
     model: ModelScored
+    checkpoint: Checkpoint | None = None
     classes: Classes
     domains: dict[str, DomainScores]
     mean: Mean
@@ -203,6 +220,11 @@ def read_scores(run: RunFolder) -> dict[str, Any]:
 def write_scores(run: RunFolder, content: dict[str, Any]) -> None:
     """Write eval.json, after checking that it is what its schema says."""
     write_json(run.eval, Scores.model_validate(content).model_dump(mode="json", exclude_unset=True))
+
+
+def is_chosen_on_target(scores: Mapping[str, Any]) -> bool:
+    """Whether the weights scored owe something to a target domain: then no table may hide it."""
+    return bool((scores.get("checkpoint") or {}).get("allow_target"))
 
 
 def size_text(size: Sequence[int]) -> str:

@@ -19,11 +19,12 @@ from causalseg.build_data import build_domains
 from causalseg.cards import write_card
 from causalseg.config import Config
 from causalseg.config.adapters import label
-from causalseg.config.data import CorruptConfig, DataConfig
+from causalseg.config.data import CorruptConfig
 from causalseg.config.settings import scored_part
 from causalseg.configfile import load_config
 from causalseg.data.classes import IGNORE, ClassList
 from causalseg.data.dataset import Sample
+from causalseg.engine.checkpoint import load_weights
 from causalseg.engine.devices import make_fabric
 from causalseg.engine.evaluate import Domain, Keep, Picture, evaluate, summarise
 from causalseg.engine.infer import Inference
@@ -42,6 +43,8 @@ _FREE_IN_USE = (
 )
 # Of these, what only training reads.
 _IDLE_IN_USE = ("eval.every", "eval.limit", "data.cache", "data.rare_classes", "data.sources")
+# How weights were chosen in training need not fit the domains that a run is scored on later.
+_WITHOUT_CHOICE = ("run.best=null", "run.patience=null", "run.allow_target=false")
 
 
 def eval_run(
@@ -50,6 +53,7 @@ def eval_run(
     corruptions: Sequence[str] = (),
     severities: Sequence[int] = (3,),
     are_predictions_saved: bool = False,
+    checkpoint: str = "last",
 ) -> RunFolder:
     """Score a trained run on its domains; write eval.json, pictures, card and report anew.
 
@@ -61,16 +65,18 @@ def eval_run(
             severities DOMAIN_CORRUPTION_SEVERITY; the mean is then over those.
         severities: of the corruptions, 1 to 5.
         are_predictions_saved: write predictions/DOMAIN/NAME.png, one channel of label ids.
+        checkpoint: which weights, as `engine.checkpoint.load_weights` takes it.
     """
     run, config = open_run(path, overrides)
-    sources = seen_domains(config, load_config(run.config))
+    trained = load_config(run.config)
+    sources = seen_domains(config, trained)
     if corruptions:
         config = _with_corruptions(config, corruptions, severities)
     inference = build_inference(config)
     domains = build_domains(config.data, inference)
     fabric = make_fabric(config.run)
     model = build_segmenter(config)
-    model.load(run.path)
+    about = about_checkpoint(trained, load_weights(run, model, checkpoint))
     fabric.to_device(model)
 
     def keep(name: str, sample: Sample, prediction: Int[Tensor, "H W"]) -> None:
@@ -87,6 +93,8 @@ def eval_run(
     )
     said = [f"corrupt={','.join(corruptions)}", f"severity={','.join(map(str, severities))}"]
     content["overrides"] = [*overrides, *(said if corruptions else [])]
+    content["overrides"] += [] if checkpoint == "last" else [f"checkpoint={about['name']}"]
+    content["checkpoint"] = about
     write_results(fabric, run, config, content, pictures, domains)
     return run
 
@@ -131,19 +139,25 @@ def open_run(path: Path | str, overrides: Sequence[str]) -> tuple[RunFolder, Con
                 f"override {override!r} would have no effect on a trained run or make it another "
                 f"model; allowed are {', '.join(_FREE_IN_USE)}"
             )
-    return run, load_config(run.need(run.config), expanded)
+    return run, load_config(run.need(run.config), [*expanded, *_WITHOUT_CHOICE] if expanded else [])
+
+
+def about_checkpoint(trained: Config, weights: dict[str, Any]) -> dict[str, Any]:
+    """Return what eval.json says of the weights, given what `load_weights` does.
+
+    Where training could end early by a target domain, that has chosen all that came of it.
+    """
+    is_ended_by_target = trained.run.allow_target and trained.run.patience is not None
+    return {**weights, "allow_target": True} if is_ended_by_target else weights
 
 
 def seen_domains(config: Config, trained: Config) -> list[str]:
     """Return the domains that are like the training data, as `data.mean_over` tells: it names the
     unseen ones. What is only added to those of the trained run is none of them.
     """
-    over, known = config.data.mean_over, trained.data.domains
-    if over is None:
-        return []
-    is_same = over == trained.data.mean_over
-    domains = [name for name in config.data.domains if name in known or not is_same]
-    return [n for n in domains if n not in over and not config.data.domains[n].corrupt]
+    known = trained.data.domains
+    is_same = config.data.mean_over == trained.data.mean_over
+    return [name for name in config.data.seen if name in known or not is_same]
 
 
 def score_model(
@@ -167,7 +181,7 @@ def score_model(
             lambda share: [fabric.broadcast(share, rank) for rank in range(fabric.world_size)],
             keep,
         )
-    content = summarise(results, inference, _averaged(config.data))
+    content = summarise(results, inference, config.data.averaged)
     for name, scores in results.items():
         scores["miou_interval"] = _interval(results, [name])
     over = content["mean"]["over"]
@@ -222,13 +236,6 @@ def write_png(path: Path, picture: Image.Image) -> None:
     """Write a PNG file whole or not at all."""
     with replacing(path) as temporary:
         picture.save(temporary, format="PNG")
-
-
-def _averaged(data: DataConfig) -> list[str] | None:
-    """Return the domains whose mIoU is averaged, of those that are scored."""
-    if data.only is None or data.mean_over is None:
-        return data.only or data.mean_over
-    return [name for name in data.only if name in data.mean_over] or data.only
 
 
 def _interval(

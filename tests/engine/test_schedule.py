@@ -3,7 +3,13 @@
 import pytest
 
 from causalseg.build import build_segmenter
-from causalseg.engine.schedule import is_due, learning_rate, parameter_groups
+from causalseg.engine.schedule import (
+    is_due,
+    learning_rate,
+    parameter_groups,
+    set_step,
+    weight_decay,
+)
 from conftest import SMALL_MASK2FORMER
 
 
@@ -13,6 +19,40 @@ def test_the_learning_rate_falls_from_its_base_to_zero():
     assert rates[10] == 0
     assert rates[5] == pytest.approx(2 * 0.5**0.9)
     assert rates == sorted(rates, reverse=True)
+
+
+def test_a_warmup_multiplies_the_polynomial():
+    plain, warm = ([learning_rate(2.0, s, 10, 0.9, w) for s in range(10)] for w in (0, 4))
+    factors = [one / other for one, other in zip(warm, plain, strict=True)]
+    assert factors == pytest.approx([0.25, 0.5, 0.75, *[1.0] * 7])
+
+
+def test_weight_decay_goes_from_start_to_end_along_a_half_cosine():
+    values = [weight_decay(0.04, 0.4, step, 10) for step in range(11)]
+    assert (values[0], values[10]) == pytest.approx((0.04, 0.4))
+    assert values[5] == pytest.approx(0.22)
+    assert values == sorted(values)
+    assert values[1] - values[0] < values[5] - values[4]
+
+
+@pytest.mark.parametrize("start", [0.05, 0.0])
+def test_only_what_is_decayed_follows_the_annealing(tiny, start):
+    options = tiny(
+        f"train.weight_decay={start}", "train.weight_decay_end=0.2", "train.warmup=2"
+    ).train
+    model = build_segmenter(tiny())
+    plain, annealed = (
+        parameter_groups(model, 1.0, None, start, end) for end in (None, options.weight_decay_end)
+    )
+    set_step(annealed, 2, options)
+    decays = {id(p): group["weight_decay"] for group in annealed for p in group["params"]}
+    assert decays[id(model.adapter.delta.weight)] == pytest.approx((start + 0.2) / 2)
+    assert decays[id(model.adapter.scale)] == 0
+    assert sum(len(group["params"]) for group in annealed) == sum(
+        len(group["params"]) for group in plain
+    )
+    set_step(plain, 0, tiny("train.warmup=2").train)
+    assert {group["lr"] for group in plain} == {0.5}
 
 
 def test_things_are_due_every_so_many_steps_and_at_the_end():

@@ -10,11 +10,12 @@ import pytest
 import torch
 import yaml
 from PIL import Image
-from safetensors.torch import load_file
 
 from causalseg.build import build_segmenter
+from causalseg.config.run import RunConfig
+from causalseg.engine.average import WeightAverage
+from causalseg.engine.best import BestWeights
 from causalseg.engine.checkpoint import load_checkpoint, save_checkpoint
-from causalseg.engine.log import RunLog
 from causalseg.errors import (
     ConfigError,
     DataError,
@@ -26,20 +27,7 @@ from causalseg.jobs import train_run
 from causalseg.model import Segmenter
 from causalseg.runfolder import RunFolder
 from conftest import SMALL_MASK2FORMER
-
-
-def weights(run):
-    return {
-        f"{file.stem}.{key}": value
-        for file in (run.adapter, run.head)
-        for key, value in load_file(file).items()
-    }
-
-
-def assert_equal(first, second):
-    assert first.keys() == second.keys()
-    for key in first:
-        assert torch.equal(first[key], second[key]), key
+from killed import assert_equal, train_and_kill, weights
 
 
 def test_a_run_leaves_everything_in_its_folder(tiny):
@@ -69,24 +57,6 @@ def test_training_lowers_the_loss(tiny):
     run = train_run(tiny("train.steps=30", "train.lr=0.05", "train.augment.photometric=false"))
     losses = [event["loss"] for event in run.read_log() if event["event"] == "train"]
     assert sum(losses[-5:]) < 0.5 * sum(losses[:5])
-
-
-class Killed(Exception):
-    """Stands for a kill at a chosen step."""
-
-
-def train_and_kill(config, step):
-    """Train until ``step`` steps are logged, then break off."""
-    original = RunLog.advance
-
-    def advance(self, done):
-        original(self, done)
-        if done == step:
-            raise Killed
-
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(RunLog, "advance", advance)
-        train_run(config)
 
 
 @pytest.mark.parametrize(
@@ -256,37 +226,43 @@ def test_older_checkpoints_are_kept_as_many_as_asked(tiny):
     assert kept == ["last.ckpt", "step-0000003.ckpt", "step-0000004.ckpt"]
 
 
+def neither(model, run):
+    """No average and no choice of the best."""
+    return WeightAverage(model, None, 9), BestWeights(model, RunConfig(out=str(run.path)), True)
+
+
 @pytest.fixture
 def saved(tiny, tmp_path):
     """A model, its optimiser and a run folder with a checkpoint at step 7."""
     model = build_segmenter(tiny())
     optimizer = torch.optim.AdamW(p for p in model.parameters() if p.requires_grad)
     run = RunFolder(tmp_path)
-    save_checkpoint(run, model, optimizer, 7)
-    return run, model, optimizer
+    parts = (model, optimizer, *neither(model, run))
+    save_checkpoint(run, *parts, 7)
+    return run, parts
 
 
 def test_a_checkpoint_cut_short_is_named(saved):
-    run, model, optimizer = saved
-    assert load_checkpoint(run, model, optimizer) == 7
+    run, parts = saved
+    assert load_checkpoint(run, *parts) == 7
     run.checkpoint.write_bytes(run.checkpoint.read_bytes()[:-900])
     with pytest.raises(RunError, match=r"last.ckpt is broken"):
-        load_checkpoint(run, model, optimizer)
+        load_checkpoint(run, *parts)
     run.checkpoint.unlink()
     with pytest.raises(MissingFileError, match=r"no last.ckpt"):
-        load_checkpoint(run, model, optimizer)
+        load_checkpoint(run, *parts)
 
 
 def test_a_checkpoint_of_another_configuration_is_refused(saved, tiny):
-    run, _, _ = saved
+    run, _ = saved
     model = build_segmenter(tiny("adapter.rank=3"))
     optimizer = torch.optim.AdamW(p for p in model.parameters() if p.requires_grad)
     with pytest.raises(RunError, match="belongs to another configuration"):
-        load_checkpoint(run, model, optimizer)
+        load_checkpoint(run, model, optimizer, *neither(model, run))
 
 
 def test_a_full_disk_leaves_the_previous_checkpoint_whole(saved):
-    run, model, optimizer = saved
+    run, parts = saved
 
     def full(content, path):
         Path(path).write_bytes(b"half")
@@ -295,14 +271,17 @@ def test_a_full_disk_leaves_the_previous_checkpoint_whole(saved):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch, "save", full)
         with pytest.raises(RunError, match=r"cannot write .*last.ckpt.*untouched"):
-            save_checkpoint(run, model, optimizer, 8)
-    assert load_checkpoint(run, model, optimizer) == 7
+            save_checkpoint(run, *parts, 8)
+    assert load_checkpoint(run, *parts) == 7
     assert [file.name for file in run.path.glob("*ckpt*")] == ["last.ckpt"]
 
 
 KILLED_WHILE_SAVING = """
 import os, signal, sys, torch
+from causalseg.config.run import RunConfig
 from causalseg.engine import checkpoint
+from causalseg.engine.average import WeightAverage
+from causalseg.engine.best import BestWeights
 from causalseg.runfolder import RunFolder
 
 class Parts:
@@ -311,14 +290,15 @@ class Parts:
 
 run, model = RunFolder(sys.argv[1]), Parts()
 optimizer = torch.optim.AdamW(model.trainable()["head"].parameters())
-checkpoint.save_checkpoint(run, model, optimizer, 7)
+parts = (model, optimizer, WeightAverage(model, None, 9), BestWeights(model, RunConfig(), True))
+checkpoint.save_checkpoint(run, *parts, 7)
 
 def killed(content, path):
     path.write_bytes(b"half a checkpoint")
     os.kill(os.getpid(), signal.SIGKILL)
 
 checkpoint._save = killed
-checkpoint.save_checkpoint(run, model, optimizer, 8)
+checkpoint.save_checkpoint(run, *parts, 8)
 """
 
 

@@ -28,7 +28,7 @@ MEAN = "mean"  # of the domains that data.mean_over names
 FREE = {
     *("run.out", "run.resume", "run.accelerator", "run.threads", "run.log_every"),
     *("run.save_every", "run.keep", "train.workers", "data.root", "backbone.checkpointing"),
-    *("eval.every", "eval.limit", "eval.pictures"),
+    *("run.trackers", "eval.every", "eval.limit", "eval.pictures"),
 }
 
 

@@ -26,6 +26,7 @@ from causalseg.config.data import DataConfig
 from causalseg.config.heads import HeadConfig, Mask2FormerConfig
 from causalseg.config.intervene import InterveneConfig, kind_alone
 from causalseg.config.run import EvalConfig, RunConfig, TrainConfig
+from causalseg.errors import did_you_mean
 
 
 class BackboneConfig(Block):
@@ -144,4 +145,33 @@ class Config(Block):
     def _no_idle_adapter_rate(self) -> Self:
         if isinstance(self.adapter, NoAdapterConfig) and self.train.adapter_lr is not None:
             raise ValueError("train.adapter_lr has no effect without an adapter: drop it")
+        return self
+
+    @model_validator(mode="after")
+    def _best_is_chosen_on_a_source(self) -> Self:
+        best, data = self.run.best, self.data
+        if best is None:
+            return self
+        metrics = {f"{name}.miou": [name] for name in data.only or data.domains}
+        metrics["mean.miou"] = data.averaged
+        if best not in metrics:
+            raise ValueError(f"run.best = {best!r}: {did_you_mean(best, metrics)}")
+        if self.eval.every is None:
+            raise ValueError(
+                f"run.best = {best} has no effect without evaluations during training: give "
+                "eval.every"
+            )
+        unseen = [name for name in metrics[best] if name not in data.seen]
+        if unseen and not self.run.allow_target:
+            raise ValueError(
+                f"run.best = {best} would choose the weights on {', '.join(unseen)}, a target: "
+                "nothing may be chosen there. Take a domain that data.mean_over, which names the "
+                "unseen ones, leaves out (if it is null all are unseen), or say "
+                "run.allow_target=true, which marks the result"
+            )
+        if self.run.allow_target and not unseen:
+            raise ValueError(
+                f"run.allow_target has no effect with run.best = {best}, which is of no target: "
+                "drop it"
+            )
         return self

@@ -171,6 +171,23 @@ class DataConfig(Block):
     """memory decodes every training image once, before the first step, and keeps it at 8 bits a
     channel."""
 
+    @property
+    def seen(self) -> list[str]:
+        """The domains that are like the training data: `mean_over` names the unseen ones, and what
+        is corrupted is unseen, too. Without `mean_over` there are none.
+        """
+        if self.mean_over is None:
+            return []
+        domains = self.domains.items()
+        return [name for name, of in domains if name not in self.mean_over and not of.corrupt]
+
+    @property
+    def averaged(self) -> list[str]:
+        """The domains whose mIoU is averaged, of those that are scored."""
+        if self.only is None:
+            return self.mean_over or list(self.domains)
+        return [name for name in self.only if name in (self.mean_over or self.only)] or self.only
+
     @model_validator(mode="after")
     def _domains_name_folders(self) -> Self:
         for name in self.domains:

@@ -8,6 +8,8 @@ from causalseg.config.block import Block, Size
 
 Severity = Annotated[int, Field(ge=1, le=5)]
 Precision = Literal["auto", "32-true", "bf16-mixed"]
+Tracker = Literal["tensorboard", "wandb", "mlflow"]
+_EMA_LENGTHS = 10  # an average longer than so many times the steps left is of the start alone
 
 
 class RandomCorruptionConfig(Block):
@@ -52,11 +54,31 @@ class AugmentConfig(Block):
         return self
 
 
+class EmaConfig(Block):
+    """Exponential moving average e of the trained weights w: e <- (1 - m) e + m w each step."""
+
+    momentum: Annotated[float, Field(gt=0, le=1)] | None = None
+    """m, the share of the new weights; null is 5 / train.steps, at least 0.0002, at most 1."""
+    start: Annotated[float, Field(ge=0, lt=1)] = 0.3
+    """Fraction of the steps after which averaging begins, as a copy of the weights then."""
+
+    def start_step(self, steps: int) -> int:
+        """Return the number of steps of the run after which averaging begins."""
+        return int(self.start * steps)
+
+    def share(self, steps: int) -> float:
+        """Return m for a run of so many steps."""
+        return min(1.0, max(2e-4, 5 / steps)) if self.momentum is None else self.momentum
+
+
 class TrainConfig(Block):
-    """The training loop; all counts are steps, not epochs."""
+    """The training loop; counts are steps where nothing else is said."""
 
     steps: Annotated[int, Field(ge=1)] = 40_000
     """Optimiser steps."""
+    epochs: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """In place of steps: passes over the training images; the run folder's config.yaml has the
+    steps that they make, rounded up."""
     batch: Annotated[int, Field(ge=1)] = 4
     """Images a step, over all processes."""
     crop: Size = (518, 518)
@@ -64,18 +86,66 @@ class TrainConfig(Block):
     belong to a patch of 16, the nearest for 14 is 518."""
     lr: Annotated[float, Field(gt=0)] = 1e-4
     """Learning rate at the start; polynomial decay to 0."""
+    warmup: Annotated[int, Field(ge=0)] = 0
+    """First steps in which the learning rate rises linearly to that of the polynomial."""
     adapter_lr: Annotated[float, Field(gt=0)] | None = None
     """Learning rate of the adapter; null takes lr."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
     """Weight decay of matrices; norms, biases of norms, tokens, scale and embeddings have none."""
     power: Annotated[float, Field(ge=0)] = 0.9
     """Power of the polynomial decay."""
+    weight_decay_end: Annotated[float, Field(ge=0)] | None = None
+    """Weight decay at the end, reached along a half cosine from weight_decay; null keeps it."""
+    ema: EmaConfig | None = None
+    """Average of the trained weights, which is then scored and saved; null is none, {} takes the
+    defaults."""
     clip: Annotated[float, Field(gt=0)] | None = None
     """Largest norm of the gradient; null does not clip."""
     augment: AugmentConfig = AugmentConfig()
     """What is done to a training image."""
     workers: Annotated[int, Field(ge=0)] = 2
     """Processes that load and augment; results do not depend on it."""
+
+    @model_validator(mode="after")
+    def _one_length_of_the_run(self) -> Self:
+        if self.epochs is not None and "steps" in self.model_fields_set:
+            raise ValueError(
+                f"steps = {self.steps} and epochs = {self.epochs:g} exclude each other: give one"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _no_idle_decay(self) -> Self:
+        if self.weight_decay_end == self.weight_decay:
+            raise ValueError(
+                f"weight_decay_end = {self.weight_decay_end} has no effect: it is weight_decay"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _schedule_fits(self) -> Self:
+        if self.epochs is None and (mistake := self.schedule_mistake(self.steps)):
+            raise ValueError(mistake)
+        return self
+
+    def schedule_mistake(self, steps: int) -> str | None:
+        """Say what of the schedule does not fit into a run of so many steps, if anything."""
+        if self.warmup >= steps:
+            return (
+                f"warmup = {self.warmup} must be below the number of steps, {steps}: the learning "
+                "rate would never be reached"
+            )
+        if self.ema is None:
+            return None
+        length, start = 1 / self.ema.share(steps), self.ema.start_step(steps)
+        if length > _EMA_LENGTHS * (steps - start):
+            return (
+                f"ema averages over 1 / momentum = {length:.0f} steps, but only {steps - start} "
+                f"remain after its start at step {start} of {steps}; allowed are at most "
+                f"{_EMA_LENGTHS} times as many as remain: raise ema.momentum, lower ema.start or "
+                "train longer"
+            )
+        return None
 
 
 class EvalConfig(Block):
@@ -159,3 +229,27 @@ class RunConfig(Block):
     """Steps between two checkpoints; the last step always saves."""
     keep: Annotated[int, Field(ge=1)] = 1
     """Checkpoints kept: last.ckpt and, above 1, the newest step-*.ckpt."""
+    best: str | None = None
+    """Also keep the weights that are best by this metric, DOMAIN.miou or mean.miou, in best/. Every
+    evaluation is a candidate, all on the same images: with eval.limit the one at the end, too."""
+    allow_target: bool = False
+    """Let best be a metric of an unseen domain: one that data.mean_over names, any if it is null,
+    or a corrupted one. Such weights say nothing of how a method generalises, and are marked."""
+    patience: Annotated[int, Field(ge=1)] | None = None
+    """Stop after this many evaluations in a row that are no better than the best; null does not."""
+    trackers: list[Tracker] = ["tensorboard"]
+    """Where curves go beside log.jsonl: tensorboard, wandb (extra [wandb]), mlflow (extra
+    [mlflow])."""
+
+    @model_validator(mode="after")
+    def _no_idle_choice(self) -> Self:
+        for name in ("patience", "allow_target"):
+            if self.best is None and getattr(self, name):
+                raise ValueError(f"{name} has no effect without best: give run.best")
+        return self
+
+    @model_validator(mode="after")
+    def _trackers_are_named_once(self) -> Self:
+        if len(set(self.trackers)) < len(self.trackers):
+            raise ValueError(f"trackers = {self.trackers} names a tracker twice: name each once")
+        return self

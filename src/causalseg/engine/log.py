@@ -1,4 +1,4 @@
-"""What a run says: log.jsonl, TensorBoard and a progress bar or lines."""
+"""What a run says: log.jsonl, trackers and a progress bar or lines."""
 
 import json
 import logging
@@ -6,10 +6,9 @@ import math
 import platform
 import re
 import resource
-import shutil
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
@@ -21,9 +20,9 @@ from lightning_fabric import Fabric
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 
 from causalseg.engine.devices import reduce
+from causalseg.engine.trackers import open_trackers
 from causalseg.errors import TrainingError
 from causalseg.runfolder import RunFolder, write_text
 from causalseg.version import __version__
@@ -41,9 +40,10 @@ class RunLog:
         run: the run folder.
         steps: total number of steps.
         first: steps already done; later events of an earlier attempt are dropped.
+        trackers: names of those that take the scalars, too.
     """
 
-    def __init__(self, run: RunFolder, steps: int, first: int):
+    def __init__(self, run: RunFolder, steps: int, first: int, trackers: Sequence[str]):
         events = run.read_log() if first and run.log.is_file() else []
         # The last step is scored again when a run ends between training and scoring.
         kept = [
@@ -53,10 +53,7 @@ class RunLog:
         ]
         write_text(run.log, "".join(json.dumps(event) + "\n" for event in kept))
         self._file = run.log.open("a", buffering=1, encoding="utf-8")
-        board = str(run.path / "tensorboard")
-        if not first:
-            shutil.rmtree(board, ignore_errors=True)  # curves of an attempt that left nothing
-        self._board = SummaryWriter(board, purge_step=first + 1 if first else None)
+        self._trackers = open_trackers(trackers, run, first)
         self._bar = Progress(
             TextColumn("step {task.completed}/{task.total}"),
             BarColumn(),
@@ -82,7 +79,8 @@ class RunLog:
     ) -> None:
         self._bar.stop()
         self._file.close()
-        self._board.close()
+        for tracker in self._trackers:
+            tracker.close()
 
     def start(self, step: int, origin: dict[str, Any]) -> None:
         """Log what the steps after this one are made with, as `describe_origin` gives it."""
@@ -115,6 +113,19 @@ class RunLog:
         )
         logger.info("step %d  mIoU %%  %s", step, shown)
 
+    def best(self, step: int, metric: str, value: float | None) -> None:
+        """Log that the weights are the best so far."""
+        self._write_line("best", step, {"metric": metric, "value": value})
+        logger.info("step %d  best so far: %s %.1f %%", step, metric, value)
+
+    def stop(self, step: int, patience: int) -> None:
+        """Log that training ends early."""
+        self._write_line("stop", step, {"patience": patience})
+        logger.info(
+            "step %d  stopped early: %d evaluations in a row were no better than the best",
+            *(step, patience),
+        )
+
     def memory(self, step: int, megabytes: float) -> None:
         """Log the peak memory so far."""
         self._write("memory", step, {"peak_memory_mb": round(megabytes, 1)})
@@ -124,9 +135,9 @@ class RunLog:
     ) -> None:
         content = {nested: values} if nested else values
         self._write_line(event, step, content)
-        for name, value in values.items():
-            if value is not None:
-                self._board.add_scalar(f"{event}/{name}", value, step)
+        scalars = {f"{event}/{name}": v for name, v in values.items() if v is not None}
+        for tracker in self._trackers:
+            tracker.scalars(scalars, step)
 
     def _write_line(self, event: str, step: int, content: dict[str, Any]) -> None:
         self._file.write(json.dumps({"event": event, "step": step, **content}) + "\n")

@@ -1,8 +1,12 @@
 """What depends on the step alone: learning rate, when to evaluate, when to save; and AdamW groups.
 
-Learning rate at step t of N: ``base * (1 - t / N) ** power``.
+At step t of N, counted from 0, with a warm-up of W steps:
+
+    learning rate    base * (1 - t / N) ** power * min(1, (t + 1) / W)
+    weight decay     end + (start - end) * (1 + cos(pi t / N)) / 2
 """
 
+import math
 from typing import Any
 
 from torch import nn
@@ -10,6 +14,7 @@ from torch import nn
 from causalseg.adapters.band import BandWeights
 from causalseg.adapters.base import Adapter
 from causalseg.adapters.tokens import FullTokens, LowRankTokens
+from causalseg.config.run import TrainConfig
 from causalseg.model import Segmenter
 
 # Their numbers are scales, shifts or learnt inputs: pulling them to zero means nothing.
@@ -19,15 +24,26 @@ _NOT_DECAYED = (
 )
 
 
-def learning_rate(base: float, step: int, steps: int, power: float) -> float:
+def learning_rate(base: float, step: int, steps: int, power: float, warmup: int = 0) -> float:
     """Return the learning rate of step ``step`` (from 0) of ``steps``."""
-    return base * (1 - step / steps) ** power
+    rate = base * (1 - step / steps) ** power
+    return rate * (step + 1) / warmup if step < warmup else rate
 
 
-def set_learning_rate(groups: list[dict[str, Any]], step: int, steps: int, power: float) -> None:
-    """Give every group of the optimiser its learning rate for step ``step`` (from 0)."""
+def weight_decay(start: float, end: float, step: int, steps: int) -> float:
+    """Return the weight decay of step ``step`` (from 0) of ``steps``."""
+    return end + (start - end) * (1 + math.cos(math.pi * step / steps)) / 2
+
+
+def set_step(groups: list[dict[str, Any]], step: int, options: TrainConfig) -> None:
+    """Give every group of the optimiser what it needs for step ``step`` (from 0)."""
     for group in groups:
-        group["lr"] = learning_rate(group["base_lr"], step, steps, power)
+        group["lr"] = learning_rate(
+            group["base_lr"], step, options.steps, options.power, options.warmup
+        )
+        if options.weight_decay_end is not None:
+            start, end = group["base_decay"]
+            group["weight_decay"] = weight_decay(start, end, step, options.steps)
 
 
 def is_due(step: int, steps: int, every: int | None) -> bool:
@@ -36,23 +52,30 @@ def is_due(step: int, steps: int, every: int | None) -> bool:
 
 
 def parameter_groups(
-    model: Segmenter, lr: float, adapter_lr: float | None, weight_decay: float
+    model: Segmenter,
+    lr: float,
+    adapter_lr: float | None,
+    weight_decay: float,
+    weight_decay_end: float | None = None,
 ) -> list[dict[str, Any]]:
     """Return AdamW groups: parameters of adapter and head by learning rate and weight decay.
 
     Norms, embeddings, tokens, the level embedding and scalars are not decayed; an adapter may have
     rules of its own.
     """
-    groups: dict[tuple[float, float], dict[str, Any]] = {}
+    ends = (weight_decay, weight_decay if weight_decay_end is None else weight_decay_end)
+    groups: dict[tuple[float, ...], dict[str, Any]] = {}
     for part_name, part in model.trainable().items():
         base = adapter_lr if part_name == "adapter" and adapter_lr is not None else lr
         for name, parameter in part.named_parameters():
-            rate, decay = base, 0.0 if _is_kept(part, name, parameter) else weight_decay
+            rate, is_decayed = base, not _is_kept(part, name, parameter)
             if isinstance(part, Adapter):
                 rate *= part.rate(name)
-                decay *= part.is_decayed(name)
-            group = {"params": [], "lr": rate, "base_lr": rate, "weight_decay": decay}
-            groups.setdefault((rate, decay), group)["params"].append(parameter)
+                is_decayed = is_decayed and part.is_decayed(name)
+            decay = ends if is_decayed else (0.0, 0.0)
+            group = {"params": [], "lr": rate, "base_lr": rate}
+            group |= {"weight_decay": decay[0], "base_decay": decay}
+            groups.setdefault((rate, *decay), group)["params"].append(parameter)
     return list(groups.values())
 
 

@@ -7,7 +7,7 @@ import torch
 from lightning_fabric import Fabric
 from lightning_fabric.wrappers import _FabricModule, _FabricOptimizer
 from torch import Tensor
-from torch.optim import AdamW
+from torch.optim import AdamW, Optimizer
 
 from causalseg.config.run import RunConfig, TrainConfig
 from causalseg.data.loader import (
@@ -18,15 +18,18 @@ from causalseg.data.loader import (
     make_loader,
 )
 from causalseg.data.workers import plain_errors
+from causalseg.engine.average import WeightAverage
+from causalseg.engine.best import BestWeights
 from causalseg.engine.checkpoint import load_checkpoint, save_checkpoint
 from causalseg.engine.log import Meter, RunLog, describe_origin
-from causalseg.engine.schedule import is_due, parameter_groups, set_learning_rate
+from causalseg.engine.schedule import is_due, parameter_groups, set_step
 from causalseg.errors import ConfigError
 from causalseg.model import Segmenter
 from causalseg.runfolder import RunFolder
 
-Evaluate = Callable[[int, RunLog | None], None]
-"""Called with the steps done and, on the first process, the log."""
+Evaluate = Callable[[int, bool, RunLog | None], float | None]
+"""Called with the steps done, whether they are the last and, on the first process, the log; returns
+what run.best measures, in percent."""
 
 
 def train(
@@ -47,7 +50,7 @@ def train(
         data: the sources, joined and augmented.
         draws: which image comes when.
         options: steps, batch, optimiser.
-        run_options: folder, seed, resume, log and checkpoint intervals.
+        run_options: folder, seed, resume, log and checkpoint intervals, what is best.
         evaluate: scores the model; always called after the last step.
         evaluate_every: steps between two evaluations.
 
@@ -56,39 +59,103 @@ def train(
         RunError: if a checkpoint cannot be written, or read to resume from.
         TrainingError: if the loss is not finite; the last checkpoint is from before.
     """
-    run = RunFolder(run_options.out)
-    groups = parameter_groups(model, options.lr, options.adapter_lr, options.weight_decay)
+    steps, decay = options.steps, (options.weight_decay, options.weight_decay_end)
+    groups = parameter_groups(model, options.lr, options.adapter_lr, *decay)
     wrapped, optimizer = fabric.setup(model, AdamW(groups))
     wrapped.mark_forward_method("loss_terms")
-    first = load_checkpoint(run, model, optimizer.optimizer) if run_options.resume else 0
-    batches = _batches(fabric, data, draws, options, first, run_options.seed)
-    log = RunLog(run, options.steps, first) if fabric.is_global_zero else None
-    meter = Meter(fabric)
+    state = _State(fabric, model, optimizer.optimizer, options, run_options)
+    first = done = state.load() if run_options.resume else 0
+    last = first if state.best.is_over else steps
+    batches = _batches(fabric, data, draws, options, (first, last), run_options.seed)
+    log, meter = state.open_log(first, last, len(data)), Meter(fabric)
     wrapped.train()
     with log or nullcontext():
-        if log:
-            log.start(first, {"images": len(data), **describe_origin(fabric)})
         for done, batch in enumerate(meter.timed(batches), start=first + 1):
             # The set loss samples points with torch's global generator: make it follow the step.
             torch.manual_seed(derive_seed(run_options.seed, done, fabric.global_rank))
-            set_learning_rate(optimizer.param_groups, done - 1, options.steps, options.power)
+            set_step(optimizer.param_groups, done - 1, options)
             meter.step(_update(fabric, wrapped, optimizer, batch, options.clip))
-            is_saving = is_due(done, options.steps, run_options.save_every)
-            is_scoring = done < options.steps and is_due(done, options.steps, evaluate_every)
-            if is_saving or is_scoring or is_due(done, options.steps, run_options.log_every):
+            state.average.update(done)
+            is_saving = is_due(done, steps, run_options.save_every)
+            is_scoring = done < steps and is_due(done, steps, evaluate_every)
+            if is_saving or is_scoring or is_due(done, steps, run_options.log_every):
                 values = meter.take(done)  # raises before a broken state can be saved
                 if log:
                     log.train(done, {**values, "lr": optimizer.param_groups[0]["lr"]})
             if log:
                 log.advance(done)
-            if is_saving and fabric.is_global_zero:
-                save_checkpoint(run, model, optimizer.optimizer, done, run_options.keep)
+            if is_saving and not (is_scoring and state.best.is_on):
+                state.save(done)
             if is_scoring:
-                evaluate(done, log)
+                state.score(evaluate, done, log)
                 meter.restart()
-        if fabric.is_global_zero:
-            model.save(run.path)  # before scoring: the result of training is safe
-        evaluate(options.steps, log)
+            if state.best.is_over:
+                break
+        state.finish(evaluate, done, log)
+
+
+class _State:
+    """What changes in training, and where it is kept.
+
+    Args:
+        fabric: only its first process writes files.
+        model: adapter and head are kept.
+        optimizer: of them.
+        options: of the average of the weights.
+        run_options: folder, what is best, checkpoints kept.
+    """
+
+    def __init__(
+        self,
+        fabric: Fabric,
+        model: Segmenter,
+        optimizer: Optimizer,
+        options: TrainConfig,
+        run_options: RunConfig,
+    ):
+        self.average = WeightAverage(model, options.ema, options.steps)
+        self.best = BestWeights(model, run_options, fabric.is_global_zero)
+        self._fabric, self._model, self._run_options = fabric, model, run_options
+        self._run = RunFolder(run_options.out)
+        self._kept = (self._run, model, optimizer, self.average, self.best)
+
+    def load(self) -> int:
+        """Go on from the last checkpoint; return the number of steps done."""
+        return load_checkpoint(*self._kept)
+
+    def save(self, step: int) -> None:
+        """Write a checkpoint."""
+        if self._fabric.is_global_zero:
+            save_checkpoint(*self._kept, step, self._run_options.keep)
+
+    def open_log(self, first: int, last: int, num_images: int) -> RunLog | None:
+        """Return the log of the steps from the first to the last, on the first process."""
+        if not self._fabric.is_global_zero:
+            return None
+        log = RunLog(self._run, last, first, self._run_options.trackers)
+        log.start(first, {"images": num_images, **describe_origin(self._fabric)})
+        return log
+
+    def score(
+        self, evaluate: Evaluate, step: int, log: RunLog | None, is_last: bool = False
+    ) -> None:
+        """Score the average of the weights if there is one, and let them be the best."""
+        best = self.best
+        with self.average.applied():
+            is_best = best.offer(step, evaluate(step, is_last, log))
+        if log and is_best:
+            log.best(step, best.metric, best.values[step])
+        if log and best.is_over and not is_last:
+            log.stop(step, best.patience)
+        if best.is_on:  # what was found out belongs into the checkpoint
+            self.save(step)
+
+    def finish(self, evaluate: Evaluate, step: int, log: RunLog | None) -> None:
+        """Write the weights, then score them: the result of training is safe."""
+        with self.average.applied():
+            if self._fabric.is_global_zero:
+                self._model.save(self._run.path)
+        self.score(evaluate, step, log, is_last=True)
 
 
 def _update(
@@ -115,16 +182,16 @@ def _batches(
     data: AugmentedData,
     draws: Draws,
     options: TrainConfig,
-    first: int,
+    steps: tuple[int, int],
     seed: int,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield this process's images and labels of every step from ``first`` on."""
+    """Yield this process's images and labels of the steps from the first on, up to the second."""
     if options.batch % fabric.world_size:
         raise ConfigError(
             f"train.batch = {options.batch} does not divide over {fabric.world_size} processes"
         )
     process = (fabric.global_rank, fabric.world_size)
-    sampler = StepSampler(draws, options.batch, (first, options.steps), seed, process)
+    sampler = StepSampler(draws, options.batch, steps, seed, process)
     loader = make_loader(data, sampler, options.workers, fabric.device.type == "cuda")
     for sample in plain_errors(loader):
         yield (

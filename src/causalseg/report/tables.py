@@ -15,7 +15,7 @@ from causalseg.analysis.bootstrap import paired_interval
 from causalseg.analysis.robustness import corruption_degradation
 from causalseg.report.read import Run, Value, read_runs
 from causalseg.runfolder import RunFolder
-from causalseg.scores import describe_domains
+from causalseg.scores import CHOSEN_ON_TARGET, describe_domains, is_chosen_on_target
 
 Interval = tuple[float, float]
 MEASURES = {
@@ -111,7 +111,8 @@ def domain_table(runs: Sequence[RunFolder]) -> DomainTable:
     }
     columns = zip(*rows.values(), strict=True)
     changes = [minus(second, first) for first, second in columns] if len(read) == 2 else None
-    return DomainTable(domains, over, rows, changes, describe_domains(all_about(read)))
+    made_of = [*describe_domains(all_about(read)), *chosen_on_target(read)]
+    return DomainTable(domains, over, rows, changes, made_of)
 
 
 def headline(runs: Sequence[Run], reference: Run | None) -> Headline:
@@ -187,9 +188,14 @@ def confusion_counts(run: Run, domain: str) -> np.ndarray:
     return np.array([row.split() for row in run.domains[domain]["confusion"]], dtype=np.int64)
 
 
+def chosen_on_target(runs: Sequence[Run]) -> list[str]:
+    """What must be said of runs whose weights owe something to a target domain."""
+    return [f"{run.label}: {CHOSEN_ON_TARGET}" for run in runs if is_chosen_on_target(run.scores)]
+
+
 def caveats(runs: Sequence[Run], over: Sequence[str]) -> list[str]:
     """Reasons why numbers that stand side by side are not alike."""
-    first, found = runs[0].scores, []
+    first, found = runs[0].scores, [f"{text}." for text in chosen_on_target(runs)]
     if any(run.scores["inference"] != first["inference"] for run in runs):
         found.append("The runs were not predicted in the same way (see the last section).")
     if any(run.scores["mean"]["over"] != over for run in runs):
