@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import Subset
 
 from causalseg.adapters.base import trainable_parameters
+from causalseg.analysis.gain import find_gain
 from causalseg.build import build_augment, build_inference, build_segmenter
 from causalseg.build_data import build_data, build_draws, with_classes_inside
 from causalseg.config import Config
@@ -102,6 +103,8 @@ def train_run(config: Config) -> RunFolder:
             write_results(fabric, run, stored, results, pictures, domains)
 
     train(fabric, model, data, draws, config.train, config.run, score, config.eval.every)
+    if fabric.is_global_zero and (gain := find_gain(run)):
+        logger.info("gain over head only (%s): %s", gain.folder, gain.text)
     return run
 
 
