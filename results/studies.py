@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from causalseg.analysis.comparison import MEAN, Comparison, known_values, read_study
-from causalseg.comparison_page import markdown_table, table, to_markdown
+from causalseg.comparison_page import ADAPTER, markdown_table, table, to_markdown
 from causalseg.scores import describe_domains
 
 _MOST = 20  # rows in the README
-_COSTS = ("trained parameters", "s/step", "peak memory")
+_COSTS = (ADAPTER, "trained parameters", "s/step", "peak memory")
 
 
 def compare_page(folder: Path, generated: str, empty: str) -> str:

@@ -56,6 +56,7 @@ def make_scores(domains, adapter="causal_tune", over=None, names=NAMES):
             "adapter": adapter,
             "head": "linear",
             "trainable_parameters": 12345,
+            "adapter_parameters": 2345,
         },
         "classes": {"names": names, "palette": PALETTE[: len(names)]},
         "domains": domains,

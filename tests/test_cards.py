@@ -2,6 +2,8 @@
 
 import json
 
+from safetensors.torch import load_file
+
 from causalseg.cards import collect_result
 from causalseg.jobs import train_run
 from causalseg.scoring import eval_run
@@ -42,3 +44,33 @@ def test_a_result_names_no_place_on_the_machine(tiny, folder):
     result = collect_result(run)
     assert result["eval"]["overrides"] == ["eval.flip=true"]
     assert str(folder.parent) not in json.dumps(result)
+
+
+def test_a_result_has_scores_on_the_way_and_the_size_of_the_adapter(tiny):
+    run = train_run(tiny("eval.every=2"))
+    result = collect_result(run)
+    assert [step for step, _ in result["curve"]] == [2, 4]
+    final = result["eval"]
+    assert result["curve"][-1][1] == {
+        **{name: about["miou"] for name, about in final["domains"].items()},
+        "mean": final["mean"]["miou"],
+    }
+    head = sum(value.numel() for value in load_file(run.head).values())
+    model = final["model"]
+    assert model["trainable_parameters"] - model["adapter_parameters"] == head
+    assert model["adapter_parameters"] == sum(v.numel() for v in load_file(run.adapter).values())
+    run.log.write_text("".join(json.dumps(e) + "\n" for e in run.read_log() if e["step"] > 2))
+    assert "curve" not in collect_result(run)
+
+
+def test_training_says_what_the_adapter_gained_over_a_head_beside_it(tiny, tmp_path, caplog):
+    caplog.set_level("INFO", "causalseg")
+    none = train_run(tiny("adapter=none", f"run.out={tmp_path / 'none'}"))
+    assert "gain over head only" not in caplog.text
+    tuned = train_run(tiny("train.adapter_lr=0.01"))
+    means = [run.read_json(run.eval)["mean"]["miou"] for run in (tuned, none)]
+    said = f"mean {means[0] - means[1]:+.1f}"
+    (line,) = [m for m in caplog.messages if m.startswith("gain over head only")]
+    assert line.startswith(f"gain over head only ({tmp_path / 'none'}): here ")
+    assert line.endswith(said)
+    assert said in tuned.card.read_text()

@@ -7,8 +7,18 @@ from html.parser import HTMLParser
 
 import pytest
 
-from causalseg.analysis.comparison import compare_results
-from causalseg.comparison_page import draw_chart, markdown_table, table, to_markdown, write_html
+from causalseg.analysis.bootstrap import paired_interval
+from causalseg.analysis.comparison import Method, compare_results
+from causalseg.comparison_page import (
+    draw_chart,
+    draw_curves,
+    markdown_table,
+    smaller_tables,
+    table,
+    to_markdown,
+    write_html,
+)
+from causalseg.engine.metrics import read_counts
 from causalseg.scores import CHOSEN_ON_TARGET
 from fabricated import METHODS, SHARES, make_result, make_results
 
@@ -48,6 +58,7 @@ def test_a_row_has_mean_and_deviation_of_every_domain_and_what_it_costs():
     assert row["night"] == "42.0 ± 2.0"
     assert row["mean"] == "43.0 ± 2.0"
     assert row["difference to none"].startswith("+1.5 ± 2.0 [")
+    assert row["adapter parameters"] == "2,345"
     assert row["trained parameters"] == "12,345"
     assert row["s/step"] == "1.25"
     assert row["peak memory"] == "1,002"
@@ -72,6 +83,106 @@ def test_the_head_says_how_many_images_of_which_size():
         ("mean", "of day, night"),
     ]
     assert ("difference to none", "± over seeds [95% over images]") in heads
+
+
+def test_sizes_of_adapters_that_no_result_knows_have_no_column():
+    results = make_results()
+    del results["none", 0]["eval"]["model"]["adapter_parameters"]
+    rows = rows_of(compare(results))
+    assert (rows["none"]["adapter parameters"], rows["tuned"]["adapter parameters"]) == (
+        "-",
+        "2,345",
+    )
+    for result in results.values():
+        result["eval"]["model"].pop("adapter_parameters", None)
+    assert "adapter parameters" not in rows_of(compare(results))["tuned"]
+    assert rows_of(compare(results))["tuned"]["trained parameters"] == "12,345"
+
+
+def by_domain(comparison):
+    title, (head, lines) = smaller_tables(comparison)[0]
+    return title, {line[0]: dict(zip(head, line, strict=True)) for line in lines}
+
+
+def test_differences_to_any_reference_are_told_by_domain():
+    results = make_results()
+    for seed, miou in zip(SEEDS, (40.0, 42.0, 44.0), strict=True):
+        results["none", seed]["eval"]["domains"]["night"]["miou"] = miou
+        results["tuned", seed]["eval"]["domains"]["night"]["miou"] = 40.0
+    planned = {method.name: SEEDS for method in METHODS}
+    comparison = compare_results(METHODS, planned, "tuned", results)
+    title, rows = by_domain(comparison)
+    assert title == "Difference to tuned by domain, in points: ± over seeds [95% over images]"
+    assert list(rows) == ["none", "<b>$odd$|_"]
+    assert list(rows["none"]) == ["method", "day", "night", "mean"]
+    assert rows["none"]["night"].startswith("+2.0 ± 2.0 [")
+    full = rows_of(comparison)
+    assert rows["none"]["mean"] == full["none"]["difference to tuned"]
+    pair = (
+        [results[name, s]["eval"]["domains"]["day"] for s in SEEDS] for name in ("none", "tuned")
+    )
+    ours, theirs = ([[read_counts(d["per_image"]["counts"])] for d in side] for side in pair)
+    names = results["none", 0]["eval"]["domains"]["day"]["per_image"]["names"]
+    low, high = paired_interval(ours, theirs, [names])
+    assert rows["none"]["day"].endswith(f"[−{-low:.1f}, −{-high:.1f}]")
+
+
+def test_of_many_methods_the_smaller_tables_have_those_with_the_most_seeds():
+    few = make_results((0,))["tuned", 0]
+    more = [Method(f"more{i}", ["adapter=causal_tune"], {}, "") for i in range(20)]
+    results = make_results() | {(method.name, 0): few for method in more}
+    planned = {method.name: SEEDS for method in METHODS} | {method.name: [0] for method in more}
+    title, rows = by_domain(compare_results([*METHODS, *more], planned, "none", results))
+    assert title.endswith(", methods with the most seeds")
+    assert list(rows) == ["tuned", "<b>$odd$|_"]
+
+
+def with_curves(results):
+    """Scores on the way that rise by 10 a step, higher by one for each seed."""
+    for (_, seed), result in results.items():
+        result["curve"] = [
+            [step, {"day": 10.0 * step, "night": 10.0 * step, "mean": 10.0 * step + seed}]
+            for step in range(1, 21)
+        ]
+    return results
+
+
+def test_scores_over_steps_are_means_over_seeds_at_a_few_steps():
+    results = with_curves(make_results())
+    del results["none", 0]["curve"]
+    results["tuned", 2]["curve"][4][1]["mean"] = None
+    comparison = compare(results)
+    assert comparison.rows[1].curve(["mean"])[20] == 201.0
+    assert 5 not in comparison.rows[1].curve(["mean"])
+    title, (head, lines) = smaller_tables(comparison)[1]
+    assert title == "mIoU in percent over training steps, mean over day, night and over seeds"
+    assert (head[1], head[-1], len(head)) == ("step 1", "step 20", 9)
+    assert [line[0] for line in lines] == ["tuned", "<b>$odd$|_"]
+    assert (lines[0][1], lines[0][-1]) == ("11.0", "201.0")
+    assert title in to_markdown(comparison)
+    for result in results.values():
+        result["config"]["eval"]["limit"] = 5
+    assert "Scores before the last step are of at most 5 images a domain." in to_markdown(
+        comparison
+    )
+
+
+def test_the_page_draws_scores_over_steps_of_unseen_and_seen_domains(tmp_path):
+    results = with_curves(make_results())
+    for result in results.values():
+        result["eval"]["mean"]["over"] = ["night"]
+        result["eval"]["robustness"]["source"] = {"miou": 50.0, "domains": ["day"]}
+    charts = draw_curves(compare(results))
+    assert [chart.alt.partition(":")[0] for chart in charts] == [
+        "mIoU in % over training steps, mean over night",
+        "mIoU in % over training steps, source validation (day)",
+    ]
+    assert "none from 11.0 at step 1 to 201.0 at 20; tuned from" in charts[0].alt
+    write_html(compare(results), "A study", tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+    assert all(chart.light in page and chart.dark in page for chart in charts)
+    assert "Difference to none by domain, in points" in page
+    assert draw_curves(compare(make_results())) == []
 
 
 def test_one_seed_has_no_spread():
@@ -100,7 +211,7 @@ def test_missing_runs_stay_in_the_table():
         del results["<b>$odd$|_", seed]
     rows = rows_of(compare(results))
     assert rows["tuned"]["seeds"] == "2 of 3"
-    assert list(rows["<b>$odd$|_"].values())[1:] == ["-"] * 7 + ["0 of 3", ""]
+    assert list(rows["<b>$odd$|_"].values())[1:] == ["-"] * 8 + ["0 of 3", ""]
     assert "Missing: tuned seed 1, <b>$odd$|_ seed 0," in to_markdown(compare(results))
 
 

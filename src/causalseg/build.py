@@ -46,10 +46,10 @@ def build_segmenter(config: Config) -> Segmenter:
     )
     check_fits_patch(config, backbone.patch)
     classes = build_classes(config.data)
-    query_width = config.head.hidden if isinstance(config.head, Mask2FormerConfig) else None
+    width = query_width(config)
     with _seeded(config.run.seed):
-        adapter = build_adapter(config.adapter, backbone, query_width)
-    gives_queries = query_width is not None and linked_part(config.adapter) is not None
+        adapter = build_adapter(config.adapter, backbone, width)
+    gives_queries = width is not None and linked_part(config.adapter) is not None
     with _seeded(config.run.seed):
         head = _build_head(config, backbone, len(classes.names), gives_queries)
     model = Segmenter(backbone, adapter, head, classes)
@@ -59,17 +59,28 @@ def build_segmenter(config: Config) -> Segmenter:
     return model
 
 
-def check_method(config: Config) -> None:
-    """Raise ConfigError if adapter or intervention cannot be built or do not fit; no weights."""
+def outline_backbone(config: Config) -> TimmBackbone:
+    """Build the backbone of a configuration without numbers: shapes on the meta device."""
     options = config.backbone
-    with torch.device("meta"):  # a model without numbers
-        backbone = build_backbone(
+    with torch.device("meta"):
+        return build_backbone(
             options.name,
             "random",
             levels=options.levels,
             position=options.position,
             patch=options.patch,
         )
+
+
+def query_width(config: Config) -> int | None:
+    """Return the width of the head's queries; None for a head without."""
+    return config.head.hidden if isinstance(config.head, Mask2FormerConfig) else None
+
+
+def check_method(config: Config) -> None:
+    """Raise ConfigError if adapter or intervention cannot be built or do not fit; no weights."""
+    options, backbone = config.backbone, outline_backbone(config)
+    with torch.device("meta"):  # a model without numbers
         if options.patch or options.weights in ("hub", "wheel", "random"):  # else the file's patch
             check_fits_patch(config, backbone.patch)
         adapter = build_adapter(config.adapter, backbone, query_width=None)

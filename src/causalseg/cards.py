@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 from jinja2 import Environment, StrictUndefined
 
+from causalseg.analysis.gain import find_gain
 from causalseg.backbones.presets import PRESETS
 from causalseg.config import Config
 from causalseg.data.published import LAYOUTS
@@ -47,6 +48,7 @@ def write_card(run: RunFolder, scored: Config) -> None:
         robustness=scores["robustness"],
         made_of=scores["made_of"],
         marked=CHOSEN_ON_TARGET if is_chosen_on_target(scores) else "",
+        gain=find_gain(run),
         overrides=[f"`{override}`" for override in scores.get("overrides") or []],
         data=list(_describe_data(config)),
         training=_describe_training(run, config),
@@ -58,6 +60,9 @@ def write_card(run: RunFolder, scored: Config) -> None:
 
 def collect_result(run: RunFolder) -> dict[str, Any]:
     """Return everything about a finished run that a table may need, as plain JSON.
+
+    Of a run that was scored on the way, ``curve`` has the steps with the mIoU of every domain and
+    of their mean.
 
     Versions, machine, device and precision are those of training, as its log has them. Of a log
     that does not say, versions and machine are those of now, the precision is the configured one,
@@ -72,9 +77,11 @@ def collect_result(run: RunFolder) -> dict[str, Any]:
     log = run.read_log()
     rates = [event["seconds_per_step"] for event in log if event["event"] == "train"]
     peaks = [event["peak_memory_mb"] for event in log if event["event"] == "memory"]
+    scored = [[event["step"], event["miou"]] for event in log if event["event"] == "eval"]
     return {
         "eval": scores,
         "config": config,
+        **({"curve": scored} if len(scored) > 1 else {}),
         "seconds_per_step": round(statistics.median(rates), 3),
         "peak_memory_mb": max(peaks, default=None),
         **_read_origin(log, config["run"]["precision"]),

@@ -6,17 +6,15 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 
 from causalseg import __version__
-from causalseg.cli_data import at_least_one, data_app
+from causalseg.cli_compare import compare, tune
+from causalseg.cli_data import data_app
 from causalseg.cli_eval import evaluate, print_table, report, submit
 from causalseg.errors import CausalsegError
-
-if TYPE_CHECKING:
-    from causalseg.analysis.comparison import Comparison
 
 # Threads that wait by spinning slow each other down tenfold on a busy machine.
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
@@ -30,6 +28,8 @@ app = App(
 config_app = App(name="config", help="Look at configurations.")
 app.command(config_app)
 app.command(data_app)
+app.command(compare)
+app.command(tune)
 app.command(evaluate, name="eval")
 app.command(report)
 app.command(submit)
@@ -103,62 +103,6 @@ def import_run(
     for note in imported.notes:
         print(note)
     print(f"run: {imported.run.path}")
-
-
-@app.command
-def compare(
-    config: Path,
-    /,
-    *overrides: str,
-    adapters: str = "",
-    seeds: str = "0,1,2",
-    methods: Annotated[
-        Path | None,
-        Parameter(help="YAML file of names and what each changes in the configuration."),
-    ] = None,
-    reference: str | None = None,
-    jobs: Annotated[int, Parameter(validator=lambda _t, v: at_least_one(v))] = 1,
-    out: Path | None = None,
-) -> None:
-    """Train methods with several seeds under one configuration and put them into one table.
-
-    What is finished is kept and what was interrupted goes on, so the same command may be given
-    again. Writes OUT/compare.md, OUT/compare.html, OUT/results/ and a run folder for each run.
-
-    Parameters
-    ----------
-    config
-        YAML file of what all methods share.
-    overrides
-        Options as key=value, for all methods.
-    adapters
-        Methods to compare, such as none,causal_tune,lora+intervene: adapters, several joined by +,
-        or names that the methods file defines; left out, all of the methods file.
-    seeds
-        Seeds of every method.
-    reference
-        The method that the others are held against; left out, the first.
-    jobs
-        Runs at work side by side.
-    out
-        Folder of everything; left out, runs/compare_NAME.
-    """
-    from causalseg.compare import plan_study, run_study
-    from causalseg.errors import RunError
-    from causalseg.methods import read_methods
-
-    names = [name.strip() for name in adapters.split(",") if name.strip()]
-    chosen = read_methods(names, methods)
-    study = plan_study(config, overrides, chosen, _numbers(seeds), reference, out)
-    comparison, failures = run_study(study, jobs)
-    if comparison:
-        _print_comparison(comparison)
-        print(f"everything: {study.out / 'compare.html'}, {study.out / 'compare.md'}")
-    if failures:
-        raise RunError(
-            "\n  ".join([f"{len(failures)} of {len(study.cells)} runs failed:", *failures])
-            + "\nthe same command tries them again"
-        )
 
 
 @app.command
@@ -263,34 +207,6 @@ def schema(of: Literal["config", "eval"] = "config", /) -> None:
 
     model = Config if of == "config" else Scores
     print(json.dumps(model.model_json_schema(), indent=2))
-
-
-def _numbers(text: str) -> list[int]:
-    from causalseg.errors import ConfigError
-
-    try:
-        return [int(number) for number in text.split(",")]
-    except ValueError:
-        raise ConfigError(f"--seeds {text!r}: whole numbers and commas, such as 0,1,2") from None
-
-
-def _print_comparison(comparison: "Comparison") -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    from causalseg.comparison_page import table
-
-    heads, rows = table(comparison)
-    over = comparison.first["eval"]["mean"]["over"]
-    names = ["method", *(["mean"] if len(over) > 1 else over)]
-    names += [f"difference to {comparison.reference}", "seeds"]
-    chosen = [[head for head, _ in heads].index(name) for name in names]
-    shown = Table(title=f"mIoU in percent, mean over {', '.join(over)}")
-    for i in chosen:
-        shown.add_column("\n".join(heads[i]).strip(), justify="right" if i else "left")
-    for row in rows:
-        shown.add_row(*(row[i] for i in chosen))
-    Console().print(shown)
 
 
 def main() -> None:

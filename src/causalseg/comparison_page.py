@@ -16,8 +16,16 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from causalseg.analysis.bootstrap import LEVEL, RESAMPLES
-from causalseg.analysis.comparison import MEAN, Comparison, Result, Row, Value, known_values
-from causalseg.report.charts import STYLE, draw_svg, plain_text
+from causalseg.analysis.comparison import (
+    MEAN,
+    Change,
+    Comparison,
+    Result,
+    Row,
+    Value,
+    known_values,
+)
+from causalseg.report.charts import STYLE, Chart, draw_progress, draw_svg, plain_text
 from causalseg.runfolder import write_text
 from causalseg.scores import (
     CHOSEN_ON_TARGET,
@@ -27,6 +35,9 @@ from causalseg.scores import (
     size_text,
 )
 
+ADAPTER = "adapter parameters"  # head of a column
+_FEW = 20  # rows up to which all methods stand in the smaller tables
+_STEPS = 8  # columns of the table of scores over steps
 _DARK = {
     **{"text.color": "#e4e7eb", "axes.labelcolor": "#e4e7eb", "axes.edgecolor": "#7d858f"},
     **{"xtick.color": "#e4e7eb", "ytick.color": "#e4e7eb", "grid.color": "#343a42"},
@@ -43,7 +54,8 @@ def table(comparison: Comparison) -> tuple[list[tuple[str, str]], list[list[str]
         heads.append((name, describe_domain(domain)))
     means = [(MEAN, f"of {', '.join(over)}")] if len(over) > 1 else []
     change = (f"difference to {comparison.reference}", f"± over seeds [{LEVEL:.0%} over images]")
-    costs = [("trained parameters", ""), ("s/step", ""), ("peak memory", "MB"), ("seeds", "")]
+    costs = [(ADAPTER, "")] if _knows_adapters(comparison) else []
+    costs += [("trained parameters", ""), ("s/step", ""), ("peak memory", "MB"), ("seeds", "")]
     reported = [
         name
         for name in (*scores["domains"], MEAN)
@@ -61,7 +73,65 @@ def to_markdown(comparison: Comparison) -> str:
     notes = "\n".join(f"- {note}" for note in notes_on(comparison))
     methods = "\n".join(f"- `{name}`: {text}" for name, text in _methods(comparison, "`"))
     changes = "What each method changes in the shared configuration:"
-    return f"{markdown_table(header, rows)}\n\n{notes}\n\n{changes}\n\n{methods}\n"
+    tables = [markdown_table(header, rows)]
+    for title, more in smaller_tables(comparison):
+        tables.append(f"{title}:\n\n{markdown_table(*more)}")
+    return "\n\n".join([*tables, notes, changes, methods]) + "\n"
+
+
+def smaller_tables(comparison: Comparison) -> list[tuple[str, tuple[list[str], list[list[str]]]]]:
+    """Return titles, heads and rows: differences by domain, and scores over steps.
+
+    Of many methods they have those with the most seeds. A table without rows is left out.
+    """
+    rows = _main_rows(comparison)
+    suffix = "" if len(rows) == len(comparison.rows) else ", methods with the most seeds"
+    found = [
+        (
+            f"Difference to {comparison.reference} by domain, in points: ± over seeds "
+            f"[{LEVEL:.0%} over images]",
+            _changes_table(comparison, rows),
+        ),
+        (
+            "mIoU in percent over training steps, mean over "
+            f"{', '.join(comparison.first['eval']['mean']['over'])} and over seeds",
+            _steps_table(rows),
+        ),
+    ]
+    return [(title + suffix, table) for title, table in found if table[1]]
+
+
+def _changes_table(
+    comparison: Comparison, rows: Sequence[Row]
+) -> tuple[list[str], list[list[str]]]:
+    scores = comparison.first["eval"]
+    domains = [*scores["domains"], *([MEAN] if len(scores["mean"]["over"]) > 1 else [])]
+    lines = []
+    for row in rows:
+        if row.method.name != comparison.reference:
+            changes = comparison.changes(row)
+            lines.append([row.method.name, *(_change_text(changes[name]) for name in domains)])
+    return ["method", *domains], lines if len(domains) > 1 else []
+
+
+def _steps_table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+    curves = {row.method.name: row.curve([MEAN]) for row in rows}
+    steps = sorted({step for curve in curves.values() for step in curve})
+    if len(steps) > _STEPS:  # spread evenly, the last among them
+        steps = [steps[round(i * (len(steps) - 1) / (_STEPS - 1))] for i in range(_STEPS)]
+    lines = [
+        [name, *(f"{curve[step]:.1f}" if step in curve else "-" for step in steps)]
+        for name, curve in curves.items()
+        if curve
+    ]
+    return ["method", *(f"step {step}" for step in steps)], lines
+
+
+def _main_rows(comparison: Comparison) -> list[Row]:
+    """All rows, or of many those with the most seeds."""
+    most = max(len(row.results) for row in comparison.rows)
+    is_few = len(comparison.rows) <= _FEW
+    return [row for row in comparison.rows if is_few or len(row.results) == most]
 
 
 def write_html(comparison: Comparison, title: str, out: Path) -> None:
@@ -77,6 +147,8 @@ def write_html(comparison: Comparison, title: str, out: Path) -> None:
         change=next(i for i, (head, _) in enumerate(heads) if head.startswith("difference")),
         reference=comparison.reference,
         charts=[draw_chart(comparison, is_dark) for is_dark in (False, True)] if has_chart else [],
+        tables=smaller_tables(comparison),
+        progress=draw_curves(comparison),
         missing=comparison.missing_text,
         over=comparison.first["eval"]["mean"]["over"],
         notes=notes_on(comparison),
@@ -113,6 +185,25 @@ def draw_chart(comparison: Comparison, is_dark: bool = False) -> str:
         return draw_svg(figure)
 
 
+def draw_curves(comparison: Comparison) -> list[Chart]:
+    """Draw mIoU over training steps: the mean, and that of the domains seen in training.
+
+    Of many methods those with the most seeds, the reference first; nothing of runs that were scored
+    only at their end.
+    """
+    rows = sorted(_main_rows(comparison), key=lambda r: r.method.name != comparison.reference)
+    scores = comparison.first["eval"]
+    groups = {f"mean over {', '.join(scores['mean']['over'])}": [MEAN]}
+    if source := scores["robustness"]["source"]:
+        groups[f"source validation ({', '.join(source['domains'])})"] = source["domains"]
+    charts = []
+    for what, domains in groups.items():
+        curves = {row.method.name: curve for row in rows if (curve := row.curve(domains))}
+        if curves:
+            charts.append(draw_progress(curves, what))
+    return charts
+
+
 def notes_on(comparison: Comparison) -> list[str]:
     """Say how everything in the table is made, one sentence or two each."""
     first = comparison.first
@@ -145,6 +236,9 @@ def notes_on(comparison: Comparison) -> list[str]:
         "device. Both depend on the machine and on what else ran there.",
         _origins(comparison),
     ]
+    limit = config["eval"]["limit"]
+    if limit is not None and any(row.curve([MEAN]) for row in comparison.rows):
+        notes.append(f"Scores before the last step are of at most {limit} images a domain.")
     notes += [
         f"Reported for {row.method.name}, not measured here: {row.method.source}."
         for row in comparison.rows
@@ -185,12 +279,14 @@ def _cells(
     seconds = [result["seconds_per_step"] for result in results]
     peaks = known_values([result.get("peak_memory_mb") for result in results])
     count, wanted = len(results), len(row.seeds)
-    parameters = results[0]["eval"]["model"]["trainable_parameters"] if results else None
+    model = results[0]["eval"]["model"] if results else {}
+    sizes = [model.get("adapter_parameters")] if _knows_adapters(comparison) else []
+    sizes.append(model.get("trainable_parameters"))
     return [
         row.method.name,
         *(spread_text(row.scores(domain)) for domain in domains),
         "reference" if row.method.name == comparison.reference else _change_text(row),
-        "-" if parameters is None else f"{parameters:,}",
+        *("-" if size is None else f"{size:,}" for size in sizes),
         f"{statistics.median(seconds):.2f}" if seconds else "-",
         f"{max(peaks):,.0f}" if peaks else "-",
         str(count) if count == wanted else f"{count} of {wanted}",
@@ -201,14 +297,20 @@ def _cells(
     ]
 
 
-def _change_text(row: Row) -> str:
-    if not row.differences:
+def _change_text(change: Row | Change) -> str:
+    if not change.differences:
         return "-"
-    mean = _signed(statistics.mean(row.differences))
-    several = len(row.differences) > 1
-    spread = f" ± {statistics.stdev(row.differences):.1f}" if several else ""
-    ends = f" [{', '.join(map(_signed, row.interval))}]" if row.interval else ""
+    mean = _signed(statistics.mean(change.differences))
+    several = len(change.differences) > 1
+    spread = f" ± {statistics.stdev(change.differences):.1f}" if several else ""
+    ends = f" [{', '.join(map(_signed, change.interval))}]" if change.interval else ""
     return mean + spread + ends
+
+
+def _knows_adapters(comparison: Comparison) -> bool:
+    """Whether a result says how many parameters its adapter has; earlier versions did not."""
+    results = (result for row in comparison.rows for result in row.results.values())
+    return any("adapter_parameters" in result["eval"]["model"] for result in results)
 
 
 def _signed(value: float) -> str:

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import Subset
 
 from causalseg.adapters.base import trainable_parameters
+from causalseg.analysis.gain import find_gain
 from causalseg.build import build_augment, build_inference, build_segmenter
 from causalseg.build_data import (
     build_data,
@@ -106,6 +107,8 @@ def train_run(config: Config) -> RunFolder:
 
     score = _Scores(fabric, run, model, domains, config, stored, inference)
     train(fabric, model, data, draws, config.train, config.run, score, config.eval.every)
+    if fabric.is_global_zero and (gain := find_gain(run)):
+        logger.info("gain over head only (%s): %s", gain.folder, gain.text)
     return run
 
 

@@ -31,6 +31,8 @@ class ModelScored(Block):
     adapter: str
     head: str
     trainable_parameters: int
+    adapter_parameters: int | None = None
+    """Those of them that the adapter has; the others are the head's."""
 
 
 class Checkpoint(Block):

@@ -194,6 +194,7 @@ def score_model(
             "adapter": label(config.adapter, config.intervene),
             "head": config.head.name,
             "trainable_parameters": trainable_parameters(model),
+            "adapter_parameters": trainable_parameters(model.adapter) if model.adapter else 0,
         },
         "classes": {"names": model.classes.names, "palette": model.classes.palette},
     }

@@ -10,6 +10,7 @@ Of several seeds its mean, its standard deviation, and a paired bootstrap interv
 """
 
 import json
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -68,10 +69,28 @@ class Row(NamedTuple):
 
     def scores(self, domain: str) -> list[Value]:
         """The mIoU in percent of a domain, or of their mean, one for each seed."""
-        scores = [result["eval"] for result in self.results.values()]
-        if domain == MEAN:
-            return [score["mean"]["miou"] for score in scores]
-        return [score["domains"][domain]["miou"] for score in scores]
+        return [_miou(result, domain) for result in self.results.values()]
+
+    def curve(self, domains: Sequence[str]) -> dict[int, float]:
+        """The mIoU in percent by training step, mean over domains and seeds.
+
+        Of the steps at which every seed has a score; nothing if a run was scored only at its end.
+        """
+        curves = [dict(result.get("curve") or ()) for result in self.results.values()]
+        shared = set.intersection(*map(set, curves)) if curves else set()
+        found = {}
+        for step in sorted(shared):
+            values = known_values([curve[step].get(name) for curve in curves for name in domains])
+            if values:
+                found[step] = statistics.mean(values)
+        return found
+
+
+class Change(NamedTuple):
+    """How far a method is from the reference in one domain, in points, as in `Row`."""
+
+    differences: list[float]
+    interval: tuple[float, float] | None
 
 
 class Comparison(NamedTuple):
@@ -90,6 +109,20 @@ class Comparison(NamedTuple):
         """What all results share can be read from any: the reference's if it has one."""
         rows = sorted(self.rows, key=lambda row: row.method.name != self.reference)
         return next(result for row in rows for result in row.results.values())
+
+    def changes(self, row: Row) -> dict[str, Change]:
+        """The difference to the reference in every domain, then that of the mean.
+
+        The intervals are computed with each call.
+        """
+        (theirs,) = (each for each in self.rows if each.method.name == self.reference)
+        pairs = [(row.results[s], theirs.results[s]) for s in row.results if s in theirs.results]
+        changes = {}
+        for domain in self.first["eval"]["domains"]:
+            differences = _differences(pairs, domain)
+            interval = _interval(pairs, [domain]) if differences else None
+            changes[domain] = Change(differences, interval)
+        return changes | {MEAN: Change(row.differences, row.interval)}
 
     @property
     def missing(self) -> list[str]:
@@ -134,8 +167,10 @@ def compare_results(
         ours, theirs = by_method[method.name], by_method[reference]
         pairs = [(ours[seed], theirs[seed]) for seed in ours if seed in theirs]
         is_other = method.name != reference
-        differences = _differences(pairs) if is_other else []
-        interval = _interval(pairs) if differences else None
+        differences = _differences(pairs, MEAN) if is_other else []
+        interval = None
+        if differences:
+            interval = _interval(pairs, pairs[0][0]["eval"]["mean"]["over"])
         rows.append(Row(method, list(seeds[method.name]), ours, differences, interval))
     return Comparison(rows, reference)
 
@@ -238,18 +273,25 @@ def known_values(values: Sequence[Value]) -> list[float]:
     return known if len(known) == len(values) else []
 
 
-def _differences(pairs: Sequence[tuple[Result, Result]]) -> list[float]:
-    """Our mean mIoU minus theirs, seed by seed; nothing if one is missing."""
-    means = [[result["eval"]["mean"]["miou"] for result in pair] for pair in pairs]
-    if any(None in pair for pair in means):
+def _miou(result: Result, domain: str) -> Value:
+    scores = result["eval"]
+    return (scores["mean"] if domain == MEAN else scores["domains"][domain])["miou"]
+
+
+def _differences(pairs: Sequence[tuple[Result, Result]], domain: str) -> list[float]:
+    """Our mIoU of a domain, or of their mean, minus theirs by seed; nothing if one is missing."""
+    ours, theirs = ([_miou(pair[side], domain) for pair in pairs] for side in (0, 1))
+    known = known_values(ours), known_values(theirs)
+    if not all(known):
         return []
-    return [ours - theirs for ours, theirs in means]
+    return [ours - theirs for ours, theirs in zip(*known, strict=True)]
 
 
-def _interval(pairs: Sequence[tuple[Result, Result]]) -> tuple[float, float] | None:
+def _interval(
+    pairs: Sequence[tuple[Result, Result]], over: Sequence[str]
+) -> tuple[float, float] | None:
     """The bootstrap interval of the mean difference; None where there is nothing to draw from."""
     results = [result for pair in pairs for result in pair]
-    over = results[0]["eval"]["mean"]["over"]
     images = [[result["eval"]["domains"][name]["per_image"] for name in over] for result in results]
     counts: list[Counts] = [[read_counts(about["counts"]) for about in known] for known in images]
     return paired_interval(counts[::2], counts[1::2], [about["names"] for about in images[0]])

@@ -7,7 +7,7 @@ shape of their dots, or in their order.
 import io
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -172,6 +172,30 @@ def draw_training(runs: Sequence[Run]) -> dict[str, Chart]:
             title, names = "mIoU during training", ["mean", *others[:_WHISKERS]]
         charts[title] = _draw_curves(runs, scores, names, "mIoU in %")
     return charts
+
+
+def draw_progress(curves: Mapping[str, Mapping[int, float]], what: str) -> Chart:
+    """Draw the mIoU in % of methods over training steps.
+
+    Args:
+        curves: by name of the method, steps and scores; the first is drawn in gray.
+        what: whose scores they are, such as `mean of night, fog`.
+    """
+    with rc_context(_PAPER):
+        figure = Figure(figsize=(5.6, 2.9), layout="constrained")
+        axes = figure.add_subplot(xlabel="step", ylabel="mIoU in %")
+        for i, (name, curve) in enumerate(curves.items()):
+            place, turn = i % len(_LIGHT), i // len(_LIGHT)
+            line: dict[str, Any] = {"ls": _DASHES[turn % len(_DASHES)], "lw": 1.4, "ms": 3.5}
+            line |= {"color": _LIGHT[place], "marker": _SHAPES[place]}
+            axes.plot(list(curve), list(curve.values()), label=_short(name), **line)
+        figure.legend(loc="outside right upper", fontsize=7, ncols=1 + (len(curves) - 1) // 14)
+    ends = [
+        f"{name} from {curve[min(curve)]:.1f} at step {min(curve)} to {curve[max(curve)]:.1f} at "
+        f"{max(curve)}"
+        for name, curve in curves.items()
+    ]
+    return _chart(figure, f"mIoU in % over training steps, {what}: {'; '.join(ends)}.")
 
 
 def _draw_curves(
