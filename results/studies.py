@@ -11,15 +11,21 @@ _MOST = 20  # rows in the README
 _COSTS = (ADAPTER, "trained parameters", "s/step", "peak memory")
 
 
-def compare_page(folder: Path, generated: str, empty: str) -> str:
-    """Return docs/compare.md: every study with all its methods and how it was made."""
-    parts = [
-        "# Comparisons of methods",
-        generated,
-        "How they are made: [compare](compare_howto.md).",
-    ]
+def compare_page(folder: Path, version: str, generated: str, empty: str) -> str:
+    """Return a page of all studies in a folder, with all methods and how each was made.
+
+    Args:
+        folder: holds a folder of results for each study.
+        version: of the package that made them, where it is an earlier one; else empty.
+        generated: note on where the page comes from.
+        empty: what the page says without any study.
+    """
+    title = (
+        f"# Comparisons of methods, version {version}" if version else "# Comparisons of methods"
+    )
+    parts = [title, generated, "How they are made: [compare](compare_howto.md)."]
     for name, study in _studies(folder):
-        files = f"Files: [{name}](../results/compare/{name})."
+        files = f"Files: [{name}](../results/{f'{version}/' * bool(version)}compare/{name})."
         parts += [f"## {name}", to_markdown(study).strip(), files]
     return "\n\n".join(parts if len(parts) > 3 else [*parts, empty]) + "\n"
 

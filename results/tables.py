@@ -6,7 +6,8 @@
 
 A result is what `causalseg.cards.collect_result` returns. Files NAME_seed0.json, NAME_seed1.json
 are one row: mean and standard deviation over seeds. A folder results/compare/NAME holds what
-`causalseg compare` left in its folder results: a section of docs/compare.md.
+`causalseg compare` left in its folder results: a section of docs/compare.md. A folder that is named
+after an earlier version, such as results/0.2, holds its results and gets pages of its own.
 """
 
 import argparse
@@ -140,10 +141,15 @@ def pages(root: Path) -> dict[Path, str]:
     """Return every generated file below ``root`` with the content it should have."""
     entries = read_entries(root / "results")
     readme, studies = root / "README.md", root / "results" / "compare"
+    made = {readme: _with_block(readme, _readme_block(entries, readme_tables(studies)))}
+    earlier = [path.name for path in (root / "results").iterdir() if re.match(r"\d", path.name)]
+    for version in ["", *sorted(earlier)]:
+        folder, end = root / "results" / version, f"_{version}.md" if version else ".md"
+        compared = compare_page(folder / "compare", version, _GENERATED, _EMPTY)
+        made[root / "docs" / f"results{end}"] = _results_page(read_entries(folder), version)
+        made[root / "docs" / f"compare{end}"] = compared
     return {
-        readme: _with_block(readme, _readme_block(entries, readme_tables(studies))),
-        root / "docs" / "results.md": _results_page(entries),
-        root / "docs" / "compare.md": compare_page(studies, _GENERATED, _EMPTY),
+        **made,
         root / "docs" / "reference.md": _reference_page(),
         root / "docs" / "methods" / "parameters.md": parameters_page(_GENERATED),
     }
@@ -181,12 +187,15 @@ def _readme_block(entries: Sequence[Entry], studies: Sequence[str]) -> str:
     return "\n\n".join([*studies, f"{_NOTE}. {' '.join(pages)}"])
 
 
-def _results_page(entries: Sequence[Entry]) -> str:
-    parts = ["# Results", _GENERATED, "## Measured here", _NOTE + "." if entries else _EMPTY]
+def _results_page(entries: Sequence[Entry], version: str = "") -> str:
+    title = f"# Results, version {version}" if version else "# Results"
+    parts = [title, _GENERATED, "## Measured here", _NOTE + "." if entries else _EMPTY]
     for group in _settings(entries):
         links = {entry.name: f"#{entry.name}" for entry in group}
         parts += [_title(group[0]), _table(group, links)]
-        parts += [f"### {entry.name}\n\n{_details(entry)}" for entry in group]
+        parts += [f"### {entry.name}\n\n{_details(entry, version)}" for entry in group]
+    if version:
+        return "\n\n".join(parts) + "\n"
     parts += ["## Reported by others", _REPORTED_NOTE]
     for title, text in _REPORTED.items():
         header, *rows = (line.strip().split(",") for line in text.strip().splitlines())
@@ -261,7 +270,7 @@ def _row(entry: Entry, link: str, has_mean: bool) -> list[str]:
     ]
 
 
-def _details(entry: Entry) -> str:
+def _details(entry: Entry, version: str) -> str:
     config, scores = entry.first["config"], entry.first["eval"]
     train, backbone = config["train"], config["backbone"]
     weights = _WEIGHTS.get(backbone["weights"], "weights from a file")
@@ -286,7 +295,8 @@ def _details(entry: Entry) -> str:
         f"{_count(len(entry.results))}: {seeds}",
         "; ".join(dict.fromkeys(map(_origin, entry.results))),
         "; ".join(versions),
-        "files: " + ", ".join(f"[{file}](../results/{file})" for file in entry.files),
+        "files: "
+        + ", ".join(f"[{file}](../{Path('results', version, file)})" for file in entry.files),
     ]
     rows = [[name, *map(_percent, values)] for name, values in _mious(entry).items()]
     header = ["domain", *(f"mIoU %, seed {seed}" for seed in seeds.split(", "))]
@@ -313,8 +323,10 @@ def _with_options(block: dict[str, Any], kind: Any) -> str:
     """The name of an adapter or head and the options that are not the defaults; of each part."""
     if "parts" in block:
         return " + ".join(_with_options(part, kind) for part in block["parts"])
+    options = TypeAdapter(kind)
+    block = options.validate_python(block).model_dump(mode="json")  # of an earlier version, too
     try:
-        default = TypeAdapter(kind).validate_python(block["name"]).model_dump(mode="json")
+        default = options.validate_python(block["name"]).model_dump(mode="json")
     except ValidationError:  # it has options without a default
         default = {"name": block["name"]}
     base = dict(_flat(default))
