@@ -62,7 +62,7 @@ INTERVENTIONS: dict[str, Callable[[int], nn.Module]] = {
 }
 AFTER: dict[str, Callable[[int], nn.Module]] = {
     "causal_tune": lambda width: CausalTune(width, 1),
-    "causal_tune_full_path": lambda width: CausalTune(width, 1, band=Band(linear_path="full")),
+    "causal_tune_full_path": lambda width: CausalTune(width, 1, recipe="full_path"),
     "causal_tune_suppress": lambda width: CausalTune(width, 1, band=Band(suppress=True)),
     "causal_tune_learnable": lambda width: CausalTune(width, 1, band=Band(learnable=True)),
     "causal_tune_gains": lambda width: CausalTune(width, 1, band=Band(gains=True)),

@@ -93,7 +93,7 @@ def _backbone(size: str) -> TimmBackbone:
 def _choices(block: type[Block], prefix: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield name and change of each value of an option that is not its default."""
     for key, field in block.model_fields.items():
-        if key == "query_link":  # counted with every row
+        if key in ("query_link", "init"):  # counted with every row; a scale is one number
             continue
         kind = field.annotation
         values = (True, False) if kind is bool else ()

@@ -28,8 +28,8 @@ def causal_tune(adapter: CausalTune, tokens: Tensor, layer: int, grid: tuple[int
     T = adapter.tokens.A[layer] @ adapter.tokens.B[layer]
     P = torch.softmax(Yc @ T.T / c**0.5, dim=-1)
     attention = P[..., 1:] @ (T[1:] @ W1.T + b1)
-    linear = Y if options.linear_path == "full" else Yc
-    if adapter.recipe == "centered":
+    linear = Y if adapter.recipe == "full_path" else Yc
+    if adapter.recipe != "paper":
         attention = attention - attention.mean((1, 2), keepdim=True)
         delta = idct2((attention + linear) @ W2.T) + b2
     else:

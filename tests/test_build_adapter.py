@@ -35,7 +35,7 @@ VARIANTS = {
     "fft": "{transform: fft, num_tokens: 4}",
     "haar": "{transform: haar, num_tokens: 4}",
     "released": "{recipe: released, num_tokens: 4}",  # on square images
-    "full path": "{linear_path: full, num_tokens: 4}",
+    "full path": "{recipe: full_path, num_tokens: 4}",
     "suppress": "{suppress: true, num_tokens: 4}",
     "learnable": "{band: {learnable: true, gains: true, peak_normalised: true}, num_tokens: 4}",
     "low removed": "{band: low_removed, num_tokens: 4}",
@@ -238,7 +238,7 @@ def test_layers_are_a_list_or_the_last_k_that_reach_the_head(tiny):
         (["adapter={recipe: released}", "train.crop=[32, 32]"], "make eval.size square"),
         (["adapter=[lora, dora]"], "attn.qkv"),
         (["adapter=[lora, full]"], "this adapter before others"),
-        (["adapter={band: all, linear_path: full}"], "linear_path has no effect"),
+        (["adapter={recipe: full_path, transform: fft}"], "has the recipes paper and centered"),
         (["adapter={transform: haar, band: {low: 0.7, high: null}}"], "allowed are both, low_rem"),
         (["adapter={band: {high: .inf}}"], "high = inf"),
         (["adapter={init: {kind: small, scale: .nan}}"], "scale = nan"),

@@ -160,7 +160,6 @@ def _build_causal_tune(
     band = Band(
         given.low,
         given.high,
-        options.linear_path,
         options.suppress,
         given.learnable,
         given.gains,

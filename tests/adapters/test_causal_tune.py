@@ -68,7 +68,7 @@ def both_forms(adapter, grid):
     return list(zip(*results, strict=True))
 
 
-@pytest.mark.parametrize("recipe", ["paper", "centered"])
+@pytest.mark.parametrize("recipe", ["paper", "centered", "full_path"])
 @pytest.mark.parametrize("grid", [(1, 1), (1, 7), (5, 8), (9, 4)])
 @pytest.mark.parametrize(("low", "high"), [(0.2, 0.7), (None, 0.7), (0.2, None), (None, None)])
 def test_fast_form_equals_the_literal_formula(recipe, grid, low, high):
@@ -77,21 +77,20 @@ def test_fast_form_equals_the_literal_formula(recipe, grid, low, high):
 
 
 BEYOND = {
-    "full linear path": {"linear_path": "full"},
     "suppressed rest": {"suppress": True},
     "learnt radii": {"learnable": True},
     "gains": {"gains": True},
     "normalised peak": {"peak_normalised": True},
     "learnt high radius": {"low": None, "learnable": True, "suppress": True},
     "everything": dict.fromkeys(("suppress", "learnable", "gains", "peak_normalised"), True),
-    "everything, full": {"linear_path": "full", "suppress": True, "learnable": True, "gains": True},
 }
 
 
 @pytest.mark.parametrize("options", BEYOND.values(), ids=BEYOND)
+@pytest.mark.parametrize("recipe", ["centered", "full_path"])
 @pytest.mark.parametrize("grid", [(5, 8), (9, 4)])
-def test_what_goes_beyond_the_paper_equals_its_formula(options, grid):
-    adapter = small(band=Band(**options)).double()
+def test_what_goes_beyond_the_paper_equals_its_formula(options, grid, recipe):
+    adapter = small(recipe, band=Band(**options)).double()
     with torch.no_grad():
         for parameter in adapter.band.parameters():  # away from where it does nothing
             parameter.add_(0.3 * torch.rand_like(parameter))
@@ -121,7 +120,7 @@ def test_learnt_radii_start_as_given_and_stay_ordered():
     assert small(band=Band(0.1, 1000, learnable=True)).band.radii(0)[1].item() == pytest.approx(1e3)
 
 
-@pytest.mark.parametrize("recipe", ["paper", "centered"])
+@pytest.mark.parametrize("recipe", ["paper", "centered", "full_path"])
 def test_without_a_scale_the_fast_form_equals_the_literal_formula_too(recipe):
     torch.manual_seed(0)
     adapter = CausalTune(24, 3, 8, 4, recipe=recipe, init=Init(token_std=2.0)).double()
@@ -230,7 +229,7 @@ def test_recipes_differ_and_share_their_parameters():
     [
         ({"num_tokens": 1}, "two tokens at least"),
         ({"rank": 0}, "rank = 0"),
-        ({"recipe": "literal"}, "allowed are paper, centered"),
+        ({"recipe": "literal"}, "allowed are paper, centered, full_path"),
         ({"layers": [2]}, "blocks from 0 to 1"),
         ({"layers": [0, 0]}, "different blocks"),
     ],
@@ -244,7 +243,6 @@ def test_impossible_options_are_refused_by_name(options, message):
     ("options", "message"),
     [
         ({"low": 0.9}, "not below high"),
-        ({"linear_path": "none"}, "band or full"),
         ({"low": None, "high": None, "suppress": True}, "passes all"),
     ],
 )

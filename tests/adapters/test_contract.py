@@ -38,10 +38,10 @@ AFTER_BLOCKS = {
     "causal_tune-centered": lambda vit: CausalTune(**TOKENS, recipe="centered"),
     "causal_tune-paper": lambda vit: CausalTune(**TOKENS, recipe="paper"),
     "causal_tune-beyond": lambda vit: CausalTune(**TOKENS, band=BEYOND),
-    "causal_tune-full_path": lambda vit: CausalTune(**TOKENS, band=Band(linear_path="full")),
+    "causal_tune-full_path": lambda vit: CausalTune(**TOKENS, recipe="full_path"),
     "causal_tune-last_block": lambda vit: CausalTune(**TOKENS, layers=[1]),
-    "causal_tune-fft": lambda vit: CausalTuneFFT(**TOKENS),
-    "causal_tune-haar": lambda vit: CausalTuneHaar(**TOKENS),
+    "causal_tune-fft": lambda vit: CausalTuneFFT(**TOKENS, recipe="centered"),
+    "causal_tune-haar": lambda vit: CausalTuneHaar(**TOKENS, recipe="centered"),
     "rein": lambda vit: Rein(**TOKENS),
     "rein-full_tokens": lambda vit: Rein(48, 2, 6, rank=None),
     "set": lambda vit: SetAdapter(**TOKENS),
@@ -50,9 +50,9 @@ AFTER_BLOCKS = {
 }
 # ... or a small one, as published.
 SMALL_START = {
-    "causal_tune-centered-small": lambda vit: CausalTune(**TOKENS, init=SMALL),
+    "causal_tune-centered-small": lambda vit: CausalTune(**TOKENS, recipe="centered", init=SMALL),
     "causal_tune-paper-small": lambda vit: CausalTune(**TOKENS, recipe="paper", init=SMALL),
-    "causal_tune-fft-small": lambda vit: CausalTuneFFT(**TOKENS, init=SMALL),
+    "causal_tune-fft-small": lambda vit: CausalTuneFFT(**TOKENS, recipe="centered", init=SMALL),
     "rein-small": lambda vit: Rein(**TOKENS, init=SMALL),
     "set-small": lambda vit: SetAdapter(**TOKENS, init=SMALL),
     "fada-small": lambda vit: Fada(**TOKENS, init=SMALL),

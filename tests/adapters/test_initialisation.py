@@ -90,6 +90,27 @@ def test_options_as_0_2_wrote_them_are_the_published_initialisation(kind):
         KINDS[kind][1](**{"name": kind, "scale": 0.002, "init": "zero"})
 
 
+@pytest.mark.parametrize(
+    ("old", "recipe"),
+    [
+        ({"recipe": "centered", "linear_path": "full"}, "full_path"),
+        ({"recipe": "centered", "linear_path": "band"}, "centered"),
+        ({"recipe": "paper", "linear_path": "band"}, "paper"),
+        ({"linear_path": "full"}, "full_path"),
+        ({"linear_path": "band"}, "centered"),
+        ({"transform": "fft"}, "centered"),
+        ({}, "full_path"),
+    ],
+)
+def test_the_linear_path_of_0_2_is_a_recipe_now(old, recipe):
+    assert CausalTuneConfig(**old).recipe == recipe
+
+
+def test_the_literal_recipe_has_no_full_linear_path():
+    with pytest.raises(ValidationError, match="linear_path"):
+        CausalTuneConfig(recipe="paper", linear_path="full")
+
+
 def test_the_released_recipe_starts_as_its_code_does():
     assert CausalTuneConfig(recipe="released").init.kind == "small"
     with pytest.raises(ValidationError, match=r"init\.kind=small"):

@@ -4,9 +4,6 @@
 
 Beyond the paper, each off by default:
 
-- linear_path `full`: the linear path of Causal-Tune takes all of X, not the band alone; the tokens
-  still attend within the band. (A band-passed path cannot move the low frequencies, in which large
-  regions live.)
 - suppress: ``out = X + s iDCT(D) - beta_l * iDCT((1 - G / max G) * Y)``, beta one number for each
   block and channel, starting at 0: the rest is taken out as far as training wants it.
 - learnable: ``R_L = softplus(a_l)`` and ``R_H = R_L + softplus(b_l)`` for each block l, softplus
@@ -19,7 +16,6 @@ Beyond the paper, each off by default:
 
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float, Int
@@ -29,7 +25,6 @@ from causalseg.errors import ConfigError
 from causalseg.spectral.bands import Radius, band_mask, band_pass, check_radii
 from causalseg.spectral.constants import kept
 
-LinearPath = Literal["band", "full"]
 NUM_BINS = 8  # of the radius, over [0, sqrt 2)
 _LEAST = 1e-3  # of a learnt radius, and of the distance between two
 
@@ -41,20 +36,17 @@ class Band:
     Args:
         low: R_L, fraction of the grid's highest frequency; None keeps the low frequencies.
         high: R_H, likewise; None keeps the high frequencies.
-        linear_path: `band` as in the paper, or `full`.
         suppress: take the rest out of the features, as far as learnt.
         learnable: learn the radii that are given.
         gains: learn a gain for each radius bin and channel.
         peak_normalised: divide G by its largest weight.
 
     Raises:
-        ConfigError: for radii out of order, an unknown linear path, or an option that would
-            change nothing with the radii given.
+        ConfigError: for radii out of order, or an option that would change nothing with them.
     """
 
     low: float | None = 0.2
     high: float | None = 0.7
-    linear_path: LinearPath = "band"
     suppress: bool = False
     learnable: bool = False
     gains: bool = False
@@ -62,17 +54,12 @@ class Band:
 
     def __post_init__(self) -> None:
         check_radii(self.low, self.high)
-        if self.linear_path not in get_args(LinearPath):
-            allowed = " or ".join(get_args(LinearPath))
-            raise ConfigError(f"linear_path = {self.linear_path!r}: {allowed}")
         if self.low is None and self.high is None and (self.learnable or self.suppress):
             raise ConfigError(
                 "a band without low and high passes all: nothing to learn or suppress"
             )
         if self.low is None and self.peak_normalised:
             raise ConfigError("peak_normalised has no effect without low: the largest weight is 1")
-        if (self.low, self.high, self.linear_path, self.gains) == (None, None, "full", False):
-            raise ConfigError("linear_path has no effect with a band that passes all")
 
 
 class BandWeights(nn.Module):

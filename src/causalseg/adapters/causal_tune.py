@@ -19,9 +19,11 @@ Mixing channels commutes with a spatial transform, so the code computes the same
 Recipe `centered`: a constant over frequencies inverts to a spike at patch (0, 0). The attention
 weights are nearly constant at the start and b2 always is, so the literal formula adds an artifact
 there. `centered` subtracts the mean over (u, v) of the attention output before the inverse and adds
-b2 after it. Recipe `paper` is the lines above, literally.
+b2 after it. Recipe `full_path`, the default, is `centered` with Y in place of Yc in (5): a linear
+path within the band cannot move the low frequencies, in which large regions are; the tokens still
+attend within it. Recipe `paper` is the lines above, literally.
 
-What `Band` offers beyond the paper (a full linear path, learnt radii, ...) stands in `band`.
+What `Band` offers beyond the paper (learnt radii, ...) is in `band`.
 """
 
 import math
@@ -40,7 +42,7 @@ from causalseg.spectral.constants import exact, kept
 from causalseg.spectral.grid import grid_to_tokens, tokens_to_grid
 from causalseg.spectral.transforms import dct2, dct_matrix, idct2
 
-Recipe = Literal["paper", "centered"]
+Recipe = Literal["paper", "centered", "full_path"]
 
 
 class CausalTune(TokenEdit):
@@ -56,13 +58,15 @@ class CausalTune(TokenEdit):
         query_width: width of the head's queries; None leaves the query link out, for a head
             without queries.
         band: which frequencies are causal.
-        recipe: `paper` or `centered`.
+        recipe: `paper`, `centered` or `full_path`; None takes the last of ``recipes``.
         init: how tokens, queries and the edit start.
         layers: the blocks it works on; None for all.
 
     Raises:
         ConfigError: for sizes below 1 (tokens below 2) or an unknown recipe.
     """
+
+    recipes: tuple[Recipe, ...] = get_args(Recipe)
 
     def __init__(
         self,
@@ -72,13 +76,14 @@ class CausalTune(TokenEdit):
         rank: int = 16,
         query_width: int | None = None,
         band: Band = Band(),  # noqa: B008 (frozen)
-        recipe: Recipe = "centered",
+        recipe: Recipe | None = None,
         init: Init = Init(),  # noqa: B008 (frozen)
         layers: Sequence[int] | None = None,
     ):
         super().__init__(width, depth, layers)
-        if recipe not in get_args(Recipe):
-            raise ConfigError(f"recipe = {recipe!r}: allowed are {', '.join(get_args(Recipe))}")
+        recipe = self.recipes[-1] if recipe is None else recipe
+        if recipe not in self.recipes:
+            raise ConfigError(f"recipe = {recipe!r}: allowed are {', '.join(self.recipes)}")
         self.check_band(band)
         self.recipe = recipe
         self.tokens = LowRankTokens(len(self.layers), num_tokens, rank, width)
@@ -127,7 +132,7 @@ class CausalTune(TokenEdit):
         else:
             query = G * dct2(X @ B.T)
         attention = self._attend(query, A)
-        if self.band.options.linear_path == "full":
+        if self.recipe == "full_path":
             return attention, X
         return attention, idct2(Yc) if self.band.options.gains else self.band.passed(X, layer)
 
@@ -140,7 +145,7 @@ class CausalTune(TokenEdit):
         weights = torch.cat([A, torch.ones_like(A[:, :1])], dim=1)
         mixed = P @ torch.cat([torch.zeros_like(weights[:1]), weights[1:]])
         grid = (query.shape[1], query.shape[2])
-        if self.recipe == "centered":
+        if self.recipe != "paper":
             mixed = mixed - mixed.mean((1, 2), keepdim=True)
         bias = _bias_pattern(grid, self.recipe, mixed.device, mixed.dtype)
         return torch.cat([idct2(mixed), bias.expand(mixed.shape[0], -1, -1, -1)], dim=-1)
@@ -151,7 +156,7 @@ def _bias_pattern(
     grid: tuple[int, int], recipe: Recipe, device: torch.device, dtype: torch.dtype
 ) -> Float[Tensor, "h w 1"]:
     """What b2 becomes on the grid: iDCT(1), a spike near (0, 0), for `paper`, else 1."""
-    if recipe == "centered":
+    if recipe != "paper":
         return torch.ones(*grid, 1, device=device, dtype=dtype)
     sums = [dct_matrix(n, device, exact(device)).sum(0) for n in grid]
     return torch.outer(*sums)[:, :, None].to(dtype)

@@ -51,14 +51,16 @@ class _CausalTuneVariant(CausalTune):
         query_width: width of the head's queries; None leaves the query link out.
         band: R_L (`low`) and R_H (`high`), fractions of the grid's highest frequency; None keeps
             that side. The other options of a band are refused.
-        recipe: `paper` or `centered`.
+        recipe: `paper` or `centered`, which None takes.
         init: how tokens, queries and the edit start.
         layers: the blocks it works on; None for all.
 
     Raises:
-        ConfigError: for sizes below 1 (tokens below 2), an unknown recipe, a band with more than
-            its radii.
+        ConfigError: for sizes below 1 (tokens below 2), another recipe, a band with more than its
+            radii.
     """
+
+    recipes = ("paper", "centered")
 
     @staticmethod
     def check_band(band: Band) -> None:

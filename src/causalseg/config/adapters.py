@@ -214,15 +214,14 @@ class CausalTuneConfig(LinkedConfig):
 
     name: Literal["causal_tune"] = "causal_tune"
     """The method."""
-    recipe: Literal["paper", "centered", "released"] = "centered"
+    recipe: Literal["paper", "centered", "full_path", "released"] = "full_path"
     """paper: the published formula, literally; centered: without its spike at patch (0, 0);
-    released: what the authors' code computes, on square grids."""
+    full_path: centered, and the linear path takes all frequencies, not the band alone; released:
+    what the authors' code computes, on square grids."""
     transform: Literal["dct", "fft", "haar"] = "dct"
     """The transform; the paper's method is dct, the others are its ablation."""
     band: Annotated[BandConfig, BeforeValidator(_band_by_name)] = BandConfig()
     """Which frequencies are causal."""
-    linear_path: Literal["band", "full"] = "band"
-    """band: the linear path takes the band alone, as in the paper; full: all of the features."""
     suppress: bool = False
     """Take the rest of the spectrum out of the features, as far as learnt."""
     num_tokens: Tokens = 100
@@ -232,9 +231,18 @@ class CausalTuneConfig(LinkedConfig):
 
     @model_validator(mode="before")
     @classmethod
-    def _released_starts_small(cls, options: Any) -> Any:
-        if isinstance(options, dict) and options.get("recipe") == "released":
+    def _fill(cls, options: Any) -> Any:
+        """What goes with another choice, and `linear_path` of 0.2."""
+        if not isinstance(options, dict):
+            return options
+        path, recipe = options.get("linear_path"), options.get("recipe", "centered")
+        if path == "band" or (path == "full" and recipe == "centered"):
+            named = {"recipe": "full_path" if path == "full" else recipe}
+            options = {k: v for k, v in options.items() if k != "linear_path"} | named
+        if options.get("recipe") == "released":
             return {"init": "small", **options}
+        if options.get("transform", "dct") != "dct":
+            return {"recipe": "centered", **options}
         return options
 
     @model_validator(mode="after")
@@ -242,9 +250,11 @@ class CausalTuneConfig(LinkedConfig):
         if self.recipe == "released":
             if self.init.kind != "small":
                 raise ValueError("recipe=released starts as its code does: it has init.kind=small")
-            idle, why = {"transform", "band", "linear_path", "suppress"}, "recipe=released"
+            idle, why = {"transform", "band", "suppress"}, "recipe=released"
         elif self.transform != "dct":
-            idle, why = {"linear_path", "suppress"}, f"transform={self.transform}"
+            idle, why = {"suppress"}, f"transform={self.transform}"
+            if self.recipe == "full_path":
+                raise ValueError(f"{why} has the recipes paper and centered: give one of them")
             learnt = [k for k in ("learnable", "gains", "peak_normalised") if getattr(self.band, k)]
             if learnt:
                 raise ValueError(f"band.{learnt[0]} has no effect with {why}")
@@ -252,11 +262,8 @@ class CausalTuneConfig(LinkedConfig):
             if self.transform == "haar" and radii not in _NAMED_BANDS.values():
                 raise ValueError("band with transform=haar: allowed are " + ", ".join(_NAMED_BANDS))
         else:
-            is_all = self.band.low is None and self.band.high is None
-            is_path_idle = self.linear_path == "full" and not self.band.gains
-            if is_all and (self.suppress or is_path_idle):
-                key = "suppress" if self.suppress else "linear_path"
-                raise ValueError(f"{key} has no effect with a band that passes all")
+            if self.band.low is None and self.band.high is None and self.suppress:
+                raise ValueError("suppress has no effect with a band that passes all")
             return self
         defaults = type(self).model_fields
         used = [key for key in sorted(idle) if getattr(self, key) != defaults[key].default]
