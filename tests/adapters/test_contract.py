@@ -37,7 +37,7 @@ SMALL = Init(kind="small")
 AFTER_BLOCKS = {
     "causal_tune-centered": lambda vit: CausalTune(**TOKENS, recipe="centered"),
     "causal_tune-paper": lambda vit: CausalTune(**TOKENS, recipe="paper"),
-    "causal_tune-beyond": lambda vit: CausalTune(**TOKENS, band=BEYOND),
+    "causal_tune-beyond": lambda vit: CausalTune(**TOKENS, recipe="centered", band=BEYOND),
     "causal_tune-full_path": lambda vit: CausalTune(**TOKENS, recipe="full_path"),
     "causal_tune-last_block": lambda vit: CausalTune(**TOKENS, layers=[1]),
     "causal_tune-fft": lambda vit: CausalTuneFFT(**TOKENS, recipe="centered"),
