@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from safetensors.torch import load_file
 
 import causalseg
 from causalseg.configfile import load_config
@@ -37,7 +38,10 @@ def mine(tmp_path):
 
 
 def test_readme_s_own_images_train_choose_on_summer_and_score_the_choice(mine, tmp_path, capsys):
-    best = ("adapter=none", "run.best=summer.miou", "eval.every=2", "train.epochs=3")
+    best = (
+        *("adapter=none", "run.best=summer.miou", "eval.every=2", "train.epochs=3"),
+        "head.class_weights=auto",
+    )
     assert run("train", *mine, *best) == 0
     folder = tmp_path / "run"
     stored = yaml.safe_load((folder / "config.yaml").read_text())["train"]
@@ -47,6 +51,7 @@ def test_readme_s_own_images_train_choose_on_summer_and_score_the_choice(mine, t
     scores = json.loads((folder / "eval.json").read_text())
     assert scores["checkpoint"]["metric"] == "summer.miou"
     assert scores["checkpoint"]["step"] in (2, 4, 5)
+    assert load_file(folder / "head.safetensors")["balance.pixels"].sum() > 0
     assert causalseg.load(folder, checkpoint="best")
     assert run("train", *mine, *best, "run.resume=true") == 0  # epochs again: the same run
     assert run("train", *mine, *best, "run.resume=true", "train.epochs=1") == 2

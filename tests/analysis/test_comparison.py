@@ -130,7 +130,7 @@ def test_the_recipe_of_an_adapter_changes_its_other_options():
     results = make_results((0,))
     results["tuned", 0]["config"]["adapter"]["rank"] = 3
     planned = {method.name: [0] for method in METHODS}
-    for override, is_alike in (("adapter.recipe=centered", True), ("adapter.rank=1", False)):
+    for override, is_alike in (("adapter.recipe=centered", True), ("adapter.num_tokens=9", False)):
         methods = [METHODS[0], METHODS[1]._replace(overrides=[override]), METHODS[2]]
         if is_alike:
             compare_results(methods, planned, "none", results)
