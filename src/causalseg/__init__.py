@@ -8,13 +8,15 @@ if TYPE_CHECKING:
     from causalseg.adapters.base import Adapter, attach
     from causalseg.adapters.causal_tune import CausalTune
     from causalseg.build import load_run as load
+    from causalseg.config.initialisation import Init
     from causalseg.model import Segmenter
 
-__all__ = ["Adapter", "CausalTune", "Segmenter", "__version__", "attach", "load"]
+__all__ = ["Adapter", "CausalTune", "Init", "Segmenter", "__version__", "attach", "load"]
 
 _PLACES = {
     "Adapter": ("causalseg.adapters.base", "Adapter"),
     "CausalTune": ("causalseg.adapters.causal_tune", "CausalTune"),
+    "Init": ("causalseg.config.initialisation", "Init"),
     "Segmenter": ("causalseg.model", "Segmenter"),
     "attach": ("causalseg.adapters.base", "attach"),
     "load": ("causalseg.build", "load_run"),
