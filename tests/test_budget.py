@@ -144,7 +144,7 @@ def test_all_that_cannot_be_sized_are_one_error_with_their_nearest_sizes(size):
     assert "lora: nearest sizes: below 4,608 (rank=3, alpha=6.0), above 6,144 (rank=4" in message
     assert "full: none of its options sets its size, " in message
     assert "ia3: none of its options sets its size, " in message
-    assert "rein: nearest sizes: below none, above 8,717 (rank=1, num_tokens=2)" in message
+    assert "rein: nearest sizes: below none, above 8,716 (rank=1, num_tokens=2)" in message
     assert "none:" not in message
 
 

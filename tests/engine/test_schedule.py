@@ -40,7 +40,7 @@ def test_only_what_is_decayed_follows_the_annealing(tiny, start):
     options = tiny(
         f"train.weight_decay={start}", "train.weight_decay_end=0.2", "train.warmup=2"
     ).train
-    model = build_segmenter(tiny())
+    model = build_segmenter(tiny("adapter.init=small"))
     plain, annealed = (
         parameter_groups(model, 1.0, None, start, end) for end in (None, options.weight_decay_end)
     )
