@@ -142,7 +142,7 @@ def pages(root: Path) -> dict[Path, str]:
     entries = read_entries(root / "results")
     readme, studies = root / "README.md", root / "results" / "compare"
     made = {readme: _with_block(readme, _readme_block(entries, readme_tables(studies)))}
-    earlier = [path.name for path in (root / "results").iterdir() if re.match(r"\d", path.name)]
+    earlier = [path.name for path in (root / "results").glob("[0-9]*")]
     for version in ["", *sorted(earlier)]:
         folder, end = root / "results" / version, f"_{version}.md" if version else ".md"
         compared = compare_page(folder / "compare", version, _GENERATED, _EMPTY)
