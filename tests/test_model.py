@@ -155,6 +155,7 @@ def test_vit_large_trains_the_published_number_of_parameters_all_with_gradients(
     scenes = {"type": "scenes", "count": 1}
     options = {
         "backbone": {"name": "dinov2_vitl14", "weights": "random"},
+        "adapter": {"name": "causal_tune", "init": "small"},
         "head": {"name": "mask2former", "encoder_layers": 1, "decoder_layers": 1},
         "data": {"sources": [scenes], "domains": {"clear": {**scenes, "first": 1}}},
         "train": {"crop": [28, 42]},
