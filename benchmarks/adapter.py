@@ -30,12 +30,12 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 import oracle
+from causalseg.adapters.ablations.released import ReleasedCausalTune
+from causalseg.adapters.ablations.variants import CausalTuneFFT, CausalTuneHaar
 from causalseg.adapters.adaptformer import AdaptFormer
 from causalseg.adapters.band import Band
 from causalseg.adapters.base import Adapter, Chain, attach
 from causalseg.adapters.causal_tune import CausalTune
-from causalseg.adapters.causal_tune_released import ReleasedCausalTune
-from causalseg.adapters.causal_tune_variants import CausalTuneFFT, CausalTuneHaar
 from causalseg.adapters.fada import Fada
 from causalseg.adapters.full import FullTune
 from causalseg.adapters.intervene import Dsu, MixStyle, SpectralIntervention
@@ -45,7 +45,7 @@ from causalseg.adapters.set import SetAdapter
 from causalseg.adapters.soma import Soma
 from causalseg.adapters.tokens import LowRankTokens
 from causalseg.adapters.vpt import Vpt
-from causalseg.runfolder import write_json
+from causalseg.writing import write_json
 
 GRID = (32, 32)
 SETTINGS = ("384x1", "384x4", "1024x1", "1024x4")  # channels x batch

@@ -12,8 +12,8 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from causalseg.data.corruptions import CORRUPTIONS, corrupt
-from causalseg.data.scenes import render
+from causalseg.corruptions import CORRUPTIONS, corrupt
+from causalseg.scenes import render
 
 SCENE, SIZE = 5, (240, 320)  # what is corrupted
 TILE = (112, 84)  # width and height on the sheet

@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from causalseg.data.corruptions import CORRUPTIONS, corrupt
-from causalseg.data.scenes import render
+from causalseg.corruptions import CORRUPTIONS, corrupt
+from causalseg.scenes import render
 
 SIZE = (360, 480)
 TARGET = 15.0  # images a second

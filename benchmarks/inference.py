@@ -25,8 +25,8 @@ from typing import Any
 
 import torch
 
-from causalseg.build import build_inference, build_segmenter
-from causalseg.configfile import parse_config
+from causalseg.build.model import build_inference, build_segmenter
+from causalseg.config.load import parse_config
 from causalseg.engine.infer import Inference
 from causalseg.model import Segmenter
 

@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from PIL import Image
 
+from causalseg.data.augment import Augment
 from causalseg.data.classes import CITYSCAPES19
 from causalseg.data.folders import FolderData, Place, read_ids
 from causalseg.data.loader import AugmentedData, PermutedDraws, StepSampler, make_loader
-from causalseg.data.scenes import render
-from causalseg.data.transforms import Augment
+from causalseg.scenes import render
 
 SIZE, CROP, BATCH, FILES = (1024, 2048), (512, 512), 4, 4
 

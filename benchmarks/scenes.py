@@ -8,7 +8,7 @@ import json
 import sys
 import time
 
-from causalseg.data.scenes import DOMAINS, render
+from causalseg.scenes import DOMAINS, render
 
 SIZE = (240, 320)
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from causalseg import CausalTune, attach
-from causalseg.data.scenes import render
+from causalseg.scenes import render
 
 STEPS, SIZE, NUM_CLASSES = 8, (96, 128), 19
 

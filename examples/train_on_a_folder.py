@@ -11,9 +11,10 @@ random weights, so the example runs in seconds without a network. With your own 
 import tempfile
 from pathlib import Path
 
-from causalseg.configfile import load_config
+from causalseg.config.load import load_config
 from causalseg.data.export import write_scenes
-from causalseg.jobs import predict_run, train_run
+from causalseg.jobs.predict import predict_run
+from causalseg.jobs.train import train_run
 
 CONFIG = """
 backbone: {name: test_vit, weights: random}

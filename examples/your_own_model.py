@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from causalseg import CausalTune
 from causalseg.backbones.timm import TimmBackbone
 from causalseg.data.classes import CITYSCAPES19
-from causalseg.data.scenes import render
 from causalseg.heads.linear import LinearHead
 from causalseg.model import Segmenter
+from causalseg.scenes import render
 
 STEPS, SIZE = 8, (96, 128)
 

@@ -14,10 +14,10 @@ from pydantic import TypeAdapter
 
 from causalseg.adapters.base import trainable_parameters
 from causalseg.backbones.timm import TimmBackbone
-from causalseg.build_adapter import build_adapter
-from causalseg.comparison_page import markdown_table
+from causalseg.build.adapter import build_adapter
 from causalseg.config.adapters import AdapterConfig
 from causalseg.config.block import Block
+from causalseg.report.comparison_page import markdown_table
 
 _BACKBONES = {"ViT-S": "small", "ViT-B": "base", "ViT-L": "large"}
 _QUERY_WIDTH = 256  # of the protocol's head

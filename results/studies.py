@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from causalseg.analysis.comparison import MEAN, Comparison, known_values, read_study
-from causalseg.comparison_page import ADAPTER, markdown_table, table, to_markdown
-from causalseg.scores import describe_domains
+from causalseg.report.comparison import MEAN, Comparison, known_values, read_study
+from causalseg.report.comparison_page import ADAPTER, markdown_table, table, to_markdown
+from causalseg.runs.scores import describe_domains
 
 _MOST = 20  # rows in the README
 _COSTS = (ADAPTER, "trained parameters", "s/step", "peak memory")

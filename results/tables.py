@@ -4,7 +4,7 @@
     python results/tables.py --check            exit 1 if one of them would change
     python results/tables.py collect RUN NAME   results/NAME.json from the run folder RUN
 
-A result is what `causalseg.cards.collect_result` returns. Files NAME_seed0.json, NAME_seed1.json
+A result is what `report.card.collect_result` returns. Files NAME_seed0.json, NAME_seed1.json
 are one row: mean and standard deviation over seeds. A folder results/compare/NAME holds what
 `causalseg compare` left in its folder results: a section of docs/compare.md. A folder that is named
 after an earlier version, such as results/0.2, holds its results and gets pages of its own.
@@ -20,18 +20,19 @@ from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
 
-from causalseg.cards import collect_result
-from causalseg.comparison_page import (
+from causalseg.config.adapters import AdapterConfig
+from causalseg.config.heads import HeadConfig
+from causalseg.config.load import list_options
+from causalseg.errors import CausalsegError, RunError
+from causalseg.report.card import collect_result
+from causalseg.report.comparison_page import (
     markdown_table,
     sources_text,
     spread_text,
 )
-from causalseg.config.adapters import AdapterConfig
-from causalseg.config.heads import HeadConfig
-from causalseg.configfile import list_options
-from causalseg.errors import CausalsegError, RunError
-from causalseg.runfolder import RunFolder, write_json, write_text
-from causalseg.scores import describe_domain, describe_inference, size_text
+from causalseg.runs.folder import RunFolder
+from causalseg.runs.scores import describe_domain, describe_inference, size_text
+from causalseg.writing import write_json, write_text
 from parameters import parameters_page
 from studies import compare_page, readme_tables
 

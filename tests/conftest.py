@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from causalseg.configfile import parse_config
+from causalseg.config.load import parse_config
 
 torch.set_num_threads(1)
 

@@ -4,12 +4,12 @@ import numpy as np
 import torch
 import yaml
 
-from causalseg.analysis.bootstrap import interval
-from causalseg.analysis.comparison import Method, label_result
-from causalseg.analysis.robustness import summarise_robustness
-from causalseg.configfile import dump_config, parse_config
+from causalseg.config.load import dump_config, parse_config
+from causalseg.engine.bootstrap import interval
 from causalseg.engine.metrics import count_pixels, read_counts, score, write_counts
-from causalseg.scores import Scores
+from causalseg.engine.robustness import summarise_robustness
+from causalseg.report.comparison import Method, label_result
+from causalseg.runs.scores import Scores
 
 NAMES = ["road", "sky", "car"]
 PALETTE = [[128, 64, 128], [70, 130, 180], [0, 0, 142]]

@@ -4,8 +4,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from causalseg.engine.log import RunLog
-from causalseg.jobs import train_run
+from causalseg.jobs.train import train_run
+from causalseg.runs.log import RunLog
 
 
 def weights(run):

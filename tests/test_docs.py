@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from causalseg import cli
-from causalseg.configfile import dump_config, parse_config
+from causalseg.config.load import dump_config, parse_config
 from causalseg.errors import RunError
 
 ROOT = Path(__file__).parent.parent
@@ -314,7 +314,7 @@ def test_a_file_that_is_no_result_is_named(project):
 
 
 def test_a_trained_run_is_collected_into_the_tables(project, tiny):
-    from causalseg.jobs import train_run
+    from causalseg.jobs.train import train_run
 
     run = train_run(tiny("train.steps=2"))
     tables.main(["collect", str(run.path), "tiny_seed0"], project)

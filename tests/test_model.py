@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import causalseg
-from causalseg.build import build_segmenter, load_run
-from causalseg.configfile import dump_config, parse_config
+from causalseg.build.model import build_segmenter, load_run
+from causalseg.config.load import dump_config, parse_config
 from causalseg.errors import ConfigError, DataError, MissingFileError, WeightsError
 from conftest import SMALL_MASK2FORMER
 

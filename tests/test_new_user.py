@@ -9,9 +9,9 @@ import yaml
 from safetensors.torch import load_file
 
 import causalseg
-from causalseg.configfile import load_config
+from causalseg.config.load import load_config
 from causalseg.errors import RunError
-from causalseg.jobs import train_run
+from causalseg.jobs.train import train_run
 from command_line import run
 from conftest import write_folder
 

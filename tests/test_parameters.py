@@ -5,7 +5,7 @@ import re
 import pytest
 
 from causalseg.config.adapters import SomaConfig
-from causalseg.configfile import list_options
+from causalseg.config.load import list_options
 from parameters import count_parameters, parameters_page
 
 

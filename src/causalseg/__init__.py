@@ -7,7 +7,7 @@ from causalseg.version import __version__
 if TYPE_CHECKING:
     from causalseg.adapters.base import Adapter, attach
     from causalseg.adapters.causal_tune import CausalTune
-    from causalseg.build import load_run as load
+    from causalseg.build.model import load_run as load
     from causalseg.config.initialisation import Init
     from causalseg.model import Segmenter
 
@@ -19,7 +19,7 @@ _PLACES = {
     "Init": ("causalseg.config.initialisation", "Init"),
     "Segmenter": ("causalseg.model", "Segmenter"),
     "attach": ("causalseg.adapters.base", "attach"),
-    "load": ("causalseg.build", "load_run"),
+    "load": ("causalseg.build.model", "load_run"),
 }
 
 

@@ -26,8 +26,8 @@ from causalseg.adapters.base import (
 from causalseg.adapters.intervene import Intervention
 from causalseg.backbones.timm import TimmBackbone
 from causalseg.data.classes import ClassList
-from causalseg.errors import WeightsError
-from causalseg.runfolder import RunFolder, replacing
+from causalseg.errors import MissingFileError, WeightsError
+from causalseg.writing import replacing
 
 Weights = dict[str, dict[str, Tensor]]
 """Tensors of the parts that train, by part and name."""
@@ -128,9 +128,12 @@ class Segmenter(nn.Module):
             MissingFileError: if a file is not there.
             WeightsError: if a file is broken or belongs to another model; names the keys.
         """
-        run = RunFolder(folder)
         for name, part in self.trainable().items():
-            file = run.need(run.path / f"{name}.safetensors")
+            file = Path(folder) / f"{name}.safetensors"
+            if not file.is_file():
+                raise MissingFileError(
+                    f"{folder} has no {file.name}: give a run folder whose training has ended"
+                )
             try:
                 tensors = load_file(file)
             except SafetensorError as error:

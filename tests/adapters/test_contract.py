@@ -13,11 +13,11 @@ import pytest
 import torch
 from torch import nn
 
+from causalseg.adapters.ablations.variants import CausalTuneFFT, CausalTuneHaar
 from causalseg.adapters.adaptformer import AdaptFormer
 from causalseg.adapters.band import Band
 from causalseg.adapters.base import Adapter, Chain, attach
 from causalseg.adapters.causal_tune import CausalTune
-from causalseg.adapters.causal_tune_variants import CausalTuneFFT, CausalTuneHaar
 from causalseg.adapters.fada import Fada
 from causalseg.adapters.full import FullTune
 from causalseg.adapters.peft import PeftAdapter, lora_config, peft_config

@@ -6,10 +6,10 @@ import torch
 from torch import nn
 
 from causalseg.adapters.base import Adapter, attach, install_after_blocks
-from causalseg.adapters.trunk import find_trunk
 from causalseg.backbones.presets import resolve_name
 from causalseg.backbones.timm import TimmBackbone, build_backbone
-from causalseg.build_adapter import build_adapter
+from causalseg.backbones.trunk import find_trunk
+from causalseg.build.adapter import build_adapter
 from causalseg.config.adapters import (
     AdaptFormerConfig,
     CausalTuneConfig,

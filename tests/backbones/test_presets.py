@@ -11,9 +11,9 @@ import torch
 from rich.console import Console
 
 from causalseg import cli
-from causalseg.backbones import weights
 from causalseg.backbones.catalogue import Backbone, find_presets, list_backbones, table
 from causalseg.backbones.presets import MODULES, PRESETS, resolve_name
+from causalseg.backbones.weights import read as weights
 from causalseg.errors import ConfigError
 
 FIELD = """

@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch.utils.data import ConcatDataset, Dataset, Subset
 
+from causalseg.corruptions import corrupt
 from causalseg.data.classes import IGNORE, ClassList
-from causalseg.data.corruptions import corrupt
 from causalseg.data.dataset import Sample, ScenesData
 from causalseg.data.folders import FolderData, Place, read_ids
 from causalseg.data.loader import derive_seed
-from causalseg.data.rare_classes import count_pixels, image_chances
+from causalseg.data.sampling import count_pixels, image_chances
 from causalseg.data.wrappers import CachedData, CorruptedData, ResizedData
 from causalseg.errors import ConfigError, DataError
 

@@ -6,13 +6,13 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from causalseg import build_data
-from causalseg.build import load_run
-from causalseg.engine.log import RunLog
+from causalseg.build import data as build_data
+from causalseg.build.model import load_run
 from causalseg.errors import DataError
-from causalseg.jobs import train_run
-from causalseg.runfolder import RunFolder
-from causalseg.scoring import eval_run
+from causalseg.jobs.eval import eval_run
+from causalseg.jobs.train import train_run
+from causalseg.runs.folder import RunFolder
+from causalseg.runs.log import RunLog
 from conftest import SMALL_MASK2FORMER
 
 BALANCED = ("class_weights: auto", "logit_adjustment: {tau: 0.5}")

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils.data import Dataset, Subset
 
-from causalseg.build import build_segmenter
+from causalseg.build.model import build_segmenter
 from causalseg.data.classes import ClassList
 from causalseg.data.dataset import Sample
 from causalseg.engine.evaluate import (

@@ -11,7 +11,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from causalseg.build import build_inference, build_segmenter
+from causalseg.build.model import build_inference, build_segmenter
 from causalseg.engine.infer import Inference, slide, window_shares, window_starts
 from causalseg.errors import ConfigError
 from causalseg.heads.mask2former import DecoderSize, Mask2FormerHead

@@ -2,7 +2,7 @@
 
 import pytest
 
-from causalseg.build import build_segmenter
+from causalseg.build.model import build_segmenter
 from causalseg.engine.schedule import (
     is_due,
     learning_rate,

@@ -11,11 +11,8 @@ import torch
 import yaml
 from PIL import Image
 
-from causalseg.build import build_segmenter
+from causalseg.build.model import build_segmenter
 from causalseg.config.run import RunConfig
-from causalseg.engine.average import WeightAverage
-from causalseg.engine.best import BestWeights
-from causalseg.engine.checkpoint import load_checkpoint, save_checkpoint
 from causalseg.errors import (
     ConfigError,
     DataError,
@@ -23,9 +20,12 @@ from causalseg.errors import (
     RunError,
     TrainingError,
 )
-from causalseg.jobs import train_run
+from causalseg.jobs.train import train_run
 from causalseg.model import Segmenter
-from causalseg.runfolder import RunFolder
+from causalseg.runs.average import WeightAverage
+from causalseg.runs.best import BestWeights
+from causalseg.runs.checkpoint import load_checkpoint, save_checkpoint
+from causalseg.runs.folder import RunFolder
 from conftest import SMALL_MASK2FORMER
 from killed import assert_equal, train_and_kill, weights
 
@@ -279,10 +279,10 @@ def test_a_full_disk_leaves_the_previous_checkpoint_whole(saved):
 KILLED_WHILE_SAVING = """
 import os, signal, sys, torch
 from causalseg.config.run import RunConfig
-from causalseg.engine import checkpoint
-from causalseg.engine.average import WeightAverage
-from causalseg.engine.best import BestWeights
-from causalseg.runfolder import RunFolder
+from causalseg.runs import checkpoint
+from causalseg.runs.average import WeightAverage
+from causalseg.runs.best import BestWeights
+from causalseg.runs.folder import RunFolder
 
 class Parts:
     def trainable(self):

@@ -12,11 +12,11 @@ import torch
 import yaml
 from PIL import Image
 
-from causalseg.analysis.bootstrap import interval
 from causalseg.engine import metrics
+from causalseg.engine.bootstrap import interval
 from causalseg.report import write_report
-from causalseg.runfolder import RunFolder
-from causalseg.scores import write_scores
+from causalseg.runs.folder import RunFolder
+from causalseg.runs.scores import write_scores
 from fabricated import NAMES, PALETTE, make_scores
 
 IMAGES = 6

@@ -8,7 +8,7 @@ from causalseg.errors import RunError
 from causalseg.report.gallery import make_example, picture_names
 from causalseg.report.page import write_report
 from causalseg.report.read import read_runs
-from causalseg.runfolder import RunFolder
+from causalseg.runs.folder import RunFolder
 from report.runs import NAMES, PALETTE, add_picture, html_of, images_of, make_two, text_of
 
 COLOURS = np.uint8(PALETTE)

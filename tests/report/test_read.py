@@ -6,7 +6,7 @@ import pytest
 
 from causalseg.errors import MissingFileError, RunError
 from causalseg.report.read import read_runs, reference_of
-from causalseg.runfolder import RunFolder
+from causalseg.runs.folder import RunFolder
 from report.runs import edit, make_domain, make_run, make_two
 
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from causalseg.analysis.bootstrap import paired_interval
+from causalseg.engine.bootstrap import paired_interval
 from causalseg.report import domain_table
 from causalseg.report.read import read_runs
 from causalseg.report.tables import (
@@ -20,7 +20,7 @@ from causalseg.report.tables import (
     mean_losses,
     signed,
 )
-from causalseg.scores import describe_inference
+from causalseg.runs.scores import describe_inference
 from report.runs import edit, make_domain, make_run, make_two
 
 

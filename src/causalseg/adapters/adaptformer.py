@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from causalseg.adapters.base import Adapter, Removable
-from causalseg.adapters.trunk import find_trunk
+from causalseg.backbones.trunk import find_trunk
 from causalseg.errors import ConfigError
 
 

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from timm.layers import to_2tuple
 from torch import Tensor, nn
 
-from causalseg.adapters.trunk import EditGrid, EditTokens, PatchGrid, find_trunk
+from causalseg.backbones.trunk import EditGrid, EditTokens, PatchGrid, find_trunk
 from causalseg.errors import ConfigError
 
 
@@ -205,7 +205,7 @@ def attach(vit: nn.Module, adapter: Adapter) -> Attachment:
 
     Args:
         vit: a timm ViT, ConvNeXt or ResNet, or a module of your own, see
-            `causalseg.adapters.trunk.find_trunk`.
+            `causalseg.backbones.trunk.find_trunk`.
         adapter: made for its width and depth.
 
     Returns:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from causalseg.adapters.base import Adapter, Removable, Swap
-from causalseg.adapters.trunk import find_trunk
+from causalseg.backbones.trunk import find_trunk
 from causalseg.errors import ConfigError
 
 # No part of a block's output: what timm's models do after the last block, or only in pre-training.

@@ -27,7 +27,7 @@ from peft.utils.integrations import dequantize_module_weight
 from torch import Tensor, nn
 
 from causalseg.adapters.base import Adapter, Removable, Swap
-from causalseg.adapters.trunk import find_trunk
+from causalseg.backbones.trunk import find_trunk
 from causalseg.errors import ConfigError, did_you_mean
 
 # Types that act layer by layer and keep all they know in parameters, or in a seed. The others share

@@ -15,7 +15,7 @@ from timm.models.beit import Beit
 from torch import Tensor, nn
 
 from causalseg.adapters.base import Adapter, Removable
-from causalseg.adapters.trunk import find_trunk
+from causalseg.backbones.trunk import find_trunk
 from causalseg.errors import ConfigError
 from causalseg.spectral.grid import split_prefix
 

@@ -16,9 +16,9 @@ from huggingface_hub.constants import SAFETENSORS_SINGLE_FILE
 from rich.table import Table
 from torch.overrides import TorchFunctionMode
 
-from causalseg.adapters.trunk import find_trunk
 from causalseg.backbones.presets import PRESETS
-from causalseg.backbones.weights import has_wheel
+from causalseg.backbones.trunk import find_trunk
+from causalseg.backbones.weights.read import has_wheel
 from causalseg.errors import ConfigError, did_you_mean
 
 _WHEEL_PRESET = "dinov2_vits14"

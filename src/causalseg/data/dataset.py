@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
-from causalseg.data import scenes
+from causalseg import scenes
 from causalseg.data.classes import IGNORE, ClassList
 from causalseg.data.labels import LabelReader, open_picture
 from causalseg.errors import ConfigError, DataError

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from causalseg.data import scenes
+from causalseg import scenes
 from causalseg.data.classes import CITYSCAPES19
-from causalseg.runfolder import replacing, write_text
+from causalseg.writing import replacing, write_text
 
 
 def write_scenes(out: Path, domain: str, seeds: Sequence[int], size: tuple[int, int]) -> None:

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from causalseg.data.augment import Augment, mix_classes
 from causalseg.data.dataset import Sample
-from causalseg.data.transforms import Augment, mix_classes
 
 
 class AugmentedData(Dataset[Sample]):

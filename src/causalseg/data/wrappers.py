@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Subset
 from torchvision.transforms.v2 import functional as F
 
-from causalseg.data.corruptions import CORRUPTIONS, check_corruption, corrupt
+from causalseg.corruptions import CORRUPTIONS, check_corruption, corrupt
 from causalseg.data.dataset import Sample, ScenesData, fit_inside, resize_label
 from causalseg.data.loader import derive_seed
 
@@ -76,7 +76,7 @@ class CorruptedData(Dataset[Sample]):
 
     Args:
         data: the data set.
-        name: of the corruption, see `causalseg.data.corruptions`.
+        name: of the corruption, see `causalseg.corruptions`.
         severity: 1 to 5.
         seed: of what is random in it; each image has a seed of its own, made of this one and the
             image's name, so that a part of a data set is corrupted as all of it.

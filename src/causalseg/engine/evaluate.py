@@ -23,9 +23,9 @@ from causalseg.data.dataset import Sample
 from causalseg.data.workers import plain_errors
 from causalseg.engine import metrics
 from causalseg.engine.infer import Inference
-from causalseg.engine.log import console, logger
 from causalseg.errors import TrainingError
 from causalseg.model import Segmenter
+from causalseg.runs.log import console, logger
 
 _PICTURE_WIDTH = 1024  # pixels, at most
 _COUNTERS = 4  # threads that count what an accelerator predicts faster than one thread counts
@@ -199,7 +199,7 @@ def evaluate(
         keep: called with every image that this process scores.
 
     Returns:
-        Results by domain (see `causalseg.scores.DomainScores`, but for the interval), and this
+        Results by domain (see `causalseg.runs.scores.DomainScores`, but for the interval), and this
         process's examples by domain.
     """
     was_training = model.training

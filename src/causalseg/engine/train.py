@@ -18,14 +18,16 @@ from causalseg.data.loader import (
     make_loader,
 )
 from causalseg.data.workers import plain_errors
-from causalseg.engine.average import WeightAverage
-from causalseg.engine.best import BestWeights
-from causalseg.engine.checkpoint import load_checkpoint, save_checkpoint
-from causalseg.engine.log import Meter, RunLog, describe_origin
+from causalseg.engine.meter import Meter
 from causalseg.engine.schedule import is_due, parameter_groups, set_step
 from causalseg.errors import ConfigError
 from causalseg.model import Segmenter
-from causalseg.runfolder import RunFolder
+from causalseg.runs.average import WeightAverage
+from causalseg.runs.best import BestWeights
+from causalseg.runs.checkpoint import load_checkpoint, save_checkpoint
+from causalseg.runs.folder import RunFolder
+from causalseg.runs.log import RunLog
+from causalseg.runs.origin import describe_origin
 
 Evaluate = Callable[[int, bool, RunLog | None], float | None]
 """Called with the steps done, whether they are the last and, on the first process, the log; returns

@@ -17,8 +17,9 @@ from causalseg.report import charts, tables
 from causalseg.report.gallery import WRONG, Example, make_example, picture_names
 from causalseg.report.read import Run, Value, read_runs, reference_of
 from causalseg.report.tables import Confusion
-from causalseg.runfolder import RunFolder, write_text
-from causalseg.scores import describe_inference, size_text
+from causalseg.runs.folder import RunFolder
+from causalseg.runs.scores import describe_inference, size_text
+from causalseg.writing import write_text
 
 _FIGURES = 12  # domains that have a figure of their own
 _EXAMPLES = 60  # rows of pictures, shared by all domains; each has at least one
@@ -68,7 +69,7 @@ def write_report(runs: Sequence[RunFolder], out: Path, baseline: RunFolder | Non
 
 def _environment() -> Environment:
     environment = Environment(
-        loader=PackageLoader("causalseg", "report"),
+        loader=PackageLoader("causalseg.report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -9,8 +9,8 @@ from jaxtyping import Float, Int
 
 from causalseg.engine.metrics import mean_iou, read_counts
 from causalseg.errors import RunError
-from causalseg.runfolder import RunFolder
-from causalseg.scores import read_scores
+from causalseg.runs.folder import RunFolder
+from causalseg.runs.scores import read_scores
 
 Value = float | None
 

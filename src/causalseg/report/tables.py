@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from causalseg.analysis.bootstrap import paired_interval
-from causalseg.analysis.robustness import corruption_degradation
+from causalseg.engine.bootstrap import paired_interval
+from causalseg.engine.robustness import corruption_degradation
 from causalseg.report.read import Run, Value, read_runs
-from causalseg.runfolder import RunFolder
-from causalseg.scores import CHOSEN_ON_TARGET, describe_domains, is_chosen_on_target
+from causalseg.runs.folder import RunFolder
+from causalseg.runs.scores import CHOSEN_ON_TARGET, describe_domains, is_chosen_on_target
 
 Interval = tuple[float, float]
 MEASURES = {

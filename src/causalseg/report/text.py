@@ -11,8 +11,8 @@ from typing import NamedTuple
 from causalseg.report import tables
 from causalseg.report.read import Run, Value, read_runs, reference_of
 from causalseg.report.tables import Cell, percent, signed
-from causalseg.runfolder import RunFolder
-from causalseg.scores import describe_domains, describe_inference
+from causalseg.runs.folder import RunFolder
+from causalseg.runs.scores import describe_domains, describe_inference
 
 _MOST_COLUMNS = 8  # domains: with more they are rows
 _LATEX = str.maketrans(

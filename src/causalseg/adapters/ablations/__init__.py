@@ -1,0 +1,1 @@
+"""Ablations of Causal-Tune: for comparison, nobody should pick them."""

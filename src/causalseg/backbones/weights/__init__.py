@@ -1,0 +1,1 @@
+"""Weight files of backbones: where they are, what is in them."""

@@ -1,0 +1,196 @@
+"""From a configuration to objects: the only place that knows both.
+
+Initialisation draws from generators of its own, one for the adapter and one for the head, so two
+runs of one seed share the head's start whatever the adapter.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from causalseg.adapters.base import attach, check_layers
+from causalseg.backbones.timm import TimmBackbone, build_backbone
+from causalseg.build.adapter import build_adapter, build_intervention, place
+from causalseg.build.pairs import build_classes
+from causalseg.config import Config
+from causalseg.config.adapters import linked_part
+from causalseg.config.heads import BalancedConfig, LinearHeadConfig, Mask2FormerConfig
+from causalseg.config.load import load_config
+from causalseg.data.augment import Augment, RandomCorruption
+from causalseg.engine.infer import Inference
+from causalseg.errors import ConfigError
+from causalseg.heads.balance import ClassBalance
+from causalseg.heads.linear import LinearHead
+from causalseg.heads.mask2former import DecoderSize, Mask2FormerHead, SetLoss
+from causalseg.model import Segmenter
+from causalseg.runs.checkpoint import load_weights
+from causalseg.runs.folder import RunFolder
+
+
+def build_segmenter(config: Config) -> Segmenter:
+    """Build the model of a configuration, its trainable parts freshly initialised."""
+    options = config.backbone
+    backbone = build_backbone(
+        options.name,
+        options.weights,
+        levels=options.levels,
+        position=options.position,
+        patch=options.patch,
+        patch_resize=options.patch_resize,
+        checkpointing=options.checkpointing,
+        sha256=options.sha256,
+        seed=config.run.seed,
+    )
+    check_fits_patch(config, backbone.patch)
+    classes = build_classes(config.data)
+    width = query_width(config)
+    with _seeded(config.run.seed):
+        adapter = build_adapter(config.adapter, backbone, width)
+    gives_queries = width is not None and linked_part(config.adapter) is not None
+    with _seeded(config.run.seed):
+        head = _build_head(config, backbone, len(classes.names), gives_queries)
+    model = Segmenter(backbone, adapter, head, classes)
+    if config.intervene is not None:
+        layers = place(config.intervene.layers, backbone)
+        model.intervene(build_intervention(config.intervene), layers)
+    return model
+
+
+def outline_backbone(config: Config) -> TimmBackbone:
+    """Build the backbone of a configuration without numbers: shapes on the meta device."""
+    options = config.backbone
+    with torch.device("meta"):
+        return build_backbone(
+            options.name,
+            "random",
+            levels=options.levels,
+            position=options.position,
+            patch=options.patch,
+        )
+
+
+def query_width(config: Config) -> int | None:
+    """Return the width of the head's queries; None for a head without."""
+    return config.head.hidden if isinstance(config.head, Mask2FormerConfig) else None
+
+
+def check_method(config: Config) -> None:
+    """Raise ConfigError if adapter or intervention cannot be built or do not fit; no weights."""
+    options, backbone = config.backbone, outline_backbone(config)
+    with torch.device("meta"):  # a model without numbers
+        if options.patch or options.weights in ("hub", "wheel", "random"):  # else the file's patch
+            check_fits_patch(config, backbone.patch)
+        adapter = build_adapter(config.adapter, backbone, query_width=None)
+        if adapter is not None:
+            attach(backbone.vit, adapter).detach()
+        if config.intervene is not None:
+            build_intervention(config.intervene)
+            check_layers(place(config.intervene.layers, backbone), backbone.depth)
+
+
+def load_run(
+    run: Path | str, device: str | torch.device = "cpu", checkpoint: str = "last"
+) -> Segmenter:
+    """Load the trained model of a run folder, in eval mode on ``device``.
+
+    Args:
+        run: the folder.
+        device: where the model goes.
+        checkpoint: last, best, or a file or folder, as `engine.checkpoint.load_weights` takes it.
+    """
+    folder = RunFolder(run)
+    model = build_segmenter(load_config(folder.need(folder.config)))
+    load_weights(folder, model, checkpoint)
+    return model.eval().to(device)
+
+
+def build_augment(config: Config) -> Augment:
+    """Build the training augmentation."""
+    given = config.train.augment
+    style = None
+    if given.corrupt is not None:
+        style = RandomCorruption(given.corrupt.names, given.corrupt.p, given.corrupt.severity)
+    return Augment(
+        config.train.crop,
+        given.scale,
+        given.longest,
+        given.max_class_share,
+        given.flip,
+        given.photometric,
+        style,
+    )
+
+
+def build_inference(config: Config) -> Inference:
+    """Build the way a whole image is predicted; the window defaults to the training crop."""
+    options = config.eval
+    window = options.window or config.train.crop
+    stride = options.stride or (max(1, window[0] * 2 // 3), max(1, window[1] * 2 // 3))
+    return Inference(
+        mode=options.mode,
+        window=window,
+        stride=stride,
+        size=options.size,
+        inside=options.inside,
+        shortest=options.shortest,
+        scale=options.scale,
+        flip=options.flip,
+        scales=tuple(options.scales),
+        blend=options.blend,
+        windows_at_once=options.windows_at_once,
+    )
+
+
+def check_fits_patch(config: Config, patch: int) -> None:
+    """Raise ConfigError unless crop and window are divisible by the patch."""
+    window = config.eval.window if config.eval.mode == "slide" else None
+    for key, size in (("train.crop", config.train.crop), ("eval.window", window)):
+        if size is not None and any(edge % patch for edge in size):
+            near = [max(patch, round(edge / patch) * patch) for edge in size]
+            raise ConfigError(
+                f"{key} = {list(size)} is not divisible by the patch of {patch} pixels: "
+                f"the nearest size is {near}"
+            )
+
+
+def _build_head(
+    config: Config, backbone: TimmBackbone, num_classes: int, has_queries: bool
+) -> nn.Module:
+    balance, widths = _build_balance(config.head, num_classes), backbone.level_widths
+    match config.head:
+        case LinearHeadConfig():
+            return LinearHead(widths, num_classes, balance)
+        case Mask2FormerConfig() as options:
+            size = DecoderSize(
+                hidden=options.hidden,
+                num_queries=options.num_queries,
+                encoder_layers=options.encoder_layers,
+                decoder_layers=options.decoder_layers,
+                encoder_feedforward=max(1, options.feedforward // 2),
+                decoder_feedforward=options.feedforward,
+            )
+            loss = SetLoss(
+                num_points=options.num_points,
+                class_weight=options.class_weight,
+                mask_weight=options.mask_weight,
+                dice_weight=options.dice_weight,
+                no_object=options.no_object_weight,
+            )
+            return Mask2FormerHead(widths, num_classes, has_queries, size, loss, balance)
+
+
+def _build_balance(options: BalancedConfig, num_classes: int) -> ClassBalance:
+    has_weights, adjustment = options.class_weights == "auto", options.logit_adjustment
+    if adjustment is None:
+        return ClassBalance(num_classes, has_weights)
+    return ClassBalance(num_classes, has_weights, adjustment.tau, adjustment.at)
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield

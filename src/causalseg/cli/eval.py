@@ -1,0 +1,242 @@
+"""The commands that score trained runs and show what came out: eval, report, submit."""
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
+
+from causalseg.errors import ConfigError
+
+if TYPE_CHECKING:
+    from causalseg.report import DomainTable
+
+
+def evaluate(
+    *runs: Annotated[str, Parameter(allow_leading_hyphen=False)],
+    setting: str | None = None,
+    root: Path | None = None,
+    corrupt: str = "",
+    severity: str = "3",
+    tta: str = "",
+    save_predictions: Annotated[bool, Parameter(negative="")] = False,
+    baseline: Path | None = None,
+    checkpoint: str = "last",
+    out: Path | None = None,
+) -> None:
+    """Score trained runs on their domains; earlier scores, pictures and report are replaced.
+
+    Several runs give one report more, which compares them.
+
+    Parameters
+    ----------
+    runs
+        Run folders that `train` made, and options as key=value, such as eval.flip=true or
+        data.roots.acdc=/data/acdc.
+    setting
+        Score on the domains of a setting, at its sizes, such as citys2acdc.
+    root
+        Where the data lies; the same as data.root=PATH.
+    corrupt
+        Corruptions, such as fog,snow, of all domains; the mean is then over the corrupted ones.
+    severity
+        Of the corruptions, 1 to 5; several, such as 1,3,5, make a domain each.
+    tta
+        Average over the mirrored image and scales, such as flip,0.75,1,1.25.
+    save_predictions
+        Write RUN/predictions/DOMAIN/NAME.png, one channel of label ids.
+    baseline
+        The run that the others are held against in the comparison; left out, the first.
+    checkpoint
+        Which weights: last, best (see run.best), a checkpoint, or a folder with weights.
+    out
+        The comparison's file; left out, comparison.html.
+    """
+    from causalseg.engine.devices import is_first_process
+    from causalseg.jobs.eval import check_runs, eval_run
+    from causalseg.report import domain_table, write_report
+    from causalseg.runs.folder import RunFolder
+
+    folders, given = _split(runs)
+    overrides = [*_placed(setting, root), *_augmentation(tta), *given]
+    corruptions = _corruptions(corrupt)
+    severities = _severities(severity)
+    _refuse_idle(len(folders), corruptions, severity, baseline, out)
+    check_runs(folders, overrides, baseline)
+    how = (overrides, corruptions, severities, save_predictions, checkpoint)
+    scored = [eval_run(folder, *how) for folder in folders]
+    if is_first_process():
+        print_table(domain_table(scored))
+        print("\n".join(f"report: {run.report}" for run in scored))
+        if len(scored) > 1:
+            out = out or Path("comparison.html")
+            write_report(scored, out, RunFolder(baseline) if baseline else scored[0])
+            print(f"comparison: {out}")
+
+
+def report(
+    *runs: Path,
+    baseline: Path | None = None,
+    format: Literal["html", "md", "latex"] = "html",
+    out: Path | None = None,
+) -> None:
+    """Show scored runs side by side: a page, or a table for a paper or a pull request.
+
+    Parameters
+    ----------
+    runs
+        Run folders.
+    baseline
+        The run that the others are held against.
+    format
+        html, one file that needs nothing else; md, Markdown; latex, a table for booktabs.
+    out
+        The file; left out, html is report.html and the others are printed.
+    """
+    from causalseg.report import to_latex, to_markdown, write_report
+    from causalseg.runs.folder import RunFolder
+    from causalseg.writing import write_text
+
+    if not runs:
+        raise ConfigError("name a run folder at least: causalseg report RUN [RUN ...]")
+    folders = [RunFolder(run) for run in runs]
+    reference = RunFolder(baseline) if baseline else None
+    if format == "html":
+        out = out or Path("report.html")
+        write_report(folders, out, reference)
+        print(f"report: {out}")
+        return
+    text = (to_markdown if format == "md" else to_latex)(folders, reference)
+    if out:
+        write_text(out, text)
+    else:
+        print(text, end="")
+
+
+def submit(
+    run: Path,
+    /,
+    *overrides: str,
+    server: Literal["acdc", "bdd", "cityscapes", "wilddash"],
+    root: Path,
+    checkpoint: str = "last",
+    out: Path,
+) -> None:
+    """Predict a test split whose labels are not published, as its server wants it.
+
+    Parameters
+    ----------
+    run
+        Run folder that `train` made, with the 19 classes of Cityscapes.
+    overrides
+        Options as key=value, such as eval.size=[540,960].
+    server
+        Which.
+    root
+        Folder or zip file of the data set as published.
+    checkpoint
+        Which weights: last, best, or a checkpoint or folder, as `eval` takes it.
+    out
+        The zip file to write.
+    """
+    from causalseg.jobs.submit import SERVERS, submit_run
+
+    count = submit_run(run, server, root, out, overrides, checkpoint)
+    print(f"{count} images: {out}\nupload: {SERVERS[server].homepage}\n{SERVERS[server].note}")
+
+
+def print_table(table: "DomainTable") -> None:
+    """Print the mIoU of runs by domain; many domains stand below each other."""
+    from rich.console import Console
+    from rich.table import Table
+
+    columns = [["", *table.domains, "mean"]]
+    columns += [[label, *map(_percent, values)] for label, values in table.rows.items()]
+    if table.difference is not None:
+        columns.append(["difference", *map(_signed, table.difference)])
+    console, down = Console(), list(zip(*columns, strict=True))
+    is_turned = _width(down) > console.width and _width(columns) < _width(down)
+    lines = down if is_turned else columns
+    shown = Table(title="mIoU in percent by domain")
+    for i, head in enumerate(lines[0]):
+        shown.add_column(head, justify="right" if i else "left", overflow="fold")
+    for line in lines[1:]:
+        shown.add_row(*line)
+    console.print(shown)
+    over = ", ".join(table.over) if len(table.over) < 9 else f"{len(table.over)} domains"
+    print("\n".join([f"mean of {over}", *table.made_of]))
+
+
+def _width(columns: Sequence[Sequence[str]]) -> int:
+    """The letters that a table of these columns takes."""
+    return sum(max(map(len, column)) + 3 for column in columns) + 1
+
+
+def _split(given: Sequence[str]) -> tuple[list[Path], list[str]]:
+    """Return run folders and overrides."""
+    overrides = [text for text in given if "=" in text and not Path(text).is_dir()]
+    folders = [Path(text) for text in given if text not in overrides]
+    if not folders:
+        raise ConfigError("name a run folder at least: causalseg eval RUN [key=value ...]")
+    return folders, overrides
+
+
+def _placed(setting: str | None, root: Path | None) -> list[str]:
+    """Return the overrides that name a setting and where data lie."""
+    return [
+        *([f"setting={setting}"] if setting else []),
+        *([f"data.root={json.dumps(str(root))}"] if root else []),
+    ]
+
+
+def _refuse_idle(
+    count: int, corruptions: Sequence[str], severity: str, baseline: Path | None, out: Path | None
+) -> None:
+    """Refuse options that would do nothing."""
+    if severity != "3" and not corruptions:
+        raise ConfigError("--severity has no effect without --corrupt")
+    if count == 1 and (baseline or out):
+        name = "--baseline" if baseline else "--out"
+        raise ConfigError(f"{name} belongs to the comparison of several runs: name them all")
+
+
+def _corruptions(text: str) -> list[str]:
+    from causalseg.corruptions import check_corruption
+
+    names = [part.strip() for part in text.split(",") if part.strip()]
+    for name in names:
+        check_corruption(name, severity=1)
+    return list(dict.fromkeys(names))
+
+
+def _severities(text: str) -> list[int]:
+    numbers = [part.strip() for part in text.split(",")]
+    if not all(number in ("1", "2", "3", "4", "5") for number in numbers):
+        raise ConfigError(f"--severity {text!r}: must be 1 to 5, or several such as 1,3,5")
+    return list(dict.fromkeys(map(int, numbers)))
+
+
+def _augmentation(text: str) -> list[str]:
+    """Return the overrides that `flip,0.75,1` stands for."""
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    scales = [part for part in parts if part != "flip"]
+    try:
+        wrong = [part for part in scales if not 0 < float(part) < math.inf]
+    except ValueError:
+        wrong = scales
+    if wrong:
+        raise ConfigError(f"--tta {text!r}: flip and scales above 0, such as flip,0.75,1,1.25")
+    return [
+        *(["eval.flip=true"] if "flip" in parts else []),
+        *([f"eval.scales=[{','.join(scales)}]"] if scales else []),
+    ]
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"
+
+
+def _signed(value: float | None) -> str:
+    return "-" if value is None else f"{value:+.1f}"

@@ -1,6 +1,0 @@
-"""Drawn street scenes with exact labels and depth, in five domains: data that needs no download."""
-
-from causalseg.data.scenes.ground import SKY_DEPTH
-from causalseg.data.scenes.street import DOMAINS, Scene, render
-
-__all__ = ["DOMAINS", "SKY_DEPTH", "Scene", "render"]

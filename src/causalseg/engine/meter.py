@@ -1,0 +1,95 @@
+"""What training measures of itself: losses, seconds a step, waiting for data, memory."""
+
+import math
+import re
+import resource
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from causalseg.engine.devices import reduce
+from causalseg.errors import TrainingError
+
+Item = TypeVar("Item")
+
+
+class Meter:
+    """Mean loss terms, seconds a step and the share of time spent waiting for data.
+
+    Losses are summed where they are computed and read when they are taken, so that a device is
+    not stopped every step; a sum that was once not finite stays so.
+    """
+
+    def __init__(self, fabric: Fabric):
+        self._fabric = fabric
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget what was measured and start the clock anew."""
+        self._sums: dict[str, Tensor] = {}
+        self._count, self._waited, self._start = 0, 0.0, time.perf_counter()
+
+    def timed(self, batches: Iterable[Item]) -> Iterator[Item]:
+        """Pass batches on and measure how long each was waited for."""
+        iterator = iter(batches)
+        while True:
+            before = time.perf_counter()
+            try:
+                batch = next(iterator)
+            except StopIteration:
+                return
+            self._waited += time.perf_counter() - before
+            yield batch
+
+    def step(self, terms: dict[str, Tensor]) -> None:
+        """Count one step and its losses."""
+        for name, value in terms.items():
+            self._sums[name] = self._sums.get(name, 0) + value.detach()
+        self._count += 1
+
+    def take(self, step: int) -> dict[str, float]:
+        """Return the means over processes since the last time, and start anew.
+
+        Raises:
+            TrainingError: if the loss was not finite.
+        """
+        means = {
+            name: float(reduce(self._fabric, value, "mean")) / self._count
+            for name, value in self._sums.items()
+        }
+        seconds = time.perf_counter() - self._start
+        values = {
+            **means,
+            "seconds_per_step": seconds / self._count,
+            "data_wait": self._waited / seconds,
+        }
+        first = step - self._count + 1
+        self.restart()
+        if not math.isfinite(values["loss"]):
+            raise TrainingError(
+                f"the loss is {values['loss']} within steps {first} to {step}: lower train.lr, set "
+                "train.clip, or look for broken images; the last checkpoint is from before"
+            )
+        return values
+
+
+def peak_memory(device: torch.device) -> float:
+    """Return the most memory held so far in MB (10^6 bytes).
+
+    On CUDA that of the device's allocator, elsewhere the resident memory of this process.
+    """
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e6
+    status = Path("/proc/self/status")
+    if status.is_file():  # getrusage would count what the process that started this one held
+        peak = re.search(r"VmHWM:\s*(\d+) kB", status.read_text())
+        if peak:
+            return int(peak[1]) * 1024 / 1e6
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6

@@ -1,0 +1,1 @@
+"""What the commands do: `causalseg X` is `jobs/X.py`."""

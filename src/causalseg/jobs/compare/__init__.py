@@ -1,0 +1,1 @@
+"""Methods under one configuration: which, how they run, what comes of it."""

@@ -1,0 +1,340 @@
+"""The fair comparison of methods: every method x seed under one configuration.
+
+A cell is a method and a seed: a run folder OUT/METHOD/seedN that `causalseg train` fills in a
+process of its own. Cells run seed by seed, so that an early table has all methods, and the table is
+written anew after each. What is finished is kept, what was interrupted goes on from its checkpoint,
+and all mistakes that can be known are found before the first cell starts. Results of earlier
+comparisons in the same folder stay rows of the table, if they share the configuration.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from causalseg.build.data import build_data, with_classes_inside, with_steps
+from causalseg.build.model import build_inference, check_method
+from causalseg.config.load import list_differences, load_config
+from causalseg.errors import CausalsegError, ConfigError, RunError, did_you_mean
+from causalseg.jobs.compare.methods import folder_name
+from causalseg.jobs.compare.workers import Cell, open_log, run_cells
+from causalseg.report.card import collect_result
+from causalseg.report.comparison import (
+    FREE,
+    MEAN,
+    Comparison,
+    Method,
+    Result,
+    check_shared,
+    compare_results,
+    label_result,
+    list_methods,
+    read_results,
+)
+from causalseg.report.comparison_page import to_markdown, write_html
+from causalseg.runs.log import logger
+from causalseg.writing import write_json, write_text
+
+_SET_HERE = {"out", "seed", "resume"}  # options of `run` that the comparison sets itself
+_OWN = tuple(f"run.{name}" for name in sorted(_SET_HERE))
+
+
+class Study(NamedTuple):
+    """A comparison that can be run.
+
+    Attributes:
+        title: of its table.
+        methods: the rows: those of earlier comparisons in the folder, then the new ones.
+        seeds: of each method, by its name.
+        reference: name of the method that the others are held against.
+        out: folder of everything.
+        cells: in the order in which they run.
+        earlier: results that are there already and belong to no cell.
+    """
+
+    title: str
+    methods: list[Method]
+    seeds: dict[str, list[int]]
+    reference: str
+    out: Path
+    cells: list[Cell]
+    earlier: dict[tuple[str, int], Result]
+
+
+def plan_study(
+    config: Path,
+    overrides: Sequence[str],
+    methods: Sequence[Method],
+    seeds: Sequence[int],
+    reference: str | None = None,
+    out: Path | None = None,
+) -> Study:
+    """Check all that can be known about a comparison before it runs.
+
+    Args:
+        config: YAML file of the shared configuration.
+        overrides: of the shared configuration, as key=value.
+        methods: what is compared.
+        seeds: of every method.
+        reference: name of one of the rows; None takes that of earlier comparisons in the folder,
+            or the first method.
+        out: folder of everything; None takes runs/compare_NAME.
+
+    Raises:
+        CausalsegError: with every mistake: in a method's configuration, in the data, and every
+            cell whose folder holds another run or is in use.
+    """
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ConfigError(f"seeds {list(seeds)}: name at least one, and each once")
+    _check_overrides(overrides, methods)
+    out = out or Path("runs") / f"compare_{config.stem}"
+    found = read_results(out / "results")
+    rows, planned = _join_methods(found, methods, seeds)
+    reference = _choose_reference(reference, found, rows, methods[0])
+    cells = _parse(config, overrides, methods, seeds, out)
+    labels = {(cell.method.name, cell.seed) for cell in cells}
+    earlier = {key: result for key, result in found.items() if key not in labels}
+    shared = cells[0].config
+    data = shared.data.model_copy(update={"cache": "none"})
+    sources, domains = build_data(data, build_inference(shared))
+    for dataset in (sources, *(domain.data for domain in domains.values())):
+        dataset[0]  # what is wrong everywhere shows now
+    cells = [cell._replace(config=with_steps(cell.config, len(sources))) for cell in cells]
+    mistakes = []
+    for cell in cells:
+        try:
+            _check_cell(cell)
+        except CausalsegError as error:
+            mistakes.append(str(error))
+    if mistakes:
+        raise RunError("\n".join(mistakes))
+    _check_earlier(out, rows, cells, earlier)
+    return Study(f"Comparison: {config.stem}", rows, planned, reference, out, cells, earlier)
+
+
+def run_study(study: Study, jobs: int = 1) -> tuple[Comparison | None, list[str]]:
+    """Run what is not finished and write the table after each cell.
+
+    Writes OUT/results/METHOD_seedN.json, OUT/compare.md and OUT/compare.html, with the rows of
+    earlier comparisons in the folder.
+
+    Args:
+        study: what is compared.
+        jobs: cells at work side by side.
+
+    Returns:
+        The comparison, None without any finished cell, and what failed and why.
+
+    Raises:
+        KeyboardInterrupt: if stopped by hand or by a signal; the cells at work are stopped too.
+    """
+    rows = {method.name: method for method in study.methods}
+    results = {
+        (name, seed): _label(study, rows[name], seed, result)
+        for (name, seed), result in study.earlier.items()
+    }
+    failures: list[str] = []
+    for cell in study.cells:
+        if cell.is_finished:
+            results[cell.method.name, cell.seed] = _collect(study, cell)
+    waiting = [cell for cell in study.cells if (cell.method.name, cell.seed) not in results]
+    comparison = _publish(study, results) if results else None
+
+    def ended(cell: Cell, failure: str | None) -> None:
+        nonlocal comparison
+        if failure is not None:
+            failures.append(f"{cell.label}: {failure}")
+            return
+        results[cell.method.name, cell.seed] = _collect(study, cell)
+        comparison = _publish(study, results)
+
+    logger.info(
+        "%d runs, %d of them finished before", len(study.cells), len(study.cells) - len(waiting)
+    )
+    run_cells(waiting, jobs, ended)
+    return comparison, failures
+
+
+def _join_methods(
+    found: dict[tuple[str, int], Result], methods: Sequence[Method], seeds: Sequence[int]
+) -> tuple[list[Method], dict[str, list[int]]]:
+    """Return the rows, earlier ones first, and the seeds that each should have."""
+    rows = {method.name: method for method, _ in list_methods(found)}
+    planned = {method.name: set(theirs) for method, theirs in list_methods(found)}
+    folders = {folder_name(method): method.name for method in rows.values()}
+    for method in methods:
+        if folders.get(folder_name(method), method.name) != method.name:
+            raise ConfigError(
+                f"{method.name} would share the folder of {folders[folder_name(method)]}"
+            )
+        rows[method.name] = method
+        planned.setdefault(method.name, set()).update(seeds)
+    return list(rows.values()), {name: sorted(theirs) for name, theirs in planned.items()}
+
+
+def _choose_reference(
+    wanted: str | None,
+    found: dict[tuple[str, int], Result],
+    rows: Sequence[Method],
+    first: Method,
+) -> str:
+    names = [method.name for method in rows]
+    earlier = {result["method"]["reference"] for result in found.values()}.intersection(names)
+    if wanted is None:
+        return earlier.pop() if len(earlier) == 1 else first.name
+    if wanted not in names:
+        hint = did_you_mean(wanted, names)
+        raise ConfigError(f"reference {wanted!r} is none of the methods compared; {hint}")
+    return wanted
+
+
+def _check_overrides(overrides: Sequence[str], methods: Sequence[Method]) -> None:
+    """Raise ConfigError for overrides of the shared configuration that would have no effect."""
+    for override in overrides:
+        keys = list(_keys_of(override))
+        if any(key in _OWN for key in keys):
+            raise ConfigError(
+                f"override {override!r} would have no effect: folder, seeds and resuming are set "
+                "by the comparison, see --out and --seeds"
+            )
+        masking = [
+            method.name
+            for method in methods
+            for own in method.overrides
+            # Without an adapter there is no rate for one, whatever is shared.
+            if own != "train.adapter_lr=null"
+            and any(f"{key}.".startswith(f"{own.partition('=')[0]}.") for key in keys)
+        ]
+        if masking:
+            raise ConfigError(
+                f"override {override!r} would have no effect on methods that set this themselves: "
+                f"{', '.join(dict.fromkeys(masking))}; give it to methods in a methods file, or "
+                "compare without these"
+            )
+
+
+def _keys_of(override: str) -> Iterator[str]:
+    """Yield every option that an override sets: `run={seed: 3}` sets run.seed."""
+    key, _, text = override.partition("=")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:  # an error of its own when the configuration is read
+        value = None
+    yield from _keys_below(key.strip(), value)
+
+
+def _keys_below(key: str, value: Any) -> Iterator[str]:
+    if isinstance(value, Mapping) and value:
+        for name, inner in value.items():
+            yield from _keys_below(f"{key}.{name}", inner)
+    else:
+        yield key
+
+
+def _parse(
+    config: Path,
+    overrides: Sequence[str],
+    methods: Sequence[Method],
+    seeds: Sequence[int],
+    out: Path,
+) -> list[Cell]:
+    """Return every method with every seed, or raise ConfigError with all mistakes."""
+    cells, mistakes = [], []
+    for seed in seeds:
+        contents: dict[str, str] = {}
+        for method in methods:
+            folder = out / folder_name(method) / f"seed{seed}"
+            own = [f"run.seed={seed}", f"run.out={folder}", "run.resume=false"]
+            try:
+                parsed = load_config(config, [*overrides, *method.overrides, *own])
+                if seed == seeds[0]:
+                    check_method(parsed)
+            except CausalsegError as error:
+                mistakes.append(f"{method.name}: {error}")
+                continue
+            unknown = method.reported.keys() - {*parsed.data.domains, MEAN}
+            for name in sorted(unknown):
+                hint = did_you_mean(name, {*parsed.data.domains, MEAN})
+                mistakes.append(f"{method.name}: reported names a domain {name!r}; {hint}")
+            if parsed.run.nodes > 1:
+                mistakes.append(f"run.nodes = {parsed.run.nodes}: a comparison runs on one machine")
+            same = contents.setdefault(
+                parsed.model_dump_json(exclude={"run": _SET_HERE}), method.name
+            )
+            if same != method.name:
+                mistakes.append(f"{method.name}: the same configuration as {same}, drop one")
+            cells.append(Cell(method, seed, parsed))
+        if mistakes:
+            raise ConfigError("\n".join(mistakes))
+    return cells
+
+
+def _check_cell(cell: Cell) -> None:
+    """Raise RunError unless a cell's folder is empty, broken, or of the same configuration."""
+    run = cell.run
+    if (run.path / "train.log").is_file():
+        open_log(run).close()
+    if not (cell.is_finished or run.checkpoint.is_file()):
+        return
+    there = load_config(run.need(run.config))
+    changed = list_differences(there, with_classes_inside(cell.config))
+    rows = [
+        f"  {key}: {theirs} there, {ours} now"
+        for key, (theirs, ours) in changed.items()
+        if key not in FREE
+    ]
+    if cell.is_finished:
+        scored = run.read_json(run.eval).get("overrides", [])
+        rows += [f"  scored with {o}" for o in scored if o.partition("=")[0] not in FREE]
+    if rows:
+        raise RunError(
+            f"{run.path} holds another run:\n"
+            + "\n".join(rows)
+            + "\nchoose another folder with --out, or delete this one"
+        )
+
+
+def _check_earlier(
+    out: Path,
+    rows: Sequence[Method],
+    cells: Sequence[Cell],
+    earlier: dict[tuple[str, int], Result],
+) -> None:
+    """Raise RunError unless earlier results share the configuration of the cells."""
+    overrides = {method.name: method.overrides for method in rows}
+    configs = {
+        (cell.method.name, cell.seed): with_classes_inside(cell.config).model_dump(mode="json")
+        for cell in cells
+    }
+    configs |= {key: result["config"] for key, result in earlier.items()}
+    try:
+        check_shared({key: (overrides[key[0]], config) for key, config in configs.items()})
+    except RunError as error:
+        if not earlier:
+            raise
+        raise RunError(
+            f"{error}\n{out / 'results'} has results of another comparison: choose another folder "
+            "with --out"
+        ) from error
+
+
+def _collect(study: Study, cell: Cell) -> Result:
+    return _label(study, cell.method, cell.seed, collect_result(cell.run))
+
+
+def _label(study: Study, method: Method, seed: int, result: Result) -> Result:
+    """Write a result that says which method of which comparison it is; return it."""
+    place = study.methods.index(method)
+    labelled = label_result(result, method, place, study.reference, study.seeds[method.name])
+    file = study.out / "results" / f"{folder_name(method)}_seed{seed}.json"
+    if labelled != result:
+        write_json(file, labelled)
+    return labelled
+
+
+def _publish(study: Study, results: dict[tuple[str, int], Result]) -> Comparison:
+    comparison = compare_results(study.methods, study.seeds, study.reference, results)
+    write_text(study.out / "compare.md", f"# {study.title}\n\n{to_markdown(comparison)}")
+    write_html(comparison, study.title, study.out / "compare.html")
+    return comparison

@@ -1,0 +1,287 @@
+"""Score a model on its domains; write eval.json and what is made from it into the run folder."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+from lightning_fabric import Fabric
+from PIL import Image
+from torch import Tensor
+
+from causalseg.adapters.base import trainable_parameters
+from causalseg.build.data import build_domains
+from causalseg.build.model import build_inference, build_segmenter
+from causalseg.config import Config
+from causalseg.config.adapters import label
+from causalseg.config.data import CorruptConfig
+from causalseg.config.load import load_config
+from causalseg.config.settings import scored_part
+from causalseg.data.classes import IGNORE, ClassList
+from causalseg.data.dataset import Sample
+from causalseg.engine.bootstrap import interval
+from causalseg.engine.devices import make_fabric
+from causalseg.engine.evaluate import Domain, Keep, Picture, evaluate, summarise
+from causalseg.engine.infer import Inference
+from causalseg.engine.metrics import read_counts
+from causalseg.engine.robustness import summarise_robustness
+from causalseg.errors import ConfigError, RunError
+from causalseg.model import Segmenter
+from causalseg.report import write_report
+from causalseg.report.card import write_card
+from causalseg.runs.checkpoint import load_weights
+from causalseg.runs.folder import RunFolder
+from causalseg.runs.scores import VERSION, read_scores, write_scores
+from causalseg.writing import replacing
+
+# What may be overridden when a trained run is used.
+_FREE_IN_USE = (
+    *("eval", "data", "train.workers", "backbone.weights", "backbone.sha256"),
+    *("backbone.checkpointing", "run.accelerator", "run.devices", "run.nodes", "run.precision"),
+    "run.threads",
+)
+# Of these, what only training reads.
+_IDLE_IN_USE = ("eval.every", "eval.limit", "data.cache", "data.rare_classes", "data.sources")
+# How weights were chosen in training need not fit the domains that a run is scored on later.
+_WITHOUT_CHOICE = ("run.best=null", "run.patience=null", "run.allow_target=false")
+
+
+def eval_run(
+    path: Path | str,
+    overrides: Sequence[str] = (),
+    corruptions: Sequence[str] = (),
+    severities: Sequence[int] = (3,),
+    are_predictions_saved: bool = False,
+    checkpoint: str = "last",
+) -> RunFolder:
+    """Score a trained run on its domains; write eval.json, pictures, card and report anew.
+
+    Args:
+        path: the run folder.
+        overrides: of its configuration, such as ``eval.flip=true``, other ``data.domains``, or a
+            ``setting`` whose domains and sizes take the place of the run's.
+        corruptions: each makes of every domain another one, DOMAIN_CORRUPTION, or of several
+            severities DOMAIN_CORRUPTION_SEVERITY; the mean is then over those.
+        severities: of the corruptions, 1 to 5.
+        are_predictions_saved: write predictions/DOMAIN/NAME.png, one channel of label ids.
+        checkpoint: which weights, as `engine.checkpoint.load_weights` takes it.
+    """
+    run, config = open_run(path, overrides)
+    trained = load_config(run.config)
+    sources = seen_domains(config, trained)
+    if corruptions:
+        config = _with_corruptions(config, corruptions, severities)
+    inference = build_inference(config)
+    domains = build_domains(config.data, inference)
+    fabric = make_fabric(config.run)
+    model = build_segmenter(config)
+    about = about_checkpoint(trained, load_weights(run, model, checkpoint))
+    fabric.to_device(model)
+
+    def keep(name: str, sample: Sample, prediction: Int[Tensor, "H W"]) -> None:
+        if are_predictions_saved:
+            file = run.predictions / name / f"{sample.name}.png"
+            write_png(file, Image.fromarray(label_ids(prediction, domains[name].classes)))
+
+    if are_predictions_saved and fabric.is_global_zero:
+        shutil.rmtree(run.predictions, ignore_errors=True)
+    fabric.barrier()
+    num_pictures = config.eval.pictures
+    content, pictures = score_model(
+        fabric, model, domains, sources, config, inference, num_pictures, keep
+    )
+    said = [f"corrupt={','.join(corruptions)}", f"severity={','.join(map(str, severities))}"]
+    content["overrides"] = [*overrides, *(said if corruptions else [])]
+    content["overrides"] += [] if checkpoint == "last" else [f"checkpoint={about['name']}"]
+    content["checkpoint"] = about
+    write_results(fabric, run, config, content, pictures, domains)
+    return run
+
+
+def check_runs(
+    paths: Sequence[Path], overrides: Sequence[str], baseline: Path | None = None
+) -> None:
+    """Find mistakes in runs that are to be scored and compared, before the first is scored.
+
+    Raises:
+        MissingFileError: if a run, or the baseline's eval.json, is not there.
+        RunError: if a run is named twice, or the runs would use other processes each.
+    """
+    if len({path.resolve() for path in paths}) < len(paths):
+        raise RunError("a run folder is given twice: name each once")
+    configs = [open_run(path, overrides)[1].run for path in paths]
+    if len({(run.accelerator, run.devices, run.nodes) for run in configs}) > 1:
+        raise RunError(
+            "the runs' configurations ask for other devices each: give run.accelerator, "
+            "run.devices and run.nodes to all, such as run.devices=1"
+        )
+    if baseline is not None and baseline.resolve() not in {path.resolve() for path in paths}:
+        read_scores(RunFolder(baseline))
+
+
+def open_run(path: Path | str, overrides: Sequence[str]) -> tuple[RunFolder, Config]:
+    """Return a run and its configuration with overrides that do not make it another model.
+
+    Raises:
+        ConfigError: if an override would.
+    """
+    run = RunFolder(path)
+    expanded = []
+    for override in overrides:
+        key, _, value = override.partition("=")
+        expanded += scored_part(value) if key == "setting" else [override]
+    for override in expanded:
+        if override.startswith(_IDLE_IN_USE):
+            raise ConfigError(f"override {override!r} has no effect after training: drop it")
+        if not override.startswith(_FREE_IN_USE) or override.startswith("data.classes"):
+            raise ConfigError(
+                f"override {override!r} would have no effect on a trained run or make it another "
+                f"model; allowed are {', '.join(_FREE_IN_USE)}"
+            )
+    return run, load_config(run.need(run.config), [*expanded, *_WITHOUT_CHOICE] if expanded else [])
+
+
+def about_checkpoint(trained: Config, weights: dict[str, Any]) -> dict[str, Any]:
+    """Return what eval.json says of the weights, given what `load_weights` does.
+
+    Where training could end early by a target domain, that has chosen all that came of it.
+    """
+    is_ended_by_target = trained.run.allow_target and trained.run.patience is not None
+    return {**weights, "allow_target": True} if is_ended_by_target else weights
+
+
+def seen_domains(config: Config, trained: Config) -> list[str]:
+    """Return the domains that are like the training data, as `data.mean_over` tells: it names the
+    unseen ones. What is only added to those of the trained run is none of them.
+    """
+    known = trained.data.domains
+    is_same = config.data.mean_over == trained.data.mean_over
+    return [name for name in config.data.seen if name in known or not is_same]
+
+
+def score_model(
+    fabric: Fabric,
+    model: Segmenter,
+    domains: dict[str, Domain],
+    sources: Sequence[str],
+    config: Config,
+    inference: Inference,
+    num_pictures: int,
+    keep: Keep = lambda *_: None,
+) -> tuple[dict[str, Any], dict[str, list[Picture]]]:
+    """Score on all processes; return the content of eval.json and this process's pictures."""
+    with fabric.autocast():
+        results, pictures = evaluate(
+            model,
+            domains,
+            num_pictures,
+            config.train.workers,
+            (fabric.global_rank, fabric.world_size),
+            lambda share: [fabric.broadcast(share, rank) for rank in range(fabric.world_size)],
+            keep,
+        )
+    content = summarise(results, inference, config.data.averaged)
+    for name, scores in results.items():
+        scores["miou_interval"] = _interval(results, [name])
+    over = content["mean"]["over"]
+    content["mean"]["interval"] = _interval(results, over)
+    about = {
+        "version": VERSION,
+        "model": {
+            "backbone": config.backbone.name,
+            "weights": config.backbone.weights,
+            "adapter": label(config.adapter, config.intervene),
+            "head": config.head.name,
+            "trainable_parameters": trainable_parameters(model),
+            "adapter_parameters": trainable_parameters(model.adapter) if model.adapter else 0,
+        },
+        "classes": {"names": model.classes.names, "palette": model.classes.palette},
+    }
+    robustness = summarise_robustness(results, over, [n for n in sources if n in results])
+    return {**about, **content, "robustness": robustness}, pictures
+
+
+def write_results(
+    fabric: Fabric,
+    run: RunFolder,
+    config: Config,
+    content: dict[str, Any],
+    pictures: dict[str, list[Picture]],
+    domains: dict[str, Domain],
+) -> None:
+    """Write eval.json and the pictures, and from them card and report."""
+    if fabric.is_global_zero:
+        shutil.rmtree(run.pictures, ignore_errors=True)
+        write_scores(run, content)
+    fabric.barrier()
+    for name, examples in pictures.items():
+        _write_pictures(run.pictures / name, examples, domains[name].classes)
+    fabric.barrier()
+    if fabric.is_global_zero:
+        write_card(run, config)
+        write_report([run], run.report)
+    fabric.barrier()
+
+
+def label_ids(prediction: Int[Tensor, "H W"], classes: ClassList) -> Int[np.ndarray, "H W"]:
+    """Return the label ids of predicted train ids, in 8 bits if they fit, else in 16.
+
+    What is none of the classes has an id that means so.
+    """
+    ids = np.array([*classes.ids, classes.ignore[0] if classes.ignore else IGNORE])
+    return ids[prediction.numpy()].astype(np.uint8 if ids.max() < 256 else np.uint16)
+
+
+def write_png(path: Path, picture: Image.Image) -> None:
+    """Write a PNG file whole or not at all."""
+    with replacing(path) as temporary:
+        picture.save(temporary, format="PNG")
+
+
+def _interval(
+    results: dict[str, dict[str, Any]], names: Sequence[str]
+) -> tuple[float, float] | None:
+    """The bootstrap interval of the mean mIoU of domains."""
+    images = [results[name]["per_image"] for name in names]
+    counts = [read_counts(about["counts"]) for about in images]
+    return interval(counts, [about["names"] for about in images])
+
+
+def _with_corruptions(
+    config: Config, corruptions: Sequence[str], severities: Sequence[int]
+) -> Config:
+    data = config.data
+    clean = [name for name in data.only or data.domains if not data.domains[name].corrupt]
+    if not clean:
+        raise ConfigError("every domain is corrupted already: --corrupt needs a clean one")
+    corrupted = {
+        f"{name}_{corruption}" + (f"_{severity}" if len(severities) > 1 else ""): domain.model_copy(
+            update={"corrupt": CorruptConfig(name=corruption, severity=severity)}
+        )
+        for name, domain in data.domains.items()
+        if name in clean
+        for corruption in corruptions
+        for severity in severities
+    }
+    taken = sorted(corrupted.keys() & data.domains.keys())
+    if taken:
+        raise ConfigError(f"there is a domain {taken[0]} already: score it without --corrupt")
+    changed = {
+        "domains": {**data.domains, **corrupted},
+        "mean_over": list(corrupted),
+        "only": None if data.only is None else [*data.only, *corrupted],
+    }
+    return config.model_copy(update={"data": data.model_copy(update=changed)})
+
+
+def _write_pictures(folder: Path, examples: list[Picture], classes: ClassList) -> None:
+    """Write image, truth and prediction; the last two hold train ids under the class colours."""
+    palette = np.zeros((256, 3), dtype=np.uint8)
+    palette[: len(classes.names)] = np.array(classes.palette)
+    for picture in examples:
+        write_png(folder / f"{picture.name}_image.png", picture.image)
+        for kind, ids in (("truth", picture.truth), ("prediction", picture.prediction)):
+            ids.putpalette(palette.tobytes())
+            write_png(folder / f"{picture.name}_{kind}.png", ids)

@@ -1,0 +1,52 @@
+"""Checkpoints of mmengine: the tensors, and nothing else of what lies beside them.
+
+Such a file is a pickle with ``state_dict``, ``meta`` and, of a run that can go on, ``optimizer``,
+``param_schedulers`` and ``message_hub``. The last holds the log as objects of mmengine and numpy,
+which a reader that executes nothing refuses. None of it is needed: while the file is read, one
+class that keeps nothing stands in for all of them, so neither library runs, nor need it be there.
+"""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from causalseg.backbones.weights.read import read_state
+from causalseg.errors import MissingFileError
+
+_OF_THE_LOG = (
+    "mmengine.logging.history_buffer.HistoryBuffer",
+    "builtins.getattr",  # how a pickle says HistoryBuffer.mean
+    "numpy.ndarray",
+    "numpy.dtype",
+    "numpy.core.multiarray._reconstruct",
+    "numpy.core.multiarray.scalar",
+    "numpy._core.multiarray._reconstruct",  # as of numpy 2
+    "numpy._core.multiarray.scalar",
+)
+
+
+class _Ignored:
+    """Stands in for an object of the log: takes anything, keeps nothing."""
+
+    def __new__(cls, *_: object) -> "_Ignored":
+        return object.__new__(cls)
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+def read_checkpoint(path: Path) -> dict[str, Tensor]:
+    """Read the tensors of a checkpoint, or of a state dict that was saved alone.
+
+    Args:
+        path: .pth or .safetensors file; nothing in it is executed.
+
+    Raises:
+        MissingFileError: if it is not there.
+        WeightsError: if it is broken, holds no state dict, or objects of other kinds.
+    """
+    if not path.is_file():
+        raise MissingFileError(f"no checkpoint {path}: check the path")
+    with torch.serialization.safe_globals([(_Ignored, name) for name in _OF_THE_LOG]):
+        return read_state(path)

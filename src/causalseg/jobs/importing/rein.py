@@ -1,0 +1,401 @@
+"""Checkpoints of Rein's published code, and of Causal-Tune's, which builds on it, as run folders.
+
+Such a checkpoint holds the adapter (``backbone.reins.*``), the head (``decode_head.*``) and, merged
+by one of Rein's scripts, the frozen backbone (``backbone.*``). What the parts are follows from
+names and shapes. What they do not tell is taken as the published configurations have it, and any
+option can be given: patches of 16 pixels by bicubic resampling; blocks 7, 11, 15 and 23 of 24;
+windows of 512 pixels, or of as many as the position grid in the file has.
+
+Nothing is written unless every tensor of the file has its place and every place its tensor.
+"""
+
+import hashlib
+import math
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import timm
+import torch
+from safetensors.torch import save_file
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from torch import Tensor, nn
+
+from causalseg.backbones.presets import resolve_name
+from causalseg.backbones.timm import build_backbone
+from causalseg.backbones.weights.formats import first_names
+from causalseg.build.model import build_segmenter
+from causalseg.config import Config
+from causalseg.config.load import dump_config, parse_config
+from causalseg.errors import ConfigError, RunError, WeightsError
+from causalseg.jobs.importing.mask2former import name_in_mmdet, read_size
+from causalseg.jobs.importing.mmengine import read_checkpoint
+from causalseg.model import Segmenter
+from causalseg.runs.folder import RunFolder
+from causalseg.writing import replacing, write_json, write_text
+
+Code = Literal["rein", "causal-tune"]
+State = dict[str, Tensor]
+Source = tuple[str, Callable[[Tensor], Tensor]]  # a tensor of the file, and what is done with it
+
+_ADAPTER, _HEAD, _BACKBONE = "backbone.reins.", "decode_head.", "backbone."
+_OURS_TO_REINS = {
+    "tokens.A": "learnable_tokens_a",
+    "tokens.B": "learnable_tokens_b",
+    "tokens.T": "learnable_tokens",
+    "scale": "scale",
+    **{
+        f"{ours}.{end}": f"{theirs}.{end}"
+        for end in ("weight", "bias")
+        for ours, theirs in (
+            ("token_to_feature", "mlp_token2feat"),
+            ("delta", "mlp_delta_f"),
+            ("link.transform", "transform"),
+            ("link.merge", "merge"),
+        )
+    },
+}
+_MERGE = "link.merge.weight"
+_SECOND = f"{_ADAPTER}learnable_tokens2"  # only the released Causal-Tune code has these
+# Made by the published code and never used by it: of Causal-Tune's adapter, of mmseg's heads.
+_IDLE_TOKENS = (_SECOND, f"{_ADAPTER}mlp_token2feat2.", f"{_ADAPTER}mlp_delta_f2.")
+_IDLE = (f"{_HEAD}conv_seg.", f"{_HEAD}loss_")
+
+_DINOV2 = {(384, 12): "s", (768, 12): "b", (1024, 24): "l", (1536, 40): "g"}  # width, blocks
+_PATCH, _WINDOW = 16, 512  # pixels
+_NUM_CITYSCAPES = 19
+_OWN_WEIGHTS = "backbone.safetensors"
+
+
+class Imported(NamedTuple):
+    """A run folder, and what its user should know about it."""
+
+    run: RunFolder
+    notes: list[str]
+
+
+def import_checkpoint(path: Path, code: Code, out: Path, overrides: Sequence[str] = ()) -> Imported:
+    """Make a run folder of a checkpoint.
+
+    Args:
+        path: the checkpoint, an mmengine file or a state dict alone.
+        code: whose code wrote it: ``rein``, or ``causal-tune`` as its authors released it.
+        out: the run folder; must not exist, or be empty.
+        overrides: of the configuration, such as ``backbone.weights=/weights/dinov2.pth``.
+
+    Raises:
+        RunError: if the folder is in use.
+        ConfigError: if an option is wrong.
+        WeightsError: if the file is not what it should be, or does not fit the backbone.
+    """
+    run = RunFolder(out.resolve())
+    if run.path.exists() and (not run.path.is_dir() or any(run.path.iterdir())):
+        raise RunError(f"{run.path} is in use: choose another folder with --out")
+    state = read_checkpoint(path)
+    _check_code(state, code, path)
+    config = parse_config(
+        _make_options(state, code, run, overrides), overrides, f"the import of {path}"
+    )
+    _check_kind(config, code)
+    model = _build_empty(config)
+    parts = _place(state, model, path)
+    own = str(_own_weights(run))
+    if config.backbone.weights == own:
+        parts["backbone"] = _backbone_of(state)
+    notes = _make_notes(state, config, own)
+    config = _with_backbone(config, levels=model.backbone.levels)
+    _write(run, config, parts, {"code": code, "checkpoint": path.name, "sha256": _sha256(path)})
+    return Imported(run, notes)
+
+
+def _check_code(state: State, code: Code, path: Path) -> None:
+    """Refuse a file without an adapter of this code, before its parts are compared."""
+    if not any(key.startswith(f"{_ADAPTER}learnable_tokens") for key in state):
+        raise WeightsError(
+            f"{path} has no adapter of Rein's code ({_ADAPTER}learnable_tokens...); it has "
+            f"{len(state)} tensors: {first_names(list(state))}"
+        )
+    found: Code = "causal-tune" if _SECOND in state else "rein"
+    if found != code:
+        does = "has" if found == "causal-tune" else "has no"
+        raise WeightsError(
+            f"{path} is a checkpoint of {found}, as it {does} {_SECOND}: use `causalseg import "
+            f"{found}`"
+        )
+    if code == "causal-tune" and f"{_ADAPTER}learnable_tokens" in state:
+        raise WeightsError(
+            f"{path} has tokens of full rank ({_ADAPTER}learnable_tokens), which recipe released "
+            "of causal_tune does not offer: only its low-rank tokens can be imported"
+        )
+    if f"{_HEAD}query_feat.weight" in state:
+        raise WeightsError(
+            f"{path} has a head with queries of its own ({_HEAD}query_feat): trained without "
+            "link_token_to_query or replace_query_feat. Here the tokens of adapter "
+            f"{code.replace('-', '_')} always make the queries, so it cannot be imported"
+        )
+
+
+def _check_kind(config: Config, code: Code) -> None:
+    """Refuse options under which the file's tensors would compute something else."""
+    kind = {"name": getattr(config.adapter, "name", "a chain"), "head": config.head.name}
+    wanted = {"name": "rein" if code == "rein" else "causal_tune", "head": "mask2former"}
+    if code == "causal-tune":
+        kind["recipe"] = getattr(config.adapter, "recipe", None)
+        wanted["recipe"] = "released"
+    if kind != wanted:
+        raise ConfigError(
+            f"a checkpoint of {code} is imported as {wanted}, the options say {kind}: leave out "
+            "those that change adapter or head"
+        )
+
+
+def _make_options(
+    state: State, code: Code, run: RunFolder, overrides: Sequence[str]
+) -> dict[str, Any]:
+    """Return the options that belong to the file, before any are overridden."""
+    depth, num_tokens, rank, width = _read_adapter_size(state)
+    head, num_classes = read_size(_below(state, _HEAD))
+    backbone: dict[str, Any] = {"patch": _PATCH, "patch_resize": "bicubic"}
+    if letter := _DINOV2.get((width, depth)):
+        backbone["name"] = f"dinov2_vit{letter}14"
+    elif not any(override.startswith(("backbone.name=", "backbone=")) for override in overrides):
+        raise WeightsError(
+            f"the adapter is for {width} channels and {depth} blocks, which no DINOv2 has: name "
+            "its backbone with backbone.name=..."
+        )
+    inside = _backbone_of(state)
+    if inside:
+        backbone["weights"] = str(_own_weights(run))
+    else:
+        backbone["position"] = "plain"  # Rein's scripts resample it so, once and for all
+    window = _read_window(inside) or _WINDOW
+    init = "small" if f"{_ADAPTER}scale" in state else "zero"  # zero_mlp_delta_f has no scale
+    adapter: dict[str, Any] = {"name": "rein", "init": init}
+    if code == "causal-tune":
+        adapter = {"name": "causal_tune", "recipe": "released"}
+    names = [f"class_{k}" for k in range(num_classes)]
+    return {
+        "backbone": backbone,
+        "adapter": {**adapter, "num_tokens": num_tokens, "rank": rank},
+        "head": {**head, "num_queries": num_tokens},
+        "data": {
+            "classes": "cityscapes19" if num_classes == _NUM_CITYSCAPES else names,
+            "sources": [],
+            "domains": {},
+        },
+        "train": {"crop": [window, window]},
+        "eval": {"mode": "slide", "window": [window] * 2, "stride": [round(2 * window / 3)] * 2},
+        "run": {"out": str(run.path)},
+    }
+
+
+def _read_adapter_size(state: State) -> tuple[int, int, int | None, int]:
+    """Return the number of blocks, tokens a block, rank (None if full) and width."""
+    full = state.get(f"{_ADAPTER}learnable_tokens")
+    if full is not None and full.ndim == 3:
+        return full.shape[0], full.shape[1], None, full.shape[2]
+    names = [f"{_ADAPTER}learnable_tokens_{letter}" for letter in "ab"]
+    A, B = (state.get(name, torch.empty(0)) for name in names)
+    if A.ndim != 3 or B.ndim != 3:
+        raise WeightsError(
+            f"the adapter's tokens are no low-rank tokens of Rein: {names[0]} {tuple(A.shape)}, "
+            f"{names[1]} {tuple(B.shape)}; both must have three dimensions"
+        )
+    return A.shape[0], A.shape[1], A.shape[2], B.shape[2]
+
+
+def _read_window(backbone: State) -> int | None:
+    """Return the side of the images that a backbone's position grid was resampled for, in pixels.
+
+    Rein's scripts make the grid that of the training crop. None without a square grid.
+    """
+    position = backbone.get("pos_embed")
+    if position is None or position.ndim != 3:
+        return None
+    side = math.isqrt(position.shape[1] - 1)
+    return side * _PATCH if side > 0 and side * side == position.shape[1] - 1 else None
+
+
+def _place(state: State, model: Segmenter, path: Path) -> dict[str, State]:
+    """Return the tensors of adapter and head by our names; all of the file must be used."""
+    depth, _, _, width = _read_adapter_size(state)
+    widths = model.backbone.widths
+    if widths != (width,) * depth:
+        raise WeightsError(
+            f"{path}: the adapter is for {width} channels and {depth} blocks, the backbone has "
+            f"{widths[0]} and {len(widths)}: name the one that it was trained on with "
+            "backbone.name=..."
+        )
+    used: set[str] = set()
+    problems: dict[str, list[str]] = {"missing": [], "of another shape": []}
+    parts = {}
+    for name, source in (("adapter", _source_in_adapter), ("head", _source_in_head)):
+        parts[name] = _take(model.trainable()[name], state, source, used, problems)
+    idle = _IDLE + (_IDLE_TOKENS if _SECOND in state else ())
+    problems["without a place here"] = [
+        key
+        for key in state
+        if key not in used
+        and not key.startswith(idle)
+        and (key.startswith(_ADAPTER) or not key.startswith(_BACKBONE))
+    ]
+    lines = [
+        f"  {len(keys)} {kind}: {first_names(keys)}" for kind, keys in problems.items() if keys
+    ]
+    if lines:
+        raise WeightsError(
+            f"{path} does not fit the model of its configuration, nothing was written:\n"
+            + "\n".join(lines)
+        )
+    return parts
+
+
+def _build_empty(config: Config) -> Segmenter:
+    """Build the model of a configuration without numbers: names and shapes alone."""
+    with torch.device("meta"):
+        return build_segmenter(_with_backbone(config, weights="random", sha256=None))
+
+
+def _with_backbone(config: Config, **changes: Any) -> Config:
+    """Return the configuration with other options of the backbone."""
+    return config.model_copy(update={"backbone": config.backbone.model_copy(update=changes)})
+
+
+def _take(
+    part: nn.Module,
+    state: State,
+    source: Callable[[str], Source],
+    used: set[str],
+    problems: dict[str, list[str]],
+) -> State:
+    """Return a part's tensors; notes which ones of the file it used, and what is wrong."""
+    taken = {}
+    for key, like in part.state_dict().items():
+        name, arrange = source(key)
+        if name not in state:
+            problems["missing"].append(name)
+            continue
+        used.add(name)
+        value = arrange(state[name])
+        if value.shape != like.shape:
+            shapes = f"{tuple(value.shape)}, expected {tuple(like.shape)}"
+            problems["of another shape"].append(f"{name} {shapes}")
+        taken[key] = value.clone()  # parts of one tensor cannot be saved
+    problems["missing"] = list(dict.fromkeys(problems["missing"]))
+    return taken
+
+
+def _source_in_adapter(key: str) -> Source:
+    return _ADAPTER + _OURS_TO_REINS[key], _by_parts if key == _MERGE else _whole
+
+
+def _source_in_head(key: str) -> Source:
+    name, third = name_in_mmdet(key)
+    if third is None:
+        return _HEAD + name, _whole
+    return _HEAD + name, lambda packed: packed.tensor_split(3)[third]
+
+
+def _whole(value: Tensor) -> Tensor:
+    return value
+
+
+def _by_parts(weight: Tensor) -> Tensor:
+    """Reorder the columns of the query link's last linear.
+
+    Rein's code joins maximum, mean and last block of one channel after another; ours all channels
+    of the maximum, then of the mean, then of the last block.
+    """
+    return torch.cat([weight[:, part::3] for part in range(3)], dim=1)
+
+
+def _write(run: RunFolder, config: Config, parts: dict[str, State], origin: dict[str, Any]) -> None:
+    """Write the run folder beside its place, try its backbone, and move it there."""
+    run.path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".import.", dir=run.path.parent) as temporary:
+        beside = RunFolder(Path(temporary) / run.path.name)
+        for name, tensors in parts.items():
+            with replacing(beside.path / f"{name}.safetensors") as file:
+                save_file({key: value.contiguous() for key, value in tensors.items()}, file)
+        if "backbone" in parts:
+            config = _with_checksum(config, beside.path / _OWN_WEIGHTS)
+        write_text(beside.config, dump_config(config))
+        write_json(beside.origin, origin)
+        if run.path.is_dir():
+            run.path.rmdir()
+        beside.path.replace(run.path)
+
+
+def _with_checksum(config: Config, weights: Path) -> Config:
+    """Return the configuration with the checksum of its backbone's weights, if they fit."""
+    options = config.backbone
+    found = build_backbone(
+        options.name,
+        str(weights),
+        levels=options.levels,
+        position=options.position,
+        patch=options.patch,
+        patch_resize=options.patch_resize,
+    )
+    return _with_backbone(config, sha256=found.sha256)
+
+
+def _make_notes(state: State, config: Config, own: str) -> list[str]:
+    """Say what the file did not tell and what differs."""
+    depth, _, _, _ = _read_adapter_size(state)
+    name, weights = config.backbone.name, config.backbone.weights
+    notes = [f"backbone: {name}, weights {weights}; another is given with backbone.name=..."]
+    if weights != own and _backbone_of(state):
+        notes.append("the backbone in the file was left out, as backbone.weights names another")
+    if depth != 24 and config.backbone.levels is None:
+        notes.append(
+            f"the file does not say which of its {depth} blocks the head saw: the usual ones were "
+            "taken, others are given with backbone.levels=..."
+        )
+    if config.eval.window == (_WINDOW, _WINDOW) and not _read_window(_backbone_of(state)):
+        notes.append(
+            f"the file does not say at which size it was trained: windows of {_WINDOW} pixels were "
+            "taken, others are given with train.crop, eval.window and eval.stride"
+        )
+    if _num_placeholders(config):
+        notes.append(
+            f"{_num_placeholders(config)} classes without names: give them with "
+            "data.classes='[road, ...]' in the order of training"
+        )
+    usual = timm.get_pretrained_cfg(resolve_name(name))
+    if usual and (usual.mean, usual.std) != (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD):
+        notes.append(
+            f"images are normalised as {name} is used to (mean {list(usual.mean)}); Rein's code "
+            "took ImageNet's mean for every backbone, so scores will differ"
+        )
+    return notes
+
+
+def _num_placeholders(config: Config) -> int:
+    names = getattr(config.data.classes, "names", [])
+    return sum(name == f"class_{k}" for k, name in enumerate(names))
+
+
+def _own_weights(run: RunFolder) -> Path:
+    return run.path.resolve() / _OWN_WEIGHTS
+
+
+def _backbone_of(state: State) -> State:
+    """Return the tensors of the frozen backbone by their published names."""
+    return {
+        key: value
+        for key, value in _below(state, _BACKBONE).items()
+        if not key.startswith(_ADAPTER.removeprefix(_BACKBONE))
+    }
+
+
+def _below(state: State, prefix: str) -> State:
+    return {
+        key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)
+    }
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

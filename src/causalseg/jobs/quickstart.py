@@ -1,0 +1,39 @@
+"""The quickstart: head only against Causal-Tune, same head, steps and seed, on unseen weather."""
+
+from importlib.resources import files
+from pathlib import Path
+
+import yaml
+
+from causalseg.config.load import parse_config
+from causalseg.jobs.train import train_run
+from causalseg.report import DomainTable, domain_table, write_report
+from causalseg.runs.folder import RunFolder
+
+ADAPTERS = ("none", "causal_tune")
+
+
+def run_quickstart(out: Path) -> tuple[DomainTable, Path]:
+    """Train both runs below ``out`` and compare them.
+
+    A run that is already complete is kept, an interrupted one goes on.
+
+    Returns:
+        The table of mIoU by domain and the path of the report.
+    """
+    text = files("causalseg.jobs").joinpath("quickstart.yaml").read_text(encoding="utf-8")
+    runs = []
+    for adapter in ADAPTERS:
+        folder = out / adapter
+        run = RunFolder(folder)
+        if not run.report.is_file():
+            resume = str(run.checkpoint.is_file()).lower()
+            options = yaml.safe_load(text) | {"adapter": adapter}
+            if adapter == "none":
+                options["train"].pop("adapter_lr")
+            overrides = [f"run.out={folder}", f"run.resume={resume}"]
+            train_run(parse_config(options, overrides, "the quickstart"))
+        runs.append(run)
+    report = out / "report.html"
+    write_report(runs, report)
+    return domain_table(runs), report

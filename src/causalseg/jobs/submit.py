@@ -1,0 +1,291 @@
+"""Submissions to test servers: a model's predictions on withheld test images, as one zip file.
+
+A benchmark keeps the labels of its test split and scores an upload. What it asks for is data, a
+`Server`: which images, under which names in the zip, with which ids. A prediction becomes a PNG of
+one 8-bit channel at its image's own size; the id of train id t is ``server.ids[t]``.
+"""
+
+import io
+import zlib
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from zipfile import BadZipFile, ZipFile, ZipInfo
+
+import numpy as np
+from jaxtyping import Float, Int
+from PIL import Image
+from rich.progress import track
+from torch import Tensor
+
+from causalseg.build.model import build_inference
+from causalseg.data.classes import CITYSCAPES19, IGNORE, ClassList
+from causalseg.data.dataset import decode_image
+from causalseg.data.files import Files, open_files
+from causalseg.data.label_maps import CITYSCAPES_IDS
+from causalseg.data.labels import open_picture
+from causalseg.data.templates import Template
+from causalseg.errors import ConfigError, DataError, MissingFileError, did_you_mean
+from causalseg.jobs.eval import open_run
+from causalseg.jobs.predict import open_model
+from causalseg.runs.log import console
+from causalseg.writing import replacing
+
+_TRAIN_IDS = tuple(range(len(CITYSCAPES19.names)))
+_LABEL_IDS = tuple(
+    label_id for _, label_id in sorted((t, i) for i, t in CITYSCAPES_IDS.items() if t != IGNORE)
+)
+_READABLE = 0o644 << 16  # by all, once unpacked on the server
+
+
+@dataclass(frozen=True)
+class Server:
+    """What a test server asks for.
+
+    Attributes:
+        title: the benchmark's name, with its paper.
+        homepage: where to upload.
+        archive: the published file that holds the test images.
+        images: template of the test images, below any folders.
+        entry: template of the names in the zip; its fields are among those of ``images``.
+        ids: what is written for train id 0, 1, ... of Cityscapes' 19 classes, 0..255 each.
+        count: number of test images; a part of them is refused, or the rest counted as wrong.
+        size: height and width of every test image in pixels; None where they vary.
+        note: what a user has to know before the upload, in a sentence or two.
+    """
+
+    title: str
+    homepage: str
+    archive: str
+    images: str
+    entry: str
+    ids: tuple[int, ...]
+    count: int
+    size: tuple[int, int] | None
+    note: str
+
+
+SERVERS: Mapping[str, Server] = {
+    "acdc": Server(
+        title="ACDC (Sakaridis et al., ICCV 2021)",
+        homepage="https://acdc.vision.ee.ethz.ch/submit",
+        archive="rgb_anon_trainvaltest.zip",
+        images="rgb_anon/{weather}/test/{sequence}/{frame}_rgb_anon.png",
+        entry="labelTrainIds/{frame}_rgb_anon.png",
+        ids=_TRAIN_IDS,
+        count=2000,
+        size=(1080, 1920),
+        note="Choose on the page what is scored: all conditions, or one alone, with the same zip.",
+    ),
+    "cityscapes": Server(
+        title="Cityscapes, pixel level (Cordts et al., CVPR 2016)",
+        homepage="https://www.cityscapes-dataset.com/submit/",
+        archive="leftImg8bit_trainvaltest.zip",
+        images="leftImg8bit/test/{city}/{name}_leftImg8bit.png",
+        entry="{name}_gtFine_labelIds.png",
+        ids=_LABEL_IDS,
+        count=1525,
+        size=(1024, 2048),
+        note="Choose the pixel-level task.",
+    ),
+    "bdd": Server(
+        title="BDD100K, semantic segmentation (Yu et al., CVPR 2020)",
+        homepage="https://eval.ai/web/challenges/challenge-page/1874",
+        archive="10k_images_test.zip",
+        images="images/10k/test/{name}.jpg",
+        entry="{name}.png",
+        ids=_TRAIN_IDS,
+        count=2000,
+        size=(720, 1280),
+        note="Choose the test phase.",
+    ),
+    "wilddash": Server(
+        title="WildDash 2, semantic segmentation (Zendel et al., CVPR 2022)",
+        homepage="https://wilddash.cc/challenges/submissions",
+        archive="wd_both_02.zip",
+        images="images/{name}.{ending:jpg|png}",
+        entry="{name}.png",
+        ids=_LABEL_IDS,
+        count=812,
+        size=None,
+        note="WildDash scores 26 classes; the seven that are not among Cityscapes' 19 score 0.",
+    ),
+}
+
+
+def submit_run(
+    path: Path | str,
+    server: str,
+    root: Path,
+    out: Path,
+    overrides: Sequence[str] = (),
+    checkpoint: str = "last",
+) -> int:
+    """Predict a server's test images in one process into a zip file; return how many.
+
+    Raises:
+        CausalsegError: if the run has other classes than the server, or images are missing; an
+            earlier file of that name is untouched.
+    """
+    run, config = open_run(path, overrides)
+    inference = build_inference(config)
+    fabric, model = open_model(run, config, checkpoint)
+
+    def predict(image: Float[Tensor, "3 H W"]) -> Int[Tensor, "H W"]:
+        with fabric.autocast():
+            return inference(model, image.to(fabric.device)).argmax(0).cpu()
+
+    return write_submission(predict, model.classes, server, root, out)
+
+
+def write_submission(
+    predict: Callable[[Float[Tensor, "3 H W"]], Int[Tensor, "H W"]],
+    classes: ClassList,
+    server: str,
+    root: Path,
+    out: Path,
+) -> int:
+    """Predict the test images of a benchmark into the zip file that its server takes.
+
+    The file is written whole or not at all, and checked before it takes its place: that costs
+    hundredths of a second an image, and servers limit the uploads. The same predictions give the
+    same bytes.
+
+    Args:
+        predict: gives train ids at the size of an image, which is RGB in [0, 1].
+        classes: those of the train ids.
+        server: a key of `SERVERS`.
+        root: folder that holds the data set, unpacked or as zip files, or a zip file.
+        out: the zip file; an older one stays until the new one is whole.
+
+    Returns:
+        The number of images.
+
+    Raises:
+        ConfigError: if the server is unknown, the classes are not Cityscapes' 19 or ``out`` is no
+            name of a zip file.
+        MissingFileError: if the root is not there or has no test image.
+        DataError: if the test split is not complete, or an image is broken or of another size.
+        RunError: if the zip file cannot be written.
+    """
+    if server not in SERVERS:
+        raise ConfigError(f"server {server!r}: {did_you_mean(server, SERVERS)}")
+    asked = SERVERS[server]
+    if classes.names != CITYSCAPES19.names:
+        raise ConfigError(
+            f"{asked.title} scores the {len(CITYSCAPES19.names)} classes of Cityscapes, the model "
+            f"has {len(classes.names)}: {', '.join(classes.names[:5])} ... Submit a model of "
+            "Cityscapes' classes, in their order"
+        )
+    if out.suffix.lower() != ".zip" or out.is_dir():
+        raise ConfigError(f"out is {out}: give the name of a zip file, such as {server}.zip")
+    files = open_files(root)
+    images = _find_images(files, asked)
+    lookup = np.array(asked.ids, np.uint8)
+    sizes: dict[str, tuple[int, int]] = {}
+    with replacing(out) as temporary:
+        with ZipFile(temporary, "w") as archive:
+            for entry in track(sorted(images), "predicting", console=console):
+                image = _read_image(files, images[entry], asked)
+                prediction = predict(image).cpu().numpy()
+                assert prediction.shape == image.shape[1:]
+                sizes[entry] = (image.shape[1], image.shape[2])
+                archive.writestr(_member(entry), _png(lookup[prediction]))
+        check_submission(temporary, asked, sizes)
+    return len(images)
+
+
+def check_submission(file: Path, server: Server, sizes: Mapping[str, tuple[int, int]]) -> None:
+    """Hold a zip file to what a server asks for.
+
+    Args:
+        file: the zip file.
+        server: who asks.
+        sizes: height and width of the image of every entry that is asked for.
+
+    Raises:
+        DataError: naming the first entry that is missing, not asked for, there twice or no PNG of
+            one 8-bit channel, with the size of its image and the server's ids.
+    """
+    try:
+        with ZipFile(file) as archive:
+            names = Counter(archive.namelist())
+            for name in sorted({*names, *sizes}):
+                if names[name] != 1 or name not in sizes:
+                    raise DataError(
+                        f"{file} has {names[name]} entries {name}, {server.title} asks for "
+                        f"{int(name in sizes)}"
+                    )
+                _check_picture(archive.read(name), f"{file}: {name}", server, sizes[name])
+    except (BadZipFile, zlib.error, EOFError, OSError) as error:
+        raise DataError(f"cannot read {file}: {error}; write it again") from error
+
+
+def _check_picture(content: bytes, where: str, server: Server, size: tuple[int, int]) -> None:
+    with open_picture(content, where) as picture:
+        if (picture.format, picture.mode) != ("PNG", "L"):
+            raise DataError(
+                f"{where} is a {picture.format} of mode {picture.mode}: {server.title} asks for a "
+                "PNG of one 8-bit channel (mode L)"
+            )
+        (W, H), histogram = picture.size, picture.histogram()
+    if size != (H, W):
+        raise DataError(
+            f"{where} is {W} x {H} pixels, its image {size[1]} x {size[0]}: they must be the same "
+            "size"
+        )
+    wrong = [i for i, pixels in enumerate(histogram) if pixels and i not in server.ids]
+    if wrong:
+        raise DataError(
+            f"{where} has ids {wrong[:8]}: {server.title} asks for "
+            f"{', '.join(map(str, server.ids))}"
+        )
+
+
+def _find_images(files: Files, server: Server) -> dict[str, str]:
+    """Return the name in the files of the test image of every entry."""
+    template, entry = Template(server.images), Template(server.entry)
+    found = [(match, name) for name in files.names if (match := template.match(name))]
+    images = {entry.fill(match.fields): name for match, name in found}
+    broken = "".join(f"\nnot read: {problem}" for problem in files.broken)
+    if not found:
+        raise MissingFileError(
+            f"{files.describe()} has no test images of {server.title}\n"
+            "expected in it, below any folders, unpacked or in zip files:\n"
+            f"  {template.plain}\n"
+            f"give the folder that holds them as root, or get {server.archive}"
+            f"{broken}"
+        )
+    if not len(found) == len(images) == server.count:
+        raise DataError(
+            f"{files.describe()} has {len(found)} files {template.plain} of {len(images)} names; "
+            f"the test split of {server.title} has {server.count}, and the server scores all of "
+            f"them. Give as root what holds the images of {server.archive}, complete and alone"
+            f"{broken}"
+        )
+    return images
+
+
+def _read_image(files: Files, name: str, server: Server) -> Float[Tensor, "3 H W"]:
+    image = decode_image(files.read(name), files.where(name))
+    H, W = image.shape[1:]
+    if server.size and server.size != (H, W):
+        raise DataError(
+            f"image {files.where(name)} is {W} x {H} pixels, the test images of {server.title} are "
+            f"{server.size[1]} x {server.size[0]}: give them as published"
+        )
+    return image
+
+
+def _member(entry: str) -> ZipInfo:
+    """Return what a zip says of an entry: no date; PNGs are compressed and stored as they are."""
+    member = ZipInfo(entry)
+    member.external_attr = _READABLE
+    return member
+
+
+def _png(ids: Int[np.ndarray, "H W"]) -> bytes:
+    content = io.BytesIO()
+    Image.fromarray(ids).save(content, format="PNG")
+    return content.getvalue()

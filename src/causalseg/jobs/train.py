@@ -1,0 +1,238 @@
+"""What the commands do: train into a run folder, predict and submit from one."""
+
+from typing import Any
+
+from lightning_fabric import Fabric
+from torch.utils.data import Subset
+
+from causalseg.adapters.base import trainable_parameters
+from causalseg.build.data import (
+    build_data,
+    build_draws,
+    count_for_head,
+    with_classes_inside,
+    with_steps,
+)
+from causalseg.build.model import build_augment, build_inference, build_segmenter
+from causalseg.config import Config
+from causalseg.config.load import dump_config, list_differences, load_config
+from causalseg.data.loader import AugmentedData
+from causalseg.engine.devices import make_fabric
+from causalseg.engine.evaluate import Domain, Picture
+from causalseg.engine.infer import Inference
+from causalseg.engine.meter import peak_memory
+from causalseg.engine.train import train
+from causalseg.errors import (
+    CausalsegError,
+    RunError,
+)
+from causalseg.jobs.eval import (
+    about_checkpoint,
+    score_model,
+    seen_domains,
+    write_results,
+)
+from causalseg.model import Segmenter
+from causalseg.report.gain import find_gain
+from causalseg.runs.checkpoint import read_checkpoint
+from causalseg.runs.folder import RunFolder
+from causalseg.runs.log import RunLog, logger
+from causalseg.runs.trackers import check_trackers
+from causalseg.writing import write_text
+
+# What may change when a run goes on.
+_FREE_ON_RESUME = (
+    *("train.steps", "train.epochs", "train.workers", "data.root", "data.cache", "eval.pictures"),
+    *("run.out", "run.resume", "run.accelerator", "run.devices", "run.nodes", "run.precision"),
+    *("run.threads", "run.log_every", "run.save_every", "run.keep", "backbone.checkpointing"),
+    *("run.trackers", "run.patience"),
+)
+# And what only scores depend on, unless a choice depends on them.
+_FREE_WITHOUT_CHOICE = ("eval.", "data.domains.", "data.mean_over", "data.only")
+
+
+def train_run(config: Config) -> RunFolder:
+    """Train a configuration into its run folder: weights, log, scores and report.
+
+    Raises:
+        RunError: if the folder already holds a run and ``run.resume`` is off, or if a resumed
+            configuration differs from the run's in what would make it another run.
+        CausalsegError: for anything wrong with configuration, data or weights, before a file is
+            written.
+    """
+    run = RunFolder(config.run.out)
+    check_trackers(config.run.trackers)
+    fabric = make_fabric(config.run)
+    stored = with_classes_inside(config)
+    done = _check_folder(fabric, run, stored)
+    if config.run.resume:  # with the weight file it began with
+        stored = _with_checksum(stored, load_config(run.config).backbone.sha256)
+    inference = build_inference(config)
+    model = build_segmenter(stored)
+    stored = _with_checksum(stored, model.backbone.sha256)
+    sources, domains = build_data(config.data, inference)
+    for dataset in (sources, *(domain.data for domain in domains.values())):
+        dataset[0]  # what is wrong everywhere shows now and not after training
+    if config.run.resume:
+        _check_count(run, len(sources))
+    stored, config = (with_steps(each, len(sources)) for each in (stored, config))
+    if done > config.train.steps:
+        raise RunError(f"{run.path} has done {done} steps: train.steps must be {done} or more")
+    workers = config.train.workers
+    # A checkpoint holds the counts that the head began with.
+    counts = None if config.run.resume else count_for_head(model, sources, workers)
+    draws = build_draws(config.data, sources, config.run.seed, workers, counts)
+    data = AugmentedData(sources, build_augment(config), config.train.augment.class_mix, draws)
+    if fabric.is_global_zero:
+        run.remove_leftovers(config.run.resume)
+        write_text(run.config, dump_config(stored))
+        logger.info(
+            "%s: %d trainable parameters, %d training images, %s on %s",
+            *(run.path, trainable_parameters(model), len(data)),
+            *(fabric.strategy.precision.precision, fabric.device),
+        )
+
+    score = _Scores(fabric, run, model, domains, config, stored, inference)
+    train(fabric, model, data, draws, config.train, config.run, score, config.eval.every)
+    if fabric.is_global_zero and (gain := find_gain(run)):
+        logger.info("gain over head only (%s): %s", gain.folder, gain.text)
+    return run
+
+
+class _Scores:
+    """Scores a model in training and at its end.
+
+    Candidates for `run.best` are scored on the same images: on those that eval.limit leaves, so at
+    the end once on these and once on all.
+    """
+
+    def __init__(
+        self,
+        fabric: Fabric,
+        run: RunFolder,
+        model: Segmenter,
+        domains: dict[str, Domain],
+        config: Config,
+        stored: Config,
+        inference: Inference,
+    ):
+        self._fabric, self._run, self._model, self._domains = fabric, run, model, domains
+        self._config, self._stored, self._inference = config, stored, inference
+        self._limited = _limited(domains, config.eval.limit)
+
+    def __call__(self, step: int, is_last: bool, log: RunLog | None) -> float | None:
+        """Score after so many steps, and write the results of the last; return `run.best`'s value.
+
+        After the last step all images are scored, before it eval.limit of each domain.
+        """
+        if log:  # before scoring: what training needs
+            log.memory(step, peak_memory(self._fabric.device))
+        has_limit, best = self._config.eval.limit is not None, self._config.run.best
+        candidate = None
+        if is_last and best and has_limit:
+            candidate, _ = self._score(self._limited, 0)
+        num_pictures = self._config.eval.pictures if is_last else 0
+        content, pictures = self._score(self._domains if is_last else self._limited, num_pictures)
+        if log:
+            mious = {name: result["miou"] for name, result in content["domains"].items()}
+            log.eval(step, mious, content["mean"]["miou"])
+        if is_last:
+            content["checkpoint"] = about_checkpoint(self._config, {"name": "last"})
+            write_results(self._fabric, self._run, self._stored, content, pictures, self._domains)
+        return _measured(candidate or content, best) if best else None
+
+    def _score(
+        self, domains: dict[str, Domain], num_pictures: int
+    ) -> tuple[dict[str, Any], dict[str, list[Picture]]]:
+        config = self._config
+        seen = seen_domains(config, config)
+        return score_model(
+            self._fabric, self._model, domains, seen, config, self._inference, num_pictures
+        )
+
+
+def _measured(content: dict[str, Any], metric: str) -> float | None:
+    """The value of DOMAIN.miou or mean.miou in the content of eval.json."""
+    name = metric.removesuffix(".miou")
+    return (content["mean"] if name == "mean" else content["domains"][name])["miou"]
+
+
+def _check_folder(fabric: Fabric, run: RunFolder, config: Config) -> int:
+    """Refuse to write over a run or to go on with another one, on all processes alike.
+
+    Returns:
+        The number of steps that the run has done.
+    """
+    problem, done = None, 0
+    if fabric.is_global_zero:
+        try:
+            done = (_check_resume if config.run.resume else _check_unused)(run, config)
+        except CausalsegError as error:
+            problem = str(error)
+    problem, done = fabric.broadcast((problem, done))
+    if problem:
+        raise RunError(problem)
+    return done
+
+
+def _with_checksum(config: Config, sha256: str | None) -> Config:
+    """Return the configuration with the checksum of the weight file that was found."""
+    return config.model_copy(
+        update={"backbone": config.backbone.model_copy(update={"sha256": sha256})}
+    )
+
+
+def _check_unused(run: RunFolder, config: Config) -> int:
+    if any(file.exists() for file in (run.checkpoint, run.adapter, run.head)):
+        can = "go on with run.resume=true," if run.checkpoint.exists() else "use eval or predict,"
+        raise RunError(
+            f"{run.path} already holds a run: {can} choose another folder with run.out, or delete "
+            "this one"
+        )
+    return 0
+
+
+def _check_resume(run: RunFolder, config: Config) -> int:
+    if run.head.exists() and not run.checkpoint.exists():
+        raise RunError(
+            f"{run.path} is finished and has no last.ckpt to go on from: use it with eval or "
+            "predict, or train into another folder with run.out"
+        )
+    done = read_checkpoint(run)["step"]
+    free = _FREE_ON_RESUME + (() if config.run.best else _FREE_WITHOUT_CHOICE)
+    changed = list_differences(load_config(run.need(run.config)), config)
+    rows = [
+        f"  {key}: the run has {theirs}, now {ours}"
+        for key, (theirs, ours) in changed.items()
+        if not key.startswith(free)
+    ]
+    if rows:
+        raise RunError(
+            f"{run.path} cannot go on as another run; these options differ:\n"
+            + "\n".join(rows)
+            + f"\nResume with {run.config}, or choose another folder with run.out"
+        )
+    return done
+
+
+def _check_count(run: RunFolder, count: int) -> None:
+    """Refuse to go on with another number of training images: they would come in another order."""
+    counts = [event.get("images") for event in run.read_log() if event["event"] == "start"]
+    before = next((number for number in counts if number is not None), count)
+    if before != count:
+        raise RunError(
+            f"{run.path} began with {before} training images and there are {count} now: bring the "
+            "data back to what it was, or train into another folder with run.out"
+        )
+
+
+def _limited(domains: dict[str, Domain], limit: int | None) -> dict[str, Domain]:
+    """Return at most ``limit`` images of each domain, spread evenly."""
+    if limit is None:
+        return domains
+    limited = {}
+    for name, domain in domains.items():
+        count = len(domain.data)  # type: ignore[arg-type]
+        chosen = Subset(domain.data, range(0, count, max(1, -(-count // limit))))
+        limited[name] = domain._replace(data=chosen)
+    return limited

@@ -1,0 +1,81 @@
+"""The run folder: the only interface between training, evaluation, prediction and reports."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from causalseg.errors import MissingFileError, RunError
+
+_MADE_BY = {
+    "config.yaml": "`causalseg train` writes it first",
+    "adapter.safetensors": "`causalseg train` writes it when training ends",
+    "head.safetensors": "`causalseg train` writes it when training ends",
+    "last.ckpt": "`causalseg train` writes it every run.save_every steps",
+    "eval.json": "`causalseg eval` writes it",
+    "log.jsonl": "`causalseg train` writes it",
+}
+
+
+class RunFolder:
+    """Names and safe access to the files of one run.
+
+    Args:
+        path: the folder; need not exist yet.
+    """
+
+    def __init__(self, path: Path | str):
+        self.path = Path(path)
+        self.config = self.path / "config.yaml"
+        self.adapter = self.path / "adapter.safetensors"
+        self.head = self.path / "head.safetensors"
+        self.origin = self.path / "origin.json"  # of a run that was not trained here
+        self.log = self.path / "log.jsonl"
+        self.trackers = self.path / "trackers.json"  # what trackers call the run
+        self.eval = self.path / "eval.json"
+        self.report = self.path / "report.html"
+        self.card = self.path / "README.md"
+        self.checkpoint = self.path / "last.ckpt"
+        self.best = self.path / "best"  # a folder: weights, and best.json that says of what
+        self.pictures = self.path / "pictures"
+        self.predictions = self.path / "predictions"
+
+    def need(self, file: Path) -> Path:
+        """Return a file of the run, or raise MissingFileError that says what makes it."""
+        if not self.path.is_dir():
+            raise MissingFileError(
+                f"no run folder {self.path}: give the folder that `causalseg train` made (run.out)"
+            )
+        if not file.is_file():
+            hint = _MADE_BY.get(file.name, "is the run complete?")
+            raise MissingFileError(f"run folder {self.path} has no {file.name}: {hint}")
+        return file
+
+    def read_json(self, file: Path) -> Any:
+        """Read a JSON file of the run. Raises MissingFileError, or RunError if it is broken."""
+        self.need(file)
+        try:
+            return json.loads(file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise RunError(f"{file} is not valid JSON ({error}): make it again") from error
+
+    def remove_leftovers(self, is_resumed: bool) -> None:
+        """Remove temporary files that a killed process left, and of a run that begins anything
+        that an attempt without a checkpoint chose.
+        """
+        for folder in (self.path, self.best):
+            for leftover in folder.glob(".*.tmp"):
+                leftover.unlink()
+        if not is_resumed:
+            shutil.rmtree(self.best, ignore_errors=True)
+
+    def read_log(self) -> list[dict[str, Any]]:
+        """Read the events of the log; a last line cut short by a crash is left out."""
+        events = []
+        lines = self.need(self.log).read_text(encoding="utf-8", errors="replace").splitlines()
+        for line in lines:
+            try:
+                events.append(json.loads(line))
+            except ValueError:
+                break
+        return events

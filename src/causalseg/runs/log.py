@@ -1,0 +1,128 @@
+"""What a run says: log.jsonl, trackers and a progress bar or lines."""
+
+import json
+import logging
+from collections.abc import Sequence
+from datetime import timedelta
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from causalseg.runs.folder import RunFolder
+from causalseg.runs.trackers import open_trackers
+from causalseg.writing import write_text
+
+logger = logging.getLogger("causalseg")
+console = Console(stderr=True)  # one for all bars, so that they can stand below each other
+
+
+class RunLog:
+    """Writes the events of a run; a context manager that closes its files.
+
+    Args:
+        run: the run folder.
+        steps: total number of steps.
+        first: steps already done; later events of an earlier attempt are dropped.
+        trackers: names of those that take the scalars, too.
+    """
+
+    def __init__(self, run: RunFolder, steps: int, first: int, trackers: Sequence[str]):
+        events = run.read_log() if first and run.log.is_file() else []
+        # The last step is scored again when a run ends between training and scoring.
+        kept = [
+            event
+            for event in events
+            if event["step"] <= first and (event["event"], event["step"]) != ("eval", steps)
+        ]
+        write_text(run.log, "".join(json.dumps(event) + "\n" for event in kept))
+        self._file = run.log.open("a", buffering=1, encoding="utf-8")
+        self._trackers = open_trackers(trackers, run, first)
+        self._bar = Progress(
+            TextColumn("step {task.completed}/{task.total}"),
+            BarColumn(),
+            TextColumn("loss {task.fields[loss]}  {task.fields[rate]} s/step  eta"),
+            TimeRemainingColumn(),
+            TextColumn("waiting for data {task.fields[wait]}"),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task("", total=steps, loss="-", rate="-", wait="-")
+        self._bar.update(self._task, completed=first)
+        self.steps = steps
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
+        self._file.close()
+        for tracker in self._trackers:
+            tracker.close()
+
+    def start(self, step: int, origin: dict[str, Any]) -> None:
+        """Log what the steps after this one are made with, as `describe_origin` gives it."""
+        self._write_line("start", step, origin)
+
+    def advance(self, step: int) -> None:
+        """Move the progress bar."""
+        self._bar.update(self._task, completed=step)
+
+    def train(self, step: int, values: dict[str, float]) -> None:
+        """Log loss (and its terms), learning rate, seconds a step and share of waiting for data."""
+        self._write("train", step, values)
+        rate, wait = values["seconds_per_step"], values["data_wait"]
+        self._bar.update(
+            self._task, loss=f"{values['loss']:.3f}", rate=f"{rate:.2f}", wait=f"{wait:.0%}"
+        )
+        if self._bar.disable:
+            eta = timedelta(seconds=round(rate * (self.steps - step)))
+            logger.info(
+                "step %d/%d  loss %.3f  lr %.2e  %.2f s/step  waiting for data %.0f %%  eta %s",
+                *(step, self.steps, values["loss"], values["lr"], rate, 100 * wait, eta),
+            )
+
+    def eval(self, step: int, mious: dict[str, float | None], mean: float | None) -> None:
+        """Log the mIoU of every domain and the mean, in percent."""
+        self._write("eval", step, {**mious, "mean": mean}, nested="miou")
+        shown = "  ".join(
+            f"{name} {'-' if value is None else f'{value:.1f}'}"
+            for name, value in {**mious, "mean": mean}.items()
+        )
+        logger.info("step %d  mIoU %%  %s", step, shown)
+
+    def best(self, step: int, metric: str, value: float | None) -> None:
+        """Log that the weights are the best so far."""
+        self._write_line("best", step, {"metric": metric, "value": value})
+        logger.info("step %d  best so far: %s %.1f %%", step, metric, value)
+
+    def stop(self, step: int, patience: int) -> None:
+        """Log that training ends early."""
+        self._write_line("stop", step, {"patience": patience})
+        logger.info(
+            "step %d  stopped early: %d evaluations in a row were no better than the best",
+            *(step, patience),
+        )
+
+    def memory(self, step: int, megabytes: float) -> None:
+        """Log the peak memory so far."""
+        self._write("memory", step, {"peak_memory_mb": round(megabytes, 1)})
+
+    def _write(
+        self, event: str, step: int, values: dict[str, Any], nested: str | None = None
+    ) -> None:
+        content = {nested: values} if nested else values
+        self._write_line(event, step, content)
+        scalars = {f"{event}/{name}": v for name, v in values.items() if v is not None}
+        for tracker in self._trackers:
+            tracker.scalars(scalars, step)
+
+    def _write_line(self, event: str, step: int, content: dict[str, Any]) -> None:
+        self._file.write(json.dumps({"event": event, "step": step, **content}) + "\n")

@@ -1,0 +1,232 @@
+"""The sky and the ground of a drawn street: every pixel computed, nothing painted.
+
+A pixel below the horizon looks at one point of the ground: z = f h / (row - v0) ahead and
+x = (column - u0) z / f + offset - bend(z) to the right of the middle of the road. Where x lies
+between the kerbs and bands of the street gives the class; functions of (x, z) in metres give
+texture, cracks, markings, tracks and puddles, so they recede as the street does.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+
+from causalseg.scenes.canvas import ROAD, SIDEWALK, SKY, TERRAIN, Camera, Place, Random, pick
+from causalseg.scenes.noise import Array, fractal_noise, smooth_noise
+
+SKY_DEPTH = 1000.0  # metres; finite, so that exp(-beta d) and means of depth stay defined
+_GROUND_END = 400.0  # metres: where the ground fades into the horizon
+
+
+class Street(NamedTuple):
+    """The cross-section of a street, in metres to the right of its middle."""
+
+    lanes: int
+    lane: float  # width
+    half: float  # from the middle to the kerb
+    parking: bool
+    bands: tuple[tuple[tuple[float, int], ...], tuple[tuple[float, int], ...]]  # (end, class)
+    junction: Place  # where a street crosses, from z to z; far away if none does
+    zebra: float  # z of a crossing for people
+
+    def centre(self, lane: int) -> float:
+        """The middle of a lane, counted from the left."""
+        return (lane + 0.5 - self.lanes / 2) * self.lane
+
+
+class Ground(NamedTuple):
+    """Sky and ground before anything stands on them, and what snow and water need to know.
+
+    Attributes:
+        colour: Reflectance in [0, 1].
+        label: Train ids.
+        depth: Metres along the view axis; `SKY_DEPTH` in the sky.
+        x: Metres to the right of the middle of the road, in the lowest h rows: the ground.
+        height: How high the ground lies, of unit variance.
+        street: What x is divided by.
+        cleared: Share of the snow that wheels take away.
+    """
+
+    colour: Float[Array, "3 H W"]
+    label: UInt8[Array, "H W"]
+    depth: Float[Array, "H W"]
+    x: Float[Array, "h W"]
+    height: Float[Array, "h W"]
+    street: Street
+    cleared: float
+
+    def snow(self) -> Float[Array, "H W"]:
+        """Return the share that snow hides, less in the two tracks of wheels in each lane."""
+        lanes, lane = self.street.lanes, self.street.lane
+        place = np.abs(_phase(self.x + lanes * lane / 2, lane) - 0.5) * lane
+        tracks = np.exp(-(((place - 0.8) / 0.3) ** 2)) * self.cleared
+        label = self.label[-len(self.x) :]
+        lies = _by_class(label, {ROAD: 0.75, SIDEWALK: 0.85}, 0.9) - (label == ROAD) * tracks
+        return self._below_the_sky(np.clip(lies + 0.1 * self.height, 0.02, 1))
+
+    def water(self) -> Float[Array, "H W"]:
+        """Return how much of a mirror it is when wet: water stands where the ground is low."""
+        wet = _by_class(self.label[-len(self.x) :], {ROAD: 0.34, SIDEWALK: 0.22}, 0.04)
+        wet *= 1 + np.clip(1.6 * self.height, -0.4, 1.2)
+        return self._below_the_sky(np.minimum(wet, 0.8))
+
+    def _below_the_sky(self, ground: Float[Array, "h W"]) -> Float[Array, "H W"]:
+        full = np.zeros(self.label.shape, np.float32)
+        full[-len(ground) :] = ground
+        return full
+
+
+def _by_class(
+    label: UInt8[Array, "h W"], values: dict[int, float], default: float
+) -> Float[Array, "h W"]:
+    """Look a value up for the class of each pixel."""
+    table = np.array([values.get(kind, default) for kind in range(SKY + 1)], np.float32)
+    return table[label]
+
+
+def _phase(x: Float[Array, "..."], period: float) -> Float[Array, "..."]:
+    """Return how much of its period x has gone through, in [0, 1); faster than the modulo."""
+    turns = x * np.float32(1 / period)
+    turns -= np.floor(turns)
+    return turns
+
+
+def _sample(
+    slope: float, cells: float, x: Float[Array, "h W"], z: Float[Array, "h"], shift: float
+) -> Float[Array, "h W"]:
+    """Look noise up on the ground, ``cells`` of it a metre."""
+    deep, wide = ((z + shift) * cells).astype(np.int32)[:, None], (x * cells).astype(np.int32)
+    return fractal_noise(slope, deep, wide)
+
+
+def _paint_sky(rng: Random, colour: Float[Array, "3 H W"], rows: int, horizon: float) -> None:
+    """Fill the upper rows with a gradient and clouds: blue, milky, grey or evening."""
+    size = colour.shape[1:]
+    zeniths = ((0.25, 0.45, 0.78), (0.5, 0.62, 0.78), (0.66, 0.69, 0.73), (0.42, 0.45, 0.6))
+    hazes = ((0.72, 0.82, 0.92), (0.82, 0.86, 0.9), (0.8, 0.81, 0.83), (0.93, 0.76, 0.6))
+    kind = rng.integers(4)
+    t = np.clip(np.arange(rows, dtype=np.float32) / horizon, 0, 1)[:, None]
+    clouds = smooth_noise(rng, size, size[1] / 5, rows)
+    clouds = clouds + 0.5 * smooth_noise(rng, size, size[1] / 14, rows)
+    share = np.clip(0.5 * clouds + rng.uniform(-0.4, 0.5), 0, 0.85)
+    white = rng.uniform(0.75, 0.97) - 0.06 * clouds
+    for channel, top, low in zip(colour, zeniths[kind], hazes[kind], strict=True):
+        blue = top + t * (low - top)
+        channel[:rows] = blue + share * (white - blue)
+
+
+def lay_ground(rng: Random, street: Street, camera: Camera, size: tuple[int, int]) -> Ground:
+    """Return sky and ground of a street; ``size`` is (height, width)."""
+    height, width = size
+    first = int(np.ceil(camera.horizon - 0.5 + camera.focal * camera.height / _GROUND_END))
+    colour = np.empty((3, *size), np.float32)
+    _paint_sky(rng, colour, first, camera.horizon)
+    below = np.arange(first, height, dtype=np.float32) + 0.5 - camera.horizon
+    z = camera.focal * camera.height / below
+    middle = np.array([camera.offset - camera.bend(d) for d in z.tolist()], np.float32)
+    pixel = (z / camera.focal)[:, None]  # metres a pixel is wide
+    columns = np.arange(width, dtype=np.float32) + 0.5 - camera.centre
+    x = columns * pixel + middle[:, None]
+    zone, kinds = _zones(rng, street, x, z)
+    label = np.array(kinds, np.uint8)[zone]
+    is_road = label == ROAD
+    fade, shift = (1 / (1 + z / 12))[:, None], rng.uniform(0, 256)
+    fine, coarse = _sample(0.6, 24, x, z, shift), _sample(2.0, 9, x, z, shift)
+    texture = 0.9 * fade * fine + 0.8 * coarse
+    texture *= _by_class(label, {TERRAIN: 0.12}, 0.07)
+    texture += 1
+    texture += is_road * _wear(rng, street, texture, x, z)
+    joints = (_phase(x, 0.75) < 0.067) | (_phase(z, 0.75) < 0.067)[:, None]
+    texture -= 0.18 * fade * (joints & (label == SIDEWALK))
+    paint = _markings(rng, street, x, z, pixel) * is_road
+    paint *= np.clip(rng.uniform(0.5, 1.0) - 0.15 * coarse, 0, 1)
+    white_or_yellow = (0.88, 0.88, 0.84) if rng.random() < 0.8 else (0.85, 0.7, 0.25)
+    tints = np.array([_tint(rng, kind) for kind in kinds], np.float32).T.copy()
+    kerb = np.minimum(0.06 / pixel, 0.5) * (np.abs(np.abs(x) - street.half - 0.09) < 0.09)
+    kerb *= ~is_road
+    for channel, tint, line in zip(colour[:, first:], tints, white_or_yellow, strict=True):
+        np.multiply(tint[zone], texture, out=channel)
+        channel += kerb * (0.7 - channel)
+        channel += paint * (line - channel)
+    labels, depth = np.full(size, SKY, np.uint8), np.full(size, SKY_DEPTH, np.float32)
+    labels[first:], depth[first:] = label, z[:, None]
+    return Ground(colour, labels, depth, x, coarse, street, rng.uniform(0, 0.65))
+
+
+def _zones(
+    rng: Random, street: Street, x: Float[Array, "h W"], z: Float[Array, "h"]
+) -> tuple[Int[Array, "h W"], list[int]]:
+    """Return for each pixel the number of its strip of ground, and the class of each strip."""
+    left, right = street.bands
+    edges = [*(-end for end, _ in reversed(left)), -street.half, street.half]
+    edges += [end for end, _ in right]
+    outer = [TERRAIN if rng.random() < 0.7 else SIDEWALK for _ in range(2)]
+    kinds = [outer[0], *(kind for _, kind in reversed(left)), ROAD]
+    kinds += [*(kind for _, kind in right), outer[1]]
+    zone = np.searchsorted(np.array(edges, np.float32), x)
+    zone[(z > street.junction[0]) & (z < street.junction[1])] = kinds.index(ROAD)
+    return zone, kinds
+
+
+def _tint(rng: Random, zone: int) -> tuple[float, float, float]:
+    greys = ((0.34, 0.34, 0.35), (0.42, 0.41, 0.4), (0.26, 0.26, 0.28))
+    if zone == ROAD:
+        return pick(rng, greys, 0.01)
+    if zone == SIDEWALK:
+        return pick(
+            rng, (*greys[:2], (0.55, 0.54, 0.52), (0.58, 0.45, 0.4), (0.6, 0.57, 0.5)), 0.02
+        )
+    return pick(rng, ((0.25, 0.36, 0.14), (0.36, 0.4, 0.18), (0.42, 0.35, 0.22)), 0.02)
+
+
+def _wear(
+    rng: Random,
+    street: Street,
+    texture: Float[Array, "h W"],
+    x: Float[Array, "h W"],
+    z: Float[Array, "h"],
+) -> Float[Array, "h W"]:
+    """Return how cracks, repair patches and the oil line of each lane change the texture."""
+    line = np.abs(_sample(1.4, 12, x, z, rng.uniform(0, 256))) < rng.uniform(0.0, 0.06)
+    change = line * (-0.35 / (1 + z / 9))[:, None]
+    for _ in range(int(rng.integers(0, 7))):
+        near, left = rng.uniform(3, 45), rng.uniform(-street.half, street.half)
+        rows = slice(*np.searchsorted(-z, (-near - rng.uniform(0.5, 9), -near)))
+        part = x[rows]
+        strength = rng.uniform(-0.28, 0.16)
+        is_patch = (part > left) & (part < left + rng.uniform(0.4, 3))
+        change[rows] += (strength * is_patch).astype(np.float32) * (texture + change)[rows]
+    oil = np.cos(2 * np.pi * (x / street.lane + street.lanes / 2))
+    change -= np.float32(rng.uniform(-0.02, 0.06)) * oil
+    return change
+
+
+def _markings(
+    rng: Random,
+    street: Street,
+    x: Float[Array, "h W"],
+    z: Float[Array, "h"],
+    pixel: Float[Array, "h 1"],
+) -> Float[Array, "h W"]:
+    """Return the share of each pixel that lane lines and crossings cover, in [0, 1]."""
+    paint = np.zeros_like(x)
+    period, on = rng.uniform(5, 12), rng.uniform(0.35, 0.6)
+    dashes = (_phase(z + rng.uniform(0, 12), period) < on)[:, None]
+    is_solid = rng.random() < 0.4
+    for line in range(street.lanes + 1):
+        at = (line - street.lanes / 2) * street.lane
+        is_edge = line in (0, street.lanes)
+        if is_edge and rng.random() < 0.45:
+            continue
+        half = 0.5 * rng.uniform(0.1, 0.2)
+        share = np.clip((half - np.abs(x - np.float32(at))) / pixel + 0.5, 0, 1)
+        share *= np.minimum(1, 2 * half / pixel)
+        is_middle = 2 * line == street.lanes
+        paint += share if is_edge or (is_middle and is_solid) else share * dashes
+    in_junction = (z > street.junction[0] - 1) & (z < street.junction[1] + 1)
+    paint[in_junction] = 0
+    rows = (z > street.zebra) & (z < street.zebra + 3.2)
+    paint[rows] = _phase(x[rows], 1.1) < 0.5
+    stop = (z > street.junction[0] - 2.2) & (z < street.junction[0] - 1.7)
+    paint[stop] = (x[stop] > 0) | (street.lanes == 1)
+    return np.minimum(paint, 1)

@@ -1,0 +1,206 @@
+import pickle
+import zipfile
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from causalseg.backbones.weights.formats import convert
+from causalseg.backbones.weights.torchscript import is_torchscript, read_torchscript
+from causalseg.errors import WeightsError
+
+pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.:FutureWarning")
+
+
+class Net(nn.Module):
+    """Has what an archive has to carry: nested and shared parts, buffers, odd strides and sizes."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.norm = nn.BatchNorm2d(4)
+        self.layers = nn.ModuleList([nn.Linear(4, 4) for _ in range(2)])
+        self.tied = self.layers[0]
+        self.turned = nn.Parameter(torch.rand(4, 2).T)
+        self.empty = nn.Parameter(torch.empty(0))
+        self.sizes = [1, 2]
+        self.name = "net"
+
+    def forward(self, images):
+        x = self.norm(self.conv(images)).mean((2, 3))
+        for layer in self.layers:
+            x = layer(x)
+        return self.tied(x) @ self.turned.T + self.empty.sum()
+
+
+def save(path, module, traced=False):
+    images = torch.rand(1, 3, 8, 8, dtype=next(module.parameters()).dtype)
+    script = torch.jit.trace(module, images) if traced else torch.jit.script(module)
+    torch.jit.save(script, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory):
+    torch.manual_seed(0)
+    return save(tmp_path_factory.mktemp("scripts") / "net.pt", Net().eval())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("traced", [False, True])
+def test_an_archive_gives_its_modules_state_dict(tmp_path, dtype, traced):
+    torch.manual_seed(1)
+    net = Net().to(dtype).eval()
+    path = save(tmp_path / "any.name", net, traced)
+    assert is_torchscript(path)
+    found, expected = read_torchscript(path), net.state_dict()
+    assert found.keys() == expected.keys()
+    for key, value in expected.items():
+        assert found[key].dtype == value.dtype
+        assert found[key].shape == value.shape
+        assert torch.equal(found[key], value)
+
+
+def test_what_is_read_can_be_written_to(archive):
+    found = read_torchscript(archive)
+    with torch.no_grad():
+        found["conv.weight"].zero_()
+    assert read_torchscript(archive)["conv.weight"].any()
+
+
+def test_other_files_are_no_torchscript(tmp_path):
+    torch.save(Net().state_dict(), tmp_path / "state.pth")
+    torch.save({"a": torch.ones(1)}, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    save_file({"a": torch.ones(1)}, tmp_path / "a.safetensors")
+    with zipfile.ZipFile(tmp_path / "other.zip", "w") as other:
+        other.writestr("readme.txt", "hello")
+    for path in tmp_path.iterdir():
+        assert not is_torchscript(path)
+    for name in ("state.pth", "other.zip"):
+        with pytest.raises(WeightsError, match=f"{name} is no TorchScript archive: give"):
+            read_torchscript(tmp_path / name)
+
+
+@pytest.mark.parametrize("keep", [0, 20, 0.1, 0.5, 0.9, 0.999])
+def test_a_cut_off_archive_is_called_broken(archive, tmp_path, keep):
+    content = archive.read_bytes()
+    path = tmp_path / "cut.pt"
+    path.write_bytes(content[: keep if isinstance(keep, int) else int(keep * len(content))])
+    assert not is_torchscript(path)
+    with pytest.raises(WeightsError, match=r"cut\.pt is broken or cut off"):
+        read_torchscript(path)
+
+
+def rewrite(archive, path, changes):
+    """Copy an archive with other content for some of its members; None leaves one out."""
+    with zipfile.ZipFile(archive) as old, zipfile.ZipFile(path, "w") as new:
+        for name in old.namelist():
+            content = changes.get(name.partition("/")[2], old.read(name))
+            if content is not None:
+                new.writestr(name, content)
+    return path
+
+
+def test_damaged_members_are_called_broken(archive, tmp_path):
+    with zipfile.ZipFile(archive) as whole:
+        pickled = whole.read("net/data.pkl")
+    for number, changes in enumerate(
+        [
+            {"data/3": None},
+            {"data/3": b"12"},
+            {"data/3": b"123"},
+            {"data/3": bytes(4000)},
+            {"data.pkl": b""},
+            {"data.pkl": pickled[:-1]},
+            {"data.pkl": pickled[: len(pickled) // 2]},
+            {"data.pkl": pickle.dumps([1, 2])},
+            {"data.pkl": b"\x80\x02c__torch__\nNet\n)\x81K\x01b."},
+        ]
+    ):
+        path = rewrite(archive, tmp_path / f"{number}.pt", changes)
+        with pytest.raises(WeightsError, match="broken or cut off"):
+            read_torchscript(path)
+
+
+def test_views_stay_inside_their_storage(archive, tmp_path):
+    with zipfile.ZipFile(archive) as whole:
+        pickled = whole.read("net/data.pkl")
+    size = b"(K\x04K\x03K\x03K\x03t"  # of conv.weight
+    assert pickled.count(size) == 1
+    wider = pickled.replace(size, size.replace(b"\x04", b"\x7f"))
+    with pytest.raises(WeightsError, match=r"broken or cut off \(.*out of bounds"):
+        read_torchscript(rewrite(archive, tmp_path / "wide.pt", {"data.pkl": wider}))
+
+
+def test_numbers_of_another_byte_order_are_refused(archive, tmp_path):
+    path = rewrite(archive, tmp_path / "big.pt", {"byteorder": b"big"})
+    with pytest.raises(WeightsError, match="big-endian numbers: save it again"):
+        read_torchscript(path)
+
+
+@pytest.mark.parametrize("name", ["builtins open", "os system", "torch._utils _rebuild_qtensor"])
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_malicious_name_is_refused_and_nothing_runs(archive, tmp_path, name, inside):
+    ran = tmp_path / "ran"
+    command = {"builtins open": f"V{ran}\nVw\n", "os system": f"Vtouch {ran}\n"}.get(name, "V\n")
+    call = f"c{name.replace(' ', chr(10))}\n({command}tR".encode()
+    module = b"c__torch__\nNet\n)\x81}Vx\n" + call + b"sb"
+    content = b"\x80\x02" + (module if inside else call) + b"."
+    path = rewrite(archive, tmp_path / "bad.pt", {"data.pkl": content})
+    with pytest.raises(WeightsError, match=rf"run code .* names {name.replace(' ', '.')}.*jit\.lo"):
+        read_torchscript(path)
+    assert not ran.exists()
+    if name == "builtins open":  # the attack itself works
+        pickle.loads(content if not inside else b"\x80\x02" + call + b".").close()
+        assert ran.exists()
+
+
+def test_a_pickle_cannot_change_the_reader(archive, tmp_path):
+    """BUILD sets attributes of any object that a pickle holds; of the stand-ins it must not."""
+    before = read_torchscript(archive)
+    state = b"N}V__doc__\nVchanged\ns\x86"  # attributes that BUILD sets with setattr
+    for name in ("__torch__\nNet", "torch._utils\n_rebuild_tensor_v2", "collections\nOrderedDict"):
+        content = b"\x80\x02c" + name.encode() + b"\n" + state + b"b."
+        with pytest.raises(WeightsError, match="broken or cut off"):
+            read_torchscript(rewrite(archive, tmp_path / "bad.pt", {"data.pkl": content}))
+    after = read_torchscript(archive)
+    assert all(torch.equal(value, after[key]) for key, value in before.items())
+
+
+def test_nothing_in_the_code_folder_is_needed(archive, tmp_path):
+    with zipfile.ZipFile(archive) as whole:
+        code = {name.partition("/")[2]: None for name in whole.namelist() if "/code/" in name}
+    assert code
+    found = read_torchscript(rewrite(archive, tmp_path / "bare.pt", code))
+    assert found.keys() == read_torchscript(archive).keys()
+
+
+class Clip(nn.Module):
+    """Names and types of OpenAI's published archive, in small."""
+
+    def __init__(self):
+        super().__init__()
+        self.visual = nn.Module()
+        self.visual.conv1 = nn.Conv2d(3, 8, 4, stride=4, bias=False)
+        self.visual.class_embedding = nn.Parameter(torch.rand(8))
+        self.visual.positional_embedding = nn.Parameter(torch.rand(5, 8))
+        self.visual.transformer = nn.Module()
+        block = nn.Module()
+        block.attn, block.ln_1 = nn.MultiheadAttention(8, 2), nn.LayerNorm(8)
+        self.visual.transformer.resblocks = nn.Sequential(block)
+        self.text_projection = nn.Parameter(torch.rand(8, 8))
+        for name in ("input_resolution", "context_length", "vocab_size"):
+            self.register_buffer(name, torch.tensor(7))
+
+    def forward(self, images):
+        return images
+
+
+def test_an_archive_of_clip_is_recognised(tmp_path):
+    torch.manual_seed(2)
+    clip = Clip().half().eval()
+    found = convert(read_torchscript(save(tmp_path / "clip.pt", clip, traced=True)), "clip.pt")
+    assert found.origin == "CLIP of OpenAI or OpenCLIP, under 'visual.'"
+    assert found.state["pos_embed"].dtype == torch.float16
+    assert torch.equal(found.state["patch_embed.proj.weight"], clip.visual.conv1.weight)

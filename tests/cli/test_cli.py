@@ -1,0 +1,241 @@
+"""The command line: instant help, one clear error with exit code 2, the whole way through."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from command_line import run
+
+
+def pixels(file):
+    with Image.open(file) as picture:
+        return np.array(picture)
+
+
+@pytest.fixture
+def config(tiny_options, tmp_path):
+    file = tmp_path / "tiny.yaml"
+    file.write_text(yaml.safe_dump(tiny_options))
+    return file
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["config", "keys"]])
+def test_help_does_not_import_torch(arguments):
+    code = (
+        "import sys; from causalseg import cli\n"
+        "try: cli.main()\nexcept SystemExit: pass\n"
+        "assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+
+
+def test_train_eval_predict_from_the_run_folder_alone(
+    config, tiny_options, folder, tmp_path, capsys
+):
+    out = tiny_options["run"]["out"]
+    assert run("train", config, "train.steps=2") == 0
+    assert "report.html" in capsys.readouterr().out
+    assert run("eval", out, "eval.flip=true", "run.threads=1") == 0
+    shown = capsys.readouterr().out
+    assert "here" in shown
+    assert "there" in shown
+    assert json.loads(Path(out, "eval.json").read_text())["inference"]["flip"] is True
+    for page in ("README.md", "report.html"):
+        assert "eval.flip=true" in Path(out, page).read_text()
+    assert Path(out, "head.safetensors").stat().st_mode == Path(out, "eval.json").stat().st_mode
+    predictions = tmp_path / "predictions"
+    assert run("predict", out, folder / "images", "--out", predictions) == 0
+    label, overlay = (
+        pixels(predictions / kind / "001.png") for kind in ("predictions", "overlays")
+    )
+    assert label.shape == (48, 64)
+    assert set(np.unique(label)) <= {0, 1, 2}
+    assert overlay.shape == (48, 64, 3)
+    assert len(list(predictions.rglob("*.png"))) == 6
+
+
+@pytest.mark.slow
+def test_stopped_by_hand_it_says_how_to_go_on(config):
+    code = (
+        "import signal, causalseg.jobs.train\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # ignored in the background
+        "causalseg.jobs.train.train = lambda *_: signal.raise_signal(signal.SIGINT)\n"
+        "from causalseg import cli; cli.main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "train", str(config)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 130
+    assert "goes on from its last checkpoint with run.resume=true" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_one_image_can_be_predicted_in_windows(config, tiny_options, folder, tmp_path):
+    assert run("train", config, "train.steps=1") == 0
+    image = folder / "images" / "000.png"
+    window = "eval={mode: slide, window: [32, 32], stride: [16, 16]}"
+    assert run("predict", tiny_options["run"]["out"], image, window, "--out", tmp_path / "p") == 0
+    assert (tmp_path / "p" / "predictions" / "000.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["adapter=causal-tune"], "did you mean 'causal_tune'"),
+        (["train.stesp=3"], "did you mean 'steps'"),
+        (["train.crop=[30,48]"], "not divisible by the patch"),
+        (["data.classes=[a, b]"], "has ids [2] that are no class; allowed are 0..1, 255"),
+        (["data.classes=camvid"], "allowed are cityscapes19, camvid11"),
+        (["data.root=/nowhere"], "no folder /nowhere/images"),
+        (["backbone.weights=/nowhere.pth"], "/nowhere.pth"),
+        (["backbone.name=dinov3"], "did you mean"),
+        (["train.batch=3", "run.devices=1", "train.workers=-1"], "train.workers = -1"),
+    ],
+)
+def test_a_mistake_is_one_message_and_exit_code_2(config, overrides, message, capsys, tiny_options):
+    assert run("train", config, *overrides) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert "Traceback" not in captured.err
+
+
+def test_a_mistake_found_in_a_worker_is_as_clear(config, folder, capsys):
+    (folder / "images" / "000.png").write_bytes(b"broken")
+    assert run("train", config, "train.workers=2") == 2
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert message.startswith(f"error: cannot read image {folder / 'images' / '000.png'}")
+
+
+def test_a_run_does_not_need_its_data_to_predict(config, tiny_options, folder, tmp_path):
+    names = {"names": ["a", "b", "void", "c"], "ignore_ids": [2]}
+    (folder / "classes.json").write_text(json.dumps(names))
+    labels = folder / "labels"
+    for file in labels.iterdir():
+        Image.fromarray(np.full((48, 64), 3, dtype=np.uint8)).save(file)
+    assert run("train", config, "train.steps=1", "data.classes=classes.json") == 0
+    image = folder.rename(tmp_path / "moved") / "images" / "000.png"
+    assert run("predict", tiny_options["run"]["out"], image, "--out", tmp_path / "p") == 0
+    assert set(np.unique(pixels(tmp_path / "p" / "predictions" / "000.png"))) <= {0, 1, 3}
+
+
+def test_a_mistake_before_training_leaves_no_run_folder(config, tiny_options, tmp_path):
+    assert run("train", config, "data.root=/nowhere") == 2
+    assert not (tmp_path / "run").exists()
+
+
+def test_overrides_that_cannot_act_on_a_trained_run_are_refused(config, tiny_options, capsys):
+    assert run("train", config, "train.steps=1") == 0
+    for override in ("run.out=elsewhere", "adapter.rank=3", "train.lr=1.0"):
+        assert run("eval", tiny_options["run"]["out"], override) == 2
+        assert f"override '{override}' would have no effect" in capsys.readouterr().err
+    for override in ("eval.limit=1", "data.cache=memory", "data.sources=[]"):
+        assert run("eval", tiny_options["run"]["out"], override) == 2
+        assert f"override '{override}' has no effect after training" in capsys.readouterr().err
+
+
+def test_a_stride_that_skips_pixels_is_found_before_training(config, tmp_path, capsys):
+    window = "eval={mode: slide, window: [32, 32], stride: [64, 64]}"
+    assert run("train", config, window) == 2
+    assert "eval.stride = [64, 64]" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_predictions_never_replace_the_labels_beside_the_images(
+    config, tiny_options, folder, tmp_path
+):
+    assert run("train", config, "train.steps=1") == 0
+    before = (folder / "labels" / "000.png").read_bytes()
+    assert run("predict", tiny_options["run"]["out"], folder / "images", "--out", folder) == 0
+    assert (folder / "labels" / "000.png").read_bytes() == before
+
+
+def test_a_run_folder_without_a_needed_file_is_named(tmp_path, capsys, config, tiny_options):
+    assert run("eval", tmp_path / "no") == 2
+    assert "no run folder" in capsys.readouterr().err
+    (tmp_path / "empty").mkdir()
+    assert run("predict", tmp_path / "empty", tmp_path, "--out", tmp_path / "p") == 2
+    assert "has no config.yaml: `causalseg train` writes it" in capsys.readouterr().err
+
+
+def test_a_broken_image_is_named_and_those_before_it_are_kept(
+    config, tiny_options, folder, tmp_path, capsys
+):
+    assert run("train", config, "train.steps=1") == 0
+    (folder / "images" / "001.png").write_bytes(b"broken")
+    assert (
+        run("predict", tiny_options["run"]["out"], folder / "images", "--out", tmp_path / "p") == 2
+    )
+    assert "cannot read image" in capsys.readouterr().err
+    assert [file.name for file in (tmp_path / "p" / "predictions").iterdir()] == ["000.png"]
+
+
+def test_show_prints_a_configuration_that_can_be_trained(config, capsys):
+    assert run("config", "show", config, "adapter.rank=3") == 0
+    shown = yaml.safe_load(capsys.readouterr().out)
+    assert shown["adapter"]["rank"] == 3
+    assert shown["train"]["power"] == 0.9
+
+
+def test_keys_and_schema_list_the_options(capsys):
+    assert run("config", "keys", "adapter") == 0
+    assert "adapter[causal_tune].band.low (float or null) = 0.2" in capsys.readouterr().out
+    assert run("config", "keys", "adapter.rank") == 0
+    assert "adapter[causal_tune].rank (int) = 16" in capsys.readouterr().out
+    assert run("config", "keys", "adapto") == 2
+    assert "did you mean 'adapter'" in capsys.readouterr().err
+    assert run("config", "schema") == 0
+    assert json.loads(capsys.readouterr().out)["title"] == "Config"
+
+
+def test_scenes_are_written_as_folders_that_can_be_trained_on(tmp_path, capsys):
+    out = tmp_path / "scenes"
+    assert (
+        run("data", "scenes", "--out", out, "--domain", "fog", "--count", 2, "--size", 64, 96) == 0
+    )
+    files = sorted(str(file.relative_to(out)) for file in out.rglob("*.*"))
+    assert files == [
+        "classes.json",
+        *(f"{folder}/fog_00000{i}.png" for folder in ("depth", "images", "labels") for i in (0, 1)),
+    ]
+    depth = pixels(out / "depth" / "fog_000000.png")
+    assert depth.dtype == np.uint16
+    assert 0 < depth.min() < depth.max()
+
+
+@pytest.mark.slow
+def test_the_quickstart_trains_both_runs_and_compares_them(tmp_path, capsys, monkeypatch):
+    """With the real configuration but a tiny model, few steps and small scenes."""
+    import causalseg.jobs.quickstart as quickstart
+
+    original = quickstart.parse_config
+
+    def small(options, overrides, where):
+        options["backbone"] = {"name": "test_vit", "weights": "random"}
+        options["train"] |= {"steps": 2, "crop": [64, 64], "workers": 0}
+        scenes = [*options["data"]["sources"], *options["data"]["domains"].values()]
+        for scene in scenes:
+            scene |= {"count": 2, "size": [64, 96]}
+        return original(options, overrides, where)
+
+    monkeypatch.setattr(quickstart, "parse_config", small)
+    assert run("quickstart", "--out", tmp_path) == 0
+    shown = capsys.readouterr().out
+    for name in ("clear", "night", "fog", "rain", "snow", "head only", "causal_tune", "difference"):
+        assert name in shown
+    assert (tmp_path / "report.html").stat().st_size > 10_000
+    trained = (tmp_path / "none" / "head.safetensors").stat().st_mtime
+    assert run("quickstart", "--out", tmp_path) == 0
+    assert (tmp_path / "none" / "head.safetensors").stat().st_mtime == trained

@@ -1,0 +1,148 @@
+"""The bootstrap: equal to loops written by hand, honest where there is nothing to draw."""
+
+import numpy as np
+import pytest
+
+from causalseg.engine.bootstrap import interval, paired_interval
+
+
+def make_counts(seed, images=6, k=4, domains=2):
+    """TP, FP, FN of every image and class; the last class never shows."""
+    rng = np.random.default_rng(seed)
+    run = [rng.integers(0, 50, (images + i, 3, k)) for i in range(domains)]
+    for domain in run:
+        domain[..., -1] = 0
+    return run
+
+
+def names_of(run):
+    """Names of the images of every domain, in no two domains the same."""
+    return [[f"{d}/{i}" for i in range(len(domain))] for d, domain in enumerate(run)]
+
+
+def miou_by_hand(images):
+    ious = []
+    for k in range(images[0].shape[1]):
+        hits, false, missed = (sum(int(image[row, k]) for image in images) for row in range(3))
+        if hits + false + missed:
+            ious.append(hits / (hits + false + missed))
+    return 100 * sum(ious) / len(ious)
+
+
+def difference_by_hand(ours, theirs, drawn):
+    """``drawn``: for each domain the numbers of the drawn images."""
+    values = []
+    for a, b in zip(ours, theirs, strict=True):
+        scores = []
+        for run in (a, b):
+            mious = [miou_by_hand([run[d][i] for i in numbers]) for d, numbers in enumerate(drawn)]
+            scores.append(sum(mious) / len(mious))
+        values.append(scores[0] - scores[1])
+    return sum(values) / len(values)
+
+
+def test_the_interval_equals_loops_over_draws_domains_seeds_images_and_classes():
+    ours, theirs = [make_counts(0), make_counts(1)], [make_counts(2), make_counts(3)]
+    rng = np.random.default_rng(5)
+    sizes = [len(domain) for domain in ours[0]]
+    times = [rng.multinomial(n, np.full(n, 1 / n), 40) for n in sizes]
+    differences = []
+    for draw in range(40):
+        drawn = [[i for i, t in enumerate(domain[draw]) for _ in range(t)] for domain in times]
+        assert [len(numbers) for numbers in drawn] == sizes
+        differences.append(difference_by_hand(ours, theirs, drawn))
+    expected = np.quantile(differences, [0.05, 0.95])
+    found = paired_interval(ours, theirs, names_of(ours[0]), resamples=40, level=0.9, seed=5)
+    assert found == pytest.approx(tuple(expected), abs=1e-9)
+
+
+def test_the_interval_of_one_run_equals_loops_over_draws():
+    run = make_counts(0)
+    rng = np.random.default_rng(5)
+    times = [rng.multinomial(n, np.full(n, 1 / n), 40) for n in map(len, run)]
+    scores = [
+        np.mean(
+            [
+                miou_by_hand([domain[i] for i, t in enumerate(drawn[draw]) for _ in range(t)])
+                for domain, drawn in zip(run, times, strict=True)
+            ]
+        )
+        for draw in range(40)
+    ]
+    expected = np.quantile(scores, [0.05, 0.95])
+    found = interval(run, names_of(run), resamples=40, level=0.9, seed=5)
+    assert found == pytest.approx(tuple(expected), abs=1e-9)
+    assert interval([run[0][:1]], [["a"]]) is None
+
+
+def test_a_method_against_itself_has_no_difference():
+    runs = [make_counts(0), make_counts(1)]
+    assert paired_interval(runs, runs, names_of(runs[0])) == (0.0, 0.0)
+
+
+def test_the_draws_are_paired():
+    """Images differ much, the methods by the same few pixels: unpaired draws would be far apart."""
+    rng = np.random.default_rng(0)
+    hits = rng.integers(1, 1000, 30)
+    theirs = np.stack([hits, 1000 - hits, 0 * hits], axis=1)[:, :, None]
+    ours = theirs + np.array([[[5], [-5], [0]]])
+    low, high = paired_interval([[ours]], [[theirs]], names_of([ours]))
+    assert (low, high) == pytest.approx((0.5, 0.5))
+
+
+def test_the_sign_is_ours_minus_theirs():
+    ours, theirs = make_counts(0), make_counts(0)
+    for domain in ours:
+        domain[:, 0] += 200
+    low, high = paired_interval([ours], [theirs], names_of(ours))
+    assert 0 < low < high
+
+
+def test_the_interval_covers_the_observed_difference_and_narrows_with_more_images():
+    widths = []
+    for images in (10, 160):
+        ours, theirs = make_counts(0, images), make_counts(1, images)
+        low, high = paired_interval([ours], [theirs], names_of(ours))
+        everything = [range(len(domain)) for domain in ours]
+        assert low < difference_by_hand([ours], [theirs], everything) < high
+        widths.append(high - low)
+    assert widths[1] < 0.5 * widths[0]
+
+
+def test_the_same_seed_gives_the_same_interval():
+    ours, theirs = [make_counts(0)], [make_counts(1)]
+    names = names_of(ours[0])
+    first = paired_interval(ours, theirs, names)
+    assert first == paired_interval(ours, theirs, names)
+    assert first != paired_interval(ours, theirs, names, seed=1)
+
+
+def test_domains_of_the_same_images_share_their_draws():
+    """The same street twice is no more evidence than once."""
+    ours, theirs = make_counts(0, domains=1), make_counts(1, domains=1)
+    (names,) = names_of(ours)
+    once = paired_interval([ours], [theirs], [names])
+    assert paired_interval([2 * ours], [2 * theirs], [names, names]) == pytest.approx(once)
+    others = [f"other{name}" for name in names]
+    low, high = paired_interval([2 * ours], [2 * theirs], [names, others])
+    assert high - low < 0.9 * (once[1] - once[0])
+
+
+def test_a_class_absent_from_a_draw_is_left_out_of_it():
+    """Class 1 shows in the first image only; one draw in four has not got it."""
+    theirs = np.array([[[10, 10], [0, 0], [0, 10]], [[10, 0], [0, 0], [10, 0]]])
+    ours = theirs.copy()
+    ours[0, :, 1] = 0, 0, 20
+    low, high = paired_interval([[ours]], [[theirs]], names_of([ours]))
+    assert (low, high) == pytest.approx((-25.0, 0.0))
+
+
+def test_one_image_has_no_interval():
+    ours, theirs = make_counts(0, images=1), make_counts(1, images=1)
+    assert paired_interval([ours], [theirs], names_of(ours)) is None
+
+
+def test_draws_without_labelled_pixels_have_no_interval():
+    run = [make_counts(0, images=2, domains=1)[0]]
+    run[0][0] = 0
+    assert paired_interval([run], [run], names_of(run)) is None

@@ -1,0 +1,265 @@
+"""Tuning: what is tried, what decides, what is written; runs are made in this process."""
+
+import json
+import shutil
+
+import pytest
+import yaml
+
+from causalseg.config.load import dump_config, load_config
+from causalseg.errors import ConfigError, RunError
+from causalseg.jobs.compare.methods import read_entries, read_methods
+from causalseg.jobs.compare.study import plan_study
+from causalseg.jobs.train import train_run
+from causalseg.jobs.tune import (
+    parse_grid,
+    plan_tuning,
+    run_tuning,
+    value_text,
+    write_methods,
+    write_record,
+)
+
+METHODS = """
+none: {adapter: none}
+lora: {adapter: {name: lora, rank: 2}, train: {adapter_lr: 0.1}}
+both:
+  adapter: [{name: lora, rank: 2}, {name: causal_tune, num_tokens: 4, rank: 2}]
+  intervene: dsu
+"""
+RATES = "train.adapter_lr=5e-4,1e-3"
+
+
+@pytest.fixture
+def config(tiny_options, tmp_path):
+    """A configuration of one step; `here` is seen in training, `there` is not."""
+    del tiny_options["adapter"]
+    tiny_options["data"]["mean_over"] = ["there"]
+    tiny_options["train"]["steps"] = 1
+    tiny_options["eval"]["pictures"] = 0
+    file = tmp_path / "tiny.yaml"
+    file.write_text(yaml.safe_dump(tiny_options))
+    return file
+
+
+@pytest.fixture
+def file(tmp_path):
+    file = tmp_path / "methods.yaml"
+    file.write_text(METHODS)
+    return file
+
+
+@pytest.fixture
+def plan(config, file, tmp_path):
+    def plan(*grid, names=("none", "lora"), metric="here.miou", seeds=(0,), overrides=()):
+        methods = read_methods(names, file)
+        out = tmp_path / "out"
+        return plan_tuning(config, overrides, methods, parse_grid(grid), metric, seeds, out)
+
+    return plan
+
+
+@pytest.fixture
+def scores():
+    """mIoU of `here` by name of the cell; what is not there counts 50."""
+    return {}
+
+
+@pytest.fixture
+def trained(monkeypatch, scores):
+    """Fill cells, all from one that is trained, with scores that are given; returns their names."""
+    labels, first = [], []
+
+    def run_cells(cells, jobs, ended):
+        for cell in cells:
+            first.append(first[0] if first else train_run(cell.config))
+            if cell.run.path != first[0].path:
+                shutil.copytree(first[0].path, cell.run.path)
+            cell.run.config.write_text(dump_config(cell.config))
+            content = cell.run.read_json(cell.run.eval)
+            content["domains"]["here"]["miou"] = scores.get(cell.label, 50.0)
+            cell.run.eval.write_text(json.dumps(content))
+            labels.append(cell.label)
+            ended(cell, None)
+
+    monkeypatch.setattr("causalseg.jobs.compare.study.run_cells", run_cells)
+    return labels
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(5e-4, "5e-4"), (2.5e-4, "2.5e-4"), (1e-5, "1e-5"), (0.05, "0.05"), (4, "4"), (-2e5, "-2e5")],
+)
+def test_values_are_named_in_their_shortest_form(value, text):
+    assert value_text(value) == text
+    assert float(text) == value
+
+
+def test_a_grid_is_ascending_whatever_its_order_and_form():
+    assert parse_grid(["train.lr=1e-3,0.0005", "train.clip=2,1"]) == {
+        "train.lr": [5e-4, 1e-3],
+        "train.clip": [1.0, 2.0],
+    }
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [["train.lr"], ["train.lr=1"], ["train.lr=a,b"], ["=1,2"], ["a=1,2", "a=3,4"], ["a=1,1.0"]],
+)
+def test_a_grid_without_two_numbers_is_refused(texts):
+    with pytest.raises(ConfigError, match="with two different numbers or more"):
+        parse_grid(texts)
+
+
+def test_every_value_is_a_method_and_a_head_alone_has_no_rate_of_an_adapter(plan):
+    tuning = plan(RATES, seeds=(0, 1))
+    assert [cell.label for cell in tuning.study.cells] == [
+        f"lora@{value} seed {seed}" for seed in (0, 1) for value in ("5e-4", "1e-3")
+    ]
+    rates = [cell.config.train.adapter_lr for cell in tuning.study.cells]
+    assert rates == [5e-4, 1e-3] * 2  # in place of the method's own
+    assert tuning.tried["none"] == []
+    names = [cell.method.name for cell in plan("train.lr=1e-3,2e-3").study.cells]
+    assert names == ["none@1e-3", "none@2e-3", "lora@1e-3", "lora@2e-3"]
+    both = plan(RATES, "train.lr=1e-3,2e-3").study.cells
+    assert [cell.method.name for cell in both] == [
+        *("none@1e-3", "none@2e-3"),
+        *("lora@5e-4,1e-3", "lora@5e-4,2e-3", "lora@1e-3,1e-3", "lora@1e-3,2e-3"),
+    ]
+
+
+def test_what_the_grid_cannot_change_is_refused(plan):
+    with pytest.raises(ConfigError, match="no effect on any of the methods: none has an adapter"):
+        plan(RATES, names=("none",))
+    with pytest.raises(ConfigError, match="methods that set this themselves: lora@5e-4, lora@1e-3"):
+        plan(RATES, overrides=["train.adapter_lr=1"])
+    with pytest.raises(ConfigError, match="did you mean 'adapter_lr'"):
+        plan("train.adapter_rl=1,2")
+
+
+@pytest.mark.parametrize(
+    ("metric", "message"),
+    [
+        ("there.miou", r"'there.miou' stands for what was never seen.*allowed are here.miou"),
+        ("nowhere.miou", "'nowhere.miou' is not known; allowed are here.miou"),
+        ("here.accuracy", "is not known; allowed are here.miou"),
+        ("here", "'here' is not known; allowed are here.miou"),
+    ],
+)
+def test_only_a_domain_seen_in_training_decides(plan, tmp_path, metric, message):
+    with pytest.raises(ConfigError, match=message):
+        plan(RATES, metric=metric)
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_unseen_domains_none_may_decide(plan):
+    with pytest.raises(ConfigError, match="none: name the unseen domains in data.mean_over"):
+        plan(RATES, overrides=["data.mean_over=null"])
+
+
+def test_the_best_mean_over_seeds_is_chosen_and_of_equal_ones_the_smaller(plan, scores, trained):
+    scores |= {"lora@1e-3 seed 0": 40.0, "lora@1e-3 seed 1": 61.0}
+    best = run_tuning(plan(RATES, names=("lora",), seeds=(0, 1)))["lora"].best
+    assert (best.values, best.scores) == ({"train.adapter_lr": 1e-3}, {0: 40.0, 1: 61.0})
+    best = run_tuning(plan(RATES, names=("lora",), seeds=(2,)))["lora"].best
+    assert best.values == {"train.adapter_lr": 5e-4}
+
+
+def test_a_wider_grid_keeps_what_is_finished(plan, scores, trained):
+    scores["lora@1e-3 seed 0"] = 60.0
+    assert run_tuning(plan(RATES))["lora"].at_edge == ["train.adapter_lr"]
+    assert trained == ["lora@5e-4 seed 0", "lora@1e-3 seed 0"]
+    choice = run_tuning(plan("train.adapter_lr=5e-4,1e-3,2e-3"))["lora"]
+    assert trained[2:] == ["lora@2e-3 seed 0"]
+    assert (choice.best.values, choice.at_edge) == ({"train.adapter_lr": 1e-3}, [])
+
+
+def test_the_methods_file_has_the_values_chosen_and_everything_else_as_it_was(
+    plan, config, file, tmp_path, scores, trained
+):
+    scores["both@1e-3 seed 0"] = 62.5
+    names = ("none", "lora", "both")
+    tuning = plan(RATES, names=names)
+    choices = run_tuning(tuning)
+    tuned = tmp_path / "tuned.yaml"
+    write_methods(tuning, choices, read_methods(names, file), read_entries(file), tuned)
+    content = yaml.safe_load(METHODS)
+    content["lora"]["train"]["adapter_lr"] = 5e-4
+    content["both"]["train.adapter_lr"] = 1e-3
+    written = read_entries(tuned)
+    assert written == content
+    assert [list(entry) for entry in written.values()] == [list(e) for e in content.values()]
+    text = tuned.read_text()
+    for line in (
+        "# Trained on images.",
+        "# Metric: mIoU in percent on here, mean over seeds 0.",
+        "# Grid: train.adapter_lr 5e-4, 1e-3.",
+        "# method    5e-4    1e-3",
+        "# lora    50.00*  50.00",
+        "# both    50.00   62.50*",
+        "none: {adapter: none}",
+    ):
+        assert line in text.splitlines()
+    chosen = {m.name: load_config(config, m.overrides).train for m in read_methods([], tuned)}
+    assert {name: train.adapter_lr for name, train in chosen.items()} == {
+        **{"none": None, "lora": 5e-4, "both": 1e-3}
+    }
+    write_record(tuning, choices, tmp_path / "out")
+    record = json.loads((tmp_path / "out" / "tune.json").read_text())
+    assert (record["metric"], record["seeds"]) == ("here.miou", [0])
+    assert record["methods"]["both"]["chosen"] == {"train.adapter_lr": 1e-3}
+    assert record["methods"]["both"]["trials"][1] == {
+        **{"values": {"train.adapter_lr": 1e-3}, "mean": 62.5, "seeds": {"0": 62.5}}
+    }
+
+
+def test_names_of_adapters_and_sizes_chosen_for_a_budget_are_written_too(plan, file, tmp_path):
+    from causalseg.jobs.compare.budget import size_methods
+
+    config = tmp_path / "tiny.yaml"
+    methods = read_methods(["dora", "lora", "both", "rein+intervene"], file)
+    methods = [each.method for each in size_methods(config, (), methods, 20_000)]
+    tuned = tmp_path / "tuned.yaml"
+    write_methods(plan(RATES), {}, methods, read_entries(file), tuned)
+    written = {method.name: method for method in read_methods([], tuned)}
+    for method in methods:
+        ours, theirs = (load_config(config, m.overrides) for m in (method, written[method.name]))
+        assert ours == theirs
+    assert read_entries(tuned)["lora"]["adapter"]["name"] == "lora"
+    assert read_entries(tuned)["lora"]["adapter"]["rank"] > 2
+
+
+def test_a_run_that_failed_or_has_no_score_decides_nothing(plan, scores, trained, monkeypatch):
+    scores["lora@1e-3 seed 0"] = None
+    with pytest.raises(RunError, match="here has no labelled pixels, so it cannot decide"):
+        run_tuning(plan(RATES))
+
+    def fail(cells, jobs, ended):
+        for cell in cells:
+            ended(cell, "the loss is nan")
+
+    monkeypatch.setattr("causalseg.jobs.compare.study.run_cells", fail)
+    with pytest.raises(RunError, match="1 of 3 runs failed:\n  lora@2e-3 seed 0: the loss is nan"):
+        run_tuning(plan("train.adapter_lr=5e-4,1e-3,2e-3"))
+
+
+def test_the_command_tunes_and_its_file_is_compared_next(config, file, tmp_path, trained, capsys):
+    from command_line import run
+
+    tuned = tmp_path / "tuned.yaml"
+    line = ("tune", config, "--methods", file, "--adapters", "none,lora", "--out", tmp_path / "out")
+    asked = ("--grid", RATES, "--metric", "here.miou", "--budget", "20k")
+    assert run(*line, *asked, "--write", file) == 2
+    assert "would replace the methods file that is read" in capsys.readouterr().err
+    assert run(*line, *asked, "--write", tuned) == 0
+    shown = capsys.readouterr().out
+    assert "lora: rank=13, alpha=104.0, 19,968 parameters" in shown
+    assert "none: copied, the grid has no effect on it" in shown
+    assert (
+        "lora: train.adapter_lr=5e-4, here 50.0; train.adapter_lr is at the edge of the grid: try "
+        "a wider one" in shown
+    )
+    study = plan_study(config, [], read_methods([], tuned), [0], None, tmp_path / "compare")
+    none, lora = (cell.config for cell in study.cells)
+    assert (none.adapter.name, none.train.adapter_lr) == ("none", None)
+    assert (lora.adapter.rank, lora.train.adapter_lr) == (13, 5e-4)

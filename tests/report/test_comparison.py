@@ -1,0 +1,191 @@
+"""Methods side by side: differences to the reference, what is missing, what cannot be compared."""
+
+import copy
+import json
+import statistics
+
+import pytest
+
+from causalseg.engine.bootstrap import paired_interval
+from causalseg.engine.metrics import read_counts
+from causalseg.errors import RunError
+from causalseg.report.comparison import MEAN, check_shared, compare_results, read_study
+from fabricated import METHODS, make_confusions, make_domain, make_result, make_results
+
+SEEDS = [0, 1, 2]
+
+
+def compare(results, seeds=SEEDS):
+    planned = {method.name: seeds for method in METHODS}
+    return compare_results(METHODS, planned, "none", results)
+
+
+def write_results(folder, results):
+    for number, result in enumerate(results.values()):
+        (folder / f"{number:02d}.json").write_text(json.dumps(result))
+
+
+def test_the_differences_are_those_of_the_means_seed_by_seed():
+    results = make_results()
+    none, tuned, _ = compare(results).rows
+    changes = [
+        results["tuned", s]["eval"]["mean"]["miou"] - results["none", s]["eval"]["mean"]["miou"]
+        for s in SEEDS
+    ]
+    assert tuned.differences == pytest.approx(changes)
+    assert (none.differences, none.interval) == ([], None)
+
+
+def test_the_interval_is_that_of_all_seeds_and_domains():
+    results = make_results()
+    counts = {
+        name: [
+            [
+                read_counts(d["per_image"]["counts"])
+                for d in results[name, s]["eval"]["domains"].values()
+            ]
+            for s in SEEDS
+        ]
+        for name in ("none", "tuned")
+    }
+    domains = results["none", 0]["eval"]["domains"].values()
+    names = [domain["per_image"]["names"] for domain in domains]
+    row = compare(results).rows[1]
+    assert row.interval == paired_interval(counts["tuned"], counts["none"], names)
+    assert row.interval[0] < statistics.mean(row.differences) < row.interval[1]
+
+
+def test_only_seeds_that_both_have_are_compared():
+    results = make_results()
+    expected = compare(make_results((1,)), [1]).rows[1]
+    del results["tuned", 0], results["none", 2]
+    found = compare(results)
+    assert found.rows[1].differences == expected.differences
+    assert found.rows[1].interval == expected.interval
+    assert len(found.rows[1].scores(MEAN)) == 2
+    assert found.missing == ["none seed 2", "tuned seed 0"]
+
+
+def test_without_a_common_seed_there_is_no_difference():
+    results = make_results()
+    for seed in SEEDS:
+        del results["none", seed]
+    row = compare(results).rows[1]
+    assert (row.differences, row.interval) == ([], None)
+    assert len(row.scores("night")) == 3
+
+
+@pytest.mark.parametrize("what", ["size", "names"])
+def test_runs_scored_on_other_images_are_refused(what):
+    results = make_results()
+    domains = results["tuned", 1]["eval"]["domains"]
+    if what == "size":
+        domains["night"]["size"] = [72, 96]
+    else:
+        domains["night"] = make_domain(make_confusions(0.8, 8, 1), first=1)
+    with pytest.raises(
+        RunError, match="tuned seed 1 and none seed 0 differ in the images of night"
+    ):
+        compare(results)
+
+
+def changed(results, changes):
+    """Results of which some, by name and seed, have another value of an option of training."""
+    results = copy.deepcopy(results)
+    for key, options in changes.items():
+        results[key]["config"]["train"].update(options)
+    return results
+
+
+def test_runs_that_differ_in_what_they_should_share_are_refused_by_the_names_of_options():
+    results = changed(make_results(), {("tuned", 1): {"steps": 9, "lr": 0.5, "workers": 7}})
+    with pytest.raises(RunError) as caught:
+        compare(results)
+    text = str(caught.value)
+    assert "train.steps: 9 in tuned seed 1, 7 in none seed 0" in text
+    assert "train.lr: 0.5 in tuned seed 1, 0.0001 in none seed 0" in text
+    assert "workers" not in text
+
+
+def test_what_a_method_changes_is_compared_among_the_others_and_among_its_seeds():
+    none, tuned, odd = METHODS
+    methods = [none._replace(overrides=["adapter=none", "train.steps=9"]), tuned, odd]
+    planned = {method.name: SEEDS for method in METHODS}
+    ours = {("none", seed): {"steps": 9} for seed in SEEDS}
+    compare_results(methods, planned, "none", changed(make_results(), ours))
+    with pytest.raises(RunError, match=r"train.steps: 8 in none seed 2, 9 in none seed 0"):
+        compare_results(
+            methods, planned, "none", changed(make_results(), {**ours, ("none", 2): {"steps": 8}})
+        )
+    with pytest.raises(RunError, match=r"train.steps: 8 in <b>.* seed 0, 7 in tuned seed 0"):
+        compare_results(
+            methods,
+            planned,
+            "none",
+            changed(make_results(), {**ours, (odd.name, 0): {"steps": 8}}),
+        )
+
+
+def test_the_recipe_of_an_adapter_changes_its_other_options():
+    results = make_results((0,))
+    results["tuned", 0]["config"]["adapter"]["rank"] = 3
+    planned = {method.name: [0] for method in METHODS}
+    for override, is_alike in (("adapter.recipe=centered", True), ("adapter.num_tokens=9", False)):
+        methods = [METHODS[0], METHODS[1]._replace(overrides=[override]), METHODS[2]]
+        if is_alike:
+            compare_results(methods, planned, "none", results)
+        else:
+            with pytest.raises(RunError, match=r"adapter.rank: 16 in <b>.*, 3 in tuned seed 0"):
+                compare_results(methods, planned, "none", results)
+
+
+def test_a_study_can_be_made_again_from_its_files(tmp_path):
+    results = make_results()
+    del results["tuned", 2]
+    write_results(tmp_path, dict(reversed(results.items())))
+    assert read_study(tmp_path) == compare(results)
+
+
+def test_each_method_has_the_seeds_that_it_was_planned_with(tmp_path):
+    results = make_results((0, 1))
+    for name, seed in list(results):
+        if name != "none":
+            results[name, seed]["method"]["seeds"] = [0]
+    del results["tuned", 1], results[METHODS[2].name, 0], results[METHODS[2].name, 1]
+    write_results(tmp_path, results)
+    study = read_study(tmp_path)
+    assert [row.seeds for row in study.rows] == [[0, 1], [0]]
+    assert study.missing == []
+
+
+def test_files_that_are_no_study_are_named(tmp_path):
+    with pytest.raises(RunError, match="they name none"):
+        read_study(tmp_path)
+    (tmp_path / "plain.json").write_text(json.dumps(make_result(0.5)))
+    with pytest.raises(RunError, match=r"plain.json is no result of a comparison \(KeyError"):
+        read_study(tmp_path)
+
+
+def test_a_study_has_one_reference_and_each_run_once(tmp_path):
+    results = make_results((0,))
+    write_results(tmp_path, results)
+    (tmp_path / "again.json").write_text(json.dumps(results["tuned", 0]))
+    with pytest.raises(RunError, match="tuned seed 0 is there twice"):
+        read_study(tmp_path)
+    (tmp_path / "again.json").unlink()
+    results["tuned", 0]["method"]["reference"] = "tuned"
+    write_results(tmp_path, results)
+    with pytest.raises(RunError, match="they name none, tuned"):
+        read_study(tmp_path)
+
+
+def test_options_that_one_run_does_not_know_are_not_compared_also_within_lists():
+    old = {"data": {"sources": [{"images": "a"}]}}
+    new = {"data": {"sources": [{"images": "a", "weight": None}]}}
+    check_shared({("x", 0): ((), old), ("x", 1): ((), new)})
+    other = {"data": {"sources": [{"images": "b", "weight": None}]}}
+    with pytest.raises(RunError, match=r"data\.sources\.0\.images: b"):
+        check_shared({("x", 0): ((), old), ("x", 1): ((), other)})
+    more = {"data": {"sources": [{"images": "a"}, {"images": "b"}]}}
+    with pytest.raises(RunError, match=r"data\.sources\.length: 2 in x seed 1, 1 in x seed 0"):
+        check_shared({("x", 0): ((), old), ("x", 1): ((), more)})

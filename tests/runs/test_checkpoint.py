@@ -1,0 +1,123 @@
+"""Which weights of a run are used: chosen by name or path, told everywhere."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+import causalseg
+from causalseg.data.dataset import read_image
+from causalseg.errors import MissingFileError, RunError
+from causalseg.jobs.train import train_run
+from causalseg.runs.scores import CHOSEN_ON_TARGET
+from command_line import run as command
+from killed import assert_equal
+
+BEST = ("data.mean_over=[there]", "eval.every=1", "train.steps=3", "run.save_every=1", "run.keep=9")
+
+
+@pytest.fixture
+def trained(tiny):
+    return train_run(tiny(*BEST, "run.best=here.miou", "train.lr=0.05"))
+
+
+def head(run, checkpoint):
+    return dict(causalseg.load(run.path, checkpoint=checkpoint).head.state_dict())
+
+
+def scores_of(run):
+    return json.loads(run.eval.read_text())
+
+
+def test_each_name_gives_its_weights(trained, tmp_path):
+    assert_equal(head(trained, "last"), load_file(trained.head))
+    assert_equal(head(trained, "best"), load_file(trained.best / "head.safetensors"))
+    for name in ("step-0000002.ckpt", str(trained.path / "step-0000002.ckpt")):
+        content = torch.load(trained.path / "step-0000002.ckpt", weights_only=True)
+        assert_equal(head(trained, name), content["model"]["head"])
+    assert_equal(head(trained, "last.ckpt"), load_file(trained.head))
+    moved = shutil.copytree(trained.best, tmp_path / "elsewhere")
+    assert_equal(head(trained, str(moved)), load_file(moved / "head.safetensors"))
+
+
+@pytest.mark.parametrize("name", ["bset", "step-0000009.ckpt"])
+def test_weights_that_are_not_there_are_one_error_with_those_that_are(trained, name, capsys):
+    before = trained.eval.read_bytes()
+    assert command("eval", trained.path, "--checkpoint", name) == 2
+    said = capsys.readouterr().err
+    there = [f"step-000000{step}.ckpt" for step in (1, 2, 3)]
+    assert f"has no weights '{name}'; there are: last, best, last.ckpt, {', '.join(there)}" in said
+    assert trained.eval.read_bytes() == before
+
+
+def test_best_of_a_run_that_chose_none_is_refused(tiny):
+    run = train_run(tiny("train.steps=1"))
+    with pytest.raises(MissingFileError, match=r"no weights 'best'; there are: last, last.ckpt"):
+        causalseg.load(run.path, checkpoint="best")
+    run.head.unlink()
+    with pytest.raises(MissingFileError, match=r"no weights 'last'; there are: last.ckpt"):
+        causalseg.load(run.path)
+
+
+def test_a_checkpoint_of_another_run_is_refused(trained, tiny, tmp_path):
+    other = train_run(tiny("adapter.rank=3", "train.steps=1", f"run.out={tmp_path / 'other'}"))
+    with pytest.raises(RunError, match="belongs to another configuration"):
+        causalseg.load(trained.path, checkpoint=str(other.checkpoint))
+
+
+def test_scores_say_which_weights_they_are_of(trained, capsys):
+    assert scores_of(trained)["checkpoint"] == {"name": "last"}
+    assert command("eval", trained.path, "--checkpoint", "best") == 0
+    scores, chosen = scores_of(trained), json.loads((trained.best / "best.json").read_text())
+    assert scores["checkpoint"] == {"name": "best", **chosen}
+    assert scores["domains"]["here"]["miou"] == pytest.approx(chosen["value"])
+    assert scores["overrides"] == ["checkpoint=best"]
+    assert "Scored with `checkpoint=best`" in trained.card.read_text()
+    assert CHOSEN_ON_TARGET not in trained.card.read_text() + trained.report.read_text()
+    assert command("eval", trained.path, "--checkpoint", "step-0000002.ckpt") == 0
+    assert scores_of(trained)["checkpoint"] == {"name": "step-0000002.ckpt", "step": 2}
+
+
+def test_a_trained_run_is_scored_on_other_domains_whatever_it_was_chosen_on(trained, folder):
+    pair = f"{{images: {folder}/images, labels: {folder}/labels}}"
+    other = (f"data.domains={{new: {pair}}}", "data.mean_over=null")
+    assert command("eval", trained.path, *other, "--checkpoint", "best") == 0
+    assert list(scores_of(trained)["domains"]) == ["new"]
+
+
+def test_predictions_are_of_the_weights_asked_for(trained, folder, tmp_path):
+    for name in ("last", "best"):
+        assert command(
+            *("predict", trained.path, folder / "images", "--checkpoint", name),
+            *("--out", tmp_path / name),
+        ) == 0  # fmt: skip
+    model = causalseg.load(trained.path, checkpoint="best")
+    with Image.open(tmp_path / "best" / "predictions" / "000.png") as picture:
+        found = torch.from_numpy(np.array(picture))
+    with torch.no_grad():
+        expected = model(read_image(folder / "images" / "000.png")[None]).argmax(1)[0]
+    assert (found == expected).float().mean() > 0.99
+
+
+def test_a_choice_on_a_target_is_marked_wherever_its_score_stands(tiny, capsys):
+    run = train_run(tiny(*BEST, "run.best=there.miou", "run.allow_target=true"))
+    assert CHOSEN_ON_TARGET not in run.card.read_text()  # the last weights were not chosen
+    assert command("eval", run.path, "--checkpoint", "best") == 0
+    assert CHOSEN_ON_TARGET in capsys.readouterr().out
+    assert scores_of(run)["checkpoint"]["allow_target"] is True
+    assert f"**Mind: {CHOSEN_ON_TARGET}.**" in run.card.read_text()
+    assert CHOSEN_ON_TARGET in run.report.read_text()
+    for form in ("md", "latex"):
+        assert command("report", run.path, "--format", form) == 0
+        assert CHOSEN_ON_TARGET in capsys.readouterr().out
+
+
+def test_a_run_that_a_target_may_end_is_marked_with_its_last_weights(tiny):
+    options = ("run.best=there.miou", "run.allow_target=true", "run.patience=9")
+    run = train_run(tiny(*BEST, *options))
+    assert scores_of(run)["checkpoint"] == {"name": "last", "allow_target": True}
+    assert CHOSEN_ON_TARGET in run.card.read_text()
