@@ -21,7 +21,7 @@ check: $(VENV)/ready  ## format, lint, types, layers, sizes, generated pages
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python tools/check_sizes.py
-	$(BIN)/python results/tables.py --check
+	$(BIN)/python tools/tables.py --check
 
 bench: $(VENV)/ready  ## speed and memory: adapters, scenes, corruptions, loader, windows; half an hour
 	PYTHONPATH=tests $(BIN)/python benchmarks/adapter.py
@@ -31,7 +31,7 @@ bench: $(VENV)/ready  ## speed and memory: adapters, scenes, corruptions, loader
 	$(BIN)/python benchmarks/inference.py
 
 tables: $(VENV)/ready  ## write README's table and the generated pages from results/*.json
-	$(BIN)/python results/tables.py
+	$(BIN)/python tools/tables.py
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

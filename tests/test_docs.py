@@ -27,7 +27,7 @@ OVERRIDABLE = ("train", "eval", "predict", "show")
 
 
 def load_tables():
-    spec = importlib.util.spec_from_file_location("tables", ROOT / "results" / "tables.py")
+    spec = importlib.util.spec_from_file_location("tables", ROOT / "tools" / "tables.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

@@ -37,7 +37,7 @@ def findings(path: Path) -> list[str]:
 
 def main() -> None:
     root = Path(__file__).parents[1]
-    folders = ("src", "benchmarks", "examples", "results", "tools")
+    folders = ("src", "benchmarks", "examples", "tools")
     files = [file for folder in folders for file in sorted((root / folder).rglob("*.py"))]
     found = [line for file in files for line in findings(file)]
     sys.exit("\n".join(found) or None)

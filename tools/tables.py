@@ -1,8 +1,8 @@
 """Every table of README and docs, made from results/*.json and the configuration; none is typed.
 
-    python results/tables.py                    write README's block and the generated docs
-    python results/tables.py --check            exit 1 if one of them would change
-    python results/tables.py collect RUN NAME   results/NAME.json from the run folder RUN
+    python tools/tables.py                    write README's block and the generated docs
+    python tools/tables.py --check            exit 1 if one of them would change
+    python tools/tables.py collect RUN NAME   results/NAME.json from the run folder RUN
 
 A result is what `report.card.collect_result` returns. Files NAME_seed0.json, NAME_seed1.json
 are one row: mean and standard deviation over seeds. A folder results/compare/NAME holds what
