@@ -4,19 +4,18 @@ All mistakes are reported at once, each with its key, its value, what is allowed
 """
 
 import logging
-import re
 import types
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
 import yaml
-from pydantic import ValidationError
 
 from causalseg.config import Config
 from causalseg.config.block import Block
+from causalseg.config.mistakes import blocks_in, check, tag
 from causalseg.config.settings import find_setting, lay_over
-from causalseg.errors import ConfigError, MissingFileError, did_you_mean
+from causalseg.errors import ConfigError, MissingFileError
 
 _HAVE_KINDS = ("intervene", "init")  # blocks that a kind names, not a name
 CHECKSUM = "backbone.sha256"  # of the weight file; null until it was read
@@ -27,8 +26,6 @@ _MAKES_IDLE = (
     ("train.epochs", None, "train.steps"),
     ("train.steps", None, "train.epochs"),
 )
-# What pydantic puts into a location for a plain member of a union; a user did not write it.
-_OF_UNION = re.compile(r"(constrained-|list\[|literal\[|function-)")
 
 
 class Option(NamedTuple):
@@ -101,15 +98,7 @@ def parse_config(
         else:
             options = _overridden(options, override)
     options = _without_idle(options, [override.partition("=")[0] for override in overrides])
-    try:
-        return Config.model_validate(options)
-    except ValidationError as error:
-        told: dict[str, list[str]] = {}  # a union tells one mistake once for each member
-        for entry in error.errors():
-            key, text = _mistake(entry)
-            told.setdefault(key, []).append(text)
-        mistakes = "\n".join(f"  {key}: {' or '.join(texts)}" for key, texts in told.items())
-        raise ConfigError(f"{where} has mistakes:\n{mistakes}") from error
+    return check(Config, options, where)
 
 
 def dump_config(config: Config) -> str:
@@ -150,13 +139,13 @@ def list_options() -> list[Option]:
         block: type[Block], prefix: str, siblings: Sequence[type[Block]] = ()
     ) -> Iterator[Option]:
         for name, field in block.model_fields.items():
-            inner = [child for child in _blocks_in(field.annotation) if child not in siblings]
+            inner = [child for child in blocks_in(field.annotation) if child not in siblings]
             default = "required" if field.is_required() else _shown(field.default)
             text = " ".join((field.description or "").split())
             yield Option(prefix + name, _type_name(field.annotation), default, text)
             for child in inner:
-                tag = f"[{_tag(child)}]" if len(inner) > 1 else ""
-                yield from walk(child, f"{prefix}{name}{tag}.", inner)
+                suffix = f"[{tag(child)}]" if len(inner) > 1 else ""
+                yield from walk(child, f"{prefix}{name}{suffix}.", inner)
 
     return list(walk(Config, ""))
 
@@ -226,68 +215,9 @@ def _number(value: Any) -> Any:
     return value
 
 
-def _mistake(entry: Any) -> tuple[str, str]:
-    """One mistake: the key and its value, then what is allowed and a suggestion."""
-    location = [part for part in entry["loc"] if not _OF_UNION.match(str(part))]
-    path, blocks = _resolve(location[:-1])
-    last = [str(part) for part in location[-1:]]
-    key = ".".join([*path, *last]) or "options"
-    given, context = entry["input"], entry.get("ctx", {})
-    if entry["type"] == "extra_forbidden":
-        allowed = [name for block in blocks for name in block.model_fields]
-        return key, f"no such option; {did_you_mean(last[0], allowed)}"
-    if entry["type"] == "missing":
-        return key, "required, and not given"
-    if entry["type"] == "union_tag_invalid":
-        tags = _words(context["expected_tags"])
-        return f"{key} = {context['tag']!r}", f"unknown name; {did_you_mean(context['tag'], tags)}"
-    if entry["type"] == "literal_error":
-        suggestion = did_you_mean(str(given), _words(context["expected"]))
-        return f"{key} = {given!r}", suggestion
-    shown = "" if isinstance(given, dict | Block) else f" = {given!r}"
-    return f"{key}{shown}", entry["msg"].removeprefix("Value error, ")
-
-
-def _words(listing: str) -> list[str]:
-    return listing.replace("'", "").replace(" or ", ", ").split(", ")
-
-
-def _blocks_in(annotation: Any) -> Iterator[type[Block]]:
-    """All option blocks mentioned in an annotation, unions and containers included."""
-    if isinstance(annotation, type) and issubclass(annotation, Block):
-        yield annotation
-    for argument in get_args(annotation):
-        yield from _blocks_in(argument)
-
-
-def _resolve(location: Sequence[str | int]) -> tuple[list[str], list[type[Block]]]:
-    """Follow pydantic's location: the key as a user wrote it, and the blocks found there.
-
-    pydantic puts the chosen member of a union into the location; a user does not write it.
-    """
-    path: list[str] = []
-    blocks: list[type[Block]] = [Config]
-    for part in location:
-        tagged = [block for block in blocks if len(blocks) > 1 and _tag(block) == part]
-        if tagged:
-            blocks = tagged
-            continue
-        path.append(str(part))
-        fields = [block.model_fields[str(part)] for block in blocks if part in block.model_fields]
-        if fields:  # an index or the name of a domain stays within the blocks found
-            blocks = [block for field in fields for block in _blocks_in(field.annotation)]
-    return path, blocks
-
-
-def _tag(block: type[Block]) -> str:
-    """The name by which a member of a union is chosen."""
-    field = block.model_fields.get("name") or block.model_fields.get("type")
-    return str(field.default) if field else ""
-
-
 def _shown(default: Any) -> str:
     if isinstance(default, Block):
-        return _tag(type(default)) or "its defaults"
+        return tag(type(default)) or "its defaults"
     return "null" if default is None else str(default)
 
 
