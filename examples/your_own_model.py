@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from causalseg import CausalTune
-from causalseg.backbones.timm import TimmBackbone
+from causalseg.backbones.timm import FrozenBackbone
 from causalseg.data.classes import CITYSCAPES19
 from causalseg.heads.linear import LinearHead
 from causalseg.model import Segmenter
@@ -67,7 +67,7 @@ class OwnModel(nn.Module):
 def main() -> None:
     """Train Causal-Tune and a linear head on the own model."""
     torch.manual_seed(0)
-    backbone = TimmBackbone(OwnModel())  # frozen from here on; levels: the four blocks
+    backbone = FrozenBackbone(OwnModel())  # frozen from here on; levels: the four blocks
     adapter = CausalTune(width=48, depth=4, num_tokens=20, rank=4)
     head = LinearHead(backbone.level_widths, len(CITYSCAPES19.names))
     model = Segmenter(backbone, adapter, head, CITYSCAPES19)

@@ -13,7 +13,7 @@ import torch
 from pydantic import TypeAdapter
 
 from causalseg.adapters.base import trainable_parameters
-from causalseg.backbones.timm import TimmBackbone
+from causalseg.backbones.timm import FrozenBackbone
 from causalseg.build.adapter import build_adapter
 from causalseg.config.adapters import AdapterConfig
 from causalseg.config.block import Block
@@ -84,10 +84,10 @@ def _count(options: dict[str, Any]) -> list[str]:
 
 
 @functools.cache
-def _backbone(size: str) -> TimmBackbone:
+def _backbone(size: str) -> FrozenBackbone:
     with torch.device("meta"):  # shapes without numbers
         name = f"vit_{_BACKBONES[size]}_patch14_dinov2"
-        return TimmBackbone(timm.create_model(name, num_classes=0, dynamic_img_size=True))
+        return FrozenBackbone(timm.create_model(name, num_classes=0, dynamic_img_size=True))
 
 
 def _choices(block: type[Block], prefix: str = "") -> Iterator[tuple[str, dict[str, Any]]]:

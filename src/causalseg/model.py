@@ -24,7 +24,7 @@ from causalseg.adapters.base import (
     install_after_blocks,
 )
 from causalseg.adapters.intervene import Intervention
-from causalseg.backbones.timm import TimmBackbone
+from causalseg.backbones.timm import FrozenBackbone
 from causalseg.data.classes import ClassList
 from causalseg.errors import MissingFileError, WeightsError
 from causalseg.writing import replacing
@@ -45,7 +45,7 @@ class Segmenter(nn.Module):
 
     def __init__(
         self,
-        backbone: TimmBackbone,
+        backbone: FrozenBackbone,
         adapter: Adapter | None,
         head: nn.Module,
         classes: ClassList,

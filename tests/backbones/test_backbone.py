@@ -8,7 +8,7 @@ from torch import nn
 
 from causalseg.adapters.base import Adapter, attach
 from causalseg.adapters.causal_tune import CausalTune
-from causalseg.backbones.timm import TimmBackbone, build_backbone
+from causalseg.backbones.timm import FrozenBackbone, build_backbone
 from causalseg.errors import ConfigError, DataError
 
 RULES = ("antialias", "plain", "offset")
@@ -54,13 +54,13 @@ class _Shift(Adapter):
 @pytest.mark.parametrize(("H", "W"), [(224, 224), (252, 336), (70, 98)])
 @pytest.mark.parametrize("position", RULES)
 def test_four_levels_lie_on_the_patch_grid_of_any_image_size(registers, H, W, position):
-    backbone = TimmBackbone(make_vit(registers), position=position)
+    backbone = FrozenBackbone(make_vit(registers), position=position)
     levels = backbone(make_images(H, W, batch=1))
     assert [tuple(level.shape) for level in levels] == [(1, 48, H // 14, W // 14)] * 4
 
 
 def test_levels_are_the_blocks_outputs_without_the_final_norm():
-    backbone = TimmBackbone(make_vit(), levels=(0, 1, 1, 3))
+    backbone = FrozenBackbone(make_vit(), levels=(0, 1, 1, 3))
     outputs = []
     for block in backbone.vit.blocks:
         block.register_forward_hook(lambda _m, _i, output: outputs.append(output))
@@ -70,7 +70,7 @@ def test_levels_are_the_blocks_outputs_without_the_final_norm():
 
 
 def test_images_are_normalised_as_the_pretraining_did():
-    backbone = TimmBackbone(make_vit())
+    backbone = FrozenBackbone(make_vit())
     seen = []
     backbone.vit.patch_embed.register_forward_pre_hook(lambda _m, inputs: seen.append(inputs[0]))
     backbone(torch.full((1, 3, 14, 14), 0.5))
@@ -89,37 +89,37 @@ def test_images_are_normalised_as_the_pretraining_did():
     ],
 )
 def test_default_levels(depth, levels):
-    assert TimmBackbone(make_vit(depth=depth)).levels == levels
+    assert FrozenBackbone(make_vit(depth=depth)).levels == levels
 
 
 @pytest.mark.parametrize("levels", [(0, 1, 2, 4), (-1, 0, 1, 2), (0, 1, 2)])
 def test_levels_that_are_no_four_blocks_are_refused(levels):
     with pytest.raises(ConfigError, match="four block indices from 0 to 3"):
-        TimmBackbone(make_vit(), levels=levels)
+        FrozenBackbone(make_vit(), levels=levels)
 
 
 def test_an_unknown_block_is_named():
     with pytest.raises(ConfigError, match="no block 4"):
-        TimmBackbone(make_vit(), levels=(0, 1, 2, 4))
+        FrozenBackbone(make_vit(), levels=(0, 1, 2, 4))
 
 
 def test_a_side_that_patches_do_not_fill_is_refused_with_the_nearest_that_they_fill():
     with pytest.raises(
         DataError, match=r"height 100 \(nearest 98 or 112\) and width 98 pixels.*14"
     ):
-        TimmBackbone(make_vit())(make_images(100, 98))
+        FrozenBackbone(make_vit())(make_images(100, 98))
     with pytest.raises(DataError, match=r"width 5 \(nearest 14\)"):
-        TimmBackbone(make_vit())(make_images(14, 5))
+        FrozenBackbone(make_vit())(make_images(14, 5))
 
 
 def test_a_model_of_one_image_size_is_refused():
     vit = timm.create_model("vit_small_patch14_dinov2", depth=1, img_size=28)
     with pytest.raises(ConfigError, match="dynamic_img_size=True"):
-        TimmBackbone(vit)
+        FrozenBackbone(vit)
 
 
 def test_it_is_frozen_and_stays_in_eval_mode():
-    backbone = TimmBackbone(make_vit().train())
+    backbone = FrozenBackbone(make_vit().train())
     assert not any(parameter.requires_grad for parameter in backbone.parameters())
     nn.Sequential(backbone).train()
     assert not any(module.training for module in backbone.modules())
@@ -132,14 +132,14 @@ def test_antialias_is_timms_own():
         / torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1),
         intermediates_only=True,
     )
-    backbone = TimmBackbone(vit, levels=range(4), position="antialias")
+    backbone = FrozenBackbone(vit, levels=range(4), position="antialias")
     assert images_equal(backbone(make_images()), own)
     assert "_pos_embed" not in vars(vit)
 
 
 @pytest.mark.parametrize("registers", [False, True])
 def test_position_rules_differ_off_the_grid_and_agree_on_it(registers):
-    backbones = [TimmBackbone(make_vit(registers), position=rule) for rule in RULES]
+    backbones = [FrozenBackbone(make_vit(registers), position=rule) for rule in RULES]
     off = [backbone(make_images())[0] for backbone in backbones]
     assert not torch.allclose(off[0], off[1], atol=1e-2)
     assert not torch.allclose(off[0], off[2], atol=1e-2)
@@ -169,21 +169,21 @@ def test_position_rules_sample_where_their_formulas_say(position, offset):
     with torch.no_grad():
         vit.pos_embed.zero_()
         vit.pos_embed[:, 1:, 0] = rows.repeat_interleave(9)
-    backbone = TimmBackbone(vit, position=position)
+    backbone = FrozenBackbone(vit, position=position)
     found = backbone.vit._pos_embed(torch.zeros(1, 5, 7, 48))[0, 1:, 0].unflatten(0, (5, 7))
     points = (torch.arange(5) + 0.5) * 9 / (5 + offset) - 0.5
     assert torch.allclose(found, cubic(rows, points)[:, None].expand(5, 7), atol=1e-5)
 
 
 def test_an_offset_grid_has_the_size_of_the_image_at_every_size():
-    position = TimmBackbone(make_vit(grid=37), position="offset").vit._pos_embed
+    position = FrozenBackbone(make_vit(grid=37), position="offset").vit._pos_embed
     for size in range(1, 160):
         assert position(torch.zeros(1, size, 3, 48)).shape[1] == 1 + 3 * size
 
 
 def test_an_unknown_position_rule_is_refused():
     with pytest.raises(ConfigError, match="did you mean 'offset'"):
-        TimmBackbone(make_vit(), position="ofset")
+        FrozenBackbone(make_vit(), position="ofset")
     with pytest.raises(ConfigError, match="did you mean 'auto'"):
         build_backbone("dinov2_vits14", "random", position="aut")
 
@@ -191,7 +191,7 @@ def test_an_unknown_position_rule_is_refused():
 @pytest.mark.parametrize("registers", [False, True])
 @pytest.mark.parametrize("position", RULES)
 def test_copies_and_pickles_compute_the_same_and_share_nothing(position, registers):
-    backbone = TimmBackbone(make_vit(registers), position=position)
+    backbone = FrozenBackbone(make_vit(registers), position=position)
     before = backbone(make_images())
     copies = [copy.deepcopy(backbone), pickle.loads(pickle.dumps(backbone))]
     for clone in copies:
@@ -205,7 +205,7 @@ def test_copies_and_pickles_compute_the_same_and_share_nothing(position, registe
 @pytest.mark.parametrize("registers", [False, True])
 @pytest.mark.parametrize("position", RULES)
 def test_an_exported_program_computes_the_same(position, registers):
-    backbone = TimmBackbone(make_vit(registers, depth=2), position=position)
+    backbone = FrozenBackbone(make_vit(registers, depth=2), position=position)
     program = torch.export.export(backbone, (make_images(),))
     for ours, exported in zip(
         backbone(make_images()), program.module()(make_images()), strict=True
@@ -216,7 +216,7 @@ def test_an_exported_program_computes_the_same(position, registers):
 
 @pytest.mark.parametrize("position", ["plain", "offset"])
 def test_it_compiles_as_one_graph(position):
-    backbone = TimmBackbone(make_vit(registers=True, depth=2), position=position)
+    backbone = FrozenBackbone(make_vit(registers=True, depth=2), position=position)
     compiled = torch.compile(backbone, fullgraph=True, backend="aot_eager")
     for ours, theirs in zip(backbone(make_images()), compiled(make_images()), strict=True):
         assert torch.allclose(ours, theirs, atol=1e-5)
@@ -226,7 +226,7 @@ def test_it_compiles_as_one_graph(position):
 def test_checkpointing_keeps_features_and_adapter_gradients_and_saves_memory(position):
     results = []
     for checkpointing in (False, True):
-        backbone = TimmBackbone(make_vit(), position=position, checkpointing=checkpointing)
+        backbone = FrozenBackbone(make_vit(), position=position, checkpointing=checkpointing)
         adapter = _Shift()
         saved = []
         with (
@@ -255,15 +255,15 @@ def test_a_ready_backbone_has_the_sizes_of_its_name():
 @pytest.mark.parametrize("levels", [(3, 2, 1, 0), (0, 2, 1, 3)])
 def test_levels_go_from_shallow_to_deep(levels):
     with pytest.raises(ConfigError, match="shallow to deep"):
-        TimmBackbone(make_vit(), levels=levels)
+        FrozenBackbone(make_vit(), levels=levels)
 
 
 def test_a_second_backbone_of_a_model_forgets_the_first():
     vit = make_vit()
-    plain = TimmBackbone(vit, position="plain", checkpointing=True)(make_images())[0]
-    own = TimmBackbone(vit)(make_images())[0]
+    plain = FrozenBackbone(vit, position="plain", checkpointing=True)(make_images())[0]
+    own = FrozenBackbone(vit)(make_images())[0]
     assert not torch.allclose(plain, own, atol=1e-2)
-    assert torch.equal(own, TimmBackbone(make_vit())(make_images())[0])
+    assert torch.equal(own, FrozenBackbone(make_vit())(make_images())[0])
     assert not vit.grad_checkpointing
 
 

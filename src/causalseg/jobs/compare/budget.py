@@ -21,7 +21,7 @@ import yaml
 
 from causalseg.adapters.base import trainable_parameters
 from causalseg.adapters.peft import peft_config
-from causalseg.backbones.timm import TimmBackbone
+from causalseg.backbones.timm import FrozenBackbone
 from causalseg.build.adapter import build_adapter
 from causalseg.build.model import outline_backbone, query_width
 from causalseg.config import Config
@@ -109,7 +109,7 @@ def size_methods(
         ConfigError: with every method for which that is impossible, and its nearest sizes.
     """
     sized, mistakes = [], []
-    outlines: dict[str, TimmBackbone] = {}
+    outlines: dict[str, FrozenBackbone] = {}
     for method in methods:
         try:
             parsed = load_config(config, [*overrides, *method.overrides])
@@ -132,7 +132,7 @@ def size_methods(
     return sized
 
 
-def _size_method(method: Method, config: Config, backbone: TimmBackbone, budget: int) -> Sized:
+def _size_method(method: Method, config: Config, backbone: FrozenBackbone, budget: int) -> Sized:
     width, adapter = query_width(config), config.adapter
 
     def count(options: AdapterConfig) -> int:
