@@ -62,7 +62,7 @@ def test_several_runs_give_a_comparison_with_a_baseline(trained, tmp_path, capsy
 
 
 def test_augmentation_at_test_time_and_saved_predictions(trained, folder):
-    assert run("eval", trained, "--tta", "flip,0.5,1", "--save-predictions") == 0
+    assert run("eval", trained, "eval.flip=true", "eval.scales=[0.5,1]", "--save-predictions") == 0
     how = scores_of(trained)["inference"]
     assert (how["flip"], how["scales"]) == (True, [0.5, 1])
     saved = sorted(trained.glob("predictions/*/*.png"))
@@ -129,9 +129,6 @@ def test_the_table_is_turned_where_that_makes_it_narrower(
         (["report"], "name a run folder"),
         (["eval", "no_run"], "no run folder no_run"),
         (["eval", "x", "--severity", "9"], "must be 1 to 5"),
-        (["eval", "x", "--tta", "flop"], "flip and scales above 0"),
-        (["eval", "x", "--tta", "0"], "flip and scales above 0"),
-        (["eval", "x", "--tta", "inf"], "flip and scales above 0"),
         (
             ["eval", "x", "--corrupt", "fog,snoww"],
             "unknown corruption 'snoww': did you mean 'snow'?",

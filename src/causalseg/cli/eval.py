@@ -1,7 +1,5 @@
 """The commands that score trained runs and show what came out: eval, report, submit."""
 
-import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -16,11 +14,8 @@ if TYPE_CHECKING:
 
 def evaluate(
     *runs: Annotated[str, Parameter(allow_leading_hyphen=False)],
-    setting: str | None = None,
-    root: Path | None = None,
     corrupt: str = "",
     severity: str = "3",
-    tta: str = "",
     save_predictions: Annotated[bool, Parameter(negative="")] = False,
     baseline: Path | None = None,
     checkpoint: str = "last",
@@ -28,39 +23,33 @@ def evaluate(
 ) -> None:
     """Score trained runs on their domains; earlier scores, pictures and report are replaced.
 
-    Several runs give one report more, which compares them.
+    Several runs are also compared in a report of their own.
 
     Parameters
     ----------
     runs
-        Run folders that `train` made, and options as key=value, such as eval.flip=true or
-        data.roots.acdc=/data/acdc.
-    setting
-        Score on the domains of a setting, at its sizes, such as citys2acdc.
-    root
-        Where the data lies; the same as data.root=PATH.
+        Run folders written by `train`, and options as key=value: setting=citys2acdc scores on the
+        domains of a setting, data.root=PATH says where data are, eval.flip=true and
+        eval.scales=[0.75,1,1.25] average predictions.
     corrupt
-        Corruptions, such as fog,snow, of all domains; the mean is then over the corrupted ones.
+        Corruptions of all domains, such as fog,snow; the mean is then over the corrupted domains.
     severity
-        Of the corruptions, 1 to 5; several, such as 1,3,5, make a domain each.
-    tta
-        Average over the mirrored image and scales, such as flip,0.75,1,1.25.
+        Severity of the corruptions, 1 to 5; several, such as 1,3,5, give one domain each.
     save_predictions
         Write RUN/predictions/DOMAIN/NAME.png, one channel of label ids.
     baseline
-        The run that the others are held against in the comparison; left out, the first.
+        Baseline of the comparison; default: the first run.
     checkpoint
-        Which weights: last, best (see run.best), a checkpoint, or a folder with weights.
+        Weights to score: last, best (see run.best), a checkpoint file, or a folder with weights.
     out
-        The comparison's file; left out, comparison.html.
+        File of the comparison; default: comparison.html.
     """
     from causalseg.engine.devices import is_first_process
     from causalseg.jobs.eval import check_runs, eval_run
     from causalseg.report import domain_table, write_report
     from causalseg.runs.folder import RunFolder
 
-    folders, given = _split(runs)
-    overrides = [*_placed(setting, root), *_augmentation(tta), *given]
+    folders, overrides = _split(runs)
     corruptions = _corruptions(corrupt)
     severities = _severities(severity)
     _refuse_idle(len(folders), corruptions, severity, baseline, out)
@@ -183,14 +172,6 @@ def _split(given: Sequence[str]) -> tuple[list[Path], list[str]]:
     return folders, overrides
 
 
-def _placed(setting: str | None, root: Path | None) -> list[str]:
-    """Return the overrides that name a setting and where data lie."""
-    return [
-        *([f"setting={setting}"] if setting else []),
-        *([f"data.root={json.dumps(str(root))}"] if root else []),
-    ]
-
-
 def _refuse_idle(
     count: int, corruptions: Sequence[str], severity: str, baseline: Path | None, out: Path | None
 ) -> None:
@@ -216,22 +197,6 @@ def _severities(text: str) -> list[int]:
     if not all(number in ("1", "2", "3", "4", "5") for number in numbers):
         raise ConfigError(f"--severity {text!r}: must be 1 to 5, or several such as 1,3,5")
     return list(dict.fromkeys(map(int, numbers)))
-
-
-def _augmentation(text: str) -> list[str]:
-    """Return the overrides that `flip,0.75,1` stands for."""
-    parts = [part.strip() for part in text.split(",") if part.strip()]
-    scales = [part for part in parts if part != "flip"]
-    try:
-        wrong = [part for part in scales if not 0 < float(part) < math.inf]
-    except ValueError:
-        wrong = scales
-    if wrong:
-        raise ConfigError(f"--tta {text!r}: flip and scales above 0, such as flip,0.75,1,1.25")
-    return [
-        *(["eval.flip=true"] if "flip" in parts else []),
-        *([f"eval.scales=[{','.join(scales)}]"] if scales else []),
-    ]
 
 
 def _percent(value: float | None) -> str:
