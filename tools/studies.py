@@ -7,7 +7,7 @@ from causalseg.report.comparison import MEAN, Comparison, known_values, read_stu
 from causalseg.report.comparison_page import ADAPTER, markdown_table, table, to_markdown
 from causalseg.runs.scores import describe_domains
 
-_MOST = 20  # rows in the README
+_MOST = 8  # rows in the README
 _COSTS = (ADAPTER, "trained parameters", "s/step", "peak memory")
 
 
@@ -52,7 +52,7 @@ def _short_table(study: Comparison) -> str:
     shown = [[rows[i][index] for index in kept] for i in [*main, *others][:_MOST]]
     about = "; ".join(describe_domains(scored))
     left = len(main) + len(others) - _MOST
-    note = f" {left} more methods, with fewer seeds and lower scores, stand on that page."
+    note = f" {left} more on that page."
     return f"{markdown_table(header, shown)}\n\n{about}.{note if left > 0 else ''}"
 
 
