@@ -20,7 +20,7 @@ from causalseg.config.adapters import (
     SetConfig,
     VptConfig,
 )
-from causalseg.data.classes import CAMVID11
+from causalseg.data.catalogue.camvid import CAMVID11
 from causalseg.errors import ConfigError
 from causalseg.heads.linear import LinearHead
 from causalseg.heads.mask2former import DecoderSize, Mask2FormerHead, SetLoss

@@ -18,7 +18,7 @@ from causalseg.build.data import (
 )
 from causalseg.build.pairs import build_classes
 from causalseg.config.load import parse_config
-from causalseg.data.published import LAYOUTS
+from causalseg.data.catalogue import LAYOUTS
 from causalseg.engine.infer import Inference
 from causalseg.errors import ConfigError, MissingFileError
 from conftest import write_folder
@@ -116,7 +116,7 @@ def test_what_training_would_refuse_is_refused_when_data_is_listed():
     lines = str(caught.value).splitlines()
     told = {
         "source 2: gtav train": "source gtav train has the classes road, ",
-        "domain a": "no map from the classes idd7 to camvid32: allowed are ",
+        "domain a": "no mapping from the classes idd7 to camvid32: allowed are ",
         "domain b": "layout = 'gtaw': did you mean 'gtav'?",
         "domain c": "unknown corruption 'fogg': did you mean 'fog'?",
         "domain e": "scenes have the classes of cityscapes19",
@@ -144,7 +144,7 @@ def test_a_folder_has_classes_of_its_own_if_they_are_named(tmp_path):
     domain = build_domains(data, Inference())["town"]
     assert domain.classes.names[3:5] == ("road", "pavement")
     assert (domain.fold[0], domain.fold[1]) == (3, 4)  # the model's road and sidewalk
-    with pytest.raises(ConfigError, match="no map from the classes cityscapes19 to a, b"):
+    with pytest.raises(ConfigError, match="no mapping from the classes cityscapes19 to a, b"):
         build_domains(
             data_of(root=str(tmp_path), domains={"town": {**pair, "classes": ["a", "b"]}}),
             Inference(),

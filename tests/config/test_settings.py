@@ -6,7 +6,7 @@ import yaml
 from causalseg.config.load import dump_config, parse_config
 from causalseg.config.settings import SETTINGS, lay_over, scored_part
 from causalseg.corruptions import CORRUPTIONS
-from causalseg.data.published import LAYOUTS
+from causalseg.data.catalogue import LAYOUTS
 from causalseg.errors import ConfigError
 
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from causalseg.data.classes import CAMVID11, ClassList
+from causalseg.data.catalogue.camvid import CAMVID11
+from causalseg.data.classes import ClassList
 from causalseg.data.folders import FolderData, Place, list_images, place_of, read_colours, read_ids
 from causalseg.errors import ConfigError, DataError, MissingFileError
 from conftest import write_folder

@@ -2,8 +2,6 @@
 
 import io
 import json
-import struct
-import zlib
 
 import numpy as np
 import pytest
@@ -11,6 +9,7 @@ from PIL import Image, ImageDraw
 
 from causalseg.data.labels import ColourLabels, IdLabels, PolygonLabels
 from causalseg.errors import DataError
+from png import encode_16_bit, encode_png
 
 IDS = IdLabels({7: 0, 8: 1, 0: 255, 300: 2}, "Mend it", is_first_channel=True)
 COLOURS = ColourLabels({(128, 64, 128): 0, (0, 0, 142): 1, (0, 0, 0): 255}, "Mend it")
@@ -24,24 +23,6 @@ def encode(pixels, mode=None, format="PNG", **options) -> bytes:
         picture = picture.quantize(8) if mode == "P" else picture.convert(mode)
     picture.save(file, format=format, **options)
     return file.getvalue()
-
-
-def encode_png(width: int, bits: int, colour: int, rows: list[bytes]) -> bytes:
-    """PNG of a kind that Pillow cannot write."""
-    header = struct.pack(">IIBBBBB", width, len(rows), bits, colour, 0, 0, 0)
-    content = b"\x89PNG\r\n\x1a\n"
-    packed = zlib.compress(b"".join(b"\0" + row for row in rows))
-    for kind, data in ((b"IHDR", header), (b"IDAT", packed), (b"IEND", b"")):
-        content += struct.pack(">I", len(data)) + kind + data
-        content += struct.pack(">I", zlib.crc32(kind + data))
-    return content
-
-
-def encode_16_bit(pixels) -> bytes:
-    """PNG of several 16-bit channels."""
-    _, W, channels = np.shape(pixels)
-    rows = [row.tobytes() for row in np.asarray(pixels).astype(">u2")]
-    return encode_png(W, 16, {2: 4, 3: 2, 4: 6}[channels], rows)
 
 
 def polygons(*objects, size=(8, 6)) -> bytes:

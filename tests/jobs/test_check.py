@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from causalseg.data.classes import CAMVID11
+from causalseg.data.catalogue import CLASS_LISTS, LAYOUTS
+from causalseg.data.catalogue.camvid import CAMVID11
 from causalseg.data.dataset import PairData
-from causalseg.data.folds import CLASS_LISTS
 from causalseg.data.inspect import check_pairs, draw_sheet
 from causalseg.data.layout_data import LayoutData
-from causalseg.data.published import LAYOUTS
 from causalseg.errors import ConfigError, MissingFileError
 from causalseg.jobs import check
 from causalseg.jobs.check import check_data, describe_layout, list_problems

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from causalseg.config.load import parse_config
-from causalseg.data.published import LAYOUTS
+from causalseg.data.catalogue import LAYOUTS
 from causalseg.jobs.eval import eval_run
 from causalseg.jobs.train import train_run
 from command_line import run as command

@@ -10,7 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from causalseg.data.classes import CAMVID11, CITYSCAPES19
+from causalseg.data.catalogue.camvid import CAMVID11
+from causalseg.data.classes import CITYSCAPES19
 from causalseg.errors import ConfigError, DataError, MissingFileError
 from causalseg.jobs import submit
 from causalseg.jobs.submit import SERVERS, check_submission, write_submission

@@ -4,8 +4,8 @@ import json
 import numpy as np
 import pytest
 
+from causalseg.data.catalogue.camvid import CAMVID11
 from causalseg.data.classes import (
-    CAMVID11,
     CITYSCAPES19,
     IGNORE,
     ClassList,

@@ -21,12 +21,11 @@ from causalseg.build.pairs import (
 from causalseg.config import Config
 from causalseg.config.data import ClassesConfig, DataConfig, LayoutConfig
 from causalseg.corruptions import check_corruption
+from causalseg.data.catalogue import CLASS_LISTS, LAYOUTS, map_classes
 from causalseg.data.classes import ClassList
 from causalseg.data.dataset import Sample
-from causalseg.data.folds import CLASS_LISTS, fold_classes
 from causalseg.data.layout_data import LayoutData
 from causalseg.data.loader import Draws, PermutedDraws, WeightedDraws
-from causalseg.data.published import LAYOUTS
 from causalseg.data.sampling import count_pixels, image_chances
 from causalseg.data.wrappers import CachedData, CorruptedData, ResizedData
 from causalseg.engine.evaluate import Domain
@@ -236,7 +235,7 @@ def list_pairs(data: DataConfig) -> dict[str, Callable[[], Opened]]:
                 check_corruption(given.corrupt.name, given.corrupt.severity)
             if name in sources:
                 _need_same_classes(given, own, classes)
-            fold_classes(classes, own)
+            map_classes(classes, own)
         except ConfigError as error:
             mistakes.append(f"{name}: {error}")
     if mistakes:
@@ -311,7 +310,7 @@ def _build_domain(data: DataConfig, name: str, classes: ClassList, inference: In
         }
     fold = None
     if own.names != classes.names:
-        fold = fold_classes(classes, own)
+        fold = map_classes(classes, own)
         about["classes"] = {"names": own.names, "palette": own.palette}
     return Domain(pairs, inference, own, fold, about)
 

@@ -11,13 +11,12 @@ from causalseg.config.data import (
     LayoutConfig,
     ScenesConfig,
 )
+from causalseg.data.catalogue import CLASS_LISTS, LAYOUTS
 from causalseg.data.classes import CITYSCAPES19, ClassList, read_classes
 from causalseg.data.dataset import Sample, ScenesData
 from causalseg.data.files import describe_nearest
 from causalseg.data.folders import FolderData, Place, place_of, read_colours, read_ids
-from causalseg.data.folds import CLASS_LISTS
 from causalseg.data.layout_data import LayoutData, describe_tree
-from causalseg.data.published import LAYOUTS
 from causalseg.errors import ConfigError, MissingFileError, did_you_mean
 
 Opened = tuple[Dataset[Sample], ClassList]

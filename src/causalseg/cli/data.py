@@ -55,7 +55,7 @@ def list_layouts(layout: str = "", /, *, short: bool = False) -> None:
     short
         Names, splits and homepages alone, a line each.
     """
-    from causalseg.data.published import LAYOUTS
+    from causalseg.data.catalogue import LAYOUTS
     from causalseg.jobs.check import describe_layout, list_short
 
     if short:

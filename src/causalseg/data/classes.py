@@ -148,84 +148,28 @@ def _colour(name: str, value: object) -> Colour:
     return (channels[0], channels[1], channels[2])
 
 
-# Names, train ids, label ids and colours as published with the Cityscapes data set
-# (Cordts et al., CVPR 2016). Masks named *_labelIds.png hold the label ids 0..33; in masks named
-# *_labelTrainIds.png label ids and train ids are the same, which is what this list says.
+# The 19 classes of Cityscapes (Cordts et al., CVPR 2016) in the order of their train ids.
+_CITYSCAPES = {
+    "road": (128, 64, 128),
+    "sidewalk": (244, 35, 232),
+    "building": (70, 70, 70),
+    "wall": (102, 102, 156),
+    "fence": (190, 153, 153),
+    "pole": (153, 153, 153),
+    "traffic light": (250, 170, 30),
+    "traffic sign": (220, 220, 0),
+    "vegetation": (107, 142, 35),
+    "terrain": (152, 251, 152),
+    "sky": (70, 130, 180),
+    "person": (220, 20, 60),
+    "rider": (255, 0, 0),
+    "car": (0, 0, 142),
+    "truck": (0, 0, 70),
+    "bus": (0, 60, 100),
+    "train": (0, 80, 100),
+    "motorcycle": (0, 0, 230),
+    "bicycle": (119, 11, 32),
+}
 CITYSCAPES19 = ClassList(
-    names=(
-        "road",
-        "sidewalk",
-        "building",
-        "wall",
-        "fence",
-        "pole",
-        "traffic light",
-        "traffic sign",
-        "vegetation",
-        "terrain",
-        "sky",
-        "person",
-        "rider",
-        "car",
-        "truck",
-        "bus",
-        "train",
-        "motorcycle",
-        "bicycle",
-    ),
-    palette=(
-        (128, 64, 128),
-        (244, 35, 232),
-        (70, 70, 70),
-        (102, 102, 156),
-        (190, 153, 153),
-        (153, 153, 153),
-        (250, 170, 30),
-        (220, 220, 0),
-        (107, 142, 35),
-        (152, 251, 152),
-        (70, 130, 180),
-        (220, 20, 60),
-        (255, 0, 0),
-        (0, 0, 142),
-        (0, 0, 70),
-        (0, 60, 100),
-        (0, 80, 100),
-        (0, 0, 230),
-        (119, 11, 32),
-    ),
-    ignore_colours=((0, 0, 0),),
-)
-
-# The 11 classes of CamVid (Brostow et al., 2008) in the order of the 480x360 release that the
-# segmentation literature uses, with the colours of SegNet; its label id 11 is void.
-CAMVID11 = ClassList(
-    names=(
-        "sky",
-        "building",
-        "pole",
-        "road",
-        "pavement",
-        "tree",
-        "sign_symbol",
-        "fence",
-        "car",
-        "pedestrian",
-        "bicyclist",
-    ),
-    palette=(
-        (128, 128, 128),
-        (128, 0, 0),
-        (192, 192, 128),
-        (128, 64, 128),
-        (60, 40, 222),
-        (128, 128, 0),
-        (192, 128, 128),
-        (64, 64, 128),
-        (64, 0, 128),
-        (64, 64, 0),
-        (0, 128, 192),
-    ),
-    ignore=(11,),
-    ignore_colours=((0, 0, 0),),
+    tuple(_CITYSCAPES), tuple(_CITYSCAPES.values()), ignore_colours=((0, 0, 0),)
 )

@@ -1,4 +1,4 @@
-r"""What a published data set looks like, as data: where its pairs lie and what its labels hold.
+r"""What a published data set looks like, as data: where its pairs are and what its labels hold.
 
 A template is a path below the data set's root, with fields in braces: ``{city}`` is any text
 without a slash, ``{name:0001TP_\d+}`` what the regular expression says. The fields found in an
@@ -7,9 +7,9 @@ image's path fill in the path of its label, which need not use all of them:
     leftImg8bit/val/{city}/{name}_leftImg8bit.png
     gtFine/val/{city}/{name}_gtFine_labelIds.png
 
-A zip file counts as unpacked where it lies or, if nothing matches so, as unpacked into a folder of
-its name: the bare files in ``LabeledApproved_full.zip`` are ``LabeledApproved_full/{name}_L.png``.
-The other way round, the published archives may have been unpacked each into a folder of its name:
+A zip file counts as unpacked into its folder or, if nothing matches, into a folder of its name:
+the bare files in ``LabeledApproved_full.zip`` are ``LabeledApproved_full/{name}_L.png``.
+Conversely, archives may have been unpacked each into a folder of its name:
 ``01_images/images/{name}.png`` counts as ``images/{name}.png``.
 """
 
@@ -17,7 +17,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from causalseg.data.classes import CITYSCAPES19, ClassList, Colour
+from causalseg.data.classes import CITYSCAPES19, IGNORE, ClassList, Colour
+
+
+def read_labels(text: str, classes: ClassList = CITYSCAPES19) -> dict[str, int]:
+    """Read ``label = class, label = class, label``: label -> train id, 255 without a class."""
+    rows = (row.partition("=") for row in text.split(","))
+    train_ids = {name: i for i, name in enumerate(classes.names)} | {"": IGNORE}
+    return {label.strip(): train_ids[name.strip()] for label, _, name in rows}
+
+
+def number_labels(text: str) -> dict[int, int]:
+    """Read labels in the order of their ids, from 0: label id -> train id of Cityscapes."""
+    return dict(enumerate(read_labels(text).values()))
+
+
+def keep_train_ids(count: int, ignored: int = IGNORE) -> dict[int, int]:
+    """Return the table of label files that hold train ids, and one id for no class."""
+    return {index: index for index in range(count)} | {ignored: IGNORE}
 
 
 @dataclass(frozen=True)
@@ -25,12 +42,12 @@ class Split:
     """The image and label pairs of one split.
 
     Attributes:
-        images: template of the images. Of several, for a set that was published in several trees,
-            the first counts that anything matches.
+        images: template of the images; of several, for a set published in several trees, the
+            first one with a match is used.
         labels: template of the labels, likewise; its fields are among those of ``images``.
-        count: number of pairs as published; None where that is not settled.
+        count: number of pairs as published; None where sources differ.
         spare: "images" without a label, or "labels" without an image, are part of what is published
-            and left out; otherwise either is an error.
+            and skipped; otherwise either is an error.
     """
 
     images: str | tuple[str, ...]
@@ -40,12 +57,12 @@ class Split:
 
     @property
     def image_templates(self) -> tuple[str, ...]:
-        """The templates of the images, the first to be tried first."""
+        """The templates of the images, in the order in which they are tried."""
         return (self.images,) if isinstance(self.images, str) else self.images
 
     @property
     def label_templates(self) -> tuple[str, ...]:
-        """The templates of the labels, the first to be tried first."""
+        """The templates of the labels, in the order in which they are tried."""
         return (self.labels,) if isinstance(self.labels, str) else self.labels
 
 
@@ -75,12 +92,12 @@ class Colours:
 class Polygons:
     """Labels are JSON files in Cityscapes' form: ``imgHeight``, ``imgWidth`` and ``objects``.
 
-    Each object has a ``label`` and a ``polygon`` of (x, y) pixels; later ones lie on top.
+    Each object has a ``label`` and a ``polygon`` of (x, y) pixels; later ones cover earlier ones.
 
     Attributes:
-        train_ids: label -> train id, 255 to ignore, -1 not to draw it (what lies below stays, as
-            for Cityscapes' license plate); another label in a file is an error, unless it is one of
-            these and ``group``. Pixels in no polygon are ignored.
+        train_ids: label -> train id, 255 to ignore, -1 not to draw it (as Cityscapes' license
+            plate); another label in a file is an error, unless it is one of these and ``group``.
+            Pixels in no polygon are ignored.
     """
 
     train_ids: Mapping[str, int]
@@ -96,12 +113,11 @@ class Layout:
         license: under what terms, in a few words.
         encoding: what its label files hold.
         splits: by name, such as ``train`` and ``val``.
-        classes: the classes that the train ids mean.
-        archives: names of the published archives that hold the pairs, for those who look for them;
-            a zip need not be unpacked, a tar or rar must be.
+        classes: the classes of the train ids.
+        archives: names of the published archives with the pairs; zip files need not be unpacked.
         size: usual height and width of its images, in pixels; None where they vary.
-        is_label_resized: some labels are not quite of their image's size, as published, and brought
-            to it by the nearest pixel; otherwise that is an error.
+        is_label_resized: some published labels differ a little from their image's size and are
+            resized to it by the nearest pixel; otherwise that is an error.
     """
 
     title: str

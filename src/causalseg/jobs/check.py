@@ -13,12 +13,12 @@ from causalseg.build.data import list_pairs
 from causalseg.build.pairs import Opened
 from causalseg.config.load import load_config, parse_config
 from causalseg.config.settings import SETTINGS
+from causalseg.data.catalogue import LAYOUTS
 from causalseg.data.classes import CITYSCAPES19
 from causalseg.data.files import open_files
 from causalseg.data.inspect import Findings, Looks, check_pairs, draw_sheet
 from causalseg.data.layout_data import LayoutData, find_splits, has_labels
 from causalseg.data.layouts import Layout
-from causalseg.data.published import LAYOUTS
 from causalseg.data.templates import Template
 from causalseg.errors import CausalsegError, ConfigError, did_you_mean
 from causalseg.runs.scores import size_text

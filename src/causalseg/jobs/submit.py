@@ -20,10 +20,10 @@ from rich.progress import track
 from torch import Tensor
 
 from causalseg.build.model import build_inference
+from causalseg.data.catalogue.cityscapes import CITYSCAPES_IDS
 from causalseg.data.classes import CITYSCAPES19, IGNORE, ClassList
 from causalseg.data.dataset import decode_image
 from causalseg.data.files import Files, open_files
-from causalseg.data.label_maps import CITYSCAPES_IDS
 from causalseg.data.labels import open_picture
 from causalseg.data.templates import Template
 from causalseg.errors import ConfigError, DataError, MissingFileError, did_you_mean

@@ -14,7 +14,7 @@ from jinja2 import Environment, StrictUndefined
 
 from causalseg.backbones.presets import PRESETS
 from causalseg.config import Config
-from causalseg.data.published import LAYOUTS
+from causalseg.data.catalogue import LAYOUTS
 from causalseg.report.gain import find_gain
 from causalseg.runs.folder import RunFolder
 from causalseg.runs.origin import describe_platform, list_versions

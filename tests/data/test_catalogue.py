@@ -1,36 +1,34 @@
-"""The catalogue of published data sets: trees, splits, pairs, and what every label becomes.
+"""The catalogue of published data sets: trees, splits, pairs, and the train id of every label.
 
-Trees and labels to compare with are written apart from the catalogue (`published_trees`,
-`published_labels`).
+`published_trees` and `published_labels` are written independently of the catalogue.
 """
 
 import io
-import itertools
 import json
 import re
-import struct
 import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from causalseg.data.classes import CAMVID11, CITYSCAPES19, ClassList
-from causalseg.data.folds import CLASS_LISTS, FOLDS, fold_classes
+from causalseg.data.catalogue import CLASS_LISTS, LAYOUTS, MAPPINGS, map_classes
+from causalseg.data.catalogue.camvid import CAMVID11
+from causalseg.data.classes import CITYSCAPES19, ClassList
 from causalseg.data.layout_data import LayoutData
 from causalseg.data.layouts import Colours, Ids, Polygons
-from causalseg.data.published import LAYOUTS
 from causalseg.errors import ConfigError, DataError, MissingFileError
+from png import encode_16_bit
 from published_labels import CAMVID_COLOURS, IDD_GROUPS, TABLES
 from published_trees import OTHERS, PAIRS, ZIPS
 
 ROOT = Path(__file__).parent.parent.parent
+KINDS = {"idd": Polygons, "a2d2": Colours, "camvid32": Colours, "camvid32_as19": Colours}
 
 
 def label_file(layout: str) -> tuple[bytes, np.ndarray]:
-    """A label that holds everything in the table, two pixels square each; and its train ids."""
+    """A label with every entry of the table, each two pixels square, and its train ids."""
     table = TABLES[layout] | (IDD_GROUPS if layout == "idd" else {})
     expected = np.kron(np.array([list(table.values())]), np.ones((2, 2), int))
     if layout == "idd":
@@ -43,7 +41,7 @@ def label_file(layout: str) -> tuple[bytes, np.ndarray]:
     keys = np.array([list(table)])
     pixels = keys.repeat(2, 0).repeat(2, 1)
     if layout == "synthia":  # 16 bit, instances in the second channel
-        return png16(np.stack([pixels, 300 + pixels, 0 * pixels], -1)), expected
+        return encode_16_bit(np.stack([pixels, 300 + pixels, 0 * pixels], -1)), expected
     picture = Image.fromarray(pixels.astype(np.uint8))
     if layout == "shift":
         rest = Image.new("L", picture.size, 77)
@@ -51,21 +49,6 @@ def label_file(layout: str) -> tuple[bytes, np.ndarray]:
     elif layout in ("gtav", "mapillary_v1", "mapillary_v2"):
         picture.putpalette([(7 * i) % 256 for i in range(768)])
     return encode(picture, ".png"), expected
-
-
-def png16(pixels: np.ndarray) -> bytes:
-    """A 16-bit RGB PNG, which Pillow cannot write."""
-    height, width, _ = pixels.shape
-    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
-    chunks = (
-        (b"IHDR", struct.pack(">2I5B", width, height, 16, 2, 0, 0, 0)),
-        (b"IDAT", zlib.compress(rows)),
-        (b"IEND", b""),
-    )
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-        for kind, data in chunks
-    )
 
 
 def encode(picture: Image.Image, ending: str) -> bytes:
@@ -102,10 +85,11 @@ def unpacked(tmp_path):
 def zipped(tmp_path):
     def make(name):
         files = tree_of(name)
-        for path, (start, cut) in ZIPS.get(name, {"all.zip": ("", "")}).items():
+        for path, start in ZIPS.get(name, {"all.zip": ""}).items():
             (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+            cut, _, rest = start.rpartition("|")
             with zipfile.ZipFile(tmp_path / path, "w") as archive:
-                for file in [file for file in files if file.startswith(start)]:
+                for file in [file for file in files if file.startswith(cut + rest)]:
                     archive.writestr(file.removeprefix(cut), files.pop(file))
         return tmp_path
 
@@ -143,9 +127,8 @@ def test_published_zips_need_no_unpacking(name, zipped):
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_the_catalogue_holds_exactly_the_published_labels(name):
     encoding = LAYOUTS[name].encoding
+    assert isinstance(encoding, KINDS.get(name, Ids))
     assert dict(encoding.train_ids) == TABLES[name]
-    kind = {"idd": Polygons, "a2d2": Colours, "camvid32": Colours, "camvid32_as19": Colours}
-    assert isinstance(encoding, kind.get(name, Ids))
 
 
 @pytest.mark.parametrize(
@@ -206,23 +189,14 @@ def test_a_label_outside_the_table_is_an_error(unpacked):
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_an_entry_is_complete(name):
-    layout = LAYOUTS[name]
-    assert layout.title
-    assert layout.license
-    assert re.fullmatch(r"https?://\S+", layout.homepage)
-    classes = len(layout.classes.names)
-    assert set(layout.encoding.train_ids.values()) <= {*range(classes), 255}
-    for split in layout.splits.values():
-        assert split.count is None or split.count > 0
+def test_labels_share_the_fields_of_their_images(name):
+    for split in LAYOUTS[name].splits.values():
         images, labels = (
-            [set(re.findall(r"{(\w+)", text)) for text in templates]
+            {frozenset(re.findall(r"{(\w+)", text)) for text in templates}
             for templates in (split.image_templates, split.label_templates)
         )
-        for of_image, of_label in itertools.product(images, labels):
-            assert of_label <= of_image
-            # Images that share a label differ in what the label does not name.
-            assert split.spare == "labels" or of_label == of_image
+        # Images that share a label differ in a field that the label lacks.
+        assert images == labels or (split.spare == "labels" and min(labels) < min(images))
 
 
 def test_class_lists_are_those_of_the_data():
@@ -246,33 +220,38 @@ def test_splits_of_one_weather_add_up_to_the_split_of_all():
     assert [LAYOUTS["camvid"].splits[s].count for s in ("train", "val", "test")] == [367, 101, 233]
 
 
-def test_a_fold_leads_from_every_class_to_one_or_to_none():
-    for (have, want), fold in FOLDS.items():
-        assert len(fold) == len(CLASS_LISTS[have].names)
-        assert set(fold) <= {*range(len(CLASS_LISTS[want].names)), 255}
-        assert fold_classes(CLASS_LISTS[have], CLASS_LISTS[want]) == fold
-
-
-@pytest.mark.parametrize("coarse", ["camvid11", "idd7"])
-def test_every_coarse_class_is_reached_and_a_class_that_goes_back_comes_again(coarse):
-    there, back = FOLDS["cityscapes19", coarse], FOLDS[coarse, "cityscapes19"]
-    assert set(there) == set(range(len(CLASS_LISTS[coarse].names)))
-    for place, fine in enumerate(back):
-        assert fine == 255 or there[fine] == place
-
-
-def test_folds_onto_idd_lite_are_level_1_of_its_label_tree():
-    level1 = {0: "road", 1: "sidewalk terrain", 2: "person rider", 5: "building vegetation"}
-    level1 |= {3: "car truck bus train motorcycle bicycle", 6: "sky"}
-    fold = FOLDS["cityscapes19", "idd7"]
-    for level, names in level1.items():
-        assert [n for n, i in zip(CITYSCAPES19.names, fold, strict=True) if i == level] == (
-            sorted(names.split(), key=CITYSCAPES19.names.index)
+def test_mappings_cover_every_class_and_those_back_are_their_inverse():
+    for (first, second), mapping in MAPPINGS.items():
+        assert tuple(mapping) == CLASS_LISTS[first].names
+        assert map_classes(CLASS_LISTS[first], CLASS_LISTS[second]) == tuple(mapping.values())
+    for coarse in ("camvid11", "idd7"):
+        there, back = (
+            map_classes(*lists)
+            for lists in (
+                (CITYSCAPES19, CLASS_LISTS[coarse]),
+                (CLASS_LISTS[coarse], CITYSCAPES19),
+            )
         )
-    assert fold.count(4) == 5  # wall, fence, pole, traffic light, traffic sign
+        assert set(there) == set(range(len(back)))
+        assert all(fine == 255 or there[fine] == index for index, fine in enumerate(back))
 
 
-def test_camvids_folds_agree_with_each_other():
+def test_the_mapping_to_idd7_is_level_1_of_its_label_tree():
+    level1 = {
+        "drivable": "road",
+        "non-drivable": "sidewalk terrain",
+        "living-thing": "person rider",
+        "vehicle": "car truck bus train motorcycle bicycle",
+        "far-object": "building vegetation",
+        "sky": "sky",
+    }
+    expected = {name: big for big, names in level1.items() for name in names.split()}
+    mapping = MAPPINGS["cityscapes19", "idd7"]
+    for name, index in mapping.items():
+        assert CLASS_LISTS["idd7"].names[index] == expected.get(name, "roadside-object")
+
+
+def test_the_mappings_of_camvid_agree_with_each_other():
     # SegNet's grouping of the 32 classes, as MathWorks' camvidPixelLabelIDs has it.
     groups = {
         "building": "Bridge Building Wall Tunnel Archway",
@@ -284,22 +263,22 @@ def test_camvids_folds_agree_with_each_other():
         "car": "Car SUVPickupTruck Truck_Bus Train OtherMoving",
         "pedestrian": "Pedestrian Child CartLuggagePram Animal",
         "bicyclist": "Bicyclist MotorcycleScooter",
+        "sky": "Sky",
+        "fence": "Fence",
     }
-    eleven = {n: big for big, names in groups.items() for n in names.split()}
-    eleven |= {"Sky": "sky", "Fence": "fence"}
-    names = CLASS_LISTS["camvid32"].names
-    fold = FOLDS["camvid32", "camvid11"]
-    assert {n: CAMVID11.names[i] for n, i in zip(names, fold, strict=True)} == eleven
-    through = FOLDS["cityscapes19", "camvid11"]
-    for name, fine in zip(names, FOLDS["camvid32", "cityscapes19"], strict=True):
+    eleven = {name: big for big, names in groups.items() for name in names.split()}
+    mapping = MAPPINGS["camvid32", "camvid11"]
+    assert {name: CAMVID11.names[i] for name, i in mapping.items()} == eleven
+    through = map_classes(CITYSCAPES19, CAMVID11)
+    for name, fine in MAPPINGS["camvid32", "cityscapes19"].items():
         assert fine == 255 or CAMVID11.names[through[fine]] == eleven[name]
 
 
-def test_classes_without_a_fold_are_refused_with_what_there_is():
-    assert fold_classes(CAMVID11, CAMVID11) == tuple(range(11))
-    mine = ClassList(("lane", "verge"), ((1, 2, 3), (4, 5, 6)))
+def test_classes_without_a_mapping_are_refused_with_the_known_ones():
+    assert map_classes(CAMVID11, CAMVID11) == tuple(range(11))
+    mine = ClassList(("lane", "verge"))
     with pytest.raises(ConfigError, match="lane, verge to camvid11: allowed are cityscapes19 to"):
-        fold_classes(mine, CAMVID11)
+        map_classes(mine, CAMVID11)
 
 
 def test_the_page_lists_every_data_set_with_its_splits_and_counts():
@@ -309,14 +288,11 @@ def test_the_page_lists_every_data_set_with_its_splits_and_counts():
         if line.startswith("| `")
     ]
     assert [row[0].strip("`") for row in rows] == list(LAYOUTS)
-    kinds = {Ids: "ids", Colours: "colours", Polygons: "polygons"}
-    for (_, splits, encoding, license, homepage), layout in zip(
-        rows, LAYOUTS.values(), strict=True
-    ):
+    for (_, splits, encoding, terms, homepage), layout in zip(rows, LAYOUTS.values(), strict=True):
         counts = {name: "?" if s.count is None else s.count for name, s in layout.splits.items()}
         assert dict(part.rsplit(" ", 1) for part in splits.split(", ")) == {
             f"`{name}`": str(count) for name, count in counts.items()
         }
-        assert encoding.startswith(kinds[type(layout.encoding)])
-        assert license == layout.license
+        assert encoding.startswith(type(layout.encoding).__name__.lower())
+        assert terms == layout.license
         assert homepage == f"[{layout.title}]({layout.homepage})"
