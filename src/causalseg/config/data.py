@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from causalseg.config.block import Block, Size
+from causalseg.config.stages import COMPUTING, Stage
 from causalseg.errors import did_you_mean
 
 Channel = Annotated[int, Field(ge=0, le=255)]
@@ -142,32 +143,37 @@ class RareClassesConfig(Block):
     """An image has a class if so many of its pixels do."""
 
 
+_Names = Annotated[list[str], Field(min_length=1)]
+
+
 class DataConfig(Block):
     """Where images come from: one or more sources to train on, named domains to be judged on."""
 
-    root: str | None = None
+    root: Annotated[str | None, COMPUTING] = None
     """Folder that relative paths of this block start from, and that holds published data sets in
     folders of their layouts' names; null is the working directory."""
-    roots: dict[str, str] = {}
+    roots: Annotated[dict[str, str], COMPUTING] = {}
     """Where published data sets lie, by layout: data.roots.cityscapes=/data/cityscapes; relative
     paths start from data.root."""
-    classes: Annotated[str | ClassesConfig, BeforeValidator(_names_alone)] = "cityscapes19"
+    classes: Annotated[str | ClassesConfig, BeforeValidator(_names_alone), Stage(0)] = (
+        "cityscapes19"
+    )
     """cityscapes19, camvid11, camvid32, idd7, the path of a classes.json, a list of class names, or
     a block."""
     ignore: Annotated[int, Field(ge=0, le=255)] = 255
     """A label id that means `no class`, beside those the class list names."""
-    sources: list[SourceConfig]
+    sources: Annotated[list[SourceConfig], Stage.TRAINING]
     """Training data; several sources are joined. Empty only in an imported run."""
-    domains: dict[str, SourceConfig]
+    domains: Annotated[dict[str, SourceConfig], Stage.SCORES | Stage.USE]
     """Evaluation data by domain name, which becomes the name of a folder; each is scored on its
     own. Empty only in an imported run, until it is scored."""
-    mean_over: Annotated[list[str], Field(min_length=1)] | None = None
+    mean_over: Annotated[_Names | None, Stage.SCORES | Stage.USE] = None
     """Domains whose mIoU is averaged (the unseen ones, say); null averages all."""
-    only: Annotated[list[str], Field(min_length=1)] | None = None
+    only: Annotated[_Names | None, Stage.SCORES | Stage.USE] = None
     """Score only these domains; null scores all."""
-    rare_classes: RareClassesConfig | None = None
+    rare_classes: Annotated[RareClassesConfig | None, Stage.TRAINING] = None
     """Draw images with rare classes more often; null draws from all images alike."""
-    cache: Literal["none", "memory"] = "none"
+    cache: Annotated[Literal["none", "memory"], Stage.RESUME | Stage.TRAINING] = "none"
     """memory decodes every training image once, before the first step, and keeps it at 8 bits a
     channel."""
 

@@ -5,10 +5,13 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from causalseg.config.block import Block, Size
+from causalseg.config.stages import COMPUTING, WRITING, Stage
 
+Count = Annotated[int, Field(ge=1)]
 Severity = Annotated[int, Field(ge=1, le=5)]
 Precision = Literal["auto", "32-true", "bf16-mixed"]
 Tracker = Literal["tensorboard", "wandb", "mlflow"]
+_IN_TRAINING = Stage.SCORES | Stage.COMPARE | Stage.TRAINING  # of evaluations on the way
 _EMA_LENGTHS = 10  # an average longer than so many times the steps left is of the start alone
 
 
@@ -74,9 +77,11 @@ class EmaConfig(Block):
 class TrainConfig(Block):
     """The training loop; counts are steps where nothing else is said."""
 
-    steps: Annotated[int, Field(ge=1)] = 40_000
+    steps: Annotated[int, Field(ge=1), Stage.RESUME] = 40_000
     """Optimiser steps."""
-    epochs: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    epochs: Annotated[Annotated[float, Field(gt=0, allow_inf_nan=False)] | None, Stage.RESUME] = (
+        None
+    )
     """In place of steps: passes over the training images; the run folder's config.yaml has the
     steps that they make, rounded up."""
     batch: Annotated[int, Field(ge=1)] = 4
@@ -103,7 +108,7 @@ class TrainConfig(Block):
     """Largest norm of the gradient; null does not clip."""
     augment: AugmentConfig = AugmentConfig()
     """What is done to a training image."""
-    workers: Annotated[int, Field(ge=0)] = 2
+    workers: Annotated[int, Field(ge=0), COMPUTING] = 2
     """Processes that load and augment; results do not depend on it."""
 
     @model_validator(mode="after")
@@ -177,11 +182,11 @@ class EvalConfig(Block):
         list[Annotated[float, Field(gt=0, allow_inf_nan=False)]], Field(min_length=1)
     ] = [1.0]
     """Average predictions at these multiples of the size that the image was resized to."""
-    every: Annotated[int, Field(ge=1)] | None = None
+    every: Annotated[Count | None, _IN_TRAINING] = None
     """Evaluate every so many steps; null only at the end."""
-    limit: Annotated[int, Field(ge=1)] | None = None
+    limit: Annotated[Count | None, _IN_TRAINING] = None
     """Score only so many images of a domain in evaluations during training; the last takes all."""
-    pictures: Annotated[int, Field(ge=0)] = 3
+    pictures: Annotated[int, Field(ge=0), COMPUTING] = 3
     """Pictures of each domain kept for the report, spread evenly; if any, then also those of the
     best, the median and the lowest mIoU."""
 
@@ -207,27 +212,27 @@ class EvalConfig(Block):
 class RunConfig(Block):
     """Where and on what a run happens."""
 
-    out: str = "runs/run"
+    out: Annotated[str, WRITING | Stage.OWN] = "runs/run"
     """The run folder."""
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0), Stage.OWN] = 0
     """Seed of initialisation, data order, augmentation and sampling."""
-    resume: bool = False
+    resume: Annotated[bool, WRITING | Stage.OWN] = False
     """Go on from the run folder's last checkpoint."""
-    accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    accelerator: Annotated[Literal["auto", "cpu", "cuda", "mps"], COMPUTING] = "auto"
     """What to compute on."""
-    devices: Annotated[int, Field(ge=1)] = 1
+    devices: Annotated[Count, Stage.RESUME | Stage.USE] = 1
     """Devices on each node (processes, on a CPU)."""
-    nodes: Annotated[int, Field(ge=1)] = 1
+    nodes: Annotated[Count, Stage.RESUME | Stage.USE] = 1
     """Number of machines."""
-    precision: Precision = "auto"
+    precision: Annotated[Precision, Stage.RESUME | Stage.USE] = "auto"
     """auto is bf16-mixed where the device is fast at it, else 32-true."""
-    threads: Annotated[int, Field(ge=1)] | None = None
+    threads: Annotated[Count | None, COMPUTING] = None
     """CPU threads of each process; null is torch's choice, or 1 with several processes."""
-    log_every: Annotated[int, Field(ge=1)] = 10
+    log_every: Annotated[Count, WRITING] = 10
     """Steps between two lines of the log."""
-    save_every: Annotated[int, Field(ge=1)] = 1000
+    save_every: Annotated[Count, WRITING] = 1000
     """Steps between two checkpoints; the last step always saves."""
-    keep: Annotated[int, Field(ge=1)] = 1
+    keep: Annotated[Count, WRITING] = 1
     """Checkpoints kept: last.ckpt and, above 1, the newest step-*.ckpt."""
     best: str | None = None
     """Also keep the weights that are best by this metric, DOMAIN.miou or mean.miou, in best/. Every
@@ -235,9 +240,9 @@ class RunConfig(Block):
     allow_target: bool = False
     """Let best be a metric of an unseen domain: one that data.mean_over names, any if it is null,
     or a corrupted one. Such weights say nothing of how a method generalises, and are marked."""
-    patience: Annotated[int, Field(ge=1)] | None = None
+    patience: Annotated[Count | None, Stage.RESUME] = None
     """Stop after this many evaluations in a row that are no better than the best; null does not."""
-    trackers: list[Tracker] = ["tensorboard"]
+    trackers: Annotated[list[Tracker], WRITING] = ["tensorboard"]
     """Where curves go beside log.jsonl: tensorboard, wandb (extra [wandb]), mlflow (extra
     [mlflow])."""
 

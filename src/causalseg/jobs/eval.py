@@ -19,6 +19,7 @@ from causalseg.config.adapters import label
 from causalseg.config.data import CorruptConfig
 from causalseg.config.load import load_config
 from causalseg.config.settings import scored_part
+from causalseg.config.stages import Stage, keys_of, stage_of
 from causalseg.data.classes import IGNORE, ClassList
 from causalseg.data.dataset import Sample
 from causalseg.engine.bootstrap import interval
@@ -36,14 +37,6 @@ from causalseg.runs.folder import RunFolder
 from causalseg.runs.scores import VERSION, read_scores, write_scores
 from causalseg.writing import replacing
 
-# What may be overridden when a trained run is used.
-_FREE_IN_USE = (
-    *("eval", "data", "train.workers", "backbone.weights", "backbone.sha256"),
-    *("backbone.checkpointing", "run.accelerator", "run.devices", "run.nodes", "run.precision"),
-    "run.threads",
-)
-# Of these, what only training reads.
-_IDLE_IN_USE = ("eval.every", "eval.limit", "data.cache", "data.rare_classes", "data.sources")
 # How weights were chosen in training need not fit the domains that a run is scored on later.
 _WITHOUT_CHOICE = ("run.best=null", "run.patience=null", "run.allow_target=false")
 
@@ -133,12 +126,13 @@ def open_run(path: Path | str, overrides: Sequence[str]) -> tuple[RunFolder, Con
         key, _, value = override.partition("=")
         expanded += scored_part(value) if key == "setting" else [override]
     for override in expanded:
-        if override.startswith(_IDLE_IN_USE):
+        stage = stage_of(Config, override.partition("=")[0])
+        if Stage.TRAINING in stage:
             raise ConfigError(f"override {override!r} has no effect after training: drop it")
-        if not override.startswith(_FREE_IN_USE) or override.startswith("data.classes"):
+        if Stage.USE not in stage:
             raise ConfigError(
                 f"override {override!r} would have no effect on a trained run or make it another "
-                f"model; allowed are {', '.join(_FREE_IN_USE)}"
+                f"model; allowed are {', '.join(keys_of(Config, Stage.USE))}"
             )
     return run, load_config(run.need(run.config), [*expanded, *_WITHOUT_CHOICE] if expanded else [])
 

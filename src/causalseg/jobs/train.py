@@ -16,6 +16,7 @@ from causalseg.build.data import (
 from causalseg.build.model import build_augment, build_inference, build_segmenter
 from causalseg.config import Config
 from causalseg.config.load import dump_config, list_differences, load_config
+from causalseg.config.stages import Stage, stage_of
 from causalseg.data.loader import AugmentedData
 from causalseg.engine.devices import make_fabric
 from causalseg.engine.evaluate import Domain, Picture
@@ -39,16 +40,6 @@ from causalseg.runs.folder import RunFolder
 from causalseg.runs.log import RunLog, logger
 from causalseg.runs.trackers import check_trackers
 from causalseg.writing import write_text
-
-# What may change when a run goes on.
-_FREE_ON_RESUME = (
-    *("train.steps", "train.epochs", "train.workers", "data.root", "data.cache", "eval.pictures"),
-    *("run.out", "run.resume", "run.accelerator", "run.devices", "run.nodes", "run.precision"),
-    *("run.threads", "run.log_every", "run.save_every", "run.keep", "backbone.checkpointing"),
-    *("run.trackers", "run.patience"),
-)
-# And what only scores depend on, unless a choice depends on them.
-_FREE_WITHOUT_CHOICE = ("eval.", "data.domains.", "data.mean_over", "data.only")
 
 
 def train_run(config: Config) -> RunFolder:
@@ -199,12 +190,12 @@ def _check_resume(run: RunFolder, config: Config) -> int:
             "predict, or train into another folder with run.out"
         )
     done = read_checkpoint(run)["step"]
-    free = _FREE_ON_RESUME + (() if config.run.best else _FREE_WITHOUT_CHOICE)
+    free = Stage.RESUME if config.run.best else Stage.RESUME | Stage.SCORES
     changed = list_differences(load_config(run.need(run.config)), config)
     rows = [
         f"  {key}: the run has {theirs}, now {ours}"
         for key, (theirs, ours) in changed.items()
-        if not key.startswith(free)
+        if not stage_of(Config, key) & free
     ]
     if rows:
         raise RunError(

@@ -15,7 +15,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from causalseg.config import Config
 from causalseg.config.load import CHECKSUM
+from causalseg.config.stages import Stage, stage_of
 from causalseg.engine.bootstrap import Counts, paired_interval
 from causalseg.engine.metrics import read_counts
 from causalseg.errors import RunError
@@ -25,12 +27,6 @@ Result = dict[str, Any]
 
 _NAMED = 6  # missing runs that are named
 MEAN = "mean"  # of the domains that data.mean_over names
-# What may differ between runs that are compared: places, speed, what is kept on the way.
-FREE = {
-    *("run.out", "run.resume", "run.accelerator", "run.threads", "run.log_every"),
-    *("run.save_every", "run.keep", "train.workers", "data.root", "backbone.checkpointing"),
-    *("run.trackers", "eval.every", "eval.limit", "eval.pictures"),
-}
 
 
 class Method(NamedTuple):
@@ -253,7 +249,8 @@ def check_shared(
         own = tuple(map(_changed_by, overrides))
         differing = []
         for key, value in _flat(config):
-            if key in FREE or key.startswith("run.") or (key == CHECKSUM and value is None):
+            is_free = Stage.COMPARE in stage_of(Config, key)
+            if is_free or key.startswith("run.") or (key == CHECKSUM and value is None):
                 continue
             is_own = any(f"{key}.".startswith(f"{changed}.") for changed in own)
             place = (name if is_own else "", key)  # what a method changes is alike in its seeds

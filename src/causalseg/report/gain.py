@@ -13,13 +13,14 @@ from typing import Any, NamedTuple
 
 from causalseg.config import Config
 from causalseg.config.load import list_differences, load_config
+from causalseg.config.stages import Stage, stage_of
 from causalseg.errors import CausalsegError
-from causalseg.report.comparison import FREE, MEAN, Value
+from causalseg.report.comparison import MEAN, Value
 from causalseg.runs.folder import RunFolder
 from causalseg.runs.scores import read_scores
 
 _OF_METHOD = ("adapter.", "intervene", "train.adapter_lr")
-_MEANS_NOTHING = FREE | {"run.devices", "run.nodes", "run.precision"}
+_OF_MACHINE = ("run.devices", "run.nodes", "run.precision")
 
 
 class Gain(NamedTuple):
@@ -75,8 +76,10 @@ def _is_head_only(config: Config, ours: Config) -> bool:
     """Whether it is the head alone and otherwise the same."""
     if config.adapter.name != "none" or config.intervene is not None:
         return False
-    changed = list_differences(config, ours)
-    return all(key.startswith(_OF_METHOD) or key in _MEANS_NOTHING for key in changed)
+    return all(
+        key.startswith((*_OF_METHOD, *_OF_MACHINE)) or Stage.COMPARE in stage_of(Config, key)
+        for key in list_differences(config, ours)
+    )
 
 
 def _images(scores: dict[str, Any]) -> dict[str, list[str]]:

@@ -15,7 +15,9 @@ from typing import Any
 
 import yaml
 
+from causalseg.config import Config
 from causalseg.config.load import list_options, read_yaml
+from causalseg.config.stages import Stage, stage_of
 from causalseg.errors import ConfigError, MissingFileError, did_you_mean
 from causalseg.report.comparison import Method
 
@@ -23,8 +25,6 @@ INTERVENE = "intervene"
 # A mapping with one of these is a whole block; any other changes only the options it names.
 _WHOLE = ("name", "kind")
 _NOT_OVERRIDES = ("reported", "reported_source")
-# The same for all methods, or set for each run.
-_SHARED = re.compile(r"(data|setting)\b|run\.(out|seed|resume)=")
 
 
 def read_methods(names: Sequence[str], file: Path | None = None) -> list[Method]:
@@ -107,7 +107,8 @@ def _define(name: str, about: Any) -> Method:
     reported, source = (options.pop(key, None) for key in _NOT_OVERRIDES)
     overrides = list(_overrides(options))
     for override in overrides:
-        if _SHARED.match(override):
+        key = override.partition("=")[0]
+        if key.startswith(("data", "setting")) or Stage.OWN in stage_of(Config, key):
             raise ConfigError(
                 f"{override}: a method cannot change this; data are the same for all, and folder "
                 "and seed are the comparison's"

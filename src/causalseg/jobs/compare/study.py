@@ -15,13 +15,14 @@ import yaml
 
 from causalseg.build.data import build_data, with_classes_inside, with_steps
 from causalseg.build.model import build_inference, check_method
+from causalseg.config import Config
 from causalseg.config.load import list_differences, load_config
+from causalseg.config.stages import Stage, keys_of, stage_of
 from causalseg.errors import CausalsegError, ConfigError, RunError, did_you_mean
 from causalseg.jobs.compare.methods import folder_name
 from causalseg.jobs.compare.workers import Cell, open_log, run_cells
 from causalseg.report.card import collect_result
 from causalseg.report.comparison import (
-    FREE,
     MEAN,
     Comparison,
     Method,
@@ -36,8 +37,7 @@ from causalseg.report.comparison_page import to_markdown, write_html
 from causalseg.runs.log import logger
 from causalseg.writing import write_json, write_text
 
-_SET_HERE = {"out", "seed", "resume"}  # options of `run` that the comparison sets itself
-_OWN = tuple(f"run.{name}" for name in sorted(_SET_HERE))
+_OWN = {key.removeprefix("run.") for key in keys_of(Config, Stage.OWN)}  # options of `run`
 
 
 class Study(NamedTuple):
@@ -193,7 +193,7 @@ def _check_overrides(overrides: Sequence[str], methods: Sequence[Method]) -> Non
     """Raise ConfigError for overrides of the shared configuration that would have no effect."""
     for override in overrides:
         keys = list(_keys_of(override))
-        if any(key in _OWN for key in keys):
+        if any(Stage.OWN in stage_of(Config, key) for key in keys):
             raise ConfigError(
                 f"override {override!r} would have no effect: folder, seeds and resuming are set "
                 "by the comparison, see --out and --seeds"
@@ -259,9 +259,7 @@ def _parse(
                 mistakes.append(f"{method.name}: reported names a domain {name!r}; {hint}")
             if parsed.run.nodes > 1:
                 mistakes.append(f"run.nodes = {parsed.run.nodes}: a comparison runs on one machine")
-            same = contents.setdefault(
-                parsed.model_dump_json(exclude={"run": _SET_HERE}), method.name
-            )
+            same = contents.setdefault(parsed.model_dump_json(exclude={"run": _OWN}), method.name)
             if same != method.name:
                 mistakes.append(f"{method.name}: the same configuration as {same}, drop one")
             cells.append(Cell(method, seed, parsed))
@@ -282,11 +280,15 @@ def _check_cell(cell: Cell) -> None:
     rows = [
         f"  {key}: {theirs} there, {ours} now"
         for key, (theirs, ours) in changed.items()
-        if key not in FREE
+        if Stage.COMPARE not in stage_of(Config, key)
     ]
     if cell.is_finished:
         scored = run.read_json(run.eval).get("overrides", [])
-        rows += [f"  scored with {o}" for o in scored if o.partition("=")[0] not in FREE]
+        rows += [
+            f"  scored with {override}"
+            for override in scored
+            if Stage.COMPARE not in stage_of(Config, override.partition("=")[0])
+        ]
     if rows:
         raise RunError(
             f"{run.path} holds another run:\n"
