@@ -380,7 +380,7 @@ def test_cuda_devices_are_dealt_in_turn(plan, monkeypatch):
 
 
 def test_the_command_line_says_what_is_wrong(config, methods, capsys):
-    from test_cli import run
+    from command_line import run
 
     assert run("compare", config) == 2
     assert "nothing to compare" in capsys.readouterr().err
