@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from causalseg.corruptions import blur, digital, driving, light, noise, weather
+from causalseg.corruptions import blur, digital, driving, light, sensor, weather
 from causalseg.corruptions.street import see_street
 from causalseg.errors import ConfigError, DataError, did_you_mean
 
@@ -35,10 +35,10 @@ class Corruption(NamedTuple):
 
 
 CORRUPTIONS: dict[str, Corruption] = {
-    "gaussian_noise": Corruption("noise", "Gaussian noise of the sensor", noise.gaussian_noise),
-    "shot_noise": Corruption("noise", "Poisson noise of few photons", noise.shot_noise),
-    "impulse_noise": Corruption("noise", "salt and pepper", noise.impulse_noise),
-    "speckle_noise": Corruption("noise", "noise in proportion to the value", noise.speckle_noise),
+    "gaussian_noise": Corruption("noise", "Gaussian noise of the sensor", sensor.gaussian_noise),
+    "shot_noise": Corruption("noise", "Poisson noise of few photons", sensor.shot_noise),
+    "impulse_noise": Corruption("noise", "salt and pepper", sensor.impulse_noise),
+    "speckle_noise": Corruption("noise", "noise in proportion to the value", sensor.speckle_noise),
     "defocus_blur": Corruption("blur", "a lens out of focus", blur.defocus_blur),
     "glass_blur": Corruption("blur", "frosted glass: pixels copy near ones", blur.glass_blur),
     "motion_blur": Corruption("blur", "a camera that moves sideways", blur.motion_blur),

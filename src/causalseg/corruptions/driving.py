@@ -11,9 +11,9 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image, ImageDraw, ImageFilter
 
+from causalseg.corruptions.noise import fractal_noise, smooth_noise
 from causalseg.corruptions.resampling import shift
 from causalseg.corruptions.street import Street
-from causalseg.scenes.noise import fractal_noise, smooth_noise
 
 Array = np.ndarray
 Random = np.random.Generator

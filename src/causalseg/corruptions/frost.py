@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image, ImageDraw, ImageFilter
 
-from causalseg.scenes.noise import smooth_noise
+from causalseg.corruptions.noise import smooth_noise
 
 Array = np.ndarray
 Random = np.random.Generator

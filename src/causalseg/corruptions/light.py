@@ -10,8 +10,8 @@ import math
 import numpy as np
 from jaxtyping import Float
 
+from causalseg.corruptions.noise import white_noise
 from causalseg.corruptions.street import Street
-from causalseg.scenes.noise import white_noise
 
 Array = np.ndarray
 Random = np.random.Generator

@@ -1,39 +1,59 @@
-"""Sensor noise: Gaussian, shot, impulse and speckle noise with the constants of ImageNet-C.
+"""Noise as a texture: smooth, white, and a fractal tile that is computed once."""
 
-Source: Hendrycks and Dietterich, Benchmarking Neural Network Robustness to Common Corruptions and
-Perturbations, ICLR 2019. The numbers of a line are those of severity 1 to 5.
-"""
+import functools
+import math
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
+from PIL import Image
 
 Array = np.ndarray
 Random = np.random.Generator
 
-_GAUSSIAN = (0.08, 0.12, 0.18, 0.26, 0.38)  # standard deviation
-_SHOT = (60, 25, 12, 5, 3)  # photons at white
-_IMPULSE = (0.03, 0.06, 0.09, 0.17, 0.27)  # share of values
-_SPECKLE = (0.15, 0.2, 0.35, 0.45, 0.6)  # standard deviation at white
+
+def smooth_noise(
+    rng: Random, size: tuple[int, ...], cell: float, rows: int | None = None
+) -> Float[Array, "h W"]:
+    """Return noise of about unit variance that varies over ``cell`` pixels, float32.
+
+    Args:
+        rng: generator; what it draws does not depend on ``rows``.
+        size: (height, width) in pixels.
+        cell: correlation length in pixels.
+        rows: number of rows to return, from the top; None for all.
+    """
+    height, width = size
+    high, wide = (max(2, round(side / cell) + 1) for side in size)
+    field = Image.fromarray(rng.standard_normal((high, wide), dtype=np.float32))
+    rows = height if rows is None else rows
+    box = (0, 0, wide, high * rows / height)
+    return np.asarray(field.resize((width, rows), Image.Resampling.BICUBIC, box))
 
 
-def gaussian_noise(X: Float[Array, "3 H W"], severity: int, rng: Random) -> Float[Array, "3 H W"]:
-    """X + s N(0, 1)."""
-    return X + _GAUSSIAN[severity - 1] * rng.standard_normal(X.shape, np.float32)
+def white_noise(rng: Random, size: tuple[int, ...]) -> Float[Array, "..."]:
+    """Return independent noise of unit variance with a triangular distribution.
+
+    Each byte is a throw of two dice with 16 sides: ten times as fast as a normal variate.
+    """
+    dice = np.frombuffer(rng.bytes(math.prod(size)), np.uint8).reshape(size)
+    deviation = math.sqrt(2 * (16**2 - 1) / 12)
+    noise = ((dice & 15) + (dice >> 4)).astype(np.float32)
+    noise -= 15
+    noise *= np.float32(1 / deviation)
+    return noise
 
 
-def shot_noise(X: Float[Array, "3 H W"], severity: int, rng: Random) -> Float[Array, "3 H W"]:
-    """Poisson(c X) / c: the fewer photons c, the stronger."""
-    photons = _SHOT[severity - 1]
-    return rng.poisson(photons * X).astype(np.float32) / photons
+@functools.cache
+def _fractal_tile(slope: float) -> Float[Array, "65536"]:
+    """Noise of unit variance that repeats without a seam, amplitude 1 / frequency ** slope."""
+    noise = np.fft.rfft2(np.random.default_rng(0).standard_normal((256, 256)))
+    u, v = np.fft.fftfreq(256)[:, None], np.fft.rfftfreq(256)[None]
+    tile = np.fft.irfft2(noise / np.maximum(np.hypot(u, v), 1 / 64) ** slope)
+    return ((tile - tile.mean()) / tile.std()).astype(np.float32).ravel()
 
 
-def impulse_noise(X: Float[Array, "3 H W"], severity: int, rng: Random) -> Float[Array, "3 H W"]:
-    """Salt and pepper: a share of all values becomes 0 or 1, half of them each."""
-    half = _IMPULSE[severity - 1] / 2
-    dice = rng.random(X.shape, np.float32)
-    return np.where(dice < half, 0, np.where(dice > 1 - half, 1, X))
-
-
-def speckle_noise(X: Float[Array, "3 H W"], severity: int, rng: Random) -> Float[Array, "3 H W"]:
-    """X + X s N(0, 1)."""
-    return X + X * (_SPECKLE[severity - 1] * rng.standard_normal(X.shape, np.float32))
+def fractal_noise(
+    slope: float, rows: Int[Array, "h 1"], columns: Int[Array, "h W"]
+) -> Float[Array, "h W"]:
+    """Look up noise of unit variance and amplitude 1 / frequency ** slope; it repeats after 256."""
+    return _fractal_tile(slope).take(((rows & 255) << 8) + (columns & 255), mode="wrap")

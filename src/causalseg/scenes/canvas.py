@@ -29,7 +29,7 @@ Colour = tuple[float, float, float]  # red, green, blue in [0, 1]
 Random = np.random.Generator
 
 FINE = 2  # the picture of inks is this much finer than the image: smooth edges
-_INK = 10  # numbers that make an ink
+_INK = 6  # values of an ink
 NEAR = 1.8  # metres: nothing is drawn before
 
 BLACK, WHITE = (0.0, 0.0, 0.0), (0.95, 0.95, 0.9)
@@ -72,11 +72,9 @@ class Canvas:
         camera: Where the picture is taken from.
         sun: -1 from the left, 1 from the right, 0 overcast.
         reach: Length of a shadow over the height of what casts it.
-        inks: The table, one ink after the other: red, green, blue, label, depth, grain, cover,
-            glow red, green, blue.
+        inks: The table, one ink after the other: red, green, blue, label, depth, grain.
         picture: Ink numbers, `FINE` times finer than the image.
         shadow: Shadows on the ground, 0..255.
-        lamp: Light of street lamps on the ground, 0..255.
     """
 
     def __init__(self, camera: Camera, size: tuple[int, int], sun: int, reach: float) -> None:
@@ -88,7 +86,7 @@ class Canvas:
             focal=FINE * camera.focal, centre=FINE * camera.centre, horizon=FINE * camera.horizon
         )
         self.picture = Image.new("I", (width * FINE, height * FINE))
-        self.shadow, self.lamp = Image.new("L", (width, height)), Image.new("L", (width, height))
+        self.shadow = Image.new("L", (width, height))
         self._draw = ImageDraw.Draw(self.picture)
 
     def ink(
@@ -97,15 +95,13 @@ class Canvas:
         label: int,
         depth: float,
         grain: float = 0.04,
-        cover: float = 0.0,
-        glow: Colour = BLACK,
     ) -> int:
         """Enter an ink into the table; ``grain`` is the contrast of its texture."""
         number = len(self.inks) // _INK
-        self.inks += (*colour, label, depth, grain, cover, *glow)
+        self.inks += (*colour, label, depth, grain)
         return number
 
-    def table(self) -> Float[np.ndarray, "10 inks"]:
+    def table(self) -> Float[np.ndarray, "6 inks"]:
         """Return the table, a column for each ink."""
         return np.array(self.inks, np.float32).reshape(-1, _INK).T.copy()
 
@@ -139,13 +135,13 @@ class Canvas:
         half = r * wide
         self._draw.ellipse((u - half, v - r, u + half, v + r), fill=ink)
 
-    def spot(self, layer: Image.Image, place: Place, radius: float, strength: int = 255) -> None:
-        """Put a round shadow or light on the ground layer."""
+    def spot(self, place: Place, radius: float, strength: int = 255) -> None:
+        """Put a round shadow on the ground."""
         x, z = place
         u, top = self.camera.project(x, 0, z + radius)
         bottom = self.camera.project(x, 0, max(z - radius, NEAR))[1]
         half = self.camera.focal * radius / max(z, NEAR)
-        ImageDraw.Draw(layer).ellipse((u - half, top, u + half, bottom), fill=strength)
+        ImageDraw.Draw(self.shadow).ellipse((u - half, top, u + half, bottom), fill=strength)
 
     def cast(self, a: Place, b: Place, height: float) -> None:
         """Put the sun's shadow of what stands ``height`` metres tall from a to b on the ground."""
@@ -164,6 +160,11 @@ class Canvas:
 def uniform(rng: Random, low: float, high: float) -> float:
     """A number from low to high; one at a time, four times as fast as the generator's own."""
     return low + (high - low) * rng.random()
+
+
+def skip_number(rng: Random) -> None:
+    """Draw a number that nothing needs, so that the scene of a seed stays as it was."""
+    rng.random()
 
 
 def choose(rng: Random, shares: Sequence[float]) -> int:

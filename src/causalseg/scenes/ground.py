@@ -11,8 +11,18 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from causalseg.scenes.canvas import ROAD, SIDEWALK, SKY, TERRAIN, Camera, Place, Random, pick
-from causalseg.scenes.noise import Array, fractal_noise, smooth_noise
+from causalseg.corruptions.noise import Array, fractal_noise, smooth_noise
+from causalseg.scenes.canvas import (
+    ROAD,
+    SIDEWALK,
+    SKY,
+    TERRAIN,
+    Camera,
+    Place,
+    Random,
+    pick,
+    skip_number,
+)
 
 SKY_DEPTH = 1000.0  # metres; finite, so that exp(-beta d) and means of depth stay defined
 _GROUND_END = 400.0  # metres: where the ground fades into the horizon
@@ -35,45 +45,17 @@ class Street(NamedTuple):
 
 
 class Ground(NamedTuple):
-    """Sky and ground before anything stands on them, and what snow and water need to know.
+    """Sky and ground of an empty street.
 
     Attributes:
         colour: Reflectance in [0, 1].
-        label: Train ids.
+        label: Cityscapes train ids.
         depth: Metres along the view axis; `SKY_DEPTH` in the sky.
-        x: Metres to the right of the middle of the road, in the lowest h rows: the ground.
-        height: How high the ground lies, of unit variance.
-        street: What x is divided by.
-        cleared: Share of the snow that wheels take away.
     """
 
     colour: Float[Array, "3 H W"]
     label: UInt8[Array, "H W"]
     depth: Float[Array, "H W"]
-    x: Float[Array, "h W"]
-    height: Float[Array, "h W"]
-    street: Street
-    cleared: float
-
-    def snow(self) -> Float[Array, "H W"]:
-        """Return the share that snow hides, less in the two tracks of wheels in each lane."""
-        lanes, lane = self.street.lanes, self.street.lane
-        place = np.abs(_phase(self.x + lanes * lane / 2, lane) - 0.5) * lane
-        tracks = np.exp(-(((place - 0.8) / 0.3) ** 2)) * self.cleared
-        label = self.label[-len(self.x) :]
-        lies = _by_class(label, {ROAD: 0.75, SIDEWALK: 0.85}, 0.9) - (label == ROAD) * tracks
-        return self._below_the_sky(np.clip(lies + 0.1 * self.height, 0.02, 1))
-
-    def water(self) -> Float[Array, "H W"]:
-        """Return how much of a mirror it is when wet: water stands where the ground is low."""
-        wet = _by_class(self.label[-len(self.x) :], {ROAD: 0.34, SIDEWALK: 0.22}, 0.04)
-        wet *= 1 + np.clip(1.6 * self.height, -0.4, 1.2)
-        return self._below_the_sky(np.minimum(wet, 0.8))
-
-    def _below_the_sky(self, ground: Float[Array, "h W"]) -> Float[Array, "H W"]:
-        full = np.zeros(self.label.shape, np.float32)
-        full[-len(ground) :] = ground
-        return full
 
 
 def _by_class(
@@ -150,7 +132,8 @@ def lay_ground(rng: Random, street: Street, camera: Camera, size: tuple[int, int
         channel += paint * (line - channel)
     labels, depth = np.full(size, SKY, np.uint8), np.full(size, SKY_DEPTH, np.float32)
     labels[first:], depth[first:] = label, z[:, None]
-    return Ground(colour, labels, depth, x, coarse, street, rng.uniform(0, 0.65))
+    skip_number(rng)
+    return Ground(colour, labels, depth)
 
 
 def _zones(

@@ -1,91 +1,117 @@
-"""A scene before light and weather: the painted inks laid over ground and sky.
+"""From inks to a photograph by day: colour, label and depth of each pixel, then light and sensor.
 
-Colour is the mean over the finer pixels of the picture of inks, so edges are smooth; everything
-else is taken from one of them, so labels and depths stay exact.
+Colour is the mean over the finer pixels of the ink image, so edges are smooth; label and depth are
+those of one of them, so they stay exact.
 """
+
+import functools
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import ImageFilter
 
-from causalseg.scenes.canvas import FINE, Canvas, Random
+from causalseg.corruptions.noise import Array, Random, smooth_noise, white_noise
+from causalseg.scenes.canvas import FINE, SKY, Canvas
 from causalseg.scenes.ground import Ground
-from causalseg.scenes.noise import Array, grain
 
 _UNIT = 16000  # an ink's colour as a whole number; four of them fit 16 bits
+_TILE = 512  # pixels: the grain of an image repeats after this many
 
 
-class Layers:
-    """What an effect lights; layers that only some effects use are computed when they ask.
+class Layers(NamedTuple):
+    """A scene before it is lit.
 
     Attributes:
-        colour: Reflectance in [0, 1] with the shading of the faces; an effect may overwrite it.
-        label: Train ids.
+        colour: Reflectance in [0, 1] with the shading of the faces.
+        sunlight: Fraction of the light that cast shadows leave.
+        label: Cityscapes train ids.
         depth: Metres along the view axis.
-        horizon: Row of the horizon, in pixels.
-        focal: Focal length in pixels.
     """
 
     colour: Float[Array, "3 H W"]
+    sunlight: Float[Array, "H W"]
     label: UInt8[Array, "H W"]
     depth: Float[Array, "H W"]
 
-    def __init__(self, canvas: Canvas, ground: Ground, rng: Random) -> None:
-        self.horizon, self.focal = canvas.camera.horizon, canvas.camera.focal
-        self._canvas, self._ground = canvas, ground
-        self._table = canvas.table()
-        numbers = np.asarray(canvas.picture)
-        self._ink = numbers[1::FINE, 1::FINE].astype(np.intp)
-        self._is_drawn = self._ink > 0
-        self.colour = self._paint_over(ground.colour, numbers, rng)
-        label, depth = self._table[3].astype(np.uint8), self._table[4]
-        self.label = np.where(self._is_drawn, label[self._ink], ground.label)
-        self.depth = np.where(self._is_drawn, depth[self._ink], ground.depth)
 
-    def _paint_over(
-        self, colour: Float[Array, "3 H W"], numbers: Array, rng: Random
-    ) -> Float[Array, "3 H W"]:
-        """Lay the colours of the inks over those of the ground, in place."""
-        # Four 16-bit fields in one number, red, green, blue and how much is drawn: the mean over
-        # the finer pixels is one sum of four.
-        fields = np.full((self._table.shape[1], 4), _UNIT, np.uint16)
-        fields[:, :3] = self._table[:3].T.clip(0, 1) * _UNIT
-        fields[0] = 0
-        packed = fields.view(np.uint64)[:, 0]
-        total = packed[numbers[::2, ::2]]
-        for row, column in ((0, 1), (1, 0), (1, 1)):
-            total += packed[numbers[row::2, column::2]]
-        *inks, drawn = np.moveaxis(total.view(np.uint16).reshape(*total.shape, 4), -1, 0)
-        share = np.float32(1 / 4 / _UNIT)
-        clear = 1 - drawn * share
-        texture = self._table[5][self._ink]
-        texture *= grain(rng, texture.shape)
-        texture += 1
-        texture *= share
-        for channel, ink in zip(colour, inks, strict=True):
-            channel *= clear
-            channel += ink * texture
-        return np.clip(colour, 0.01, 1, out=colour)
+def merge_layers(canvas: Canvas, ground: Ground, rng: Random) -> Layers:
+    """Lay the painted inks over ground and sky; the ground's colours are overwritten."""
+    table, numbers = canvas.table(), np.asarray(canvas.picture)
+    ink = numbers[1::FINE, 1::FINE].astype(np.intp)
+    is_painted = ink > 0
+    colour = _paint_over(ground.colour, table, numbers, table[5][ink] * _grain(rng, ink.shape))
+    blur = ImageFilter.BoxBlur(ink.shape[1] / 300)
+    shadow = np.asarray(canvas.shadow.filter(blur)) * np.float32(0.5 / 255)
+    return Layers(
+        colour,
+        np.where(is_painted, np.float32(1), 1 - shadow),
+        np.where(is_painted, table[3].astype(np.uint8)[ink], ground.label),
+        np.where(is_painted, table[4][ink], ground.depth),
+    )
 
-    def sun(self) -> Float[Array, "H W"]:
-        """Return the share of the light that arrives, in [0, 1]: cast shadows."""
-        blur = ImageFilter.BoxBlur(self._ink.shape[1] / 300)
-        shadow = np.asarray(self._canvas.shadow.filter(blur)) * np.float32(0.5 / 255)
-        return np.where(self._is_drawn, np.float32(1), 1 - shadow)
 
-    def snow(self) -> Float[Array, "H W"]:
-        """Return the share of a surface that fallen snow hides, in [0, 1]."""
-        return np.where(self._is_drawn, self._table[6][self._ink], self._ground.snow())
+def photograph(layers: Layers, rng: Random) -> UInt8[Array, "H W 3"]:
+    """Return the scene by day: light of a random warmth, haze, sensor noise; overwrites colours."""
+    warmth = rng.uniform(-0.06, 0.08)
+    light = rng.uniform(0.85, 1.12) * _rgb(1 + warmth, 1, 1 - warmth)
+    rgb = layers.colour
+    # A shadow is lit by the sky, so it is bluer than what the sun reaches.
+    rgb *= light - (light * _rgb(1.0, 0.94, 0.82)) * (1 - layers.sunlight)
+    haze = 1 - np.exp(layers.depth * (-1 / rng.uniform(300, 1500)))
+    haze[layers.label == SKY] = 0
+    rgb += haze * (_rgb(0.72, 0.78, 0.86) - rgb)
+    noise = rng.uniform(0.004, 0.015)
+    values = white_noise(rng, rgb.shape)
+    values *= noise * 255
+    rgb *= 255
+    values += rgb
+    values += 0.5
+    np.clip(values, 0, 255, out=values)
+    pixels = np.empty((*layers.label.shape, 3), np.uint8)
+    for channel, plane in enumerate(values):  # much faster than a transposed copy
+        pixels[..., channel] = plane
+    return pixels
 
-    def glow(self) -> Float[Array, "3 H W"]:
-        """Return the light that comes from the pixel itself at night, in [0, 1]."""
-        return self._table[7:].take(self._ink, axis=1)
 
-    def lamp(self) -> Float[Array, "H W"]:
-        """Return the light of street lamps on the ground at night, in [0, 1]."""
-        blur = ImageFilter.BoxBlur(self._ink.shape[1] / 40)
-        return np.asarray(self._canvas.lamp.filter(blur)) * np.float32(1 / 255)
+def _rgb(red: float, green: float, blue: float) -> Float[Array, "3 1 1"]:
+    return np.array((red, green, blue), dtype=np.float32)[:, None, None]
 
-    def puddle(self) -> Float[Array, "H W"]:
-        """Return how much of a mirror the ground is when wet, in [0, 1]."""
-        return np.where(self._is_drawn, np.float32(0), self._ground.water())
+
+def _paint_over(
+    colour: Float[Array, "3 H W"], table: Float[Array, "6 inks"], numbers: Array, texture: Array
+) -> Float[Array, "3 H W"]:
+    """Lay the colours of the inks over those of the ground, in place."""
+    # Four 16-bit fields in one number, red, green, blue and how much is painted: the mean over
+    # the finer pixels is one sum of four.
+    fields = np.full((table.shape[1], 4), _UNIT, np.uint16)
+    fields[:, :3] = table[:3].T.clip(0, 1) * _UNIT
+    fields[0] = 0
+    packed = fields.view(np.uint64)[:, 0]
+    total = packed[numbers[::2, ::2]]
+    for row, column in ((0, 1), (1, 0), (1, 1)):
+        total += packed[numbers[row::2, column::2]]
+    *inks, painted = np.moveaxis(total.view(np.uint16).reshape(*total.shape, 4), -1, 0)
+    fraction = np.float32(1 / 4 / _UNIT)
+    clear = 1 - painted * fraction
+    texture += 1
+    texture *= fraction
+    for channel, ink in zip(colour, inks, strict=True):
+        channel *= clear
+        channel += ink * texture
+    return np.clip(colour, 0.01, 1, out=colour)
+
+
+def _grain(rng: Random, size: tuple[int, ...]) -> Float[Array, "H W"]:
+    """Return the noise of a texture, white and of 4 pixels, each of unit variance."""
+    rows, columns = (
+        (np.arange(side) + start) % _TILE
+        for side, start in zip(size, rng.integers(_TILE, size=2).tolist(), strict=True)
+    )
+    return _grain_tile().take(rows, axis=0).take(columns, axis=1)
+
+
+@functools.cache
+def _grain_tile() -> Float[Array, "512 512"]:
+    rng, size = np.random.default_rng(0), (_TILE, _TILE)
+    return white_noise(rng, size) + smooth_noise(rng, size, 4)

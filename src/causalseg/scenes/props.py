@@ -10,7 +10,6 @@ import math
 import numpy as np
 
 from causalseg.scenes.canvas import (
-    BLACK,
     BUILDING,
     FENCE,
     LIGHT,
@@ -28,11 +27,11 @@ from causalseg.scenes.canvas import (
     Point,
     Random,
     pick,
+    skip_number,
     tone,
     uniform,
 )
 
-_WARM = (1.0, 0.78, 0.42)
 _FACADES = (
     (0.62, 0.36, 0.27), (0.78, 0.7, 0.55), (0.6, 0.6, 0.6), (0.85, 0.82, 0.76), (0.5, 0.42, 0.36),
     (0.72, 0.5, 0.4), (0.42, 0.48, 0.55), (0.8, 0.72, 0.45), (0.35, 0.33, 0.33), (0.66, 0.7, 0.66),
@@ -52,7 +51,8 @@ def facade(canvas: Canvas, rng: Random, a: Place, b: Place, height: float, paint
     storey, margin = uniform(rng, 2.7, 3.6), uniform(rng, 0.12, 0.36)
     sill, lintel = uniform(rng, 0.2, 0.4) * storey, uniform(rng, 0.7, 0.92) * storey
     glass = tone((0.2, 0.25, 0.32), uniform(rng, 0.4, 2.2))
-    lit_share, light = uniform(rng, 0, 0.5), tone(_WARM, uniform(rng, 0.5, 1))
+    lit_share = uniform(rng, 0, 0.5)
+    skip_number(rng)
     shop, band = rng.random() < 0.35, rng.random() < 0.4
     lit = (rng.random((bays, 24)) < lit_share).tolist()
     for bay in range(bays):
@@ -67,14 +67,14 @@ def facade(canvas: Canvas, rng: Random, a: Place, b: Place, height: float, paint
         left, right = _between(p, q, margin), _between(p, q, 1 - margin)
         panes = (
             canvas.ink(glass, BUILDING, z),
-            canvas.ink(tone(glass, 1.5), BUILDING, z, glow=light),
+            canvas.ink(tone(glass, 1.5), BUILDING, z),
         )
         top = canvas.camera.height + canvas.camera.horizon * max(p[1], q[1]) / canvas.camera.focal
         for floor in range(1 if shop else 0, int(min(height, top) / storey) + (top < height)):
             low = floor * storey
             canvas.panel(panes[lit[bay][floor]], left, right, low + sill, low + lintel)
         if shop:
-            sign = canvas.ink(pick(rng, PAINTS), BUILDING, z, glow=tone(light, 0.5))
+            sign = canvas.ink(pick(rng, PAINTS), BUILDING, z)
             canvas.panel(panes[lit[bay][0] or bay % 2], p, q, 0.4, 2.4)
             canvas.panel(sign, p, q, 2.5, 3.0)
         elif band:
@@ -96,13 +96,13 @@ def building(
     facade(canvas, rng, (x, near), (back, near), height, tone(paint, 0.8))
     middle = (near + far) / 2
     if house:
-        slope = canvas.ink(tone(roof_paint, canvas.shade(side)), BUILDING, middle, 0.08, 0.9)
+        slope = canvas.ink(tone(roof_paint, canvas.shade(side)), BUILDING, middle, 0.08)
         corners = ((x, height, near), (x, height, far), (*ridge, far), (*ridge, near))
         canvas.polygon(slope, *corners)
         gable = canvas.ink(tone(paint, 0.78), BUILDING, near)
         canvas.polygon(gable, (x, height, near), (back, height, near), (*ridge, near))
         return
-    cornice = canvas.ink(tone(paint, 0.7 * canvas.shade(side)), BUILDING, middle, 0.04, 0.85)
+    cornice = canvas.ink(tone(paint, 0.7 * canvas.shade(side)), BUILDING, middle)
     canvas.panel(cornice, (x, near), (x, far), height - 0.4, height)
     canvas.panel(cornice, (x, near), (back, near), height - 0.4, height)
 
@@ -119,7 +119,7 @@ def wall(canvas: Canvas, rng: Random, side: int, x: float, span: Place) -> None:
         p, q = (_between((x, near), (x, far), (part + i) / parts) for i in (0, 1))
         z = (p[1] + q[1]) / 2
         canvas.panel(canvas.ink(tone(paint, 1 - 0.06 * (part % 2)), WALL, z, 0.09), p, q, 0, height)
-        canvas.panel(canvas.ink(tone(paint, 1.15), WALL, z, 0.03, 0.9), p, q, height - 0.15, height)
+        canvas.panel(canvas.ink(tone(paint, 1.15), WALL, z, 0.03), p, q, height - 0.15, height)
 
 
 def fence(canvas: Canvas, rng: Random, side: int, x: float, span: Place) -> None:
@@ -132,7 +132,7 @@ def fence(canvas: Canvas, rng: Random, side: int, x: float, span: Place) -> None
     for part in range(parts):
         p, q = (_between((x, near), (x, far), (part + i) / parts) for i in (0, 1))
         z = (p[1] + q[1]) / 2
-        board = canvas.ink(paint, FENCE, z, 0.06, 0.25)
+        board = canvas.ink(paint, FENCE, z, 0.06)
         dark = canvas.ink(tone(paint, 0.75) if kind == 0 else gap, FENCE, z, 0.1)
         canvas.panel(dark if kind else board, p, q, 0, height)
         if kind == 2:
@@ -157,8 +157,8 @@ def foliage(canvas: Canvas, rng: Random, middle: Point, radius: float, tall: flo
     dx = (radius * reach * np.cos(angle)).tolist()
     dy = (radius * reach * tall * np.sin(angle)).tolist()
     share = rng.uniform(0.3, 0.52, count).tolist()
-    for layer, (factor, cover) in enumerate(((0.7, 0.05), (1.0, 0.2), (1.3, 0.4))):
-        ink = canvas.ink(tone(green, factor), VEGETATION, z, 0.22, cover)
+    for layer, factor in enumerate((0.7, 1.0, 1.3)):
+        ink = canvas.ink(tone(green, factor), VEGETATION, z, 0.22)
         for i in range(layer, count, 3):
             # The light side is up and towards the sun.
             shift = 0.16 * radius * layer
@@ -169,12 +169,12 @@ def foliage(canvas: Canvas, rng: Random, middle: Point, radius: float, tall: flo
 def tree(canvas: Canvas, rng: Random, x: float, z: float) -> None:
     """Paint a tree: a trunk that is vegetation too, and a crown or bare branches."""
     height = uniform(rng, 3.5, 10)
-    trunk = canvas.ink(tone((0.3, 0.23, 0.17), uniform(rng, 0.6, 1.3)), VEGETATION, z, 0.12, 0.1)
+    trunk = canvas.ink(tone((0.3, 0.23, 0.17), uniform(rng, 0.6, 1.3)), VEGETATION, z, 0.12)
     radius = height * uniform(rng, 0.22, 0.36)
     canvas.bar(trunk, (x, 0, z), (x, 0.7 * height, z), uniform(rng, 0.15, 0.4))
     if canvas.sun:
         shift = -canvas.sun * canvas.reach * 0.7 * height
-        canvas.spot(canvas.shadow, (x + shift, z + 1), radius)
+        canvas.spot((x + shift, z + 1), radius)
     if rng.random() < 0.12:
         for lean in rng.uniform(-0.9, 0.9, 9).tolist():
             root = (x, height * uniform(rng, 0.3, 0.7), z)
@@ -199,19 +199,19 @@ def hedge(canvas: Canvas, rng: Random, x: float, span: Place) -> None:
     for part in range(parts):
         p, q = (_between((x, near), (x, far), (part + i) / parts) for i in (0, 1))
         z, top = (p[1] + q[1]) / 2, height * uniform(rng, 0.9, 1.1)
-        canvas.panel(canvas.ink(tone(green, 0.8), VEGETATION, z, 0.25, 0.15), p, q, 0, top)
-        canvas.panel(canvas.ink(tone(green, 1.2), VEGETATION, z, 0.2, 0.8), p, q, 0.8 * top, top)
+        canvas.panel(canvas.ink(tone(green, 0.8), VEGETATION, z, 0.25), p, q, 0, top)
+        canvas.panel(canvas.ink(tone(green, 1.2), VEGETATION, z, 0.2), p, q, 0.8 * top, top)
 
 
 def street_lamp(canvas: Canvas, rng: Random, side: int, x: float, z: float) -> None:
-    """Paint a lamp post whose arm reaches over the road; at night it lights the ground."""
+    """Paint a lamp post whose arm reaches over the road."""
     height, reach = uniform(rng, 5, 8.5), -side * uniform(rng, 0.4, 1.8)
     steel = canvas.ink(tone(STEEL, uniform(rng, 0.5, 1.3)), POLE, z)
     canvas.bar(steel, (x, 0, z), (x, height, z), uniform(rng, 0.1, 0.18))
     canvas.bar(steel, (x, height, z), (x + reach, height + 0.2, z), 0.1)
-    head = canvas.ink(WHITE, POLE, z, cover=0.3, glow=(1.0, 0.88, 0.65))
+    head = canvas.ink(WHITE, POLE, z)
     canvas.panel(head, (x + reach - 0.35, z), (x + reach + 0.35, z), height + 0.1, height + 0.3)
-    canvas.spot(canvas.lamp, (x + reach, z), uniform(rng, 4, 7))
+    skip_number(rng)
     canvas.cast((x - 0.08, z), (x + 0.08, z), height)
 
 
@@ -219,14 +219,13 @@ def traffic_light(canvas: Canvas, rng: Random, x: float, z: float) -> None:
     """Paint a traffic light on its pole with one lamp on, or its back."""
     base, green = uniform(rng, 2.1, 3.2), rng.integers(3)
     steel = canvas.ink(tone(STEEL, uniform(rng, 0.5, 1.2)), POLE, z)
-    case = canvas.ink(tone((0.08, 0.09, 0.09), uniform(rng, 0.7, 2.5)), LIGHT, z, cover=0.1)
+    case = canvas.ink(tone((0.08, 0.09, 0.09), uniform(rng, 0.7, 2.5)), LIGHT, z)
     canvas.bar(steel, (x, 0, z), (x, base + 0.4, z), 0.13)
     canvas.panel(case, (x - 0.2, z), (x + 0.2, z), base, base + 1.05)
     if rng.random() < 0.25:
         return
     for place, colour in enumerate(((0.1, 0.85, 0.4), (0.95, 0.7, 0.1), (0.95, 0.12, 0.08))):
-        on = place == green
-        lamp = canvas.ink(tone(colour, 1 if on else 0.2), LIGHT, z, glow=colour if on else BLACK)
+        lamp = canvas.ink(tone(colour, 1 if place == green else 0.2), LIGHT, z)
         canvas.disc(lamp, (x, base + 0.2 + 0.33 * place, z), 0.13)
 
 
@@ -238,11 +237,9 @@ def traffic_sign(canvas: Canvas, rng: Random, x: float, z: float) -> None:
         pick(rng, ((0.1, 0.25, 0.65), (0.1, 0.4, 0.25), (0.85, 0.7, 0.1)), 0.03),
         (0.75, 0.1, 0.1),
     )
-    plain = canvas.ink(
-        (0.5, 0.51, 0.52) if kind == 5 else blue, SIGN, z, 0.03, 0.15, tone(blue, 0.12)
-    )
-    red = canvas.ink(rim, SIGN, z, 0.03, 0.15, tone(rim, 0.12))
-    white = canvas.ink((0.92, 0.92, 0.9), SIGN, z, 0.03, 0.15, (0.12, 0.12, 0.12))
+    plain = canvas.ink((0.5, 0.51, 0.52) if kind == 5 else blue, SIGN, z, 0.03)
+    red = canvas.ink(rim, SIGN, z, 0.03)
+    white = canvas.ink((0.92, 0.92, 0.9), SIGN, z, 0.03)
     if kind == 0:
         canvas.disc(red, (x, y, z), r)
         canvas.disc(white, (x, y, z), 0.72 * r)

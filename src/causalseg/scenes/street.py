@@ -1,9 +1,9 @@
 """Drawn street scenes with exact labels and depth, in five domains: data that needs no download.
 
 A seed gives a street (lanes, kerbs, house fronts, what stands and drives there), a camera and a
-sun. The ground is computed for each pixel, the rest is painted from far to near; then an effect
-lights the layers and puts weather before them. Geometry and effect have generators of their own,
-so label and depth of a seed are the same in every domain.
+sun. The ground is computed for each pixel, the rest is painted from far to near; then the layers
+are lit. Night and weather are corruptions of the clear image with its exact depth, so label and
+depth of a seed are the same in every domain.
 """
 
 import math
@@ -12,8 +12,11 @@ from functools import partial
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from jaxtyping import Float, UInt8
 
+from causalseg.corruptions import corrupt
+from causalseg.corruptions.noise import Array
 from causalseg.errors import DataError, did_you_mean
 from causalseg.scenes import props, traffic
 from causalseg.scenes.canvas import (
@@ -32,13 +35,14 @@ from causalseg.scenes.canvas import (
     uniform,
 )
 from causalseg.scenes.ground import SKY_DEPTH, Street, lay_ground
-from causalseg.scenes.layers import Layers
-from causalseg.scenes.noise import Array
-from causalseg.scenes.weather import EFFECTS
+from causalseg.scenes.layers import Layers, merge_layers, photograph
 
 __all__ = ["DOMAINS", "SKY_DEPTH", "Scene", "render"]
 
-DOMAINS = tuple(EFFECTS)
+# The corruption that turns clear scenes into each other domain.
+_WEATHER = {"night": "night", "fog": "fog_depth", "rain": "rain_streaks", "snow": "snow_ground"}
+_SEVERITIES = (3, 4, 5)
+DOMAINS = ("clear", *_WEATHER)
 
 _MIN_SIZE = 64  # pixels
 _FAR = 140.0  # metres: behind it only the backdrop
@@ -71,7 +75,7 @@ def render(seed: int, size: tuple[int, int] = (240, 320), domain: str = "clear")
     Raises:
         DataError: If the domain is unknown, the size too small or the seed negative.
     """
-    if domain not in EFFECTS:
+    if domain not in DOMAINS:
         raise DataError(f"unknown scene domain '{domain}': {did_you_mean(domain, DOMAINS)}")
     if len(size) != 2 or min(size) < _MIN_SIZE:
         raise DataError(
@@ -80,8 +84,21 @@ def render(seed: int, size: tuple[int, int] = (240, 320), domain: str = "clear")
     if seed < 0:
         raise DataError(f"scene seed {seed}: give 0 or more")
     layers = _compose(np.random.default_rng([seed, 0]), size)
+    image = photograph(layers, np.random.default_rng([seed, 1]))
+    if domain != "clear":
+        image = _change_weather(image, layers.depth, domain, seed)
+    return Scene(image, layers.label, layers.depth)
+
+
+def _change_weather(
+    image: UInt8[Array, "H W 3"], depth: Float[Array, "H W"], domain: str, seed: int
+) -> UInt8[Array, "H W 3"]:
+    """Apply the corruption of a domain, with a random severity, to a clear image."""
     rng = np.random.default_rng([seed, 1 + DOMAINS.index(domain)])
-    return Scene(EFFECTS[domain](layers, rng), layers.label, layers.depth)
+    severity = int(rng.choice(_SEVERITIES))
+    clear = torch.from_numpy(image).movedim(-1, 0) / 255
+    changed = corrupt(clear, _WEATHER[domain], severity, seed, torch.from_numpy(depth))
+    return np.ascontiguousarray((255 * changed).round().byte().movedim(0, -1).numpy())
 
 
 def _compose(rng: Random, size: tuple[int, int]) -> Layers:
@@ -103,7 +120,7 @@ def _compose(rng: Random, size: tuple[int, int]) -> Layers:
     _backdrop(canvas, rng, width)
     for _, paint in sorted(_things(canvas, rng, street), key=lambda thing: -thing[0]):
         paint()
-    return Layers(canvas, ground, rng)
+    return merge_layers(canvas, ground, rng)
 
 
 def _street(rng: Random) -> Street:
@@ -139,7 +156,7 @@ def _backdrop(canvas: Canvas, rng: Random, width: int) -> None:
             canvas.panel(canvas.ink(grey, BUILDING, z, 0.08), (x, z), (X, z), -2, high)
         else:
             green = pick(rng, ((0.24, 0.32, 0.2), (0.3, 0.36, 0.24)))
-            ink = canvas.ink(green, VEGETATION, z, 0.15, 0.2)
+            ink = canvas.ink(green, VEGETATION, z, 0.15)
             tops = [(x + (X - x) * t / 6, high * uniform(rng, 0.3, 0.6), z) for t in range(7)]
             canvas.polygon(ink, (x, -2, z), *tops, (X, -2, z))
         column += step * uniform(rng, 0.4, 1)

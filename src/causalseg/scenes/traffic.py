@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from causalseg.scenes.canvas import (
-    BLACK,
     BUS,
     CAR,
     MOTORCYCLE,
@@ -71,8 +70,8 @@ def person(canvas: Canvas, rng: Random, x: float, z: float) -> None:
     h = uniform(rng, 1.5, 1.9) if rng.random() < 0.85 else uniform(rng, 1.0, 1.4)
     shirt, trousers = pick(rng, PAINTS), tone(pick(rng, PAINTS), 0.6)
     skin = tone((0.85, 0.65, 0.52), uniform(rng, 0.35, 1.1))
-    coat, leg, face = (canvas.ink(c, PERSON, z, 0.06, 0.1) for c in (shirt, trousers, skin))
-    hair = canvas.ink(tone((0.25, 0.18, 0.12), uniform(rng, 0.2, 2.2)), PERSON, z, 0.1, 0.2)
+    coat, leg, face = (canvas.ink(c, PERSON, z, 0.06) for c in (shirt, trousers, skin))
+    hair = canvas.ink(tone((0.25, 0.18, 0.12), uniform(rng, 0.2, 2.2)), PERSON, z, 0.1)
     broad, stride = uniform(rng, 0.12, 0.17) * h, uniform(rng, 0.02, 0.32)
     for foot in (-1, 1):
         canvas.bar(leg, (x + foot * 0.07, 0.52 * h, z), (x + foot * stride, 0, z), 0.16)
@@ -89,7 +88,7 @@ def person(canvas: Canvas, rng: Random, x: float, z: float) -> None:
     if rng.random() < 0.3:
         bag = canvas.ink(pick(rng, PAINTS), PERSON, z)
         canvas.panel(bag, (x + waist, z), (x + waist + 0.25, z), 0.3 * h, 0.5 * h)
-    canvas.spot(canvas.shadow, (x, z), 0.3, 150)
+    canvas.spot((x, z), 0.3, 150)
     canvas.cast((x - 0.2, z), (x + 0.2, z), h)
 
 
@@ -101,7 +100,7 @@ def two_wheeler(canvas: Canvas, rng: Random, x: float, z: float, label: int, rid
     def at(t: float, y: float) -> Point:
         return (x + turn * t, y, z)
 
-    tyre, frame = canvas.ink(TYRE, label, z), canvas.ink(pick(rng, PAINTS), label, z, 0.05, 0.1)
+    tyre, frame = canvas.ink(TYRE, label, z), canvas.ink(pick(rng, PAINTS), label, z, 0.05)
     hub = canvas.ink(tone(STEEL, 1.0 if motor else 0.8), label, z)
     for t in (-0.55, 0.55):
         canvas.disc(tyre, at(t, 0.34), 0.34, max(0.22, abs(turn)))
@@ -116,14 +115,14 @@ def two_wheeler(canvas: Canvas, rng: Random, x: float, z: float, label: int, rid
     canvas.bar(tyre, at(0.55, 0.34), at(0.4, 1.0), 0.07)
     canvas.bar(tyre, at(0.42, 1.0), at(0.3, 1.05), 0.1)
     canvas.bar(tyre, at(-0.35, 0.88), at(0.05, 0.86), 0.14 if motor else 0.08)
-    lamp = canvas.ink(_RED, label, z, glow=_RED)
+    lamp = canvas.ink(_RED, label, z)
     canvas.disc(lamp, at(-0.6, 0.6), 0.06)
-    canvas.spot(canvas.shadow, (x, z), 0.5, 170)
+    canvas.spot((x, z), 0.5, 170)
     if not ridden:
         return
-    coat = canvas.ink(pick(rng, PAINTS), RIDER, z, 0.06, 0.1)
+    coat = canvas.ink(pick(rng, PAINTS), RIDER, z, 0.06)
     leg = canvas.ink(tone(pick(rng, PAINTS), 0.6), RIDER, z)
-    head = canvas.ink(pick(rng, (*PAINTS, (0.8, 0.6, 0.5))), RIDER, z, 0.05, 0.2)
+    head = canvas.ink(pick(rng, (*PAINTS, (0.8, 0.6, 0.5))), RIDER, z, 0.05)
     for t in (-0.02, 0.14):
         canvas.bar(leg, at(-0.12, 0.95), at(0.2 + t, 0.65), 0.16)
         canvas.bar(leg, at(0.2 + t, 0.65), at(0.05 + t, 0.2 + t), 0.13)
@@ -141,7 +140,7 @@ def vehicle(
     left, right = x - width / 2, x + width / 2
     is_right = x + canvas.camera.bend(z) > canvas.camera.offset
     seen = left if is_right else right
-    canvas.spot(canvas.shadow, (x, middle), 0.6 * width, 200)
+    canvas.spot((x, middle), 0.6 * width, 200)
     canvas.cast((seen, z), (seen, z + length), 0.8 * height)
     under = canvas.ink(TYRE, body.label, z)
     canvas.panel(under, (left + 0.1, z + 0.3), (right - 0.1, z + 0.3), 0, 0.3 * height)
@@ -153,12 +152,10 @@ def vehicle(
     for index, ((t, y), (T, Y)) in edges if oncoming else reversed(edges):
         near, far, y, Y = along(t), along(T), y / 100 * height, Y / 100 * height
         is_flat = abs(far - near) > 2 * abs(Y - y)
-        ink = canvas.ink(
-            tone(paint, 1.1 if is_flat else 0.85), body.label, near, 0.02, 0.8 * is_flat
-        )
+        ink = canvas.ink(tone(paint, 1.1 if is_flat else 0.85), body.label, near, 0.02)
         canvas.polygon(ink, (left, y, near), (right, y, near), (right, Y, far), (left, Y, far))
         if index in body.glass:
-            pane = canvas.ink(tone(_GLASS, uniform(rng, 0.6, 2)), body.label, near, 0.02, 0.2)
+            pane = canvas.ink(tone(_GLASS, uniform(rng, 0.6, 2)), body.label, near, 0.02)
             a, b = left + 0.09 * width, right - 0.09 * width
             low, high = y + 0.1 * (Y - y), y + 0.92 * (Y - y)
             canvas.polygon(pane, (a, low, near), (b, low, near), (b, high, far), (a, high, far))
@@ -177,13 +174,13 @@ def crossing(canvas: Canvas, rng: Random, body: Body, x: float, z: float) -> Non
     _, height, length = (d * uniform(rng, 0.93, 1.07) for d in body.size)
     way = 1 if rng.random() < 0.5 else -1
     for t in (0.2, 0.5, 0.8):
-        canvas.spot(canvas.shadow, (x + way * t * length, z + 0.8), 0.3 * length, 200)
+        canvas.spot((x + way * t * length, z + 0.8), 0.3 * length, 200)
 
     def at(t: float, y: float) -> Point:
         return (x + way * t / 100 * length, y / 100 * height, z)
 
     _flank(canvas, body, tone(pick(rng, PAINTS), 0.9), at, (height, length))
-    roof = canvas.ink(STEEL, body.label, z, cover=0.9)
+    roof = canvas.ink(STEEL, body.label, z)
     tops = [point for point in body.outline if point[1] == 100]
     canvas.bar(roof, at(*tops[0]), at(*tops[-1]), 0.06)
 
@@ -199,9 +196,7 @@ def _flank(
     height, length = size
     z = at(50, 0)[2]
     canvas.polygon(canvas.ink(paint, body.label, z, 0.02), *(at(*point) for point in body.outline))
-    pane = canvas.ink(
-        _GLASS, body.label, z, 0.02, glow=(0.2, 0.17, 0.1) if body.label == BUS else BLACK
-    )
+    pane = canvas.ink(_GLASS, body.label, z, 0.02)
     canvas.polygon(pane, *(at(*point) for point in body.window))
     is_close = z < 45
     doors, (low, high) = _DOORS[body.label]
@@ -222,7 +217,7 @@ def _lights(
     """Paint the two head or tail lights and the plate of the near end."""
     left, right = sides
     colour = WHITE if oncoming else _RED
-    lamp = canvas.ink(colour, label, z, 0.02, glow=colour)
+    lamp = canvas.ink(colour, label, z, 0.02)
     plate = canvas.ink((0.85, 0.85, 0.75), label, z)
     for edge, inner in ((left, 0.32), (right, -0.32)):
         canvas.panel(lamp, (edge + 0.2 * inner, z), (edge + inner, z), 0.4 * height, 0.5 * height)
