@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from causalseg.backbones.timm import build_backbone
-from causalseg.backbones.weights.read import build_model, place
+from causalseg.backbones.weights.model import build_model, place
 from causalseg.errors import ConfigError, WeightsError
 
 

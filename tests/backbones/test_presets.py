@@ -11,9 +11,9 @@ import torch
 from rich.console import Console
 
 from causalseg import cli
-from causalseg.backbones.catalogue import Backbone, find_presets, list_backbones, table
+from causalseg.backbones.catalogue import CatalogueRow, find_presets, list_backbones, make_table
 from causalseg.backbones.presets import MODULES, PRESETS, resolve_name
-from causalseg.backbones.weights import read as weights
+from causalseg.backbones.weights import wheel
 from causalseg.errors import ConfigError
 
 FIELD = """
@@ -75,7 +75,7 @@ def empty_machine(monkeypatch, tmp_path):
         raise AssertionError("the network was used")
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr(weights, "_WHEEL_NAME", "no-such-distribution")
+    monkeypatch.setattr(wheel, "_NAME", "no-such-distribution")
     monkeypatch.setattr(socket.socket, "connect", refuse)
     return tmp_path
 
@@ -90,7 +90,7 @@ def command(monkeypatch, *arguments):
 
 def lines_of(rows, width=100):
     file = io.StringIO()
-    Console(file=file, width=width).print(table(rows))
+    Console(file=file, width=width).print(make_table(rows))
     return file.getvalue().splitlines()
 
 
@@ -227,7 +227,7 @@ def test_weights_in_the_cache_are_here_and_others_are_not(empty_machine):
 def test_the_wheel_of_the_right_version_counts_for_its_model(
     version, is_here, empty_machine, monkeypatch
 ):
-    monkeypatch.setattr(weights.importlib.metadata, "version", lambda _name: version)
+    monkeypatch.setattr(wheel.importlib.metadata, "version", lambda _name: version)
     rows = list_backbones(["dinov2_vits14", "dinov2_vits14_reg"])
     assert [row.is_here for row in rows] == [is_here, False]
 
@@ -241,7 +241,7 @@ def test_presets_are_found_by_a_part_of_their_name():
 
 def test_every_row_is_one_line_of_at_most_100_columns():
     rows = [
-        Backbone(
+        CatalogueRow(
             name=name,
             timm_name=preset.timm_name,
             parameters=1_136_000_000,

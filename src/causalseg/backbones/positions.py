@@ -1,17 +1,17 @@
-"""Positions for any image size: how a model's position grid is brought to the grid of an image.
+"""Positions for any image size: how the position grid is resampled to the grid of an image.
 
     antialias   bicubic, antialiased, as timm does
     plain       bicubic without antialiasing
     offset      bicubic, scale factor (cells of the image + 0.1) / cells of the model
 
-With the wrong rule the features change, silently. BEiT has no grid but a table of relative
+The wrong rule changes the features without an error. BEiT has no grid but a table of relative
 positions in every block, which timm fits to one image size; here it is resampled for each image.
 
-What stands in for a method of timm's model is a callable object of a module-level class: a closure
+Methods of timm's models are replaced by callable objects of module-level classes, since a closure
 would break deepcopy and pickle.
 """
 
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from jaxtyping import Float
@@ -23,26 +23,26 @@ from torch import Tensor, nn
 
 from causalseg.backbones.trunk import PatchGrid
 from causalseg.backbones.weights.formats import PositionRule
-from causalseg.errors import ConfigError
+from causalseg.errors import ConfigError, did_you_mean
 from causalseg.spectral.grid import grid_to_tokens, tokens_to_grid
 
 _OFFSET = 0.1  # cells; the official DINOv2 code adds it before it divides by the grid
 
 
 def set_position_rule(model: nn.Module, rule: PositionRule) -> None:
-    """Let a ViT resample its position grid by a rule; one without a grid has none to choose.
+    """Set the rule by which a ViT resamples its position grid.
 
     Raises:
-        ConfigError: if the model has no position grid, or one that only timm's rule fits.
+        ConfigError: if the rule is unknown, or the model has no position grid or one that only
+            timm's rule fits.
     """
-    model.__dict__.pop("_pos_embed", None)  # of another rule
+    if rule not in get_args(PositionRule):
+        raise ConfigError(f"position {rule!r}: {did_you_mean(rule, get_args(PositionRule))}")
+    model.__dict__.pop("_pos_embed", None)  # of an earlier rule
     if rule == "antialias":
         return
-    is_plain = getattr(type(model), "_pos_embed", None) in (
-        VisionTransformer._pos_embed,
-        Eva._pos_embed,
-    )
-    if not is_plain or model.pos_embed is None:
+    plain = (VisionTransformer._pos_embed, Eva._pos_embed)
+    if getattr(type(model), "_pos_embed", None) not in plain or model.pos_embed is None:
         raise ConfigError(
             f"position = {rule} has no effect on {type(model).__name__}, which has no position "
             "grid or one that is always resampled by antialias: leave position at auto"
@@ -51,7 +51,7 @@ def set_position_rule(model: nn.Module, rule: PositionRule) -> None:
 
 
 def take_any_size(model: Beit) -> None:
-    """Let a BEiT take images of any size that its patches fill."""
+    """Let a BEiT take images of any size divisible by its patch."""
     model.patch_embed.strict_img_size = False
     grid = PatchGrid(model.patch_embed.patch_size)
     model.patch_embed.register_forward_pre_hook(grid)
@@ -61,17 +61,13 @@ def take_any_size(model: Beit) -> None:
 
 
 class _PositionGrid:
-    """Stands in for a ViT's ``_pos_embed``: timm's, with another rule for the position grid."""
+    """Replaces a ViT's ``_pos_embed`` by timm's with another rule for the position grid."""
 
     def __init__(self, vit: VisionTransformer | Eva, rule: PositionRule):
         self.vit, self.rule = vit, rule
 
     def __call__(self, patches: Float[Tensor, "b h w c"]) -> Any:
-        """Add positions to the patches and put the prefix tokens before them.
-
-        Returns:
-            The tokens (b, p + n, c); of an Eva also its rotary positions.
-        """
+        """Return the tokens (b, p + n, c) with positions; for an Eva also its rotary positions."""
         vit, size = self.vit, (patches.shape[1], patches.shape[2])
         prefix = [
             token.expand(patches.shape[0], -1, -1)
@@ -92,27 +88,26 @@ class _PositionGrid:
     def _resample(
         self, position: Float[Tensor, "1 gh gw c"], size: tuple[int, int]
     ) -> Float[Tensor, "1 h w c"]:
-        """Bring the position grid to the grid of the image."""
         old = (position.shape[1], position.shape[2])
         if old == size:
             return position
-        channels_first = position.movedim(-1, 1).float()
-        if self.rule == "plain":
-            resized = nn.functional.interpolate(channels_first, size=size, mode="bicubic")
-        else:
+        target: dict[str, Any] = {"size": size}
+        if self.rule == "offset":
             scale = [(new + _OFFSET) / cells for new, cells in zip(size, old, strict=True)]
-            resized = nn.functional.interpolate(channels_first, scale_factor=scale, mode="bicubic")
+            target = {"scale_factor": scale}
+        channels_first = position.movedim(-1, 1).float()
+        resized = nn.functional.interpolate(channels_first, mode="bicubic", **target)
         return resized.movedim(1, -1).to(position.dtype)
 
 
 class _RelativePositions:
-    """Stands in for ``_get_rel_pos_bias`` of a BEiT attention: for the grid of the last image."""
+    """Replaces ``_get_rel_pos_bias`` of a BEiT attention, for the grid of the last image."""
 
     def __init__(self, attention: Attention, grid: PatchGrid):
         self.attention, self.grid = attention, grid
 
     def __call__(self) -> Float[Tensor, "1 heads n n"]:
-        """Return the bias of every pair of tokens, class token first."""
+        """Return the bias of each pair of tokens, class token first."""
         (h, w), table = self.grid.size, self.attention.relative_position_bias_table
         num_extra = 3  # class token to patch, patch to class token, class token to itself
         shape = ((2 * h - 1) * (2 * w - 1) + num_extra, table.shape[1])

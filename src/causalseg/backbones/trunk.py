@@ -5,8 +5,8 @@
     grid     (b, h, w, c)                 SAM's ViT
     maps     (b, c, h, w), c per stage    ConvNeXt, ResNet: four stages
 
-An adapter sees patch tokens (b, n, c) whatever the layout; `EditTokens` and `EditGrid` are the
-hooks that go between.
+An adapter sees patch tokens (b, n, c) in any layout; `EditTokens` and `EditGrid` are the forward
+hooks that convert.
 """
 
 from dataclasses import dataclass
@@ -22,17 +22,18 @@ from torch import Tensor, nn
 from causalseg.errors import ConfigError
 from causalseg.spectral.grid import grid_to_tokens, split_prefix, tokens_to_grid
 
+Sizes = tuple[int, ...]  # one per block or stage
 _NEEDED = ("blocks", "patch_embed", "embed_dim", "num_prefix_tokens")
 
 
 @dataclass(frozen=True)
 class Trunk:
-    """The blocks of a model, or its stages: the places that ``layers`` counts.
+    """The blocks of a model, or its stages, as ``layers`` counts them.
 
     Attributes:
-        layout: what comes out after a block.
+        layout: of the features after a block.
         names: paths of the blocks in the model.
-        outputs: paths of the modules that put the features of each block out.
+        outputs: paths of the modules whose outputs are the features of the blocks.
         widths: c after each block.
         strides: pixels between features after each block.
         num_prefix: p, class and register tokens before the patch tokens.
@@ -41,8 +42,8 @@ class Trunk:
     layout: Literal["tokens", "grid", "maps"]
     names: tuple[str, ...]
     outputs: tuple[str, ...]
-    widths: tuple[int, ...]
-    strides: tuple[int, ...]
+    widths: Sizes
+    strides: Sizes
     num_prefix: int = 0
 
 
@@ -50,12 +51,12 @@ def find_trunk(model: nn.Module) -> Trunk:
     """Return the trunk of a timm model, or of any module with the same attributes as timm's ViTs.
 
     Args:
-        model: ConvNeXt, ResNet or SAM's ViT of timm; or a module with ``blocks`` (modules that put
-            out (b, p + n, c)), ``patch_embed`` (with ``patch_size``; takes the images),
+        model: ConvNeXt, ResNet or SAM's ViT of timm; or a module with ``blocks`` (modules with
+            outputs (b, p + n, c)), ``patch_embed`` (with ``patch_size``; takes the images),
             ``embed_dim`` and ``num_prefix_tokens``.
 
     Raises:
-        ConfigError: if the model is none of these; names what it lacks.
+        ConfigError: if the model is none of these.
     """
     if isinstance(model, ConvNeXt):
         names = tuple(f"stages.{i}" for i in range(len(model.stages)))
@@ -74,7 +75,7 @@ def find_trunk(model: nn.Module) -> Trunk:
             f"module of your own that has {', '.join(_NEEDED)}"
         )
     names = tuple(f"blocks.{i}" for i in range(len(model.blocks)))  # type: ignore[arg-type]
-    widths: tuple[int, ...] = (model.embed_dim,) * len(names)  # type: ignore[assignment]
+    widths: Sizes = (model.embed_dim,) * len(names)  # type: ignore[assignment]
     strides = (to_2tuple(model.patch_embed.patch_size)[0],) * len(names)  # type: ignore[union-attr]
     if is_sam:
         return Trunk("grid", names, names, widths, strides)
@@ -82,17 +83,14 @@ def find_trunk(model: nn.Module) -> Trunk:
 
 
 class PatchGrid:
-    """Notes the patch grid of the image that enters a model: its blocks do not know it.
-
-    A pre-hook of ``patch_embed``.
-    """
+    """Keeps the patch grid of the last image for the blocks; a pre-hook of ``patch_embed``."""
 
     def __init__(self, patch: tuple[int, int]):
         self.patch = patch
         self.size = (0, 0)
 
     def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        """Note the grid of the images."""
+        """Keep the grid of the images."""
         H, W = inputs[0].shape[-2:]
         self.size = (H // self.patch[0], W // self.patch[1])
 
@@ -102,20 +100,20 @@ class PatchGrid:
 
 
 class EditTokens:
-    """Runs an edit on the patch tokens that a block puts out; a forward hook."""
+    """Runs an edit on the patch tokens after a block; a forward hook."""
 
     def __init__(self, edit: nn.Module, number: int, grid: PatchGrid, num_prefix: int):
         self.edit, self.number, self.grid, self.num_prefix = edit, number, grid, num_prefix
 
     def __call__(self, block: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
-        """Return the block's output with its patch tokens edited."""
+        """Return the edited output."""
         prefix, patches = split_prefix(output, self.num_prefix)
         h, w = self.grid.size
         if patches.shape[1] != h * w:
             raise ConfigError(
-                f"{type(block).__name__} puts out {output.shape[1]} tokens; {self.num_prefix} "
+                f"{type(block).__name__} outputs {output.shape[1]} tokens; {self.num_prefix} "
                 f"prefix tokens and {h} x {w} patches are {self.num_prefix + h * w}: adapters work "
-                "after blocks that put out prefix tokens and one token a patch"
+                "after blocks that output prefix tokens and one token per patch"
             )
         edited = self.edit(patches, self.number, self.grid.size)
         return edited if self.num_prefix == 0 else torch.cat([prefix, edited], dim=1)
@@ -128,17 +126,15 @@ class EditGrid:
         self.edit, self.number, self.is_map = edit, number, is_map
 
     def __call__(self, block: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
-        """Return the block's output, edited."""
+        """Return the edited output."""
         features = output.movedim(1, -1) if self.is_map else output
         size = (features.shape[1], features.shape[2])
         edited = tokens_to_grid(self.edit(grid_to_tokens(features), self.number, size), size)
         return edited.movedim(-1, 1) if self.is_map else edited
 
 
-def _stage_sizes(
-    model: nn.Module, names: tuple[str, ...]
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Widths and strides of the stages."""
+def _stage_sizes(model: nn.Module, names: tuple[str, ...]) -> tuple[Sizes, Sizes]:
+    """Return widths and strides of the stages."""
     stages = {info["module"]: info for info in model.feature_info}  # type: ignore[union-attr]
     widths = tuple(stages[name]["num_chs"] for name in names)
     return widths, tuple(stages[name]["reduction"] for name in names)

@@ -32,18 +32,7 @@ from causalseg.runs.folder import RunFolder
 
 def build_segmenter(config: Config) -> Segmenter:
     """Build the model of a configuration, its trainable parts freshly initialised."""
-    options = config.backbone
-    backbone = build_backbone(
-        options.name,
-        options.weights,
-        levels=options.levels,
-        position=options.position,
-        patch=options.patch,
-        patch_resize=options.patch_resize,
-        checkpointing=options.checkpointing,
-        sha256=options.sha256,
-        seed=config.run.seed,
-    )
+    backbone = build_backbone(**dict(config.backbone), seed=config.run.seed)
     check_fits_patch(config, backbone.patch)
     classes = build_classes(config.data)
     width = query_width(config)
@@ -61,15 +50,9 @@ def build_segmenter(config: Config) -> Segmenter:
 
 def outline_backbone(config: Config) -> FrozenBackbone:
     """Build the backbone of a configuration without numbers: shapes on the meta device."""
-    options = config.backbone
+    options = dict(config.backbone) | {"weights": "random", "sha256": None}
     with torch.device("meta"):
-        return build_backbone(
-            options.name,
-            "random",
-            levels=options.levels,
-            position=options.position,
-            patch=options.patch,
-        )
+        return build_backbone(**options)
 
 
 def query_width(config: Config) -> int | None:

@@ -139,7 +139,7 @@ def backbones(
     from rich.console import Console
     from rich.progress import track
 
-    from causalseg.backbones.catalogue import find_presets, list_backbones, table
+    from causalseg.backbones.catalogue import find_presets, list_backbones, make_table
 
     bar = Console(stderr=True)
     names = find_presets(part)
@@ -150,7 +150,7 @@ def backbones(
         print(json.dumps([asdict(row) for row in rows], indent=2))
     else:
         # A pipe has no width of its own.
-        Console(width=None if sys.stdout.isatty() else 100).print(table(rows))
+        Console(width=None if sys.stdout.isatty() else 100).print(make_table(rows))
 
 
 @config_app.command

@@ -63,7 +63,7 @@ MODELS = {  # class, its configuration, name in timm, origin, position rule
     "dinov3": (DINOv3ViTModel, DINOv3ViTConfig(**V3), D3, "DINOv3", "antialias"),
     "dinov3_gated": (
         *(DINOv3ViTModel, DINOv3ViTConfig(**V3G)),
-        *(D3_PLUS, "DINOv3 with gates", "antialias"),
+        *(D3_PLUS, "DINOv3", "antialias"),
     ),
     "clip": (CLIPVisionModel, CLIPVisionConfig(**P16), CLIP, "CLIP", "plain"),
     "clip_full": (

@@ -1,23 +1,15 @@
-"""Formats of published backbone weights: what a file holds, and how timm names it.
+"""Formats of published backbone weights: how to recognise them, and their names in timm.
 
-A file is recognised by its state dict alone, names and shapes, never by its own name. A format is
-known by its marks. A mark is a set of names that stand together under one prefix, such as
-``module.`` or ``visual.``; the prefix goes, and what is outside of it belongs to other parts of the
-file's model (text, decoder, classifier). Under the prefix, the format's table of names
-(`backbones.weights.names`) is complete: another name is an error. A further format is a further
-table and a line in `FORMATS`.
-
-A ViT's position grid is resampled to the grid of the image, and every format has the rule of the
-code that trained or published it:
-
-    antialias   bicubic, antialiased
-    plain       bicubic
-    offset      bicubic, scale factor (size + 0.1) / grid
+A file is recognised by the names and shapes in its state dict, never by its own name. The marks of
+a format are sets of names under one common prefix, such as ``module.`` or ``visual.``. The prefix
+is removed, and what is outside it belongs to other parts of the model (text, decoder, classifier).
+Under the prefix, the format's table in `causalseg.backbones.weights.names` is complete: any other
+name is an error. To support another format, add a table and an entry in `FORMATS`.
 """
 
 import re
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import torch
@@ -27,20 +19,20 @@ from causalseg.backbones.weights import names as tables
 from causalseg.backbones.weights.names import Names
 from causalseg.errors import WeightsError
 
-PositionRule = Literal["antialias", "plain", "offset"]
+PositionRule = Literal["antialias", "plain", "offset"]  # see `causalseg.backbones.positions`
 State = dict[str, Tensor]
 
-_WILD = {"p": "weight|bias", "qkv": "query|key|value|q|k|v", "all": ".*"}  # the rest: numbers
+_WILDCARDS = {"p": "weight|bias", "qkv": "query|key|value|q|k|v", "all": ".*"}  # others: numbers
 _QKV = {"q": "0", "k": "1", "v": "2"}
 _REIN_GRIDS = (32 * 32, 64 * 64)  # cells; what Rein's conversion scripts make, with patch 16
 _NUM_LISTED = 8
 
 
-class Weights(NamedTuple):
+class ConvertedWeights(NamedTuple):
     """A state dict in timm's naming.
 
     Attributes:
-        state: names in timm to tensors.
+        state: tensors by their names in timm.
         position: how the code behind these weights resamples the position grid.
         origin: what the weights are, such as "official DINOv2 with registers".
     """
@@ -50,17 +42,17 @@ class Weights(NamedTuple):
     origin: str
 
 
-class Format(NamedTuple):
+class WeightFormat(NamedTuple):
     """One naming of backbone weights.
 
     Attributes:
         origin: what the weights are.
         position: how their code resamples the position grid.
-        marks: sets of names, separated by blanks; any one set marks the format.
+        marks: sets of names, separated by spaces; any one set marks the format.
         names: names in the file to names in timm.
-        finish: what renaming cannot do. Takes the renamed state, and the source for errors.
+        finish: what renaming cannot do, from the renamed state and the source for errors.
         under: what the prefix must end with.
-        fits: a condition on the state under the prefix, such as shapes.
+        fits: a further condition on the state under the prefix.
     """
 
     origin: str
@@ -72,20 +64,20 @@ class Format(NamedTuple):
     fits: Callable[[State], bool] = lambda state: True
 
 
-def convert(state: State, source: str) -> Weights:
+def convert(state: State, source: str) -> ConvertedWeights:
     """Recognise weights by their names and shapes, and rename them to timm's naming.
 
     Args:
-        state: a state dict; it stays as it is. The result may share its tensors.
+        state: a state dict, not changed; the result may share its tensors.
         source: what errors call the weights, such as the path.
 
     Raises:
         WeightsError: if no format is recognised, several backbones are in it, a name does not
-            belong to its format, a part of a tensor is missing, or timm's model has no place for
-            something that counts.
+            belong to its format, a part of a tensor is missing, or timm's model lacks a tensor
+            that has an effect.
     """
     for format_ in FORMATS:
-        prefixes = _find(format_, state)
+        prefixes = _find_prefixes(format_, state)
         if len(prefixes) > 1:
             raise WeightsError(
                 f"{source} holds {len(prefixes)} backbones ({format_.origin}), under the prefixes "
@@ -94,8 +86,8 @@ def convert(state: State, source: str) -> Weights:
         if prefixes:
             prefix = prefixes[0]
             origin = f"{format_.origin}, under {prefix!r}" if prefix else format_.origin
-            renamed = _rename(_strip(state, prefix), format_.names, f"{source} ({origin})")
-            return Weights(format_.finish(renamed, source), format_.position, origin)
+            renamed = _rename(below(state, prefix), format_.names, f"{source} ({origin})")
+            return ConvertedWeights(format_.finish(renamed, source), format_.position, origin)
     known = ", ".join(format_.origin for format_ in FORMATS)
     raise WeightsError(
         f"{source} holds no backbone in a known naming; it has {len(state)} tensors: "
@@ -104,15 +96,28 @@ def convert(state: State, source: str) -> Weights:
     )
 
 
-def first_names(names: list[str]) -> str:
-    """Return the first few names for a message, and ``...`` where there are more."""
+def below(state: State, prefix: str) -> State:
+    """Return the tensors under a prefix, without it."""
+    return {
+        key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)
+    }
+
+
+def first_names(names: Sequence[str]) -> str:
+    """Return the first few names for a message, and ``...`` if there are more."""
     more = ", ..." if len(names) > _NUM_LISTED else ""
     return ", ".join(names[:_NUM_LISTED]) + more
 
 
-def _find(format_: Format, state: State) -> list[str]:
-    """Return the prefixes under which one of a format's marks stands."""
-    found = set()
+def list_problems(problems: Mapping[str, Sequence[str]]) -> str:
+    """Return a line for every kind of problem that has names, each after a line break."""
+    kinds = [(kind, names) for kind, names in problems.items() if names]
+    return "".join(f"\n  {len(names)} {kind}: {first_names(names)}" for kind, names in kinds)
+
+
+def _find_prefixes(format_: WeightFormat, state: State) -> list[str]:
+    """Return the prefixes under which one of a format's sets of marks is complete."""
+    prefixes = set()
     for first, *others in map(str.split, format_.marks):
         for key in state:
             prefix = key.removesuffix(first)
@@ -121,16 +126,10 @@ def _find(format_: Format, state: State) -> list[str]:
                 and (not prefix or prefix.endswith("."))
                 and prefix.endswith(format_.under)
                 and all(prefix + name in state for name in others)
-                and format_.fits(_strip(state, prefix))
+                and format_.fits(below(state, prefix))
             ):
-                found.add(prefix)
-    return sorted(found)
-
-
-def _strip(state: State, prefix: str) -> State:
-    return {
-        key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)
-    }
+                prefixes.add(prefix)
+    return sorted(prefixes)
 
 
 def _rename(state: State, names: Names, source: str) -> State:
@@ -139,11 +138,14 @@ def _rename(state: State, names: Names, source: str) -> State:
     parts: dict[str, dict[int, Tensor]] = defaultdict(dict)
     unknown = []
     for key, value in state.items():
-        found = next(((m, target) for rule, target in rules if (m := rule.fullmatch(key))), None)
-        if found is None:
+        match, target = next(
+            ((match, target) for rule, target in rules if (match := rule.fullmatch(key))),
+            (None, None),
+        )
+        if match is None:
             unknown.append(key)
-        elif found[1] is not None:
-            name, part = _fill(found[1], found[0].groupdict())
+        elif target is not None:
+            name, part = _fill(target, match.groupdict())
             if part in parts[name]:
                 raise WeightsError(
                     f"{source}: {key} is a second tensor for timm's {name}: take the file as it "
@@ -156,33 +158,33 @@ def _rename(state: State, names: Names, source: str) -> State:
             f"{first_names(unknown)}. Take the file as it was published, or save the backbone's "
             "state dict in timm's naming with safetensors.torch.save_file"
         )
-    for name, pieces in parts.items():
-        if sorted(pieces) != list(range(len(pieces))):
-            raise WeightsError(
-                f"{source}: of timm's {name} only the parts {sorted(pieces)} are there, counted "
-                "from 0: take the file as it was published"
-            )
-    return {name: _join(name, pieces) for name, pieces in parts.items()}
+    return {name: _join(name, pieces, source) for name, pieces in parts.items()}
 
 
 def _compile(name: str) -> re.Pattern[str]:
-    def wild(match: re.Match[str]) -> str:
-        return f"(?P<{match[1]}>{_WILD.get(match[1], '[0-9]+')})"
+    def wildcard(match: re.Match[str]) -> str:
+        return f"(?P<{match[1]}>{_WILDCARDS.get(match[1], '[0-9]+')})"
 
-    pattern = re.sub(r"\\\{(\w+)\\\}", wild, re.escape(name))
+    pattern = re.sub(r"\\\{(\w+)\\\}", wildcard, re.escape(name))
     return re.compile(pattern + r"(?P<end>\.weight|\.bias)?")
 
 
-def _fill(target: str, found: dict[str, str]) -> tuple[str, int]:
-    """Return timm's name, and which part of it this is."""
-    if "qkv" in found:
-        found = found | {"qkv": _QKV[found["qkv"][0]]}
-    name, _, part = target.format(**found).partition("[")
-    return name + (found["end"] or ""), int(part.removesuffix("]") or 0)
+def _fill(target: str, groups: dict[str, str]) -> tuple[str, int]:
+    """Return timm's name, and which part of that tensor it is."""
+    if "qkv" in groups:
+        groups = groups | {"qkv": _QKV[groups["qkv"][0]]}
+    name, _, part = target.format(**groups).partition("[")
+    return name + (groups["end"] or ""), int(part.removesuffix("]") or 0)
 
 
-def _join(name: str, pieces: dict[int, Tensor]) -> Tensor:
-    value = torch.cat([pieces[i] for i in sorted(pieces)]) if len(pieces) > 1 else pieces[0]
+def _join(name: str, pieces: dict[int, Tensor], source: str) -> Tensor:
+    numbers = sorted(pieces)
+    if numbers != list(range(len(pieces))):
+        raise WeightsError(
+            f"{source}: of timm's {name} only the parts {numbers} are there, counted from 0: take "
+            "the file as it was published"
+        )
+    value = torch.cat([pieces[i] for i in numbers]) if len(pieces) > 1 else pieces[0]
     if name in ("cls_token", "pos_embed") and value.ndim < 3:
         return value.reshape(*[1] * (3 - value.ndim), *value.shape)  # timm: (1, tokens, c)
     return value
@@ -194,7 +196,7 @@ def _is_rein(state: State) -> bool:
 
 
 def _has_kernel(state: State) -> bool:
-    """Say whether patches are embedded by a convolution; SigLIP 2 of any resolution has none."""
+    """Say whether a convolution embeds patches; SigLIP 2 for any resolution has a linear layer."""
     return state["embeddings.patch_embedding.weight"].ndim == 4
 
 
@@ -207,7 +209,7 @@ def _fold_class_position(state: State, source: str) -> State:
 
 
 def _split_biases(state: State, source: str) -> State:
-    """Give timm the biases of q and v. Its DINOv3 has none of k, and the official one masks it."""
+    """Split the biases of q and v. timm's DINOv3 has none of k, and the official one masks it."""
     split = {}
     for key, value in state.items():
         block, is_bias, mask = key.partition("qkv.bias")
@@ -218,7 +220,7 @@ def _split_biases(state: State, source: str) -> State:
             q, k, v = masked.chunk(3)
             if k.any():  # also where it is not a number
                 raise WeightsError(
-                    f"{source}: {key} adds to k, for which timm's DINOv3 has no place: take the "
+                    f"{source}: {key} adds to k, which has no bias in timm's DINOv3: take the "
                     "file as it was published"
                 )
             split |= {f"{block}q_bias": q, f"{block}v_bias": v}
@@ -231,12 +233,18 @@ def _flatten_grn(state: State, source: str) -> State:
 
 
 def _name_biases(state: State, source: str) -> State:
-    """Rename EVA's biases of q and v where their projections stand apart."""
-    apart = any(key.endswith("attn.q_proj.weight") for key in state)
-    return {
-        re.sub(r"attn\.([qv])_bias$", r"attn.\1_proj.bias", key) if apart else key: value
-        for key, value in state.items()
-    }
+    """Rename EVA's biases of q and v if their projections are separate."""
+    if not any(key.endswith("attn.q_proj.weight") for key in state):
+        return state
+    pattern = re.compile(r"attn\.([qv])_bias$")
+    return {pattern.sub(r"attn.\1_proj.bias", key): value for key, value in state.items()}
+
+
+def _name_ungated(state: State, source: str) -> State:
+    """Rename the first layer of DINOv3's MLPs if they have no gates."""
+    if any("mlp.fc1_g" in key for key in state):
+        return state
+    return {key.replace("mlp.fc1_x", "mlp.fc1"): value for key, value in state.items()}
 
 
 def _split_pool(state: State, source: str) -> State:
@@ -253,117 +261,78 @@ _QV = "blocks.0.attn.q_bias blocks.0.attn.v_bias"
 _HF_DINOV2 = "embeddings.cls_token encoder.layer.0.layer_scale1.lambda1"
 _HF_DINOV3 = "embeddings.patch_embeddings.weight embeddings.register_tokens"
 _HF_CLIP = "embeddings.patch_embedding.weight encoder.layers.0.self_attn.q_proj.weight"
+_DINOV2 = (
+    f"{_PATCH} mask_token blocks.0.ls1.gamma",
+    f"{_PATCH} blocks.0.0.ls1.gamma",
+    f"{_PATCH} blocks.0.ls1.gamma blocks.0.mlp.w12.weight",
+)
+_CONVNEXT = ("downsample_layers.0.0.weight stages.0.0.dwconv.weight",)
+_EVA = (f"{_QV} blocks.0.attn.q_proj.weight", f"{_QV} blocks.0.mlp.w12.weight")
+_CLIP = ("class_embedding conv1.weight transformer.resblocks.0.ln_1.weight",)
+_TIMM = (
+    f"{_PATCH} blocks.0.norm1.weight",
+    "stages.0.blocks.0.conv_dw.weight stages.0.blocks.0.norm.weight",
+    "bn1.weight layer1.0.conv1.weight layer1.0.bn1.weight",
+)
 
 # The first that is recognised counts; timm's naming, which others build upon, comes last.
 FORMATS = (
-    Format(
-        "official DINOv3",
-        "antialias",
-        (f"{_PATCH} storage_tokens",),
-        tables.DINOV3,
-        finish=_split_biases,
+    WeightFormat(
+        "official DINOv3", "antialias", (f"{_PATCH} storage_tokens",), tables.DINOV3, _split_biases
     ),
-    Format(
-        "official ConvNeXt",
-        "antialias",
-        ("downsample_layers.0.0.weight stages.0.0.dwconv.weight",),
-        tables.CONVNEXT,
-        finish=_flatten_grn,
-    ),
-    Format(
+    WeightFormat("official ConvNeXt", "antialias", _CONVNEXT, tables.CONVNEXT, _flatten_grn),
+    WeightFormat(
         "official DINOv2 with registers",
         "antialias",
         (f"{_PATCH} register_tokens",),
         tables.DINOV2,
-        finish=_fold_class_position,
+        _fold_class_position,
     ),
-    Format(
-        "official DINOv2",
-        "offset",
-        (
-            f"{_PATCH} mask_token blocks.0.ls1.gamma",
-            f"{_PATCH} blocks.0.0.ls1.gamma",
-            f"{_PATCH} blocks.0.ls1.gamma blocks.0.mlp.w12.weight",
-        ),
-        tables.DINOV2,
-    ),
-    Format(
+    WeightFormat("official DINOv2", "offset", _DINOV2, tables.DINOV2),
+    WeightFormat(
         "official DINOv2 converted by Rein",
         "offset",
         (f"{_PATCH} pos_embed blocks.0.ls1.gamma",),
         tables.DINOV2,
         fits=_is_rein,
     ),
-    Format(
-        "official MAE",
-        "plain",
-        (f"{_PATCH} mask_token decoder_embed.weight",),
-        tables.MAE,
+    WeightFormat(
+        "official MAE", "plain", (f"{_PATCH} mask_token decoder_embed.weight",), tables.MAE
     ),
-    Format("official SAM", "antialias", (f"{_PATCH} blocks.0.mlp.lin1.weight",), tables.SAM),
-    Format(
-        "official EVA-CLIP",
-        "plain",
-        (f"{_PATCH} {_QV}",),
-        tables.EVA,
-        finish=_name_biases,
-        under="visual.",
+    WeightFormat("official SAM", "antialias", (f"{_PATCH} blocks.0.mlp.lin1.weight",), tables.SAM),
+    WeightFormat(
+        "official EVA-CLIP", "plain", (f"{_PATCH} {_QV}",), tables.EVA, _name_biases, "visual."
     ),
-    Format(
+    WeightFormat(
         "official EVA pretraining",
         "plain",
         (f"{_PATCH} mask_token {_QV}",),
         tables.EVA_PRETRAINING,
-        finish=_name_biases,
+        _name_biases,
     ),
-    Format(
-        "official EVA",
-        "plain",
-        (f"{_QV} blocks.0.attn.q_proj.weight", f"{_QV} blocks.0.mlp.w12.weight"),
-        tables.EVA,
-        finish=_name_biases,
-    ),
-    Format(
-        "CLIP of OpenAI or OpenCLIP",
-        "antialias",
-        ("class_embedding conv1.weight transformer.resblocks.0.ln_1.weight",),
-        tables.CLIP,
-    ),
-    Format(
+    WeightFormat("official EVA", "plain", _EVA, tables.EVA, _name_biases),
+    WeightFormat("CLIP of OpenAI or OpenCLIP", "antialias", _CLIP, tables.CLIP),
+    WeightFormat(
         "transformers Dinov2 with registers",
         "antialias",
         (f"{_HF_DINOV2} embeddings.register_tokens",),
         tables.HF_DINOV2,
-        finish=_fold_class_position,
+        _fold_class_position,
     ),
-    Format("transformers Dinov2", "plain", (_HF_DINOV2,), tables.HF_DINOV2),
-    Format(
-        "transformers DINOv3 with gates",
-        "antialias",
-        (
-            f"{_HF_DINOV3} layer.0.mlp.gate_proj.weight",
-            f"{_HF_DINOV3} model.layer.0.mlp.gate_proj.weight",
-        ),
-        tables.HF_DINOV3_GATED,
+    WeightFormat("transformers Dinov2", "plain", (_HF_DINOV2,), tables.HF_DINOV2),
+    WeightFormat(
+        "transformers DINOv3", "antialias", (_HF_DINOV3,), tables.HF_DINOV3, _name_ungated
     ),
-    Format("transformers DINOv3", "antialias", (_HF_DINOV3,), tables.HF_DINOV3),
-    Format("transformers CLIP", "plain", (f"{_HF_CLIP} pre_layrnorm.weight",), tables.HF_CLIP),
-    Format(
+    WeightFormat(
+        "transformers CLIP", "plain", (f"{_HF_CLIP} pre_layrnorm.weight",), tables.HF_CLIP
+    ),
+    WeightFormat(
         "transformers SigLIP",
         "plain",
         (_HF_CLIP,),
         tables.HF_SIGLIP,
-        finish=_split_pool,
+        _split_pool,
         fits=_has_kernel,
     ),
-    Format(
-        "timm",
-        "antialias",
-        (
-            f"{_PATCH} blocks.0.norm1.weight",
-            "stages.0.blocks.0.conv_dw.weight stages.0.blocks.0.norm.weight",
-            "bn1.weight layer1.0.conv1.weight layer1.0.bn1.weight",
-        ),
-        tables.TIMM,
-    ),
+    WeightFormat("timm", "antialias", _TIMM, tables.TIMM),
 )

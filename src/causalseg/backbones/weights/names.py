@@ -1,6 +1,6 @@
-"""Tables of names: what backbone weights are called in published files, and what in timm.
+"""Tables of names: what backbone weights are called in published files, and in timm.
 
-A name stands for itself and for its ``.weight`` and ``.bias``. In a name
+A name covers its ``.weight`` and ``.bias``, too. In a name
 
     {n} {i} ...   is a number: of a block, a layer, a stage
     {p}           is "weight" or "bias"
@@ -8,8 +8,8 @@ A name stands for itself and for its ``.weight`` and ``.bias``. In a name
     {all}         is anything
     [0]           after timm's name makes it part 0 of a tensor, joined along the first axis
 
-and None leaves a tensor out: it takes no part in the features. The first name that fits counts. A
-table may hold more names than any one file, but no file of the format may hold another name.
+and None leaves out a tensor that has no effect on the features. The first name that matches counts.
+A table may hold more names than any one file, but no file of the format may hold another name.
 """
 
 Names = dict[str, str | None]
@@ -20,7 +20,7 @@ def _same(*names: str) -> Names:
 
 
 def _blocks(block: str, names: Names) -> Names:
-    """Put the names of blocks before the names of what is in a block."""
+    """Prefix the names within a block with the names of the blocks."""
     return {
         f"{block}.{name}": None if target is None else f"blocks.{{n}}.{target}"
         for name, target in names.items()
@@ -84,31 +84,26 @@ DINOV3: Names = (
 )
 
 
-def _hf_dinov3(up: str) -> Names:
-    """Return the table for models whose ``up_proj`` has this name in timm."""
-    block: Names = {
-        "norm{i}": "norm{i}",
-        "layer_scale{i}.lambda1": "gamma_{i}",
-        "attention.{qkv}_proj.weight": "attn.qkv.weight[{qkv}]",
-        "attention.q_proj.bias": "attn.q_bias",
-        "attention.v_proj.bias": "attn.v_bias",
-        "attention.o_proj": "attn.proj",
-        "mlp.gate_proj": "mlp.fc1_g",
-        "mlp.up_proj": up,
-        "mlp.down_proj": "mlp.fc2",
-    }
-    return {
-        "embeddings.cls_token": "cls_token",
-        "embeddings.mask_token": None,
-        "embeddings.register_tokens": "reg_token",
-        "embeddings.patch_embeddings": "patch_embed.proj",
-        "norm": "norm",
-        **_blocks("model.layer.{n}", block),
-        **_blocks("layer.{n}", block),  # in files, which keep the names of transformers 4
-    }
-
-
-HF_DINOV3, HF_DINOV3_GATED = _hf_dinov3("mlp.fc1"), _hf_dinov3("mlp.fc1_x")
+_HF_DINOV3_BLOCK: Names = {
+    "norm{i}": "norm{i}",
+    "layer_scale{i}.lambda1": "gamma_{i}",
+    "attention.{qkv}_proj.weight": "attn.qkv.weight[{qkv}]",
+    "attention.q_proj.bias": "attn.q_bias",
+    "attention.v_proj.bias": "attn.v_bias",
+    "attention.o_proj": "attn.proj",
+    "mlp.gate_proj": "mlp.fc1_g",
+    "mlp.up_proj": "mlp.fc1_x",
+    "mlp.down_proj": "mlp.fc2",
+}
+HF_DINOV3: Names = {
+    "embeddings.cls_token": "cls_token",
+    "embeddings.mask_token": None,
+    "embeddings.register_tokens": "reg_token",
+    "embeddings.patch_embeddings": "patch_embed.proj",
+    "norm": "norm",
+    **_blocks("model.layer.{n}", _HF_DINOV3_BLOCK),
+    **_blocks("layer.{n}", _HF_DINOV3_BLOCK),  # in files, which keep the names of transformers 4
+}
 
 
 # ConvNeXt, also DINOv3's

@@ -1,9 +1,9 @@
-"""Read the tensors of a TorchScript archive, and run nothing of it.
+"""Read the tensors of a TorchScript archive without running anything in it.
 
-OpenAI publishes CLIP so. The archive is a zip: ``data.pkl`` pickles the module with everything it
-holds, ``data/N`` are the bytes of the storages, ``code/`` is a program that is not touched. A
-pickle can name any function and have it called. Here it gets a stand-in for each name that a
-TorchScript archive needs, and any other name is refused:
+OpenAI publishes CLIP in this form. The archive is a zip: ``data.pkl`` pickles the module with all
+it holds, ``data/N`` are the bytes of the storages, ``code/`` is a program that is not touched. A
+pickle can call any function by its name. Here each name that a TorchScript archive needs has a
+stand-in, and any other name is refused:
 
     __torch__.*                          an inert object that keeps the attributes of a module
     torch._utils._rebuild_tensor_v2      a view of a storage, bounds checked
@@ -13,9 +13,7 @@ TorchScript archive needs, and any other name is refused:
 
 import io
 import pickle
-import struct
 import zipfile
-import zlib
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
@@ -40,21 +38,6 @@ _STORAGES = {
     "BoolStorage": torch.bool,
 }
 _LISTS = {"build_intlist", "build_doublelist", "build_boollist", "build_tensorlist"}
-# What zipfile, pickle and the views raise over bytes that are not what they should be.
-_BROKEN = (
-    pickle.UnpicklingError,
-    zipfile.BadZipFile,
-    zlib.error,
-    struct.error,
-    OSError,
-    EOFError,
-    LookupError,
-    AttributeError,
-    TypeError,
-    ValueError,
-    OverflowError,
-    RuntimeError,
-)
 
 
 class _Module:
@@ -76,14 +59,14 @@ class _Reader(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         """Return the stand-in for a name."""
-        # Methods, as a pickle can set attributes of what it is given, but not of a bound method.
-        allowed = {
+        # A pickle can set attributes of the objects it gets, but not of bound methods.
+        allowed: dict[str, Any] = {
             "torch._utils._rebuild_tensor_v2": self._view,
             "torch.jit._pickle.restore_type_tag": self._untag,
             "collections.OrderedDict": OrderedDict,
-            **{f"torch.jit._pickle.{builder}": list for builder in _LISTS},
-            **{f"torch.{storage}": dtype for storage, dtype in _STORAGES.items()},
         }
+        allowed |= {f"torch.jit._pickle.{builder}": list for builder in _LISTS}
+        allowed |= {f"torch.{storage}": dtype for storage, dtype in _STORAGES.items()}
         full_name = f"{module}.{name}"
         if module.partition(".")[0] == "__torch__":
             return _Module
@@ -91,7 +74,7 @@ class _Reader(pickle.Unpickler):
             return allowed[full_name]
         raise WeightsError(
             f"{self.archive.filename} would run code when loaded, which is refused: it names "
-            f"{full_name}. Where you trust it, load it yourself with torch.jit.load and save its "
+            f"{full_name}. If you trust it, load it yourself with torch.jit.load and save its "
             "state dict with safetensors.torch.save_file"
         )
 
@@ -104,7 +87,7 @@ class _Reader(pickle.Unpickler):
             self.storages[name] = torch.frombuffer(content, dtype=dtype) if content else empty
         storage = self.storages[name]
         if (storage.dtype, storage.numel()) != (dtype, count):
-            raise pickle.UnpicklingError(f"storage {name} is not {count} numbers of {dtype}")
+            raise pickle.UnpicklingError(f"storage {name} does not hold {count} values of {dtype}")
         return storage
 
     def _view(
@@ -116,56 +99,38 @@ class _Reader(pickle.Unpickler):
         return value
 
 
-def is_torchscript(path: Path) -> bool:
-    """Say whether a file is a whole TorchScript archive; one that is cut off is not recognised."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return _find_root(archive) is not None
-    except (zipfile.BadZipFile, OSError):
-        return False
-
-
-def read_torchscript(path: Path) -> dict[str, Tensor]:
+def read_torchscript(path: Path) -> dict[str, Tensor] | None:
     """Read the parameters and buffers of a TorchScript archive by their names in its module.
 
     A tensor that a module holds as a plain attribute, or as a buffer that is not persistent, cannot
-    be told apart from these and comes along.
+    be distinguished from these and is included.
+
+    Args:
+        path: a zip file. Damage raises whatever zipfile, pickle and torch raise for it.
+
+    Returns:
+        The tensors; None if the zip is no TorchScript archive.
 
     Raises:
-        WeightsError: if it is no TorchScript archive, broken, or names something other than
-            modules and tensors.
+        WeightsError: if it is big-endian or names something other than modules and tensors.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            root = _find_root(archive)
-            if root is None:
-                raise WeightsError(
-                    f"{path} is no TorchScript archive: give a file that torch.jit.save wrote, or "
-                    "a state dict"
-                )
-            if f"{root}byteorder" in archive.namelist():
-                order = archive.read(f"{root}byteorder")
-                if order != b"little":
-                    raise WeightsError(
-                        f"{path} holds {order.decode(errors='replace')}-endian numbers: save it "
-                        "again on a little-endian machine"
-                    )
-            return _collect(_Reader(archive, root).load())
-    except WeightsError:
-        raise
-    except _BROKEN as error:
-        raise WeightsError(f"{path} is broken or cut off ({error}): get it again") from error
-
-
-def _find_root(archive: zipfile.ZipFile) -> str | None:
-    """Return the folder in the archive; None if it is not TorchScript's."""
-    names = archive.namelist()
-    roots = [name.removesuffix("constants.pkl") for name in names if name.endswith("constants.pkl")]
-    return next((root for root in roots if f"{root}data.pkl" in names), None)
+    with zipfile.ZipFile(path) as archive:
+        members = set(archive.namelist())
+        ends = ("data.pkl", "constants.pkl")
+        folders = {name.rpartition("/")[0] + "/" for name in members}
+        root = next((f for f in folders if all(f + end in members for end in ends)), None)
+        if root is None:
+            return None
+        order = f"{root}byteorder"
+        if order in members and archive.read(order) != b"little":
+            raise WeightsError(
+                f"{path} holds big-endian values: save it again on a little-endian machine"
+            )
+        return _collect(_Reader(archive, root).load())
 
 
 def _collect(module: Any, prefix: str = "") -> dict[str, Tensor]:
-    """Return a module's tensors and those of the modules in it."""
+    """Return the tensors of a module and of its submodules."""
     if not isinstance(module, _Module):
         raise pickle.UnpicklingError("no module")
     state: dict[str, Tensor] = {}
