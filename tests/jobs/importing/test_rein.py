@@ -266,8 +266,8 @@ def add(name, *shape):
             add("backbone.reins.transform.weight", 16, 64),
             r"1 of another shape: backbone.reins.transform.weight \(16, 64\), expected \(32, 64\)$",
         ),
-        (drop("decode_head.cls_embed.weight"), "no Mask2Former head of mmdet"),
-        (drop("backbone.reins.learnable_tokens_b"), "no low-rank tokens of Rein"),
+        (drop("decode_head.cls_embed.weight"), "only mmdet's Mask2Former head"),
+        (drop("backbone.reins.learnable_tokens_b"), "not low-rank tokens of Rein"),
         (add("backbone.reins.learnable_tokens2", 6, 5, 64), "use `causalseg import causal-tune`"),
         (add("decode_head.query_feat.weight", 5, 32), "a head with queries of its own"),
     ],
@@ -349,4 +349,4 @@ def test_a_folder_in_use_is_not_touched_and_an_empty_one_is_taken(tiny, tmp_path
 def test_other_backbones_are_told_about_their_normalisation(tiny):
     changed = ("backbone.name=vit_tiny_patch16_224", "backbone.weights=random")
     found = tiny(overrides=changed, width=192, blocks=12)
-    assert any("normalised as vit_tiny_patch16_224 is used to" in note for note in found.notes)
+    assert any("the training of vit_tiny_patch16_224" in note for note in found.notes)

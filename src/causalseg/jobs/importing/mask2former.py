@@ -1,8 +1,8 @@
-"""mmdet's Mask2Former head and ours: the same computation, other names.
+"""mmdet's Mask2Former head and ours: the same computation with other names.
 
-Ours are those of transformers' modules. Both heads count levels from coarse to fine, both put "no
-object" after the last class, and both decode in the order cross-attention, self-attention,
-feed-forward, with the norm after each. So the tensors only have to be named:
+Ours are those of transformers' modules. Both heads count levels from coarse to fine, have "no
+object" after the last class, and decode in the order cross-attention, self-attention, feed-forward,
+with the norm after each. So only the names differ:
 
     ours                                        mmdet's
     ...layers.{n}.fc1, fc2                      ...layers.{n}.ffn.layers.0.0, ffn.layers.1
@@ -11,8 +11,8 @@ feed-forward, with the norm after each. So the tensors only have to be named:
     content_from_position                       querys2feat, of Rein's head, with the query link
     query_content, query_position               query_feat, query_embed, without it
 
-Everything here is in mmdet's names without the prefix of the head. Names as of mmdet 3 (its
-``MSDeformAttnPixelDecoder`` and ``Mask2FormerHead``), mmcv 2 and Rein's ``ReinMask2FormerHead``.
+mmdet's names are those of mmdet 3 (``MSDeformAttnPixelDecoder``, ``Mask2FormerHead``), mmcv 2 and
+Rein's ``ReinMask2FormerHead``, without the prefix of the head.
 """
 
 import re
@@ -26,7 +26,7 @@ _ENCODER = "pixel_decoder.encoder.layers.{n}."
 _DECODER = "decoder.layers.{n}."
 _THEIR_DECODER = "transformer_decoder.layers.{n}."
 
-# Ours to theirs; {n} is a number. Each has a .weight and perhaps a .bias.
+# Ours to theirs; {n} is a number. Each has a .weight and may have a .bias.
 _MODULES = {
     "pixel_decoder.input_projections.{n}.0": "pixel_decoder.input_convs.{n}.conv",
     "pixel_decoder.input_projections.{n}.1": "pixel_decoder.input_convs.{n}.gn",
@@ -67,16 +67,14 @@ _QKV = re.compile(r"(decoder\.layers\.\d+\.self_attn)\.([qkv])_proj\.(weight|bia
 
 
 def name_in_mmdet(key: str) -> tuple[str, int | None]:
-    """Return mmdet's name of one of our head's tensors, and which third of that tensor it is.
-
-    Args:
-        key: name in the state dict of `causalseg.heads.mask2former.Mask2FormerHead`.
+    """Return mmdet's name of a tensor of `causalseg.heads.mask2former.Mask2FormerHead`.
 
     Returns:
-        The name, and 0, 1 or 2 for queries, keys and values, or None for the whole tensor.
+        The name, and which third of mmdet's tensor it is: 0, 1 or 2 for queries, keys and values,
+        None for the whole.
 
     Raises:
-        KeyError: if our head has no such tensor.
+        KeyError: if our head has no tensor ``key``.
     """
     if match := _QKV.fullmatch(key):
         attention, letter, end = match.groups()
@@ -92,23 +90,17 @@ def name_in_mmdet(key: str) -> tuple[str, int | None]:
 
 
 def read_size(state: dict[str, Tensor]) -> tuple[dict[str, Any], int]:
-    """Read off the options of a head, and its number of classes.
-
-    Args:
-        state: a head's tensors.
-
-    Returns:
-        Options of ``head`` without the number of queries, and the number of classes k.
+    """Read a head's options, but for the number of queries, and its number of classes k.
 
     Raises:
-        WeightsError: if it is no Mask2Former head of mmdet.
+        WeightsError: if the tensors are not those of mmdet's Mask2Former head.
     """
     feedforward = "transformer_decoder.layers.0.ffn.layers.0.0.weight"
     absent = [name for name in ("cls_embed.weight", feedforward) if name not in state]
     if absent:
         raise WeightsError(
-            f"the head has no {' and no '.join(absent)}: it is no Mask2Former head of mmdet, the "
-            "only one that can be imported"
+            f"the head has no {' and no '.join(absent)}: only mmdet's Mask2Former head can be "
+            "imported"
         )
     options = {
         "name": "mask2former",

@@ -1,9 +1,9 @@
-"""Checkpoints of mmengine: the tensors, and nothing else of what lies beside them.
+"""Checkpoints of mmengine: the tensors, and nothing else in the file.
 
-Such a file is a pickle with ``state_dict``, ``meta`` and, of a run that can go on, ``optimizer``,
+Such a file is a pickle with ``state_dict``, ``meta`` and, if the run can be resumed, ``optimizer``,
 ``param_schedulers`` and ``message_hub``. The last holds the log as objects of mmengine and numpy,
-which a reader that executes nothing refuses. None of it is needed: while the file is read, one
-class that keeps nothing stands in for all of them, so neither library runs, nor need it be there.
+which a reader that executes nothing refuses. One class that keeps nothing replaces all of them
+while the file is read, so neither library runs or has to be installed.
 """
 
 from pathlib import Path
@@ -16,7 +16,7 @@ from causalseg.errors import MissingFileError
 
 _OF_THE_LOG = (
     "mmengine.logging.history_buffer.HistoryBuffer",
-    "builtins.getattr",  # how a pickle says HistoryBuffer.mean
+    "builtins.getattr",  # how a pickle refers to HistoryBuffer.mean
     "numpy.ndarray",
     "numpy.dtype",
     "numpy.core.multiarray._reconstruct",
@@ -27,7 +27,7 @@ _OF_THE_LOG = (
 
 
 class _Ignored:
-    """Stands in for an object of the log: takes anything, keeps nothing."""
+    """Replaces an object of the log: takes anything, keeps nothing."""
 
     def __new__(cls, *_: object) -> "_Ignored":
         return object.__new__(cls)
@@ -37,13 +37,10 @@ class _Ignored:
 
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
-    """Read the tensors of a checkpoint, or of a state dict that was saved alone.
-
-    Args:
-        path: .pth or .safetensors file; nothing in it is executed.
+    """Read the tensors of a checkpoint or a state dict (.pth, .safetensors), executing nothing.
 
     Raises:
-        MissingFileError: if it is not there.
+        MissingFileError: if there is no such file.
         WeightsError: if it is broken, holds no state dict, or objects of other kinds.
     """
     if not path.is_file():

@@ -1,12 +1,12 @@
 """Checkpoints of Rein's published code, and of Causal-Tune's, which builds on it, as run folders.
 
 Such a checkpoint holds the adapter (``backbone.reins.*``), the head (``decode_head.*``) and, merged
-by one of Rein's scripts, the frozen backbone (``backbone.*``). What the parts are follows from
-names and shapes. What they do not tell is taken as the published configurations have it, and any
-option can be given: patches of 16 pixels by bicubic resampling; blocks 7, 11, 15 and 23 of 24;
-windows of 512 pixels, or of as many as the position grid in the file has.
+by one of Rein's scripts, the frozen backbone (``backbone.*``). Names and shapes tell what they are.
+The rest has the published configurations' values unless given as an option: patches of 16 pixels by
+bicubic resampling; blocks 7, 11, 15 and 23 of 24; windows of 512 pixels, or of the size of the
+position grid in the file.
 
-Nothing is written unless every tensor of the file has its place and every place its tensor.
+Nothing is written unless the tensors of file and model match exactly.
 """
 
 import math
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from causalseg.backbones.presets import resolve_name
 from causalseg.backbones.timm import build_backbone
-from causalseg.backbones.weights.formats import first_names
+from causalseg.backbones.weights.formats import State, below, first_names, list_problems
 from causalseg.backbones.weights.read import sha256_of
 from causalseg.build.model import build_segmenter
 from causalseg.config import Config
@@ -36,8 +36,7 @@ from causalseg.runs.folder import RunFolder
 from causalseg.writing import replacing, write_json, write_text
 
 Code = Literal["rein", "causal-tune"]
-State = dict[str, Tensor]
-Source = tuple[str, Callable[[Tensor], Tensor]]  # a tensor of the file, and what is done with it
+Source = tuple[str, Callable[[Tensor], Tensor]]  # a tensor of the file, and its conversion
 
 _ADAPTER, _HEAD, _BACKBONE = "backbone.reins.", "decode_head.", "backbone."
 _OURS_TO_REINS = {
@@ -58,7 +57,7 @@ _OURS_TO_REINS = {
 }
 _MERGE = "link.merge.weight"
 _SECOND = f"{_ADAPTER}learnable_tokens2"  # only the released Causal-Tune code has these
-# Made by the published code and never used by it: of Causal-Tune's adapter, of mmseg's heads.
+# Created but never used by the published code: in Causal-Tune's adapter, in mmseg's heads.
 _IDLE_TOKENS = (_SECOND, f"{_ADAPTER}mlp_token2feat2.", f"{_ADAPTER}mlp_delta_f2.")
 _IDLE = (f"{_HEAD}conv_seg.", f"{_HEAD}loss_")
 
@@ -69,36 +68,36 @@ _OWN_WEIGHTS = "backbone.safetensors"
 
 
 class Imported(NamedTuple):
-    """A run folder, and what its user should know about it."""
+    """A run folder, and notes for its user."""
 
     run: RunFolder
     notes: list[str]
 
 
 def import_checkpoint(path: Path, code: Code, out: Path, overrides: Sequence[str] = ()) -> Imported:
-    """Make a run folder of a checkpoint.
+    """Convert a checkpoint to a run folder.
 
     Args:
-        path: the checkpoint, an mmengine file or a state dict alone.
+        path: the checkpoint, a file of mmengine or a state dict.
         code: whose code wrote it: ``rein``, or ``causal-tune`` as its authors released it.
-        out: the run folder; must not exist, or be empty.
-        overrides: of the configuration, such as ``backbone.weights=/weights/dinov2.pth``.
+        out: the run folder; must be missing or empty.
+        overrides: options as key=value, such as ``backbone.weights=/weights/dinov2.pth``.
 
     Raises:
         RunError: if the folder is in use.
         ConfigError: if an option is wrong.
-        WeightsError: if the file is not what it should be, or does not fit the backbone.
+        WeightsError: if the file does not hold such a checkpoint, or does not fit the backbone.
     """
     run = RunFolder(out.resolve())
     if run.path.exists() and (not run.path.is_dir() or any(run.path.iterdir())):
         raise RunError(f"{run.path} is in use: choose another folder with --out")
     state = read_checkpoint(path)
     _check_code(state, code, path)
-    config = parse_config(
-        _make_options(state, code, run, overrides), overrides, f"the import of {path}"
-    )
+    options = _make_options(state, code, run, overrides)
+    config = parse_config(options, overrides, f"the import of {path}")
     _check_kind(config, code)
-    model = _build_empty(config)
+    with torch.device("meta"):  # names and shapes alone
+        model = build_segmenter(_with_backbone(config, weights="random", sha256=None))
     parts = _place(state, model, path)
     own = str(_own_weights(run))
     if config.backbone.weights == own:
@@ -110,18 +109,17 @@ def import_checkpoint(path: Path, code: Code, out: Path, overrides: Sequence[str
 
 
 def _check_code(state: State, code: Code, path: Path) -> None:
-    """Refuse a file without an adapter of this code, before its parts are compared."""
+    """Raise WeightsError unless the file has an adapter of this code."""
     if not any(key.startswith(f"{_ADAPTER}learnable_tokens") for key in state):
         raise WeightsError(
             f"{path} has no adapter of Rein's code ({_ADAPTER}learnable_tokens...); it has "
             f"{len(state)} tensors: {first_names(list(state))}"
         )
-    found: Code = "causal-tune" if _SECOND in state else "rein"
-    if found != code:
-        does = "has" if found == "causal-tune" else "has no"
+    writer, has = ("causal-tune", "has") if _SECOND in state else ("rein", "has no")
+    if writer != code:
         raise WeightsError(
-            f"{path} is a checkpoint of {found}, as it {does} {_SECOND}: use `causalseg import "
-            f"{found}`"
+            f"{path} is a checkpoint of {writer}: it {has} {_SECOND}; use `causalseg import "
+            f"{writer}`"
         )
     if code == "causal-tune" and f"{_ADAPTER}learnable_tokens" in state:
         raise WeightsError(
@@ -130,14 +128,14 @@ def _check_code(state: State, code: Code, path: Path) -> None:
         )
     if f"{_HEAD}query_feat.weight" in state:
         raise WeightsError(
-            f"{path} has a head with queries of its own ({_HEAD}query_feat): trained without "
-            "link_token_to_query or replace_query_feat. Here the tokens of adapter "
-            f"{code.replace('-', '_')} always make the queries, so it cannot be imported"
+            f"{path} has a head with queries of its own ({_HEAD}query_feat), trained without "
+            "link_token_to_query or replace_query_feat: only heads whose queries are the tokens of "
+            "the adapter can be imported"
         )
 
 
 def _check_kind(config: Config, code: Code) -> None:
-    """Refuse options under which the file's tensors would compute something else."""
+    """Raise ConfigError for options that change what the file's tensors compute."""
     kind = {"name": getattr(config.adapter, "name", "a chain"), "head": config.head.name}
     wanted = {"name": "rein" if code == "rein" else "causal_tune", "head": "mask2former"}
     if code == "causal-tune":
@@ -153,9 +151,9 @@ def _check_kind(config: Config, code: Code) -> None:
 def _make_options(
     state: State, code: Code, run: RunFolder, overrides: Sequence[str]
 ) -> dict[str, Any]:
-    """Return the options that belong to the file, before any are overridden."""
+    """Return the file's options, before any are overridden."""
     depth, num_tokens, rank, width = _read_adapter_size(state)
-    head, num_classes = read_size(_below(state, _HEAD))
+    head, num_classes = read_size(below(state, _HEAD))
     backbone: dict[str, Any] = {"patch": _PATCH, "patch_resize": "bicubic"}
     if letter := _DINOV2.get((width, depth)):
         backbone["name"] = f"dinov2_vit{letter}14"
@@ -168,7 +166,7 @@ def _make_options(
     if inside:
         backbone["weights"] = str(_own_weights(run))
     else:
-        backbone["position"] = "plain"  # Rein's scripts resample it so, once and for all
+        backbone["position"] = "plain"  # as Rein's scripts resample it
     window = _read_window(inside) or _WINDOW
     init = "small" if f"{_ADAPTER}scale" in state else "zero"  # zero_mlp_delta_f has no scale
     adapter: dict[str, Any] = {"name": "rein", "init": init}
@@ -191,7 +189,7 @@ def _make_options(
 
 
 def _read_adapter_size(state: State) -> tuple[int, int, int | None, int]:
-    """Return the number of blocks, tokens a block, rank (None if full) and width."""
+    """Return the numbers of blocks and tokens per block, the rank (None if full) and the width."""
     full = state.get(f"{_ADAPTER}learnable_tokens")
     if full is not None and full.ndim == 3:
         return full.shape[0], full.shape[1], None, full.shape[2]
@@ -199,16 +197,16 @@ def _read_adapter_size(state: State) -> tuple[int, int, int | None, int]:
     A, B = (state.get(name, torch.empty(0)) for name in names)
     if A.ndim != 3 or B.ndim != 3:
         raise WeightsError(
-            f"the adapter's tokens are no low-rank tokens of Rein: {names[0]} {tuple(A.shape)}, "
+            f"the adapter's tokens are not low-rank tokens of Rein: {names[0]} {tuple(A.shape)}, "
             f"{names[1]} {tuple(B.shape)}; both must have three dimensions"
         )
     return A.shape[0], A.shape[1], A.shape[2], B.shape[2]
 
 
 def _read_window(backbone: State) -> int | None:
-    """Return the side of the images that a backbone's position grid was resampled for, in pixels.
+    """Return the side of the images that a square position grid is for, in pixels, or None.
 
-    Rein's scripts make the grid that of the training crop. None without a square grid.
+    Rein's scripts resample the grid to that of the training crop.
     """
     position = backbone.get("pos_embed")
     if position is None or position.ndim != 3:
@@ -218,7 +216,7 @@ def _read_window(backbone: State) -> int | None:
 
 
 def _place(state: State, model: Segmenter, path: Path) -> dict[str, State]:
-    """Return the tensors of adapter and head by our names; all of the file must be used."""
+    """Return the tensors of adapter and head by our names; all in the file must be used."""
     depth, _, _, width = _read_adapter_size(state)
     widths = model.backbone.widths
     if widths != (width,) * depth:
@@ -240,21 +238,11 @@ def _place(state: State, model: Segmenter, path: Path) -> dict[str, State]:
         and not key.startswith(idle)
         and (key.startswith(_ADAPTER) or not key.startswith(_BACKBONE))
     ]
-    lines = [
-        f"  {len(keys)} {kind}: {first_names(keys)}" for kind, keys in problems.items() if keys
-    ]
-    if lines:
+    if lines := list_problems(problems):
         raise WeightsError(
-            f"{path} does not fit the model of its configuration, nothing was written:\n"
-            + "\n".join(lines)
+            f"{path} does not fit the model of its configuration, nothing was written:{lines}"
         )
     return parts
-
-
-def _build_empty(config: Config) -> Segmenter:
-    """Build the model of a configuration without numbers: names and shapes alone."""
-    with torch.device("meta"):
-        return build_segmenter(_with_backbone(config, weights="random", sha256=None))
 
 
 def _with_backbone(config: Config, **changes: Any) -> Config:
@@ -269,7 +257,7 @@ def _take(
     used: set[str],
     problems: dict[str, list[str]],
 ) -> State:
-    """Return a part's tensors; notes which ones of the file it used, and what is wrong."""
+    """Return a part's tensors; add to ``used`` the names in the file, and to ``problems``."""
     taken = {}
     for key, like in part.state_dict().items():
         name, arrange = source(key)
@@ -281,7 +269,7 @@ def _take(
         if value.shape != like.shape:
             shapes = f"{tuple(value.shape)}, expected {tuple(like.shape)}"
             problems["of another shape"].append(f"{name} {shapes}")
-        taken[key] = value.clone()  # parts of one tensor cannot be saved
+        taken[key] = value.clone()  # safetensors saves no views of one tensor
     problems["missing"] = list(dict.fromkeys(problems["missing"]))
     return taken
 
@@ -302,16 +290,16 @@ def _whole(value: Tensor) -> Tensor:
 
 
 def _by_parts(weight: Tensor) -> Tensor:
-    """Reorder the columns of the query link's last linear.
+    """Reorder the columns of the query link's last linear layer.
 
-    Rein's code joins maximum, mean and last block of one channel after another; ours all channels
-    of the maximum, then of the mean, then of the last block.
+    Rein's code concatenates maximum, mean and last block channel by channel; ours concatenates all
+    channels of the maximum, then of the mean, then of the last block.
     """
     return torch.cat([weight[:, part::3] for part in range(3)], dim=1)
 
 
 def _write(run: RunFolder, config: Config, parts: dict[str, State], origin: dict[str, Any]) -> None:
-    """Write the run folder beside its place, try its backbone, and move it there."""
+    """Write a temporary run folder, check its backbone, and move it into place."""
     run.path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".import.", dir=run.path.parent) as temporary:
         beside = RunFolder(Path(temporary) / run.path.name)
@@ -319,7 +307,8 @@ def _write(run: RunFolder, config: Config, parts: dict[str, State], origin: dict
             with replacing(beside.path / f"{name}.safetensors") as file:
                 save_file({key: value.contiguous() for key, value in tensors.items()}, file)
         if "backbone" in parts:
-            config = _note_checksum(config, beside.path / _OWN_WEIGHTS)
+            options = dict(config.backbone) | {"weights": str(beside.path / _OWN_WEIGHTS)}
+            config = _with_backbone(config, sha256=build_backbone(**options).sha256)
         write_text(beside.config, dump_config(config))
         write_json(beside.origin, origin)
         if run.path.is_dir():
@@ -327,54 +316,36 @@ def _write(run: RunFolder, config: Config, parts: dict[str, State], origin: dict
         beside.path.replace(run.path)
 
 
-def _note_checksum(config: Config, weights: Path) -> Config:
-    """Return the configuration with the checksum of its backbone's weights, if they fit."""
-    options = config.backbone
-    found = build_backbone(
-        options.name,
-        str(weights),
-        levels=options.levels,
-        position=options.position,
-        patch=options.patch,
-        patch_resize=options.patch_resize,
-    )
-    return _with_backbone(config, sha256=found.sha256)
-
-
 def _make_notes(state: State, config: Config, own: str) -> list[str]:
-    """Say what the file did not tell and what differs."""
+    """Return what the file did not specify and what differs."""
     depth, _, _, _ = _read_adapter_size(state)
     name, weights = config.backbone.name, config.backbone.weights
-    notes = [f"backbone: {name}, weights {weights}; another is given with backbone.name=..."]
+    notes = [f"backbone: {name}, weights {weights}; choose another with backbone.name=..."]
     if weights != own and _backbone_of(state):
-        notes.append("the backbone in the file was left out, as backbone.weights names another")
+        notes.append("the backbone in the file is left out: backbone.weights names another")
     if depth != 24 and config.backbone.levels is None:
         notes.append(
-            f"the file does not say which of its {depth} blocks the head saw: the usual ones were "
-            "taken, others are given with backbone.levels=..."
+            f"the file does not say which of its {depth} blocks the head saw: evenly spaced ones "
+            "are used; choose others with backbone.levels=..."
         )
     if config.eval.window == (_WINDOW, _WINDOW) and not _read_window(_backbone_of(state)):
         notes.append(
-            f"the file does not say at which size it was trained: windows of {_WINDOW} pixels were "
-            "taken, others are given with train.crop, eval.window and eval.stride"
+            f"the file does not say its training size: windows of {_WINDOW} pixels are used; "
+            "choose others with train.crop, eval.window and eval.stride"
         )
-    if _num_placeholders(config):
+    names = getattr(config.data.classes, "names", [])
+    if unnamed := sum(each == f"class_{k}" for k, each in enumerate(names)):
         notes.append(
-            f"{_num_placeholders(config)} classes without names: give them with "
-            "data.classes='[road, ...]' in the order of training"
+            f"{unnamed} classes without names: name them with data.classes='[road, ...]' in the "
+            "order of training"
         )
     usual = timm.get_pretrained_cfg(resolve_name(name))
     if usual and (usual.mean, usual.std) != (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD):
         notes.append(
-            f"images are normalised as {name} is used to (mean {list(usual.mean)}); Rein's code "
-            "took ImageNet's mean for every backbone, so scores will differ"
+            f"images are normalised as in the training of {name} (mean {list(usual.mean)}); Rein's "
+            "code uses ImageNet's mean for every backbone, so scores will differ"
         )
     return notes
-
-
-def _num_placeholders(config: Config) -> int:
-    names = getattr(config.data.classes, "names", [])
-    return sum(name == f"class_{k}" for k, name in enumerate(names))
 
 
 def _own_weights(run: RunFolder) -> Path:
@@ -383,14 +354,5 @@ def _own_weights(run: RunFolder) -> Path:
 
 def _backbone_of(state: State) -> State:
     """Return the tensors of the frozen backbone by their published names."""
-    return {
-        key: value
-        for key, value in _below(state, _BACKBONE).items()
-        if not key.startswith(_ADAPTER.removeprefix(_BACKBONE))
-    }
-
-
-def _below(state: State, prefix: str) -> State:
-    return {
-        key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)
-    }
+    others = {key: value for key, value in state.items() if not key.startswith(_ADAPTER)}
+    return below(others, _BACKBONE)
