@@ -1,4 +1,4 @@
-"""What the commands do: train into a run folder, predict and submit from one."""
+"""Train a configuration into its run folder, score it and write a report."""
 
 from typing import Any
 
@@ -54,19 +54,19 @@ def train_run(config: Config) -> RunFolder:
     run = RunFolder(config.run.out)
     check_trackers(config.run.trackers)
     fabric = make_fabric(config.run)
-    stored = with_classes_inside(config)
-    done = _check_folder(fabric, run, stored)
+    config = with_classes_inside(config)
+    done = _check_folder(fabric, run, config)
     if config.run.resume:  # with the weight file it began with
-        stored = _with_checksum(stored, load_config(run.config).backbone.sha256)
+        config = _with_checksum(config, load_config(run.config).backbone.sha256)
     inference = build_inference(config)
-    model = build_segmenter(stored)
-    stored = _with_checksum(stored, model.backbone.sha256)
+    model = build_segmenter(config)
+    config = _with_checksum(config, model.backbone.sha256)
     sources, domains = build_data(config.data, inference)
     for dataset in (sources, *(domain.data for domain in domains.values())):
         dataset[0]  # what is wrong everywhere shows now and not after training
     if config.run.resume:
         _check_count(run, len(sources))
-    stored, config = (with_steps(each, len(sources)) for each in (stored, config))
+    config = with_steps(config, len(sources))
     if done > config.train.steps:
         raise RunError(f"{run.path} has done {done} steps: train.steps must be {done} or more")
     workers = config.train.workers
@@ -76,14 +76,17 @@ def train_run(config: Config) -> RunFolder:
     data = AugmentedData(sources, build_augment(config), config.train.augment.class_mix, draws)
     if fabric.is_global_zero:
         run.remove_leftovers(config.run.resume)
-        write_text(run.config, dump_config(stored))
+        write_text(run.config, dump_config(config))
         logger.info(
             "%s: %d trainable parameters, %d training images, %s on %s",
-            *(run.path, trainable_parameters(model), len(data)),
-            *(fabric.strategy.precision.precision, fabric.device),
+            run.path,
+            trainable_parameters(model),
+            len(data),
+            fabric.strategy.precision.precision,
+            fabric.device,
         )
 
-    score = _Scores(fabric, run, model, domains, config, stored, inference)
+    score = _Scores(fabric, run, model, domains, config, inference)
     train(fabric, model, data, draws, config.train, config.run, score, config.eval.every)
     if fabric.is_global_zero and (gain := find_gain(run)):
         logger.info("gain over head only (%s): %s", gain.folder, gain.text)
@@ -104,11 +107,10 @@ class _Scores:
         model: Segmenter,
         domains: dict[str, Domain],
         config: Config,
-        stored: Config,
         inference: Inference,
     ):
         self._fabric, self._run, self._model, self._domains = fabric, run, model, domains
-        self._config, self._stored, self._inference = config, stored, inference
+        self._config, self._inference = config, inference
         self._limited = _limited(domains, config.eval.limit)
 
     def __call__(self, step: int, is_last: bool, log: RunLog | None) -> float | None:
@@ -129,7 +131,7 @@ class _Scores:
             log.eval(step, mious, content["mean"]["miou"])
         if is_last:
             content["checkpoint"] = about_checkpoint(self._config, {"name": "last"})
-            write_results(self._fabric, self._run, self._stored, content, pictures, self._domains)
+            write_results(self._fabric, self._run, self._config, content, pictures, self._domains)
         return _measured(candidate or content, best) if best else None
 
     def _score(
