@@ -22,17 +22,13 @@ from pydantic import TypeAdapter, ValidationError
 
 from causalseg.config.adapters import AdapterConfig
 from causalseg.config.heads import HeadConfig
-from causalseg.config.load import list_options
 from causalseg.errors import CausalsegError, RunError
 from causalseg.report.card import collect_result
-from causalseg.report.comparison_page import (
-    markdown_table,
-    sources_text,
-    spread_text,
-)
+from causalseg.report.comparison_page import markdown_table, sources_text, spread_text
 from causalseg.runs.folder import RunFolder
 from causalseg.runs.scores import describe_domain, describe_inference, size_text
 from causalseg.writing import write_json, write_text
+from options import method_pages, reference_page
 from parameters import parameters_page
 from studies import compare_page, readme_tables
 
@@ -151,7 +147,8 @@ def pages(root: Path) -> dict[Path, str]:
         made[root / "docs" / f"compare{end}"] = compared
     return {
         **made,
-        root / "docs" / "reference.md": _reference_page(),
+        root / "docs" / "reference.md": reference_page(_GENERATED),
+        **method_pages(root / "docs" / "methods"),
         root / "docs" / "methods" / "parameters.md": parameters_page(_GENERATED),
     }
 
@@ -201,28 +198,6 @@ def _results_page(entries: Sequence[Entry], version: str = "") -> str:
     for title, text in _REPORTED.items():
         header, *rows = (line.strip().split(",") for line in text.strip().splitlines())
         parts += [f"### {title}", markdown_table(header, rows)]
-    return "\n\n".join(parts) + "\n"
-
-
-def _reference_page() -> str:
-    parts = [
-        "# Reference: every option",
-        _GENERATED,
-        "The same text as `causalseg config keys`. `adapter[causal_tune].rank` belongs to "
-        "`adapter: {name: causal_tune}`; on the command line it is `adapter.rank=8`. An entry of "
-        "`data.sources` or `data.domains` has the options of its `type`.",
-    ]
-    options = list_options()
-    for block in (option for option in options if "." not in option.key):
-        rows = [
-            (f"`{option.key}`", option.type, f"`{option.default}`", option.text)
-            for option in options
-            if re.match(rf"{block.key}[.\[]", option.key) and option.default
-        ]
-        header = ("key", "type", "default", "what it does")
-        parts += [f"## {block.key}", f"{block.text} Default: {block.default}."]
-        if rows:
-            parts.append(markdown_table(header, rows))
     return "\n\n".join(parts) + "\n"
 
 
