@@ -132,7 +132,7 @@ class Segmenter(nn.Module):
             file = Path(folder) / f"{name}.safetensors"
             if not file.is_file():
                 raise MissingFileError(
-                    f"{folder} has no {file.name}: give a run folder whose training has ended"
+                    f"{folder} has no {file.name}: `causalseg train` writes it when training ends"
                 )
             try:
                 tensors = load_file(file)
