@@ -11,10 +11,10 @@ import torch
 from rich.console import Console
 
 from causalseg import cli
-from causalseg.backbones.catalogue import CatalogueRow, find_presets, list_backbones, make_table
 from causalseg.backbones.presets import MODULES, PRESETS, resolve_name
 from causalseg.backbones.weights import wheel
 from causalseg.errors import ConfigError
+from causalseg.jobs.backbones import CatalogueRow, find_presets, list_backbones, make_table
 
 FIELD = """
 dinov2_vits14 dinov2_vitb14 dinov2_vitl14 dinov2_vitg14

@@ -79,16 +79,8 @@ def test_stopped_by_hand_it_says_how_to_go_on(config):
         check=False,
     )
     assert done.returncode == 130
-    assert "goes on from its last checkpoint with run.resume=true" in done.stderr
+    assert "run.resume=true continues a training run" in done.stderr
     assert "Traceback" not in done.stderr
-
-
-def test_one_image_can_be_predicted_in_windows(config, tiny_options, folder, tmp_path):
-    assert run("train", config, "train.steps=1") == 0
-    image = folder / "images" / "000.png"
-    window = "eval={mode: slide, window: [32, 32], stride: [16, 16]}"
-    assert run("predict", tiny_options["run"]["out"], image, window, "--out", tmp_path / "p") == 0
-    assert (tmp_path / "p" / "predictions" / "000.png").is_file()
 
 
 @pytest.mark.parametrize(
@@ -103,13 +95,17 @@ def test_one_image_can_be_predicted_in_windows(config, tiny_options, folder, tmp
         (["backbone.weights=/nowhere.pth"], "/nowhere.pth"),
         (["backbone.name=dinov3"], "did you mean"),
         (["train.batch=3", "run.devices=1", "train.workers=-1"], "train.workers = -1"),
+        (["eval={mode: slide, window: [32, 32], stride: [64, 64]}"], "eval.stride = [64, 64]"),
     ],
 )
-def test_a_mistake_is_one_message_and_exit_code_2(config, overrides, message, capsys, tiny_options):
+def test_a_mistake_is_one_message_and_leaves_no_run_folder(
+    config, overrides, message, capsys, tmp_path
+):
     assert run("train", config, *overrides) == 2
     captured = capsys.readouterr()
     assert message in captured.err
     assert "Traceback" not in captured.err
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_mistake_found_in_a_worker_is_as_clear(config, folder, capsys):
@@ -131,11 +127,6 @@ def test_a_run_does_not_need_its_data_to_predict(config, tiny_options, folder, t
     assert set(np.unique(pixels(tmp_path / "p" / "predictions" / "000.png"))) <= {0, 1, 3}
 
 
-def test_a_mistake_before_training_leaves_no_run_folder(config, tiny_options, tmp_path):
-    assert run("train", config, "data.root=/nowhere") == 2
-    assert not (tmp_path / "run").exists()
-
-
 def test_overrides_that_cannot_act_on_a_trained_run_are_refused(config, tiny_options, capsys):
     assert run("train", config, "train.steps=1") == 0
     for override in ("run.out=elsewhere", "adapter.rank=3", "train.lr=1.0"):
@@ -146,20 +137,21 @@ def test_overrides_that_cannot_act_on_a_trained_run_are_refused(config, tiny_opt
         assert f"override '{override}' has no effect after training" in capsys.readouterr().err
 
 
-def test_a_stride_that_skips_pixels_is_found_before_training(config, tmp_path, capsys):
-    window = "eval={mode: slide, window: [32, 32], stride: [64, 64]}"
-    assert run("train", config, window) == 2
-    assert "eval.stride = [64, 64]" in capsys.readouterr().err
-    assert not (tmp_path / "run").exists()
-
-
-def test_predictions_never_replace_the_labels_beside_the_images(
-    config, tiny_options, folder, tmp_path
+def test_predict_takes_an_image_or_a_folder_and_keeps_what_is_beside_it(
+    config, tiny_options, folder, tmp_path, capsys
 ):
     assert run("train", config, "train.steps=1") == 0
+    trained, images = tiny_options["run"]["out"], folder / "images"
+    window = "eval={mode: slide, window: [32, 32], stride: [16, 16]}"
+    assert run("predict", trained, images / "000.png", window, "--out", tmp_path / "one") == 0
+    assert (tmp_path / "one" / "predictions" / "000.png").is_file()
     before = (folder / "labels" / "000.png").read_bytes()
-    assert run("predict", tiny_options["run"]["out"], folder / "images", "--out", folder) == 0
+    assert run("predict", trained, images, "--out", folder) == 0
     assert (folder / "labels" / "000.png").read_bytes() == before
+    (images / "001.png").write_bytes(b"broken")
+    assert run("predict", trained, images, "--out", tmp_path / "p") == 2
+    assert "cannot read image" in capsys.readouterr().err
+    assert [file.name for file in (tmp_path / "p" / "predictions").iterdir()] == ["000.png"]
 
 
 def test_a_run_folder_without_a_needed_file_is_named(tmp_path, capsys, config, tiny_options):
@@ -168,18 +160,6 @@ def test_a_run_folder_without_a_needed_file_is_named(tmp_path, capsys, config, t
     (tmp_path / "empty").mkdir()
     assert run("predict", tmp_path / "empty", tmp_path, "--out", tmp_path / "p") == 2
     assert "has no config.yaml: `causalseg train` writes it" in capsys.readouterr().err
-
-
-def test_a_broken_image_is_named_and_those_before_it_are_kept(
-    config, tiny_options, folder, tmp_path, capsys
-):
-    assert run("train", config, "train.steps=1") == 0
-    (folder / "images" / "001.png").write_bytes(b"broken")
-    assert (
-        run("predict", tiny_options["run"]["out"], folder / "images", "--out", tmp_path / "p") == 2
-    )
-    assert "cannot read image" in capsys.readouterr().err
-    assert [file.name for file in (tmp_path / "p" / "predictions").iterdir()] == ["000.png"]
 
 
 def test_show_prints_a_configuration_that_can_be_trained(config, capsys):

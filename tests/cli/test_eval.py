@@ -125,8 +125,8 @@ def test_the_table_is_turned_where_that_makes_it_narrower(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["eval"], "name a run folder"),
-        (["report"], "name a run folder"),
+        (["eval"], "name at least one run folder"),
+        (["report"], "name at least one run folder"),
         (["eval", "no_run"], "no run folder no_run"),
         (["eval", "x", "--severity", "9"], "must be 1 to 5"),
         (

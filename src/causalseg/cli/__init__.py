@@ -16,16 +16,16 @@ from causalseg.cli.data import data_app
 from causalseg.cli.eval import evaluate, print_table, report, submit
 from causalseg.errors import CausalsegError
 
-# Threads that wait by spinning slow each other down tenfold on a busy machine.
+# Spinning threads slow each other down tenfold on a busy machine.
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
 
 app = App(
     name="causalseg",
     help="Fine-tune a frozen vision foundation model for segmentation on unseen domains.",
     version=__version__,
-    suppress_keyboard_interrupt=False,  # `main` says how to go on
+    suppress_keyboard_interrupt=False,  # `main` says how to continue
 )
-config_app = App(name="config", help="Look at configurations.")
+config_app = App(name="config", help="Show configurations and options.")
 app.command(config_app)
 app.command(data_app)
 app.command(compare)
@@ -37,7 +37,7 @@ app.command(submit)
 
 @app.command
 def train(config: Path, /, *overrides: str) -> None:
-    """Train a configuration into its run folder, score it and write a report.
+    """Train a configuration, score the result and write a report into the run folder.
 
     Parameters
     ----------
@@ -64,13 +64,13 @@ def predict(
     Parameters
     ----------
     run
-        Run folder that `train` made.
+        Run folder written by `train`.
     images
-        An image, or a folder of images.
+        An image or a folder of images.
     overrides
         Options as key=value, such as eval.mode=whole.
     checkpoint
-        Which weights: last, best, or a checkpoint or folder, as `eval` takes it.
+        Weights to use: last, best, a checkpoint file, or a folder with weights.
     out
         Folder for predictions/ and overlays/.
     """
@@ -84,18 +84,18 @@ def predict(
 def import_run(
     code: Literal["rein", "causal-tune"], checkpoint: Path, /, *overrides: str, out: Path
 ) -> None:
-    """Make a run folder of a checkpoint that other code has trained, for eval and predict.
+    """Convert a checkpoint of other code into a run folder, for eval and predict.
 
     Parameters
     ----------
     code
-        Whose it is: rein, Rein's published code; causal-tune, Causal-Tune's released code.
+        The code that trained it: rein, Rein's published code, or causal-tune, Causal-Tune's.
     checkpoint
-        The file: adapter and Mask2Former head, with or without the backbone.
+        File with adapter and Mask2Former head, with or without the backbone.
     overrides
         Options as key=value, such as backbone.weights=/weights/dinov2_vitl14_pretrain.pth.
     out
-        The run folder to make.
+        The run folder to write.
     """
     from causalseg.jobs.importing.rein import import_checkpoint
 
@@ -107,12 +107,12 @@ def import_run(
 
 @app.command
 def quickstart(*, out: Path = Path("quickstart")) -> None:
-    """Train head only and Causal-Tune on clear scenes, score both on night, fog, rain and snow.
+    """Train a linear probe and Causal-Tune on clear scenes; score both in unseen weather.
 
     Parameters
     ----------
     out
-        Folder for the two runs and the report that compares them.
+        Folder for both runs and their comparison.
     """
     from causalseg.jobs.quickstart import run_quickstart
 
@@ -125,12 +125,12 @@ def quickstart(*, out: Path = Path("quickstart")) -> None:
 def backbones(
     part: str = "", /, *, as_json: Annotated[bool, Parameter(name="--json", negative="")] = False
 ) -> None:
-    """List the backbones that have a short name: size, licence, and whether weights are here.
+    """List backbones with a short name: size, licence, and whether their weights are present.
 
     Parameters
     ----------
     part
-        Only names that hold this, such as dinov3 or vitl.
+        List only names that contain this, such as dinov3 or vitl.
     as_json
         Print JSON, for scripts.
     """
@@ -139,7 +139,7 @@ def backbones(
     from rich.console import Console
     from rich.progress import track
 
-    from causalseg.backbones.catalogue import find_presets, list_backbones, make_table
+    from causalseg.jobs.backbones import find_presets, list_backbones, make_table
 
     bar = Console(stderr=True)
     names = find_presets(part)
@@ -149,13 +149,13 @@ def backbones(
     if as_json:
         print(json.dumps([asdict(row) for row in rows], indent=2))
     else:
-        # A pipe has no width of its own.
+        # A pipe has no width.
         Console(width=None if sys.stdout.isatty() else 100).print(make_table(rows))
 
 
 @config_app.command
 def show(config: Path, /, *overrides: str) -> None:
-    """Print a configuration with every option, after checking it.
+    """Check a configuration and print it with every option.
 
     Parameters
     ----------
@@ -171,24 +171,22 @@ def show(config: Path, /, *overrides: str) -> None:
 
 @config_app.command
 def keys(prefix: str = "", /) -> None:
-    """Print every option: key, type, default and what it does.
+    """Print every option: key, type, default and meaning.
 
     Parameters
     ----------
     prefix
-        Only keys that begin so, such as train or adapter.
+        Print only keys that start with this, such as train or adapter.
     """
     from causalseg.config.load import list_options
     from causalseg.errors import ConfigError, did_you_mean
 
-    options = [
-        option
-        for option in list_options()
-        if option.key.startswith(prefix) or re.sub(r"\[.*?\]", "", option.key).startswith(prefix)
-    ]
+    # As listed, adapter[rein].rank, and as written in a configuration, adapter.rank.
+    spellings = [(o, o.key, re.sub(r"\[.*?\]", "", o.key)) for o in list_options()]
+    options = [option for option, *keys in spellings if any(k.startswith(prefix) for k in keys)]
     if not options:
-        blocks = {option.key.split(".")[0].split("[")[0] for option in list_options()}
-        raise ConfigError(f"no option begins with {prefix!r}; {did_you_mean(prefix, blocks)}")
+        blocks = {key.split(".")[0] for _, _, key in spellings}
+        raise ConfigError(f"no option starts with {prefix!r}; {did_you_mean(prefix, blocks)}")
     for option in options:
         print(f"{option.key} ({option.type}) = {option.default}\n    {option.text}")
 
@@ -210,13 +208,13 @@ def schema(of: Literal["config", "eval"] = "config", /) -> None:
 
 
 def main() -> None:
-    """Run the command line; a user's mistake is one message and exit code 2."""
+    """Run the command line; a user's mistake gives one message and exit code 2."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         app(sys.argv[1:], exit_on_error=False)
     except CycloptsError:
-        raise SystemExit(2) from None  # it has said what is wrong
-    except BrokenPipeError:  # whoever reads the output, such as head, has had enough
+        raise SystemExit(2) from None  # its message is printed already
+    except BrokenPipeError:  # the reader of the output, such as head, has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None
     except CausalsegError as error:
@@ -226,12 +224,8 @@ def main() -> None:
         print(f"error: {error}; check the path and the free space", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt as stop:
-        print(
-            str(stop)
-            or "stopped; a training run goes on from its last checkpoint with run.resume=true, or "
-            "starts anew if it has none yet",
-            file=sys.stderr,
-        )
+        go_on = "stopped; run.resume=true continues a training run from its last checkpoint"
+        print(str(stop) or go_on, file=sys.stderr)
         raise SystemExit(130) from None
 
 

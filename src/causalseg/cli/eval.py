@@ -1,4 +1,4 @@
-"""The commands that score trained runs and show what came out: eval, report, submit."""
+"""The commands that score trained runs and show the results: eval, report, submit."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -78,18 +78,18 @@ def report(
     runs
         Run folders.
     baseline
-        The run that the others are held against.
+        Baseline of the comparison.
     format
-        html, one file that needs nothing else; md, Markdown; latex, a table for booktabs.
+        html, one self-contained file; md, Markdown; latex, a table for booktabs.
     out
-        The file; left out, html is report.html and the others are printed.
+        File to write; default: report.html, and the other formats are printed.
     """
     from causalseg.report import to_latex, to_markdown, write_report
     from causalseg.runs.folder import RunFolder
     from causalseg.writing import write_text
 
     if not runs:
-        raise ConfigError("name a run folder at least: causalseg report RUN [RUN ...]")
+        raise ConfigError("name at least one run folder: causalseg report RUN [RUN ...]")
     folders = [RunFolder(run) for run in runs]
     reference = RunFolder(baseline) if baseline else None
     if format == "html":
@@ -113,20 +113,20 @@ def submit(
     checkpoint: str = "last",
     out: Path,
 ) -> None:
-    """Predict a test split whose labels are not published, as its server wants it.
+    """Predict a test split without published labels, in the format of its evaluation server.
 
     Parameters
     ----------
     run
-        Run folder that `train` made, with the 19 classes of Cityscapes.
+        Run folder written by `train`, with the 19 classes of Cityscapes.
     overrides
         Options as key=value, such as eval.size=[540,960].
     server
-        Which.
+        The evaluation server.
     root
         Folder or zip file of the data set as published.
     checkpoint
-        Which weights: last, best, or a checkpoint or folder, as `eval` takes it.
+        Weights to use: last, best, a checkpoint file, or a folder with weights.
     out
         The zip file to write.
     """
@@ -137,7 +137,7 @@ def submit(
 
 
 def print_table(table: "DomainTable") -> None:
-    """Print the mIoU of runs by domain; many domains stand below each other."""
+    """Print the mIoU of runs by domain, with domains as rows if columns are too wide."""
     from rich.console import Console
     from rich.table import Table
 
@@ -145,21 +145,21 @@ def print_table(table: "DomainTable") -> None:
     columns += [[label, *map(_percent, values)] for label, values in table.rows.items()]
     if table.difference is not None:
         columns.append(["difference", *map(_signed, table.difference)])
-    console, down = Console(), list(zip(*columns, strict=True))
-    is_turned = _width(down) > console.width and _width(columns) < _width(down)
-    lines = down if is_turned else columns
-    shown = Table(title="mIoU in percent by domain")
-    for i, head in enumerate(lines[0]):
-        shown.add_column(head, justify="right" if i else "left", overflow="fold")
-    for line in lines[1:]:
-        shown.add_row(*line)
-    console.print(shown)
+    console, rows = Console(), list(zip(*columns, strict=True))
+    is_transposed = _width(rows) > console.width and _width(columns) < _width(rows)
+    heads, *lines = rows if is_transposed else columns
+    printed = Table(title="mIoU in percent by domain")
+    for i, head in enumerate(heads):
+        printed.add_column(head, justify="right" if i else "left", overflow="fold")
+    for line in lines:
+        printed.add_row(*line)
+    console.print(printed)
     over = ", ".join(table.over) if len(table.over) < 9 else f"{len(table.over)} domains"
     print("\n".join([f"mean of {over}", *table.made_of]))
 
 
 def _width(columns: Sequence[Sequence[str]]) -> int:
-    """The letters that a table of these columns takes."""
+    """The width of a table with these columns, in characters."""
     return sum(max(map(len, column)) + 3 for column in columns) + 1
 
 
@@ -168,7 +168,7 @@ def _split(given: Sequence[str]) -> tuple[list[Path], list[str]]:
     overrides = [text for text in given if "=" in text and not Path(text).is_dir()]
     folders = [Path(text) for text in given if text not in overrides]
     if not folders:
-        raise ConfigError("name a run folder at least: causalseg eval RUN [key=value ...]")
+        raise ConfigError("name at least one run folder: causalseg eval RUN [key=value ...]")
     return folders, overrides
 
 
