@@ -96,7 +96,7 @@ def parse_config(
         if override.startswith("setting="):
             options = lay_over(options, find_setting(override.removeprefix("setting=")))
         else:
-            options = _overridden(options, override)
+            options = apply_override(options, override)
     options = _without_idle(options, [override.partition("=")[0] for override in overrides])
     return check(Config, options, where)
 
@@ -114,15 +114,7 @@ def list_differences(ours: Config, theirs: Config) -> dict[str, tuple[Any, Any]]
 
     A checksum that one of them leaves open is no difference.
     """
-
-    def flat(value: Any, key: str) -> Iterator[tuple[str, Any]]:
-        if isinstance(value, dict) and value:
-            for name, inner in value.items():
-                yield from flat(inner, f"{key}.{name}" if key else name)
-        else:
-            yield key, value
-
-    first, second = (dict(flat(c.model_dump(mode="json"), "")) for c in (ours, theirs))
+    first, second = (dict(flatten(c.model_dump(mode="json"))) for c in (ours, theirs))
     keys = [*first, *(key for key in second if key not in first)]
     pairs = {key: (first.get(key), second.get(key)) for key in keys}
     return {
@@ -130,6 +122,15 @@ def list_differences(ours: Config, theirs: Config) -> dict[str, tuple[Any, Any]]
         for key, (one, other) in pairs.items()
         if one != other and not (key == CHECKSUM and None in (one, other))
     }
+
+
+def flatten(options: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every option of nested mappings by its path, such as ``train.lr``."""
+    if isinstance(options, dict) and options:
+        for name, inner in options.items():
+            yield from flatten(inner, f"{key}.{name}" if key else name)
+    else:
+        yield key, options
 
 
 def list_options() -> list[Option]:
@@ -179,8 +180,12 @@ def _touches(key: str, path: str) -> bool:
     return f"{path}.".startswith(f"{key}.") or key.startswith(f"{path}.")
 
 
-def _overridden(options: dict[str, Any], override: str) -> dict[str, Any]:
-    """Return options with one `key=value` applied; the ones given stay as they are."""
+def apply_override(options: dict[str, Any], override: str) -> dict[str, Any]:
+    """Return options with one `key=value` applied; those passed stay as they are.
+
+    Raises:
+        ConfigError: if it is not of that form, or the value is not YAML.
+    """
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise ConfigError(

@@ -2,7 +2,6 @@
 
 import math
 import re
-import resource
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -82,7 +81,8 @@ class Meter:
 def peak_memory(device: torch.device) -> float:
     """Return the most memory held so far in MB (10^6 bytes).
 
-    On CUDA that of the device's allocator, elsewhere the resident memory of this process.
+    On CUDA that of the device's allocator, elsewhere the resident memory of this process; 0 on
+    Windows, where it is not measured.
     """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e6
@@ -91,5 +91,9 @@ def peak_memory(device: torch.device) -> float:
         peak = re.search(r"VmHWM:\s*(\d+) kB", status.read_text())
         if peak:
             return int(peak[1]) * 1024 / 1e6
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0.0
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6

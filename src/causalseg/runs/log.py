@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Sequence
+from contextlib import ExitStack
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self
@@ -10,7 +11,7 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from causalseg.runs.folder import RunFolder
+from causalseg.runs.folder import RunFolder, locked
 from causalseg.runs.trackers import open_trackers
 from causalseg.writing import write_text
 
@@ -19,7 +20,10 @@ console = Console(stderr=True)  # one for all bars, so that they can stand below
 
 
 class RunLog:
-    """Writes the events of a run; a context manager that closes its files.
+    """Writes the events of a run and locks its folder; a context manager that ends both.
+
+    Raises:
+        RunError: if another process trains into the folder.
 
     Args:
         run: the run folder.
@@ -29,6 +33,8 @@ class RunLog:
     """
 
     def __init__(self, run: RunFolder, steps: int, first: int, trackers: Sequence[str]):
+        self._lock = ExitStack()
+        self._lock.enter_context(locked(run.path))
         events = run.read_log() if first and run.log.is_file() else []
         # The last step is scored again when a run ends between training and scoring.
         kept = [
@@ -66,6 +72,7 @@ class RunLog:
         self._file.close()
         for tracker in self._trackers:
             tracker.close()
+        self._lock.close()
 
     def start(self, step: int, origin: dict[str, Any]) -> None:
         """Log what the steps after this one are made with, as `describe_origin` gives it."""

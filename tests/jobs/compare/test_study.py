@@ -1,7 +1,6 @@
 """Comparisons: mistakes before anything runs, finished runs kept, failures told, stops survived."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -15,10 +14,9 @@ from causalseg.config.load import dump_config, load_config
 from causalseg.errors import ConfigError, MissingFileError, RunError
 from causalseg.jobs.compare.methods import read_methods
 from causalseg.jobs.compare.study import plan_study, run_study
-from causalseg.jobs.compare.workers import open_log
 from causalseg.jobs.train import train_run
 from causalseg.report.comparison import read_study
-from causalseg.runs.folder import RunFolder
+from causalseg.runs.folder import RunFolder, locked
 
 
 @pytest.fixture
@@ -78,22 +76,21 @@ def test_overrides_hold_for_all_and_a_head_alone_has_no_rate_for_an_adapter(plan
     assert none.config.train.batch == tuned.config.train.batch == 3
 
 
-def test_the_reference_is_one_of_the_methods(plan):
+def test_the_reference_is_one_of_the_methods_and_seeds_are_named_once(plan):
     assert plan(reference="tuned").reference == "tuned"
     with pytest.raises(ConfigError, match="'tunde' is none of the methods .* did you mean 'tuned'"):
         plan(reference="tunde")
+    for seeds in ((), (0, 0)):
+        with pytest.raises(ConfigError, match="name at least one, and each once"):
+            plan(seeds=seeds)
 
 
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("run.out=elsewhere", "see --out and --seeds"),
-        ("run.seed=4", "see --out and --seeds"),
         ("run.resume=true", "see --out and --seeds"),
-        ("run={seed: 3}", "see --out and --seeds"),
         ("run={threads: 1, out: elsewhere}", "see --out and --seeds"),
         ("adapter.rank=4", "no effect on methods that set this themselves: none, tuned;"),
-        ("adapter={name: lora}", "no effect on methods that set this themselves: none, tuned;"),
         ("run.nodes=2", "runs on one machine"),
         ("train.stesp=4", "did you mean 'steps'"),
         ("data.root=/nowhere", "no folder /nowhere/images"),
@@ -152,12 +149,6 @@ def test_an_override_that_only_some_methods_mask_names_these(plan, methods):
         plan("train={steps: 2}", names=("plain", "short"))
 
 
-@pytest.mark.parametrize("seeds", [(), (0, 0)])
-def test_seeds_are_named_once(plan, seeds):
-    with pytest.raises(ConfigError, match="name at least one, and each once"):
-        plan(seeds=seeds)
-
-
 def test_a_finished_cell_is_kept_whatever_is_free_to_change(plan):
     (cell,) = plan(names=("none",)).cells
     train_here(cell)
@@ -189,7 +180,7 @@ def test_cells_of_another_configuration_are_named_with_what_differs(plan, tmp_pa
         plan("train.lr=0.5", "eval.flip=true", "run.threads=2")
     text = str(caught.value)
     for cell in (none, tuned):
-        assert f"{cell.run.path} holds another run:" in text
+        assert f"{cell.run.path} contains another run:" in text
     assert "train.lr: 0.0001 there, 0.5 now" in text
     assert "eval.flip: False there, True now" in text
     assert "threads" not in text
@@ -216,30 +207,15 @@ def test_classes_read_from_a_file_are_no_difference(plan, folder):
     assert plan("data.classes=classes.json", names=("none",)).cells[0].is_finished
 
 
-def test_a_cell_that_another_process_trains_is_not_touched(plan):
-    (cell,) = plan(names=("none",)).cells
-    with open_log(cell.run), pytest.raises(RunError, match="is being trained by another process"):
-        plan(names=("none",))
-    plan(names=("none",))
-
-
-@pytest.mark.slow
-def test_finished_cells_make_results_and_tables_at_once(plan, tmp_path):
-    for cell in plan(seeds=(0, 1)).cells:
+def test_a_folder_has_one_comparison_and_a_run_one_training_at_a_time(plan, tmp_path):
+    study = plan(names=("none",))
+    with locked(tmp_path / "out"), pytest.raises(RunError, match="in use by another process"):
+        run_study(study)
+    (cell,) = study.cells
+    with locked(cell.run.path), pytest.raises(RunError, match="seed0 is in use"):
         train_here(cell)
-    comparison, failures = run_study(plan(seeds=(0, 1), reference="tuned"))
-    out = tmp_path / "out"
-    assert failures == []
-    assert [len(row.results) for row in comparison.rows] == [2, 2]
-    names = [f"{name}_seed{seed}.json" for name in ("none", "tuned") for seed in (0, 1)]
-    assert sorted(file.name for file in (out / "results").iterdir()) == names
-    result = json.loads((out / "results" / "tuned_seed1.json").read_text())
-    assert result["method"]["name"] == result["method"]["reference"] == "tuned"
-    assert result["peak_memory_mb"] > 50
-    assert len(result["eval"]["domains"]["here"]["per_image"]["names"]) == 3
-    assert str(tmp_path) not in json.dumps(result)
-    assert (out / "compare.md").read_text().startswith("# Comparison: tiny\n\n| method |")
-    assert "difference to tuned" in (out / "compare.html").read_text()
+    assert not cell.run.log.exists()
+    train_here(cell)
 
 
 def train_study(study):
@@ -255,14 +231,23 @@ def train_study(study):
 def test_comparisons_into_one_folder_make_one_table(plan, methods, tmp_path):
     content = yaml.safe_load(methods.read_text())
     methods.write_text(yaml.safe_dump({**content, "lora": {"adapter": "lora"}}))
-    train_study(plan(names=("none", "tuned"), seeds=(0, 1)))
+    out = tmp_path / "out"
+    first = train_study(plan(names=("none", "tuned"), seeds=(0, 1)))
+    assert [len(row.results) for row in first.rows] == [2, 2]
+    names = [f"{name}_seed{seed}.json" for name in ("none", "tuned") for seed in (0, 1)]
+    assert sorted(file.name for file in (out / "results").iterdir()) == names
+    text = (out / "results" / "tuned_seed1.json").read_text()
+    result = json.loads(text)
+    assert (result["method"]["name"], result["method"]["reference"]) == ("tuned", "none")
+    assert result["peak_memory_mb"] > 50
+    assert len(result["eval"]["domains"]["here"]["per_image"]["names"]) == 3
+    assert str(tmp_path) not in text
     later = train_study(plan(names=("lora",)))
     assert [(row.method.name, row.seeds) for row in later.rows] == [
         *(("none", [0, 1]), ("tuned", [0, 1]), ("lora", [0]))
     ]
     assert (later.reference, later.missing) == ("none", [])
     assert later.rows[2].differences
-    out = tmp_path / "out"
     table = (out / "compare.md").read_text()
     lines = table.split("\n\n")[1].splitlines()  # of the first table
     assert [line.split(" | ")[0] for line in lines][2:] == ["| none", "| tuned", "| lora"]
@@ -309,11 +294,12 @@ def test_stopped_by_a_signal_and_started_again_it_keeps_what_was_finished(
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "the same command goes on" in errors
+    assert "the same command continues" in errors
     assert not (second / "eval.json").is_file()
     assert (out / "compare.html").is_file()
     assert "Missing: tuned seed 0." in (out / "compare.md").read_text()
-    open_log(RunFolder(second)).close()  # its process is gone
+    with locked(second):  # its process has ended
+        pass
     finished = files_of(out / "none" / "seed0")
     done = subprocess.run(line, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
@@ -372,11 +358,9 @@ def test_cuda_devices_are_dealt_in_turn(plan, monkeypatch):
     assert _cuda_devices(cell.config) == ["0", "1"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,GPU-ab")
     assert _cuda_devices(cell.config) == ["4", "GPU-ab"]
-    (several,) = plan("run.devices=2", names=("none",)).cells
-    assert _cuda_devices(several.config) == []
-    (on_cpu,) = plan("run.accelerator=cpu", names=("none",)).cells
-    assert _cuda_devices(on_cpu.config) == []
-    assert os.environ["CUDA_VISIBLE_DEVICES"] == "4,GPU-ab"
+    for override in ("run.devices=2", "run.accelerator=cpu"):
+        (cell,) = plan(override, names=("none",)).cells
+        assert _cuda_devices(cell.config) == []
 
 
 def test_the_command_line_says_what_is_wrong(config, methods, capsys):

@@ -1,26 +1,24 @@
-"""The fair comparison of methods: every method x seed under one configuration.
+"""The comparison of methods: every method with every seed under one configuration.
 
-A cell is a method and a seed: a run folder OUT/METHOD/seedN that `causalseg train` fills in a
-process of its own. Cells run seed by seed, so that an early table has all methods, and the table is
-written anew after each. What is finished is kept, what was interrupted goes on from its checkpoint,
-and all mistakes that can be known are found before the first cell starts. Results of earlier
-comparisons in the same folder stay rows of the table, if they share the configuration.
+A cell is a method with a seed: a run folder OUT/METHOD/seedN that `causalseg train` fills in a
+process of its own. Cells run seed by seed, so that an early table has all methods; the table is
+written again after each cell. Finished cells are kept and interrupted ones are resumed. All
+mistakes that can be known are found before the first cell starts. Results of earlier comparisons in
+the same folder stay in the table if they share the configuration.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import yaml
+from typing import NamedTuple
 
 from causalseg.build.data import build_data, with_classes_inside, with_steps
 from causalseg.build.model import build_inference, check_method
 from causalseg.config import Config
-from causalseg.config.load import list_differences, load_config
+from causalseg.config.load import apply_override, flatten, list_differences, load_config
 from causalseg.config.stages import Stage, keys_of, stage_of
 from causalseg.errors import CausalsegError, ConfigError, RunError, did_you_mean
 from causalseg.jobs.compare.methods import folder_name
-from causalseg.jobs.compare.workers import Cell, open_log, run_cells
+from causalseg.jobs.compare.workers import Cell, run_cells
 from causalseg.report.card import collect_result
 from causalseg.report.comparison import (
     MEAN,
@@ -34,6 +32,7 @@ from causalseg.report.comparison import (
     read_results,
 )
 from causalseg.report.comparison_page import to_markdown, write_html
+from causalseg.runs.folder import locked
 from causalseg.runs.log import logger
 from causalseg.writing import write_json, write_text
 
@@ -47,10 +46,10 @@ class Study(NamedTuple):
         title: of its table.
         methods: the rows: those of earlier comparisons in the folder, then the new ones.
         seeds: of each method, by its name.
-        reference: name of the method that the others are held against.
+        reference: name of the method that the others are compared with.
         out: folder of everything.
         cells: in the order in which they run.
-        earlier: results that are there already and belong to no cell.
+        earlier: results of earlier comparisons in the folder.
     """
 
     title: str
@@ -70,7 +69,7 @@ def plan_study(
     reference: str | None = None,
     out: Path | None = None,
 ) -> Study:
-    """Check all that can be known about a comparison before it runs.
+    """Plan a comparison and find all mistakes that can be known before it runs.
 
     Args:
         config: YAML file of the shared configuration.
@@ -83,23 +82,23 @@ def plan_study(
 
     Raises:
         CausalsegError: with every mistake: in a method's configuration, in the data, and every
-            cell whose folder holds another run or is in use.
+            cell whose folder contains another run.
     """
     if not seeds or len(set(seeds)) < len(seeds):
         raise ConfigError(f"seeds {list(seeds)}: name at least one, and each once")
     _check_overrides(overrides, methods)
     out = out or Path("runs") / f"compare_{config.stem}"
-    found = read_results(out / "results")
-    rows, planned = _join_methods(found, methods, seeds)
-    reference = _choose_reference(reference, found, rows, methods[0])
+    results = read_results(out / "results")
+    rows, planned = _join_methods(results, methods, seeds)
+    reference = _choose_reference(reference, results, rows, methods[0])
     cells = _parse(config, overrides, methods, seeds, out)
     labels = {(cell.method.name, cell.seed) for cell in cells}
-    earlier = {key: result for key, result in found.items() if key not in labels}
+    earlier = {key: result for key, result in results.items() if key not in labels}
     shared = cells[0].config
     data = shared.data.model_copy(update={"cache": "none"})
     sources, domains = build_data(data, build_inference(shared))
     for dataset in (sources, *(domain.data for domain in domains.values())):
-        dataset[0]  # what is wrong everywhere shows now
+        dataset[0]  # fails now if all images would
     cells = [cell._replace(config=with_steps(cell.config, len(sources))) for cell in cells]
     mistakes = []
     for cell in cells:
@@ -114,21 +113,36 @@ def plan_study(
 
 
 def run_study(study: Study, jobs: int = 1) -> tuple[Comparison | None, list[str]]:
-    """Run what is not finished and write the table after each cell.
+    """Run unfinished cells and write the table after each.
 
     Writes OUT/results/METHOD_seedN.json, OUT/compare.md and OUT/compare.html, with the rows of
     earlier comparisons in the folder.
 
     Args:
-        study: what is compared.
-        jobs: cells at work side by side.
+        study: as planned.
+        jobs: cells that run side by side.
 
     Returns:
-        The comparison, None without any finished cell, and what failed and why.
+        The comparison, None without any finished cell, and which cells failed and why.
 
     Raises:
-        KeyboardInterrupt: if stopped by hand or by a signal; the cells at work are stopped too.
+        RunError: if another comparison runs in the folder.
+        KeyboardInterrupt: if stopped by hand or by a signal; running cells are stopped too.
     """
+    with locked(study.out):
+        return _run(study, jobs)
+
+
+def check_failures(study: Study, failures: Sequence[str]) -> None:
+    """Raise RunError with all failed runs, if there are any."""
+    if failures:
+        raise RunError(
+            "\n  ".join([f"{len(failures)} of {len(study.cells)} runs failed:", *failures])
+            + "\nthe same command tries them again"
+        )
+
+
+def _run(study: Study, jobs: int) -> tuple[Comparison | None, list[str]]:
     rows = {method.name: method for method in study.methods}
     results = {
         (name, seed): _label(study, rows[name], seed, result)
@@ -157,11 +171,12 @@ def run_study(study: Study, jobs: int = 1) -> tuple[Comparison | None, list[str]
 
 
 def _join_methods(
-    found: dict[tuple[str, int], Result], methods: Sequence[Method], seeds: Sequence[int]
+    results: dict[tuple[str, int], Result], methods: Sequence[Method], seeds: Sequence[int]
 ) -> tuple[list[Method], dict[str, list[int]]]:
     """Return the rows, earlier ones first, and the seeds that each should have."""
-    rows = {method.name: method for method, _ in list_methods(found)}
-    planned = {method.name: set(theirs) for method, theirs in list_methods(found)}
+    listed = list_methods(results)
+    rows = {method.name: method for method, _ in listed}
+    planned = {method.name: set(theirs) for method, theirs in listed}
     folders = {folder_name(method): method.name for method in rows.values()}
     for method in methods:
         if folders.get(folder_name(method), method.name) != method.name:
@@ -175,12 +190,12 @@ def _join_methods(
 
 def _choose_reference(
     wanted: str | None,
-    found: dict[tuple[str, int], Result],
+    results: dict[tuple[str, int], Result],
     rows: Sequence[Method],
     first: Method,
 ) -> str:
     names = [method.name for method in rows]
-    earlier = {result["method"]["reference"] for result in found.values()}.intersection(names)
+    earlier = {result["method"]["reference"] for result in results.values()}.intersection(names)
     if wanted is None:
         return earlier.pop() if len(earlier) == 1 else first.name
     if wanted not in names:
@@ -192,7 +207,7 @@ def _choose_reference(
 def _check_overrides(overrides: Sequence[str], methods: Sequence[Method]) -> None:
     """Raise ConfigError for overrides of the shared configuration that would have no effect."""
     for override in overrides:
-        keys = list(_keys_of(override))
+        keys = [key for key, _ in flatten(apply_override({}, override))]
         if any(Stage.OWN in stage_of(Config, key) for key in keys):
             raise ConfigError(
                 f"override {override!r} would have no effect: folder, seeds and resuming are set "
@@ -209,27 +224,9 @@ def _check_overrides(overrides: Sequence[str], methods: Sequence[Method]) -> Non
         if masking:
             raise ConfigError(
                 f"override {override!r} would have no effect on methods that set this themselves: "
-                f"{', '.join(dict.fromkeys(masking))}; give it to methods in a methods file, or "
-                "compare without these"
+                f"{', '.join(dict.fromkeys(masking))}; set it in a methods file, or leave these "
+                "methods out"
             )
-
-
-def _keys_of(override: str) -> Iterator[str]:
-    """Yield every option that an override sets: `run={seed: 3}` sets run.seed."""
-    key, _, text = override.partition("=")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:  # an error of its own when the configuration is read
-        value = None
-    yield from _keys_below(key.strip(), value)
-
-
-def _keys_below(key: str, value: Any) -> Iterator[str]:
-    if isinstance(value, Mapping) and value:
-        for name, inner in value.items():
-            yield from _keys_below(f"{key}.{name}", inner)
-    else:
-        yield key
 
 
 def _parse(
@@ -269,10 +266,8 @@ def _parse(
 
 
 def _check_cell(cell: Cell) -> None:
-    """Raise RunError unless a cell's folder is empty, broken, or of the same configuration."""
+    """Raise RunError unless a cell's folder is empty, incomplete, or of the same configuration."""
     run = cell.run
-    if (run.path / "train.log").is_file():
-        open_log(run).close()
     if not (cell.is_finished or run.checkpoint.is_file()):
         return
     there = load_config(run.need(run.config))
@@ -291,7 +286,7 @@ def _check_cell(cell: Cell) -> None:
         ]
     if rows:
         raise RunError(
-            f"{run.path} holds another run:\n"
+            f"{run.path} contains another run:\n"
             + "\n".join(rows)
             + "\nchoose another folder with --out, or delete this one"
         )

@@ -1,11 +1,8 @@
-"""The cells of a comparison at work: one `causalseg train` each, in a process of its own.
+"""The cells of a comparison: one `causalseg train` each, in a process of its own.
 
-At most so many run side by side and share the cores; several CUDA devices are dealt in turn. A
-process holds a lock on its log as long as it lives, so nothing is trained twice at a time even if
-the comparison that started it was killed.
+Several run side by side and share the cores; CUDA devices are assigned in turn.
 """
 
-import fcntl
 import os
 import re
 import signal
@@ -13,26 +10,25 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from datetime import timedelta
 from pathlib import Path
-from types import FrameType
-from typing import BinaryIO, NamedTuple, NoReturn
+from typing import NamedTuple
 
 import torch
 from rich.progress import BarColumn, Progress, TextColumn
 
 from causalseg.config import Config
 from causalseg.config.load import dump_config
-from causalseg.errors import CausalsegError, RunError
 from causalseg.report.comparison import Method
 from causalseg.runs.folder import RunFolder
 from causalseg.runs.log import console, logger
 from causalseg.writing import write_text
 
-_GO_ON = "stopped; the same command goes on: what is finished is kept, the rest continues"
-_PATIENCE = 10.0  # seconds that a process has to end by itself
-_TRAINING = 0.9  # share of a cell's time that is training, not scoring: a guess
-_PAUSE = 0.5  # seconds between two looks
+_GO_ON = "stopped; the same command continues: finished runs are kept, the others are resumed"
+_PATIENCE = 10.0  # seconds until a process that was asked to end is killed
+_TRAINING = 0.9  # estimated fraction of a cell's time spent in training, not in scoring
+_POLL = 0.5  # seconds
 
 
 class Cell(NamedTuple):
@@ -44,7 +40,7 @@ class Cell(NamedTuple):
 
     @property
     def run(self) -> RunFolder:
-        """Where it is trained."""
+        """Its run folder."""
         return RunFolder(self.config.run.out)
 
     @property
@@ -60,130 +56,86 @@ class Cell(NamedTuple):
 
     @property
     def progress(self) -> float:
-        """The share that is done of a cell at work, as far as its log says."""
+        """The finished fraction of an unfinished cell, from its log."""
         log = self.run.log
         steps = re.findall(rb'"step": (\d+)', log.read_bytes()[-2000:]) if log.is_file() else []
         return _TRAINING * min(1.0, int(steps[-1]) / self.config.train.steps) if steps else 0.0
 
 
-Ended = Callable[[Cell, str | None], None]
-
-
 class _Job(NamedTuple):
-    """A cell at work: its process, its log and where its part of it begins."""
+    """A running cell: its process, its log, and the offset of this attempt in the log."""
 
     cell: Cell
     process: subprocess.Popen[bytes]
     log: Path
-    start: int
+    offset: int
 
 
-class _Clock:
-    """Shares of cells done since the start, and from them the time left."""
-
-    def __init__(self, cells: Sequence[Cell]):
-        self._cells, self._start = cells, time.monotonic()
-        self._before = sum(cell.progress for cell in cells)
-
-    def left(self, unfinished: Sequence[Cell]) -> str:
-        """Return the time left as h:mm:ss."""
-        rest = len(unfinished) - sum(cell.progress for cell in unfinished)
-        done = len(self._cells) - self._before - rest
-        if done <= 0:
-            return "-"
-        seconds = round((time.monotonic() - self._start) * rest / done)
-        return f"{seconds // 3600}:{seconds % 3600 // 60:02d}:{seconds % 60:02d}"
-
-
-def run_cells(cells: Sequence[Cell], jobs: int, ended: Ended) -> None:
+def run_cells(cells: Sequence[Cell], jobs: int, ended: Callable[[Cell, str | None], None]) -> None:
     """Run cells in their order, at most ``jobs`` side by side.
 
     Args:
-        cells: none of them finished.
+        cells: unfinished ones.
         jobs: at least 1.
-        ended: called with each cell when it ends, and with what went wrong if it failed.
+        ended: called with each cell when it ends, and with the reason if it failed.
 
     Raises:
         KeyboardInterrupt: if stopped by hand or by a signal; the processes are stopped first.
     """
-    waiting, working, clock = list(cells), dict[int, _Job](), _Clock(cells)
+    waiting, working = list(cells), dict[int, _Job]()
+    start, work = time.monotonic(), _remaining(cells)
     bar = Progress(
-        TextColumn("{task.completed}/{task.total} runs{task.fields[failed]}"),
+        TextColumn("{task.completed}/{task.total} runs"),
         BarColumn(),
-        TextColumn("eta {task.fields[left]}  at work: {task.fields[names]}", markup=False),
+        TextColumn("eta {task.fields[eta]}  running: {task.fields[names]}", markup=False),
         console=console,
         disable=not console.is_terminal,
     )
-    task = bar.add_task("", total=len(cells), failed="", left="-", names="-")
-    failed = 0
-
-    def end(cell: Cell, failure: str | None) -> None:
-        nonlocal failed
-        failed += failure is not None
-        ended(cell, failure)
-        if bar.disable:
-            logger.info("%s: %s", cell.label, failure or "finished")
-
-    with _signals_stop(), bar:
+    task = bar.add_task("", total=len(cells), eta="-", names="-")
+    with _stopped_by_signals(), bar:
         try:
             while waiting or working:
-                while waiting and len(working) < jobs:
-                    slot = next(slot for slot in range(jobs) if slot not in working)
-                    cell = waiting.pop(0)
-                    try:
-                        working[slot] = _start(cell, jobs, slot)
-                        logger.info("%s: started, log in %s", cell.label, working[slot].log)
-                    except CausalsegError as error:
-                        end(cell, str(error))
-                time.sleep(_PAUSE)
-                for slot, job in list(working.items()):
-                    if job.process.poll() is not None:
-                        del working[slot]
-                        end(job.cell, _failure(job))
-                at_work = [job.cell for job in working.values()]
-                left = clock.left([*waiting, *at_work])
-                names = ", ".join(cell.label for cell in at_work)
-                count = len(cells) - len(waiting) - len(at_work)
-                if bar.disable and count > bar.tasks[0].completed:
-                    logger.info("%d/%d runs  eta %s  at work: %s", count, len(cells), left, names)
-                shown = f", {failed} failed" if failed else ""
-                bar.update(task, completed=count, failed=shown, left=left, names=names)
+                free = [slot for slot in range(jobs) if slot not in working]
+                for slot in free[: len(waiting)]:
+                    working[slot] = _start(waiting.pop(0), jobs, slot)
+                time.sleep(_POLL)
+                over = {slot: j for slot, j in working.items() if j.process.poll() is not None}
+                for slot, job in over.items():
+                    del working[slot]
+                    failure = _failure(job)
+                    ended(job.cell, failure)
+                    logger.info("%s: %s", job.cell.label, failure or "finished")
+                running = [job.cell for job in working.values()]
+                rest = _remaining([*waiting, *running])
+                seconds = (time.monotonic() - start) * rest / (work - rest) if rest < work else None
+                eta = "-" if seconds is None else str(timedelta(seconds=round(seconds)))
+                names = ", ".join(cell.label for cell in running)
+                count = len(cells) - len(waiting) - len(running)
+                bar.update(task, completed=count, eta=eta, names=names)
+                if bar.disable and over:
+                    logger.info("%d/%d runs  eta %s  running: %s", count, len(cells), eta, names)
         finally:
             _stop([job.process for job in working.values()])
 
 
-def open_log(run: RunFolder) -> BinaryIO:
-    """Open a cell's log to append, locked for as long as a process holds it open.
-
-    Raises:
-        RunError: if another process holds it.
-    """
-    path = run.path / "train.log"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    log = path.open("ab")
-    try:
-        fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        log.close()
-        raise RunError(f"{run.path} is being trained by another process: wait or stop it") from None
-    except OSError:
-        logger.debug("%s: the file system has no locks", path)
-    return log
+def _remaining(cells: Sequence[Cell]) -> float:
+    """The work left in unfinished cells; 1 is a whole cell."""
+    return sum(1 - cell.progress for cell in cells)
 
 
 def _start(cell: Cell, jobs: int, slot: int) -> _Job:
-    """Start a cell's process; its log says everything, nothing reaches the terminal."""
+    """Start a cell's process; all its output goes into OUT/METHOD/seedN/train.log."""
     run, options = cell.run, cell.config.run
     threads = options.threads or max(1, torch.get_num_threads() // (jobs * options.devices))
     changed = options.model_copy(update={"threads": threads, "resume": run.checkpoint.is_file()})
-    request = run.path / "request.yaml"
+    request, path = run.path / "request.yaml", run.path / "train.log"
+    write_text(request, dump_config(cell.config.model_copy(update={"run": changed})))
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     devices = _cuda_devices(cell.config)
     if devices:
         environment["CUDA_VISIBLE_DEVICES"] = devices[slot % len(devices)]
-    with open_log(run) as log:
-        write_text(request, dump_config(cell.config.model_copy(update={"run": changed})))
-        start = log.tell()
+    with path.open("ab") as log:
+        offset = log.tell()
         process = subprocess.Popen(
             [sys.executable, "-m", "causalseg", "train", str(request)],
             stdin=subprocess.DEVNULL,
@@ -192,11 +144,12 @@ def _start(cell: Cell, jobs: int, slot: int) -> _Job:
             env=environment,
             start_new_session=True,  # Ctrl-C reaches this process, which stops its children
         )
-        return _Job(cell, process, Path(log.name), start)
+    logger.info("%s: started, log in %s", cell.label, path)
+    return _Job(cell, process, path, offset)
 
 
 def _cuda_devices(config: Config) -> list[str]:
-    """The CUDA devices to deal to cells; none to deal if there is one, or cells need several."""
+    """The CUDA devices to assign; none if there is only one, or a cell takes several."""
     if config.run.accelerator not in ("auto", "cuda") or config.run.devices > 1:
         return []
     count = torch.cuda.device_count()
@@ -210,45 +163,44 @@ def _failure(job: _Job) -> str | None:
     code = job.process.returncode
     if code == 0:
         return None
-    text = job.log.read_bytes()[job.start :].decode(errors="replace").strip()
-    _, found, message = text.rpartition("\nerror: " if "\nerror: " in text else "error: ")
-    reason = message if found else (text.splitlines() or [""])[-1]
+    text = job.log.read_bytes()[job.offset :].decode(errors="replace").strip()
+    *_, message = re.split(r"^error: ", text, flags=re.MULTILINE)
+    reason = text.rpartition("\n")[2] if message == text else message
     if code < 0:
         reason = f"ended by signal {-code}" + (", often for lack of memory" if code == -9 else "")
     return f"{reason or f'exit code {code}'} (log: {job.log})"
 
 
 def _stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
-    """End processes and all that they started; their checkpoints are whole at any moment."""
+    """End processes and all that they started; a checkpoint is always whole."""
     for process in processes:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGTERM)
+        _end(process, by_force=False)
     for process in processes:
         try:
             process.wait(_PATIENCE)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
+            _end(process, by_force=True)
             process.wait()
 
 
+def _end(process: subprocess.Popen[bytes], by_force: bool) -> None:
+    with suppress(ProcessLookupError):
+        if sys.platform == "win32":
+            process.terminate()
+        else:
+            os.killpg(process.pid, signal.SIGKILL if by_force else signal.SIGTERM)
+
+
 @contextmanager
-def _signals_stop() -> Iterator[None]:
-    """Let SIGTERM and a closed terminal stop the work as Ctrl-C does, and say how to go on."""
-
-    def stop(number: int, frame: FrameType | None) -> NoReturn:
-        raise KeyboardInterrupt
-
-    # What is ignored stays so: nohup ignores the closed terminal.
-    numbers = [
-        number
-        for number in (signal.SIGTERM, signal.SIGHUP)
-        if signal.getsignal(number) is not signal.SIG_IGN
-    ]
-    before = {number: signal.signal(number, stop) for number in numbers}
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(_GO_ON) from None
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def _stopped_by_signals() -> Iterator[None]:
+    """Let SIGTERM and a closed terminal stop the work as Ctrl-C does, and say how to continue."""
+    with ExitStack() as stack:
+        for number in (getattr(signal, name, None) for name in ("SIGTERM", "SIGHUP")):
+            # Windows has no SIGHUP, and under nohup it is ignored.
+            if number and signal.getsignal(number) is not signal.SIG_IGN:
+                before = signal.signal(number, signal.default_int_handler)
+                stack.callback(signal.signal, number, before)
+        try:
+            yield
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(_GO_ON) from None
