@@ -1,4 +1,4 @@
-"""The commands that hold methods against each other: compare them, and tune them alike before."""
+"""The commands that compare methods, and that tune them alike before."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from causalseg.jobs.tune import Choice
     from causalseg.report.comparison import Comparison, Method
 
-_FILE = "YAML file of names and what each changes in the configuration."
 Jobs = Annotated[int, Parameter(validator=lambda _t, v: at_least_one(v))]
 
 
@@ -26,14 +25,14 @@ class Chosen:
     ----------
     adapters
         Methods, such as none,causal_tune,lora+intervene: adapters, several joined by +, or names
-        that the methods file defines; left out, all of the methods file.
+        from the methods file; default: all of the methods file.
     budget
-        Parameters that every adapter is to train, within 5 %, such as 400k: ranks and other sizes
-        are chosen for it; left out, methods keep their sizes.
+        Trained parameters of every adapter, within 5 %, such as 400k: ranks and other sizes are
+        chosen for it; default: methods keep their sizes.
     """
 
     adapters: str = ""
-    methods: Annotated[Path | None, Parameter(help=_FILE)] = None
+    methods: Annotated[Path | None, Parameter(help="YAML file that defines methods.")] = None
     budget: str | None = None
 
 
@@ -52,13 +51,13 @@ def compare(
 ) -> None:
     """Train methods with several seeds under one configuration and put them into one table.
 
-    What is finished is kept and what was interrupted goes on, so the same command may be given
-    again. Writes OUT/compare.md, OUT/compare.html, OUT/results/ and a run folder for each run.
+    The same command again keeps finished runs and resumes interrupted ones. Writes OUT/compare.md,
+    OUT/compare.html, OUT/results/ and a folder for each run.
 
     Parameters
     ----------
     config
-        YAML file of what all methods share.
+        YAML file of the configuration that all methods share.
     overrides
         Options as key=value, for all methods.
     which
@@ -66,26 +65,21 @@ def compare(
     seeds
         Seeds of every method.
     reference
-        The method that the others are held against; left out, the first.
+        The method that the others are compared with; default: the first.
     jobs
-        Runs at work side by side.
+        Number of runs side by side.
     out
-        Folder of everything; left out, runs/compare_NAME.
+        Folder of everything; default: runs/compare_NAME.
     """
-    from causalseg.errors import RunError
-    from causalseg.jobs.compare.study import plan_study, run_study
+    from causalseg.jobs.compare.study import check_failures, plan_study, run_study
 
     chosen = _read_methods(config, overrides, which)
     study = plan_study(config, overrides, chosen, _numbers(seeds), reference, out)
     comparison, failures = run_study(study, jobs)
     if comparison:
         _print_comparison(comparison)
-        print(f"everything: {study.out / 'compare.html'}, {study.out / 'compare.md'}")
-    if failures:
-        raise RunError(
-            "\n  ".join([f"{len(failures)} of {len(study.cells)} runs failed:", *failures])
-            + "\nthe same command tries them again"
-        )
+        print(f"report: {study.out / 'compare.html'}, {study.out / 'compare.md'}")
+    check_failures(study, failures)
 
 
 def tune(
@@ -100,23 +94,24 @@ def tune(
     seeds: str = "0",
     jobs: Jobs = 1,
 ) -> None:
-    """Train methods at every value of a grid and write a methods file with the best of each.
+    """Train methods at every value of a grid and write a methods file with the best values.
 
-    What is finished is kept, so the same command may be given again, with a wider grid, too.
-    Writes FILE, OUT/tune.json, and into OUT what `compare` writes.
+    The same command again, also with a wider grid, keeps finished runs. Writes the methods file,
+    OUT/tune.json, and into OUT what `compare` writes.
 
     Parameters
     ----------
     config
-        YAML file of what all methods share.
+        YAML file of the configuration that all methods share.
     overrides
         Options as key=value, for all methods.
     grid
-        An option and its values, such as train.adapter_lr=2.5e-4,5e-4,1e-3; of several options,
-        each with a --grid of its own, all combinations. train.adapter_lr leaves methods without an
-        adapter as they are.
+        An option and its values, such as train.adapter_lr=2.5e-4,5e-4,1e-3; all combinations of
+        several options, each with its own --grid. train.adapter_lr does not apply to methods
+        without an adapter.
     metric
-        What decides, such as val.miou: the mIoU of a domain that data.mean_over does not name.
+        Metric of the choice, such as val.miou: the mIoU of a domain that data.mean_over does not
+        name.
     out
         Folder of the runs.
     write
@@ -126,14 +121,12 @@ def tune(
     seeds
         Seeds of every method and value.
     jobs
-        Runs at work side by side.
+        Number of runs side by side.
     """
     from causalseg.errors import ConfigError
     from causalseg.jobs import tune as tuning
-    from causalseg.jobs.compare.methods import read_entries
 
-    file = which.methods
-    if file is not None and file.resolve() == write.resolve():
+    if which.methods is not None and which.methods.resolve() == write.resolve():
         raise ConfigError(f"--write {write} would replace the methods file that is read")
     chosen = _read_methods(config, overrides, which)
     plan = tuning.plan_tuning(
@@ -141,14 +134,14 @@ def tune(
     )
     choices = tuning.run_tuning(plan, jobs)
     tuning.write_record(plan, choices, out)
-    tuning.write_methods(plan, choices, chosen, read_entries(file) if file else {}, write)
+    tuning.write_methods(plan, choices, chosen, write)
     for method in chosen:
         print(_choice_text(method.name, choices.get(method.name), plan.domain))
     print(f"methods: {write}, scores: {out / 'tune.json'}")
 
 
 def _read_methods(config: Path, overrides: Sequence[str], which: Chosen) -> "list[Method]":
-    """The methods asked for; with a budget, of its size, and a line on each."""
+    """Read the chosen methods; with a budget, size them and print the sizes."""
     from causalseg.jobs.compare.methods import read_methods
 
     names = [name.strip() for name in which.adapters.split(",") if name.strip()]
@@ -167,7 +160,7 @@ def _choice_text(name: str, choice: "Choice | None", domain: str) -> str:
     from causalseg.jobs.tune import value_text
 
     if choice is None:
-        return f"{name}: copied, the grid has no effect on it"
+        return f"{name}: unchanged, the grid has no effect on it"
     values = ", ".join(f"{key}={value_text(value)}" for key, value in choice.best.values.items())
     text = f"{name}: {values}, {domain} {choice.best.mean:.1f}"
     if choice.at_edge:
@@ -192,10 +185,10 @@ def _print_comparison(comparison: "Comparison") -> None:
 
     heads, rows = table(comparison)
     over = comparison.first["eval"]["mean"]["over"]
-    names = ["method", *(["mean"] if len(over) > 1 else over)]
-    names += [f"difference to {comparison.reference}", ADAPTER, "seeds"]
-    found = [head for head, _ in heads]
-    chosen = [found.index(name) for name in names if name in found]
+    score = "mean" if len(over) > 1 else over[0]
+    names = ["method", score, f"difference to {comparison.reference}", ADAPTER, "seeds"]
+    known = [head for head, _ in heads]
+    chosen = [known.index(name) for name in names if name in known]
     shown = Table(title=f"mIoU in percent, mean over {', '.join(over)}")
     for i in chosen:
         shown.add_column("\n".join(heads[i]).strip(), justify="right" if i else "left")

@@ -1,25 +1,25 @@
-"""Tune methods alike: each trains at every value of a grid, and keeps the best on a seen domain.
+"""Tune methods alike: train each at every value of a grid and choose the best.
 
-The runs are the cells of a comparison whose methods are called `lora@5e-4`, so what is finished is
-kept and a wider grid only adds to it. Chosen is the value with the best mean over seeds, of equal
-ones the smaller. The domain that decides must not be one of those that the mean is over: these
-stand for domains never seen.
+The runs are the cells of a comparison whose methods are called `lora@5e-4`, so finished runs are
+kept and a wider grid only adds to them. The value with the best mean over seeds is chosen, of equal
+ones the smaller. The metric is on an in-distribution domain: those that `data.mean_over` names
+stand for unseen domains.
 """
 
 import itertools
 import statistics
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import yaml
 
 from causalseg.config import Config
 from causalseg.config.load import load_config
 from causalseg.errors import ConfigError, RunError
-from causalseg.jobs.compare.study import Study, plan_study, run_study
+from causalseg.jobs.compare.study import Study, check_failures, plan_study, run_study
 from causalseg.jobs.eval import seen_domains
-from causalseg.report.comparison import Comparison, Method
+from causalseg.report.comparison import Method, Row
 from causalseg.report.comparison_page import sources_text
 from causalseg.writing import write_json, write_text
 
@@ -28,13 +28,13 @@ _OF_ADAPTERS = "train.adapter_lr"
 
 
 class Tuning(NamedTuple):
-    """What is tried.
+    """A search that can be run.
 
     Attributes:
         study: the runs.
-        tried: of each method, in their order, the values of the grid and the method that has
-            them; none for a method on which the grid has no effect.
-        domain: whose mIoU decides.
+        tried: by method, the values of the grid and the method with these values; empty for a
+            method on which the grid has no effect.
+        domain: its mIoU is the metric.
         grid: values of each option, ascending.
         seeds: of every method and value.
         config: of one of the methods.
@@ -49,23 +49,23 @@ class Tuning(NamedTuple):
 
 
 class Trial(NamedTuple):
-    """Values of the grid and what a method scored with them, by seed, in percent."""
+    """Values of the grid and the mIoU of a method with them, by seed, in percent."""
 
     values: dict[str, float]
     scores: dict[int, float]
 
     @property
     def mean(self) -> float:
-        """What is compared."""
+        """Mean over seeds."""
         return statistics.mean(self.scores.values())
 
 
 class Choice(NamedTuple):
-    """What a method is best at.
+    """The best values of a method.
 
     Attributes:
         trials: in the order of the grid.
-        best: the one chosen.
+        best: the chosen one.
         at_edge: options whose best value is the first or last of the grid.
     """
 
@@ -107,20 +107,20 @@ def plan_tuning(
     seeds: Sequence[int],
     out: Path,
 ) -> Tuning:
-    """Check all that can be known before anything is trained.
+    """Plan a search and find all mistakes that can be known before it runs.
 
     Args:
         config: YAML file of the shared configuration.
         overrides: of the shared configuration, as key=value.
         methods: to tune; ``train.adapter_lr`` has no effect on one without an adapter.
-        grid: as `parse_grid` gives it; of several options all combinations are tried.
+        grid: from `parse_grid`; all combinations of several options are tried.
         metric: DOMAIN.miou.
         seeds: of every method and value.
         out: folder of the runs.
 
     Raises:
-        CausalsegError: with every mistake in methods, grid and data, or if the domain is not known
-            or one of those that the mean is over.
+        CausalsegError: with every mistake in methods, grid and data, or if the domain is unknown or
+            named by ``data.mean_over``.
     """
     parsed = [load_config(config, [*overrides, *method.overrides]) for method in methods]
     domain = _seen_domain(metric, parsed[0])
@@ -141,26 +141,19 @@ def plan_tuning(
 
 
 def run_tuning(tuning: Tuning, jobs: int = 1) -> dict[str, Choice]:
-    """Train what is not finished and return what each method is best at.
-
-    Methods on which the grid has no effect are left out.
+    """Train unfinished runs and return the best values of each method that the grid affects.
 
     Raises:
         RunError: if a run failed or has no score.
     """
     comparison, failures = run_study(tuning.study, jobs)
-    if failures or comparison is None:
-        raise RunError(
-            "\n  ".join([f"{len(failures)} of {len(tuning.study.cells)} runs failed:", *failures])
-            + "\nthe same command tries them again; leave a value out with which training fails"
-        )
-    scores = _scores(comparison, tuning)
+    check_failures(tuning.study, failures)
+    rows = {row.method.name: row for row in comparison.rows} if comparison else {}
     choices = {}
     for name, tried in tuning.tried.items():
-        trials = [Trial(values, scores[method.name]) for values, method in tried]
+        trials = [Trial(values, _scores(rows[method.name], tuning)) for values, method in tried]
         if trials:
-            # The grid ascends, and the first of equals is taken.
-            best = max(trials, key=lambda trial: trial.mean)
+            best = max(trials, key=lambda trial: trial.mean)  # of equal ones the first
             ends = {key: (values[0], values[-1]) for key, values in tuning.grid.items()}
             at_edge = [key for key, value in best.values.items() if value in ends[key]]
             choices[name] = Choice(trials, best, at_edge)
@@ -168,33 +161,37 @@ def run_tuning(tuning: Tuning, jobs: int = 1) -> dict[str, Choice]:
 
 
 def write_methods(
-    tuning: Tuning,
-    choices: Mapping[str, Choice],
-    methods: Sequence[Method],
-    entries: Mapping[str, Any],
-    file: Path,
+    tuning: Tuning, choices: Mapping[str, Choice], methods: Sequence[Method], file: Path
 ) -> None:
-    """Write a methods file that has the chosen values, below what they scored.
+    """Write a methods file with the chosen values, under a comment with all scores.
 
     Args:
         tuning: what was tried.
-        choices: as `run_tuning` gives them.
-        methods: all that the file has, in their order.
-        entries: of the methods file they came from; the others are written as they were named.
+        choices: from `run_tuning`.
+        methods: all that the file contains, in their order.
         file: to write.
     """
-    parts = [f"# {line}".rstrip() for line in [*_about(tuning), *_score_table(choices)]]
+    seeds = ", ".join(map(str, tuning.seeds))
+    grid = "; ".join(f"{key} {', '.join(map(value_text, v))}" for key, v in tuning.grid.items())
+    lines = [
+        f"# Tuned by `causalseg tune`: mIoU in percent on {tuning.domain}, mean over seeds {seeds}",
+        f"# Trained on {sources_text(tuning.config.model_dump(mode='json')['data'])}",
+        f"# Grid: {grid}",
+    ]
+    for name, choice in choices.items():
+        means = ", ".join(f"{_label(trial.values)} {trial.mean:.2f}" for trial in choice.trials)
+        lines.append(f"# {name}: {means}")
     for method in methods:
-        entry = dict(entries.get(method.name) or {})
-        changed = dict(override.split("=", 1) for override in method.overrides)
-        for key, text in changed.items():
-            if not (key == _OF_ADAPTERS and text == "null"):  # of a head alone, added when read
-                entry = _with_option(entry, key, yaml.safe_load(text))
+        pairs = (override.split("=", 1) for override in method.overrides)
+        options = {key: yaml.safe_load(text) for key, text in pairs}
         if method.name in choices:
-            for key, value in choices[method.name].best.values.items():
-                entry = _with_option(entry, key, value)
-        parts.append(_dumped({method.name: entry}))
-    write_text(file, "\n".join(parts) + "\n")
+            options |= choices[method.name].best.values
+        if method.reported:
+            options |= {"reported": method.reported, "reported_source": method.source}
+        entry = {method.name: options}
+        text = yaml.safe_dump(entry, default_flow_style=None, sort_keys=False, width=float("inf"))
+        lines.append(text.rstrip())
+    write_text(file, "\n".join(lines) + "\n")
 
 
 def write_record(tuning: Tuning, choices: Mapping[str, Choice], out: Path) -> None:
@@ -210,11 +207,7 @@ def write_record(tuning: Tuning, choices: Mapping[str, Choice], out: Path) -> No
         }
         for name, choice in choices.items()
     }
-    about = {
-        "metric": f"{tuning.domain}.miou",
-        "seeds": tuning.seeds,
-        "grid": tuning.grid,
-    }
+    about = {"metric": f"{tuning.domain}.miou", "seeds": tuning.seeds, "grid": tuning.grid}
     write_json(out / "tune.json", {**about, "methods": methods})
 
 
@@ -227,7 +220,7 @@ def value_text(value: float) -> str:
 
 
 def _variant(method: Method, values: dict[str, float]) -> tuple[dict[str, float], Method]:
-    """A method with values of the grid in the place of its own."""
+    """A method with values of the grid in place of its own."""
     kept = [o for o in method.overrides if o.partition("=")[0] not in values]
     name = f"{method.name}@{_label(values)}"
     new = [f"{key}={value_text(value)}" for key, value in values.items()]
@@ -235,87 +228,31 @@ def _variant(method: Method, values: dict[str, float]) -> tuple[dict[str, float]
 
 
 def _seen_domain(metric: str, config: Config) -> str:
-    """The domain of a metric, after checking that it may decide."""
+    """The domain of a metric, after checking that it is in-distribution."""
     domain, _, score = metric.rpartition(".")
-    known = seen_domains(config, config)
-    allowed = [n for n in known if config.data.only is None or n in config.data.only]
+    scored = config.data.domains if config.data.only is None else config.data.only
+    allowed = [name for name in seen_domains(config, config) if name in scored]
     if score == "miou" and domain in allowed:
         return domain
+    is_unseen = score == "miou" and domain in config.data.domains
+    why = "is on an unseen domain, so it must not decide" if is_unseen else "is not known"
     offered = ", ".join(f"{name}.miou" for name in allowed)
     if not allowed:
         offered = "none: name the unseen domains in data.mean_over, the others may decide"
-    is_unseen = score == "miou" and domain in config.data.domains
-    why = "stands for what was never seen, so it must not decide" if is_unseen else "is not known"
     raise ConfigError(f"metric {metric!r} {why}; allowed are {offered}")
 
 
-def _scores(comparison: Comparison, tuning: Tuning) -> dict[str, dict[int, float]]:
-    """The mIoU that decides, by method and seed."""
-    results = {row.method.name: row.results for row in comparison.rows}
-    found: dict[str, dict[int, float]] = {}
-    for cell in tuning.study.cells:
-        domains = results[cell.method.name][cell.seed]["eval"]["domains"]
-        score = domains[tuning.domain]["miou"]
-        if score is None:
-            raise RunError(
-                f"{tuning.domain} has no labelled pixels, so it cannot decide: take another domain "
-                "for --metric"
-            )
-        found.setdefault(cell.method.name, {})[cell.seed] = score
-    return found
-
-
-def _about(tuning: Tuning) -> Iterator[str]:
-    grid = [f"{key} {', '.join(map(value_text, v))}" for key, v in tuning.grid.items()]
-    yield "Methods with the values that `causalseg tune` chose (*)."
-    yield f"Trained on {sources_text(tuning.config.model_dump(mode='json')['data'])}."
-    yield (
-        f"Metric: mIoU in percent on {tuning.domain}, mean over seeds "
-        f"{', '.join(map(str, tuning.seeds))}."
-    )
-    yield f"Grid: {'; '.join(grid)}."
-
-
-def _score_table(choices: Mapping[str, Choice]) -> Iterator[str]:
-    """Method x value in columns of equal width; a star at what was chosen."""
-    scores = {
-        name: {
-            _label(trial.values): f"{trial.mean:.2f}{'*' if trial is choice.best else ' '}"
-            for trial in choice.trials
-        }
-        for name, choice in choices.items()
-    }
-    columns = list(dict.fromkeys(label for row in scores.values() for label in row))
-    first = max(map(len, ["method", *scores]))
-    widths = [max(len(column), 6) for column in columns]
-
-    def line(name: str, cells: Iterable[str]) -> str:
-        padded = [cell.rjust(width) for cell, width in zip(cells, widths, strict=True)]
-        return "  ".join([name.ljust(first), *padded]).rstrip()
-
-    yield line("method", columns)
-    for name, row in scores.items():
-        yield line(name, [row.get(column, "- ") for column in columns])
+def _scores(row: Row, tuning: Tuning) -> dict[int, float]:
+    """The metric of a row by seed; the folder may have results of more seeds."""
+    mious = dict(zip(row.results, row.scores(tuning.domain), strict=True))
+    scores = {seed: miou for seed in tuning.seeds if (miou := mious[seed]) is not None}
+    if len(scores) < len(tuning.seeds):
+        raise RunError(
+            f"{tuning.domain} has no labelled pixels, so it cannot decide: choose another domain "
+            "for --metric"
+        )
+    return scores
 
 
 def _label(values: Mapping[str, float]) -> str:
     return ",".join(map(value_text, values.values()))
-
-
-def _dumped(content: dict[str, Any]) -> str:
-    """YAML with the innermost mappings and lists on one line."""
-    text = yaml.safe_dump(content, default_flow_style=None, sort_keys=False, width=float("inf"))
-    return text.rstrip()
-
-
-def _with_option(entry: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
-    """An entry of a methods file with an option where it stands, or else at the end."""
-    for name, inner in entry.items():
-        if name == key:
-            return {**entry, name: value}
-        if key.startswith(f"{name}.") and isinstance(inner, dict):
-            rest = key.removeprefix(f"{name}.")
-            changed = _with_option(inner, rest, value)
-            if changed.keys() == inner.keys():
-                return {**entry, name: changed}
-    return {**entry, key: value}

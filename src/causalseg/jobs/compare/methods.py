@@ -40,7 +40,7 @@ def read_methods(names: Sequence[str], file: Path | None = None) -> list[Method]
         ConfigError: with every name that means nothing or comes twice, and every wrong entry of
             the file that is used.
     """
-    known = read_entries(file) if file else {}
+    known = _read_entries(file) if file else {}
     if not names and not known:
         raise ConfigError("nothing to compare: name methods with --adapters or --methods")
     keys = (re.match(r"adapter\[(\w+)\]\.", option.key) for option in list_options())
@@ -66,13 +66,8 @@ def folder_name(method: Method) -> str:
     return re.sub(r"[^\w-]+", "_", method.name).lower()
 
 
-def read_entries(file: Path) -> dict[str, Any]:
-    """Return the entries of a methods file as they stand there, by name.
-
-    Raises:
-        MissingFileError: if there is no such file.
-        ConfigError: if it is no mapping in YAML.
-    """
+def _read_entries(file: Path) -> dict[str, Any]:
+    """The entries of a methods file by name."""
     if not file.is_file():
         raise MissingFileError(f"no methods file {file}: check the path")
     try:
