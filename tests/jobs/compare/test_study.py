@@ -138,14 +138,14 @@ def test_an_override_that_only_some_methods_mask_names_these(plan, methods):
         short: {train.steps: 1}
     """)
     plan("adapter.init.token_std=0.1", names=("plain", "high"))
-    with pytest.raises(ConfigError, match="no effect on .*: none; give it"):
+    with pytest.raises(ConfigError, match="no effect on .*: none; set it"):
         plan("adapter.init.token_std=0.1", names=("none", "plain"))
     plan("intervene=spectral", names=("plain",))
-    with pytest.raises(ConfigError, match="no effect on .*: own; give it"):
+    with pytest.raises(ConfigError, match="no effect on .*: own; set it"):
         plan("intervene={high_gain: null}", names=("plain", "own"))
-    with pytest.raises(ConfigError, match="no effect on .*: high; give it"):
+    with pytest.raises(ConfigError, match="no effect on .*: high; set it"):
         plan("intervene.high_gain=[0.1, 2]", names=("plain", "high"))
-    with pytest.raises(ConfigError, match="no effect on .*: short; give it"):
+    with pytest.raises(ConfigError, match="no effect on .*: short; set it"):
         plan("train={steps: 2}", names=("plain", "short"))
 
 

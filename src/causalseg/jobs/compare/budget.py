@@ -211,7 +211,7 @@ def _neighbours(part: Any, option: str, fixed: Values, count: Count, budget: int
         if measure(2 * high) <= measure(high):
             return []
         high *= 2
-    above = least + bisect_right(range(least, high), budget, key=measure)
+    above = least + bisect_right(range(least, high), float(budget), key=measure)
     return [_Size(choose(v), measure(v)) for v in (above - 1, above) if v >= least]
 
 

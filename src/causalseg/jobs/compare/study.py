@@ -18,7 +18,7 @@ from causalseg.config.load import apply_override, flatten, list_differences, loa
 from causalseg.config.stages import Stage, keys_of, stage_of
 from causalseg.errors import CausalsegError, ConfigError, RunError, did_you_mean
 from causalseg.jobs.compare.methods import folder_name
-from causalseg.jobs.compare.workers import Cell, run_cells
+from causalseg.jobs.compare.workers import StudyCell, run_cells
 from causalseg.report.card import collect_result
 from causalseg.report.comparison import (
     MEAN,
@@ -57,7 +57,7 @@ class Study(NamedTuple):
     seeds: dict[str, list[int]]
     reference: str
     out: Path
-    cells: list[Cell]
+    cells: list[StudyCell]
     earlier: dict[tuple[str, int], Result]
 
 
@@ -155,7 +155,7 @@ def _run(study: Study, jobs: int) -> tuple[Comparison | None, list[str]]:
     waiting = [cell for cell in study.cells if (cell.method.name, cell.seed) not in results]
     comparison = _publish(study, results) if results else None
 
-    def ended(cell: Cell, failure: str | None) -> None:
+    def ended(cell: StudyCell, failure: str | None) -> None:
         nonlocal comparison
         if failure is not None:
             failures.append(f"{cell.label}: {failure}")
@@ -235,7 +235,7 @@ def _parse(
     methods: Sequence[Method],
     seeds: Sequence[int],
     out: Path,
-) -> list[Cell]:
+) -> list[StudyCell]:
     """Return every method with every seed, or raise ConfigError with all mistakes."""
     cells, mistakes = [], []
     for seed in seeds:
@@ -259,13 +259,13 @@ def _parse(
             same = contents.setdefault(parsed.model_dump_json(exclude={"run": _OWN}), method.name)
             if same != method.name:
                 mistakes.append(f"{method.name}: the same configuration as {same}, drop one")
-            cells.append(Cell(method, seed, parsed))
+            cells.append(StudyCell(method, seed, parsed))
         if mistakes:
             raise ConfigError("\n".join(mistakes))
     return cells
 
 
-def _check_cell(cell: Cell) -> None:
+def _check_cell(cell: StudyCell) -> None:
     """Raise RunError unless a cell's folder is empty, incomplete, or of the same configuration."""
     run = cell.run
     if not (cell.is_finished or run.checkpoint.is_file()):
@@ -295,7 +295,7 @@ def _check_cell(cell: Cell) -> None:
 def _check_earlier(
     out: Path,
     rows: Sequence[Method],
-    cells: Sequence[Cell],
+    cells: Sequence[StudyCell],
     earlier: dict[tuple[str, int], Result],
 ) -> None:
     """Raise RunError unless earlier results share the configuration of the cells."""
@@ -316,7 +316,7 @@ def _check_earlier(
         ) from error
 
 
-def _collect(study: Study, cell: Cell) -> Result:
+def _collect(study: Study, cell: StudyCell) -> Result:
     return _label(study, cell.method, cell.seed, collect_result(cell.run))
 
 

@@ -31,7 +31,7 @@ _TRAINING = 0.9  # estimated fraction of a cell's time spent in training, not in
 _POLL = 0.5  # seconds
 
 
-class Cell(NamedTuple):
+class StudyCell(NamedTuple):
     """One method with one seed."""
 
     method: Method
@@ -65,13 +65,15 @@ class Cell(NamedTuple):
 class _Job(NamedTuple):
     """A running cell: its process, its log, and the offset of this attempt in the log."""
 
-    cell: Cell
+    cell: StudyCell
     process: subprocess.Popen[bytes]
     log: Path
     offset: int
 
 
-def run_cells(cells: Sequence[Cell], jobs: int, ended: Callable[[Cell, str | None], None]) -> None:
+def run_cells(
+    cells: Sequence[StudyCell], jobs: int, ended: Callable[[StudyCell, str | None], None]
+) -> None:
     """Run cells in their order, at most ``jobs`` side by side.
 
     Args:
@@ -118,12 +120,12 @@ def run_cells(cells: Sequence[Cell], jobs: int, ended: Callable[[Cell, str | Non
             _stop([job.process for job in working.values()])
 
 
-def _remaining(cells: Sequence[Cell]) -> float:
+def _remaining(cells: Sequence[StudyCell]) -> float:
     """The work left in unfinished cells; 1 is a whole cell."""
     return sum(1 - cell.progress for cell in cells)
 
 
-def _start(cell: Cell, jobs: int, slot: int) -> _Job:
+def _start(cell: StudyCell, jobs: int, slot: int) -> _Job:
     """Start a cell's process; all its output goes into OUT/METHOD/seedN/train.log."""
     run, options = cell.run, cell.config.run
     threads = options.threads or max(1, torch.get_num_threads() // (jobs * options.devices))
