@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from causalseg.corruptions import CORRUPTIONS, blur, check_corruption, corrupt
+from causalseg.corruptions import CORRUPTIONS, blur, corrupt
 from causalseg.corruptions.street import FAR, HORIZON, see_street
 from causalseg.data.classes import CITYSCAPES19
 from causalseg.errors import ConfigError, DataError
@@ -46,21 +46,16 @@ def grey(value, size=(96, 96)):
 @each_corruption
 @pytest.mark.parametrize("size", ODD_SIZES)
 def test_shape_type_and_range_stay_at_any_size(name, size):
-    image = torch.rand(3, *size, generator=torch.Generator().manual_seed(0))
+    noise = torch.rand(3, *size, generator=torch.Generator().manual_seed(0))
     for dtype, severity in itertools.product((torch.float32, torch.float64), (1, 5)):
-        result = corrupt(image.to(dtype), name, severity, seed=0)
-        assert result.shape == image.shape
-        assert result.dtype == dtype
-        assert result.min() >= 0
-        assert result.max() <= 1
+        for image in (noise.to(dtype), torch.zeros_like(noise), torch.ones_like(noise)):
+            result = corrupt(image, name, severity, seed=0)
+            assert result.shape == image.shape
+            assert result.dtype == image.dtype
+            assert result.min() >= 0  # and no NaN
+            assert result.max() <= 1
         if name != "spatter":  # there may be no drop on so few pixels
-            assert not torch.equal(result, image.to(dtype))
-
-
-@each_corruption
-def test_black_and_white_pictures_stay_finite(name):
-    for value in (0.0, 1.0):
-        assert corrupt(grey(value, SIZE), name, 5, seed=0).isfinite().all()
+            assert not torch.equal(corrupt(noise, name, severity, seed=0), noise)
 
 
 @each_corruption
@@ -76,27 +71,21 @@ def test_the_input_stays_even_if_it_is_no_block_of_memory(name):
 
 
 @each_corruption
-def test_a_seed_gives_one_picture_and_another_seed_another(name):
-    image, _, _ = scene(0)
-    first, again, other = (corrupt(image, name, 3, seed) for seed in (1, 1, 2))
-    assert torch.equal(first, again)
-    assert torch.equal(first, other) == (name in NOT_RANDOM)
-
-
-@each_corruption
-def test_global_generators_are_neither_used_nor_moved(name):
+def test_the_seed_alone_decides_and_global_generators_are_not_moved(name):
     image, _, _ = scene(0)
     results = []
-    for state in (0, 1):
+    for state, seed in ((0, 1), (1, 1), (0, 2)):
         torch.manual_seed(state)
         np.random.seed(state)
         random.seed(state)
         before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
-        results.append(corrupt(image, name, 4, seed=3))
+        results.append(corrupt(image, name, 3, seed))
         assert torch.equal(torch.get_rng_state(), before[0])
         np.testing.assert_array_equal(np.random.get_state()[1], before[1])
         assert random.getstate() == before[2]
-    assert torch.equal(*results)
+    first, again, other = results
+    assert torch.equal(first, again)
+    assert torch.equal(first, other) == (name in NOT_RANDOM)
 
 
 @pytest.mark.parametrize(
@@ -242,10 +231,6 @@ def test_zoom_moves_outwards_from_the_middle():
     assert zoomed[81:85].sum() > zoomed[76:80].sum() + 0.3
 
 
-def test_the_published_ones_are_nineteen():
-    assert len(CORRUPTIONS) - len(DRIVING) == 19
-
-
 def test_elastic_moves_pixels_by_a_few_at_most():
     columns = torch.linspace(0, 1, 480).expand(3, 360, 480)
     for severity, most in ((1, 6), (5, 14)):
@@ -342,17 +327,18 @@ def test_depth_matters_to_driving_alone():
         assert is_equal == (name not in DRIVING or name == "sun_glare"), name
 
 
-def test_wrong_names_and_severities_are_refused():
-    image = grey(0.5)
-    with pytest.raises(ConfigError, match="did you mean 'gaussian_noise'"):
-        corrupt(image, "gausian_noise", 1, 0)
-    for severity in (0, 6, -1):
-        with pytest.raises(ConfigError, match="give 1, 2, 3, 4 or 5"):
-            corrupt(image, "fog", severity, 0)
-        with pytest.raises(ConfigError, match="give 1, 2, 3, 4 or 5"):
-            check_corruption("fog", severity)
-    with pytest.raises(ConfigError, match="seed -1"):
-        corrupt(image, "fog", 1, -1)
+@pytest.mark.parametrize(
+    ("name", "severity", "seed", "message"),
+    [
+        ("gausian_noise", 1, 0, "did you mean 'gaussian_noise'"),
+        ("fog", 0, 0, "severity 0 .*1, 2, 3, 4 or 5"),
+        ("fog", 6, 0, "severity 6 .*1, 2, 3, 4 or 5"),
+        ("fog", 1, -1, "seed -1 .*0 or more"),
+    ],
+)
+def test_wrong_names_severities_and_seeds_are_refused(name, severity, seed, message):
+    with pytest.raises(ConfigError, match=message):
+        corrupt(grey(0.5), name, severity, seed)
 
 
 @pytest.mark.parametrize(
@@ -366,7 +352,7 @@ def test_wrong_names_and_severities_are_refused():
         torch.full((3, 8, 8), torch.nan),
     ],
 )
-def test_what_is_no_image_is_refused(image):
+def test_a_tensor_that_is_not_an_image_is_refused(image):
     with pytest.raises(DataError, match="cannot corrupt"):
         corrupt(image, "contrast", 1, 0)
 
@@ -374,12 +360,6 @@ def test_what_is_no_image_is_refused(image):
 @pytest.mark.parametrize(
     "depth", [torch.ones(8, 9), torch.zeros(8, 8), torch.full((8, 8), torch.nan)]
 )
-def test_what_is_no_depth_is_refused(depth):
+def test_a_tensor_that_is_not_a_depth_map_is_refused(depth):
     with pytest.raises(DataError, match="depth of shape"):
         corrupt(grey(0.5, (8, 8)), "fog_depth", 1, 0, depth)
-
-
-@each_corruption
-def test_a_corruption_says_what_it_is(name):
-    assert CORRUPTIONS[name].group in {"noise", "blur", "weather", "digital", "driving"}
-    assert 5 < len(CORRUPTIONS[name].summary) < 60
