@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from causalseg.corruptions import CORRUPTIONS, blur, corrupt
-from causalseg.corruptions.street import FAR, HORIZON, see_street
+from causalseg.corruptions.view import FAR, HORIZON, estimate_view
 from causalseg.data.classes import CITYSCAPES19
 from causalseg.errors import ConfigError, DataError
 from causalseg.scenes import render
@@ -23,7 +23,7 @@ NOT_RANDOM = (
     "defocus_blur", "zoom_blur", "gaussian_blur", "brightness", "contrast", "saturate",
     "pixelate", "jpeg_compression",
 )  # fmt: skip
-# Severities at which the published constants do not change a picture more than the one before.
+# Severities at which the published constants do not change an image more than the one before.
 NOT_RISING = {"glass_blur": [4], "snow": [3], "frost": [4], "saturate": [3]}
 each_corruption = pytest.mark.parametrize("name", CORRUPTIONS)
 
@@ -92,7 +92,7 @@ def test_the_seed_alone_decides_and_global_generators_are_not_moved(name):
     ("name", "has_depth"),
     [*((name, False) for name in CORRUPTIONS), *((name, True) for name in DRIVING)],
 )
-def test_a_higher_severity_changes_a_picture_more(name, has_depth):
+def test_a_higher_severity_changes_an_image_more(name, has_depth):
     seeds = 60 if name == "fog" else 8  # no two fogs are alike
     changes = np.zeros(5)
     for seed, severity in itertools.product(range(seeds), range(1, 6)):
@@ -104,7 +104,7 @@ def test_a_higher_severity_changes_a_picture_more(name, has_depth):
     assert changes[4] == changes.max() or name in NOT_RISING
 
 
-def test_a_large_picture_is_corrupted_whole():
+def test_a_large_image_is_corrupted_whole():
     image = grey(0.5, (1080, 1920))
     for name in ("frost", "fog", "rain_streaks"):
         changed = (corrupt(image, name, 5, 0) - image).abs().amax(0) > 0
@@ -184,7 +184,7 @@ def test_pixelate_leaves_the_published_number_of_pixels():
 
 
 @pytest.mark.parametrize("name", [n for n, c in CORRUPTIONS.items() if c.group == "blur"])
-def test_a_blur_leaves_an_even_picture_alone(name):
+def test_a_blur_leaves_a_uniform_image_alone(name):
     image = torch.tensor([0.1, 0.5, 0.9])[:, None, None].expand(3, 40, 60)
     for severity in (1, 5):
         result = corrupt(image, name, severity, 0)
@@ -261,7 +261,7 @@ def test_the_sky_may_be_at_infinity():
 def test_the_assumed_street_is_a_flat_road_between_walls_under_a_sky():
     image = np.full((3, 100, 200), 0.4, np.float32)
     image[:, :20, 150:] = 0.9
-    street = see_street(image, None)
+    street = estimate_view(image, None)
     assert street.depth[0, 180] == pytest.approx(FAR, rel=1e-4)
     assert street.depth[0, 100] == pytest.approx(80)
     below = slice(int(100 * HORIZON) + 5, 100)
@@ -279,7 +279,7 @@ def test_ground_is_found_from_depth():
     found, flat = [], []
     for seed in range(6):
         image, depth, label = scene(seed, (180, 240))
-        street = see_street(image.numpy(), depth.numpy())
+        street = estimate_view(image.numpy(), depth.numpy())
         rows = slice(int(0.6 * 180), 180)
         found.append(street.ground[rows] > 0.5)
         flat.append(np.isin(label.numpy()[rows], level))

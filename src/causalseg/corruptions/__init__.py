@@ -1,7 +1,7 @@
-"""Corruptions: what weather, light, lenses and sensors do to a picture, in five severities.
+"""Synthetic corruptions: what weather, light, lenses and sensors do to an image, in 5 severities.
 
 The 19 of ImageNet-C (Hendrycks and Dietterich, ICLR 2019) with their published constants, and six
-of ours for driving that know about depth. Only the image changes, never its label.
+of ours for driving that use depth. Only the image changes, never its label.
 """
 
 import zlib
@@ -14,19 +14,19 @@ from jaxtyping import Float
 from torch import Tensor
 
 from causalseg.corruptions import blur, digital, driving, light, sensor, weather
-from causalseg.corruptions.street import see_street
+from causalseg.corruptions.view import estimate_view
 from causalseg.errors import ConfigError, DataError, did_you_mean
 
 __all__ = ["CORRUPTIONS", "Corruption", "check_corruption", "corrupt"]
 
 
 class Corruption(NamedTuple):
-    """One corruption.
+    """A kind of corruption.
 
     Attributes:
         group: ``noise``, ``blur``, ``weather`` or ``digital`` as in Cityscapes-C, or ``driving``.
-        summary: What it does, in a line.
-        apply: Image or street, severity and generator to image; values may leave [0, 1].
+        summary: what it does, in a line.
+        apply: image (``driving``: view), severity and generator to image; values may leave [0, 1].
     """
 
     group: str
@@ -44,8 +44,8 @@ CORRUPTIONS: dict[str, Corruption] = {
     "motion_blur": Corruption("blur", "a camera that moves sideways", blur.motion_blur),
     "zoom_blur": Corruption("blur", "a lens that zooms", blur.zoom_blur),
     "gaussian_blur": Corruption("blur", "Gaussian blur", blur.gaussian_blur),
-    "snow": Corruption("weather", "falling snow over a whitened picture", weather.snow),
-    "frost": Corruption("weather", "ice on the lens, drawn", weather.frost),
+    "snow": Corruption("weather", "falling snow over a whitened image", weather.snow),
+    "frost": Corruption("weather", "synthetic ice on the lens", weather.frost),
     "fog": Corruption("weather", "clouds of fog, whatever the distance", weather.fog),
     "spatter": Corruption("weather", "drops of water or mud on the lens", weather.spatter),
     "brightness": Corruption("digital", "brighter, hue and saturation kept", digital.brightness),
@@ -59,7 +59,7 @@ CORRUPTIONS: dict[str, Corruption] = {
     "snow_ground": Corruption("driving", "snow on the ground and falling", driving.snow_ground),
     "night": Corruption("driving", "night with lamps, headlights and noise", light.night),
     "sun_glare": Corruption("driving", "a low sun ahead", light.sun_glare),
-    "motion_drive": Corruption("driving", "blur along the way of travel", driving.motion_drive),
+    "motion_drive": Corruption("driving", "blur in the direction of travel", driving.motion_drive),
 }
 
 
@@ -72,33 +72,30 @@ def corrupt(
 ) -> Float[Tensor, "3 H W"]:
     """Return a corrupted copy of an image of any size, in [0, 1], of the same type.
 
-    The same arguments give the same picture, whatever the state of any global generator; the image
-    itself stays. A seed gives the same dice at each severity.
+    The same arguments give the same result, whatever the state of any global generator. One seed
+    draws the same random numbers at every severity.
 
     Args:
-        image: In [0, 1], floating point.
-        name: A key of `CORRUPTIONS`.
+        image: floating point in [0, 1].
+        name: a key of `CORRUPTIONS`.
         severity: 1 to 5.
         seed: 0 or more.
-        depth: Metres along the view axis, above 0 (infinity is the sky), for the group ``driving``;
-            without it a street of flat road and walls is assumed (`street`). Others ignore it.
+        depth: metres along the view axis, above 0 (infinity is the sky), for the group ``driving``;
+            None assumes a flat road between walls (`view`). Other groups ignore it.
 
     Raises:
-        ConfigError: If name, severity or seed is not as above.
-        DataError: If image or depth has the wrong shape, type or range.
+        ConfigError: if the name, severity or seed is not allowed.
+        DataError: if image or depth has the wrong shape, type or range.
     """
     check_corruption(name, severity)
     if seed < 0:
         raise ConfigError(f"seed {seed} of corruption '{name}': give 0 or more")
     X = _to_planes(image)
-    # A name of its own in the seed: two corruptions of one image do not share their dice.
+    # The name is part of the seed: two corruptions of one image do not share random numbers.
     rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
     group, _, apply = CORRUPTIONS[name]
-    if group == "driving":
-        result = apply(see_street(X, _to_depth(depth, image)), severity, rng)
-    else:
-        result = apply(X, severity, rng)
-    result = np.clip(result, 0, 1).astype(np.float32, copy=False)
+    scene = estimate_view(X, _to_depth(depth, image)) if group == "driving" else X
+    result = np.clip(apply(scene, severity, rng), 0, 1).astype(np.float32, copy=False)
     return torch.from_numpy(np.ascontiguousarray(result)).to(image)
 
 
@@ -116,7 +113,7 @@ def _to_planes(image: Tensor) -> Float[np.ndarray, "3 H W"]:
             f"cannot corrupt {image.dtype} of shape {tuple(image.shape)}: "
             "give floating point (3, H, W) in [0, 1]"
         )
-    X = np.ascontiguousarray(image.detach().to("cpu", torch.float32).numpy())
+    X = _to_array(image)
     if not (X.min() >= 0 and X.max() <= 1):
         raise DataError(f"cannot corrupt values of {X.min():g} to {X.max():g}: give [0, 1]")
     return X
@@ -128,6 +125,10 @@ def _to_depth(depth: Tensor | None, image: Tensor) -> Float[np.ndarray, "H W"] |
     if depth.shape != image.shape[1:] or not (depth > 0).all():
         raise DataError(
             f"depth of shape {tuple(depth.shape)} for an image of {tuple(image.shape)}: give "
-            "metres above 0, one a pixel; fill holes first, or leave depth out"
+            "metres above 0 for each pixel; fill holes first, or leave depth out"
         )
-    return np.ascontiguousarray(depth.detach().to("cpu", torch.float32).numpy())
+    return _to_array(depth)
+
+
+def _to_array(tensor: Tensor) -> Float[np.ndarray, "..."]:
+    return np.ascontiguousarray(tensor.detach().to("cpu", torch.float32).numpy())

@@ -1,8 +1,8 @@
 """Blur: defocus, frosted glass, camera motion, zoom and Gaussian, with ImageNet-C's constants.
 
-Source: Hendrycks and Dietterich, ICLR 2019; where ImageNet-C calls an image program (motion blur),
-as `imagecorruptions` of Michaelis et al. (arXiv 1907.07484) does it. Radii and sigmas are pixels
-of the image as it is, whatever its size. The numbers of a line are those of severity 1 to 5.
+Source: Hendrycks and Dietterich, ICLR 2019; motion blur, for which ImageNet-C calls an image
+program, as in `imagecorruptions` of Michaelis et al. (arXiv 1907.07484). Radii and sigmas are in
+pixels of the image at its own size. A row of numbers is for severities 1 to 5.
 """
 
 import math
@@ -13,10 +13,8 @@ import scipy.fft
 from jaxtyping import Float, Int
 from scipy import ndimage
 
+from causalseg.corruptions.noise import Array, Random
 from causalseg.corruptions.resampling import enlarge
-
-Array = np.ndarray
-Random = np.random.Generator
 
 _DEFOCUS = ((3, 0.1), (4, 0.5), (6, 0.5), (8, 0.5), (10, 0.5))  # radius, sigma that softens the rim
 _GLASS = ((0.7, 1, 2), (0.9, 2, 1), (1.0, 2, 3), (1.1, 3, 2), (1.5, 4, 2))  # sigma, reach, rounds
@@ -47,7 +45,7 @@ def motion_blur(X: Float[Array, "3 H W"], severity: int, rng: Random) -> Float[A
 
 
 def zoom_blur(X: Float[Array, "3 H W"], severity: int, rng: Random) -> Float[Array, "3 H W"]:
-    """The mean of the image and of it enlarged in small steps, as a lens that zooms."""
+    """The mean of the image and its enlargements in small steps, as a lens that zooms."""
     factors = np.arange(1, *_ZOOM[severity - 1]).tolist()
     total = X.copy()
     for factor in factors:
@@ -56,7 +54,7 @@ def zoom_blur(X: Float[Array, "3 H W"], severity: int, rng: Random) -> Float[Arr
 
 
 def glass_blur(X: Float[Array, "3 H W"], severity: int, rng: Random) -> Float[Array, "3 H W"]:
-    """Pixels that become copies of near ones, between two Gaussian blurs."""
+    """Pixels that become copies of others nearby, between two Gaussian blurs."""
     sigma, reach, rounds = _GLASS[severity - 1]
     source = copy_near(X.shape[1:], reach, rounds, rng)
     blurred = soften(X, sigma).reshape(3, -1)
@@ -64,19 +62,16 @@ def glass_blur(X: Float[Array, "3 H W"], severity: int, rng: Random) -> Float[Ar
 
 
 def soften(planes: Float[Array, "c H W"], sigma: float) -> Float[Array, "c H W"]:
-    """Blur each plane with a Gaussian; the edge pixels go on outside."""
+    """Blur each plane with a Gaussian; edge pixels are repeated outside."""
     return ndimage.gaussian_filter(planes, (0, sigma, sigma), mode="nearest")
 
 
 def convolve(
     planes: Float[Array, "c H W"], kernel: Float[Array, "i j"], border: Literal["reflect", "edge"]
 ) -> Float[Array, "c H W"]:
-    """Convolve each plane with a kernel of odd sides, by FFT: as fast for large kernels as small.
+    """Convolve each plane with a kernel of odd sides, origin in its middle, by FFT.
 
-    Args:
-        planes: What is convolved.
-        kernel: Its middle is the origin.
-        border: What lies outside the planes.
+    ``border`` is the padding mode. The time hardly depends on the size of the kernel.
     """
     (i, j), (H, W) = kernel.shape, planes.shape[1:]
     padded = np.pad(planes, ((0, 0), (i // 2, i // 2), (j // 2, j // 2)), mode=border)
@@ -91,11 +86,7 @@ def drag(
 ) -> Float[Array, "c H W"]:
     """Blur along a line: weights exp(-k^2 / 2 sigma^2) at k = 0 ... 2 radius pixels of it.
 
-    Args:
-        planes: What is blurred.
-        radius: Half the length of the line in pixels.
-        sigma: Of the weights, pixels.
-        angle: Where the line goes, degrees: 0 right to left, 90 downwards to upwards.
+    The line has an angle in degrees: 0 from right to left, 90 from bottom to top.
     """
     along = np.arange(2 * radius + 1)
     weights = np.exp(-(along**2) / (2 * sigma**2))
@@ -109,14 +100,14 @@ def drag(
 
 
 def copy_near(size: tuple[int, ...], reach: int, rounds: int, rng: Random) -> Int[Array, "pixels"]:
-    """Return where each pixel comes from when, one by one, each becomes a copy of a near one.
+    """Return the source index of each pixel when, one by one, each copies another one nearby.
 
-    In reading order from the end, ``rounds`` times, the pixel at row i and column j takes what lies
-    at row i + p and column j + q by then, p and q from -reach to reach - 1. (The published loop
-    swaps the two, but on views of one array, which copies.) Two steps can only meet if they are
-    less than 2 reach rows and columns apart, so those on one slanted line, of equal column + 2
-    reach row, never do. They are done at once, line after line, with the result of the one by one
-    order; along a line, places in memory are evenly spaced.
+    In reading order from the end, ``rounds`` times, the pixel at row i and column j takes the
+    current value at row i + p and column j + q, p and q from -reach to reach - 1. (The published
+    loop swaps the two, but on views of one array, which copies.) Two steps can only interact if
+    they are less than 2 reach rows and columns apart, so those on one slanted line, of equal column
+    + 2 reach row, never do. Each line is done at once, with the result of the sequential order;
+    along a line, indices are evenly spaced.
     """
     H, W = size
     h, w = H - 2 * reach, W - 2 * reach

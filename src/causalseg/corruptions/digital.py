@@ -1,9 +1,9 @@
 """Digital changes: brightness, contrast, saturation, JPEG, pixels, elastic; ImageNet-C's constants.
 
 Source: Hendrycks and Dietterich, ICLR 2019; the elastic transform as in `imagecorruptions` of
-Michaelis et al. (arXiv 1907.07484), which scales it with the image. HSV is done in closed form:
-with V = max(R, G, B), m = min(R, G, B) and S = (V - m) / V, a channel is C = V - V S k, where
-k = (V - C) / (V - m) holds the hue. The numbers of a line are those of severity 1 to 5.
+Michaelis et al. (arXiv 1907.07484), which scales it with the image. HSV is in closed form: with
+V = max(R, G, B), m = min(R, G, B) and S = (V - m) / V, a channel is C = V - V S k, where
+k = (V - C) / (V - m) holds the hue. A row of numbers is for severities 1 to 5.
 """
 
 import io
@@ -13,10 +13,8 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from scipy import ndimage
 
+from causalseg.corruptions.noise import Array, Random
 from causalseg.corruptions.resampling import shift
-
-Array = np.ndarray
-Random = np.random.Generator
 
 _BRIGHTNESS = (0.1, 0.2, 0.3, 0.4, 0.5)  # added to V
 _CONTRAST = (0.4, 0.3, 0.2, 0.1, 0.05)  # factor
@@ -55,24 +53,24 @@ def saturate(X: Float[Array, "3 H W"], severity: int, rng: Random) -> Float[Arra
 
 
 def jpeg_compression(X: Float[Array, "3 H W"], severity: int, rng: Random) -> Float[Array, "3 H W"]:
-    """JPEG of low quality, there and back."""
+    """JPEG of low quality, encoded and decoded."""
     file = io.BytesIO()
-    to_picture(X).save(file, "JPEG", quality=_JPEG[severity - 1])
+    to_pil(X).save(file, "JPEG", quality=_JPEG[severity - 1])
     return to_planes(Image.open(file))
 
 
 def pixelate(X: Float[Array, "3 H W"], severity: int, rng: Random) -> Float[Array, "3 H W"]:
-    """Smaller by box means, and back by repeating pixels."""
+    """Shrunk by box means, enlarged by repeating pixels."""
     scale, (H, W) = _PIXELATE[severity - 1], X.shape[1:]
     small = (max(1, int(W * scale)), max(1, int(H * scale)))
-    picture = to_picture(X).resize(small, Image.Resampling.BOX)
-    return to_planes(picture.resize((W, H), Image.Resampling.NEAREST))
+    coarse = to_pil(X).resize(small, Image.Resampling.BOX)
+    return to_planes(coarse.resize((W, H), Image.Resampling.NEAREST))
 
 
 def elastic_transform(
     X: Float[Array, "3 H W"], severity: int, rng: Random
 ) -> Float[Array, "3 H W"]:
-    """Pixels from a smooth random displacement away: a field of uniform noise, blurred."""
+    """A smooth random displacement of pixels: a field of uniform noise, blurred."""
     H, W = X.shape[1:]
     noise = 2 * rng.random((2, H, W), np.float32) - 1
     sigma = (0, _ELASTIC_SIGMA * H, _ELASTIC_SIGMA * W)
@@ -81,14 +79,14 @@ def elastic_transform(
     return shift(X, down, right)
 
 
-def to_picture(X: Float[Array, "3 H W"]) -> Image.Image:
-    """Return planes of 0..1 as a picture of 8 bits."""
+def to_pil(X: Float[Array, "3 H W"]) -> Image.Image:
+    """Return planes in [0, 1] as an image of 8 bits."""
     pixels: UInt8[Array, "H W 3"] = np.empty((*X.shape[1:], 3), np.uint8)
     for channel, plane in enumerate(X):
         pixels[..., channel] = np.rint(255 * np.clip(plane, 0, 1))
     return Image.fromarray(pixels)
 
 
-def to_planes(picture: Image.Image) -> Float[Array, "3 H W"]:
-    """Return a picture as planes of 0..1."""
-    return np.asarray(picture).transpose(2, 0, 1).astype(np.float32, order="C") / 255
+def to_planes(image: Image.Image) -> Float[Array, "3 H W"]:
+    """Return an image of 8 bits as planes in [0, 1]."""
+    return np.asarray(image).transpose(2, 0, 1).astype(np.float32, order="C") / 255

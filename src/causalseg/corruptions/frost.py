@@ -1,9 +1,9 @@
-"""Ice on a window, drawn: ferns of frost that grow from the edges, over a milky film.
+"""Synthetic ice on a window: ferns of frost that grow from the edges, over a milky film.
 
-The published frost lays photographs over the picture. These plates stand for them: a fern is a bent
-stem with twigs to both sides, which have twigs themselves, each at 60 degrees as ice grows. A few
-plates are drawn when first asked for and kept; an image gets a part of one, turned and enlarged.
-Brightness follows the published photographs: means of 0.36 to 0.81, deviations of 0.07 to 0.17.
+These plates replace the photographs of the published frost: a fern is a bent stem with twigs on
+both sides, which have twigs themselves, each at 60 degrees as ice grows. A few plates are drawn at
+first use and kept; an image gets a part of one, mirrored and enlarged. Brightness follows the
+published photographs, with means of 0.36 to 0.81 and standard deviations of 0.07 to 0.17.
 """
 
 import functools
@@ -13,25 +13,22 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image, ImageDraw, ImageFilter
 
-from causalseg.corruptions.noise import smooth_noise
-
-Array = np.ndarray
-Random = np.random.Generator
+from causalseg.corruptions.noise import Array, Random, smooth_noise
 
 _SIZE = (640, 960)
-_PLATES = ((0.4, 0.16), (0.52, 0.14), (0.62, 0.11), (0.82, 0.09))  # mean, deviation
+_PLATES = ((0.4, 0.16), (0.52, 0.14), (0.62, 0.11), (0.82, 0.09))  # mean, standard deviation
 _TINT = (0.94, 1.0, 1.06)
 _BRANCH = math.radians(60)
 _MIN_TWIG = 5.0  # pixels
 
 
 def grow_frost(size: tuple[int, ...], rng: Random) -> Float[Array, "3 H W"]:
-    """Return ice of a size, in [0, 1]: a random part of a random plate, maybe mirrored."""
+    """Return ice of a size, in [0, 1]: a random part of a random plate, randomly mirrored."""
     height, width = size
     plate = _plate(int(rng.integers(len(_PLATES))))
-    # The part has the shape of the image and 60 to 95 % of what fits into the plate.
-    share = rng.uniform(0.6, 0.95) * min(plate.width / width, plate.height / height)
-    wide, high = share * width, share * height
+    # The part has the shape of the image and 60 to 95 % of the largest that fits into the plate.
+    scale = rng.uniform(0.6, 0.95) * min(plate.width / width, plate.height / height)
+    wide, high = scale * width, scale * height
     left, top = rng.uniform(0, plate.width - wide), rng.uniform(0, plate.height - high)
     part = plate.resize(
         (width, height), Image.Resampling.BILINEAR, (left, top, left + wide, top + high)

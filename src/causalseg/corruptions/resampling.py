@@ -1,4 +1,4 @@
-"""Pictures looked up between their pixels: enlarged, or shifted by another amount at each pixel."""
+"""Bilinear resampling: enlarging, and shifting by a different amount at each pixel."""
 
 import math
 
@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-Array = np.ndarray
+from causalseg.corruptions.noise import Array
 
 
 def enlarge(planes: Float[Array, "c H W"], factor: float) -> Float[Array, "c H W"]:
@@ -23,7 +23,7 @@ def enlarge(planes: Float[Array, "c H W"], factor: float) -> Float[Array, "c H W
 def shift(
     planes: Float[Array, "c H W"], down: Float[Array, "H W"], right: Float[Array, "H W"]
 ) -> Float[Array, "c H W"]:
-    """Look up what lies ``down`` and ``right`` of each pixel, bilinear; outside it is mirrored."""
+    """Return the values ``down`` and ``right`` of each pixel, bilinear, mirrored at the edges."""
     H, W = planes.shape[1:]
     grid = np.empty((1, H, W, 2), np.float32)
     columns, rows = np.arange(W, dtype=np.float32), np.arange(H, dtype=np.float32)[:, None]

@@ -1,18 +1,17 @@
 """Sensor noise: Gaussian, shot, impulse and speckle noise with the constants of ImageNet-C.
 
 Source: Hendrycks and Dietterich, Benchmarking Neural Network Robustness to Common Corruptions and
-Perturbations, ICLR 2019. The numbers of a line are those of severity 1 to 5.
+Perturbations, ICLR 2019. A row of numbers is for severities 1 to 5.
 """
 
 import numpy as np
 from jaxtyping import Float
 
-Array = np.ndarray
-Random = np.random.Generator
+from causalseg.corruptions.noise import Array, Random
 
 _GAUSSIAN = (0.08, 0.12, 0.18, 0.26, 0.38)  # standard deviation
 _SHOT = (60, 25, 12, 5, 3)  # photons at white
-_IMPULSE = (0.03, 0.06, 0.09, 0.17, 0.27)  # share of values
+_IMPULSE = (0.03, 0.06, 0.09, 0.17, 0.27)  # fraction of values
 _SPECKLE = (0.15, 0.2, 0.35, 0.45, 0.6)  # standard deviation at white
 
 
@@ -28,7 +27,7 @@ def shot_noise(X: Float[Array, "3 H W"], severity: int, rng: Random) -> Float[Ar
 
 
 def impulse_noise(X: Float[Array, "3 H W"], severity: int, rng: Random) -> Float[Array, "3 H W"]:
-    """Salt and pepper: a share of all values becomes 0 or 1, half of them each."""
+    """Salt and pepper: a fraction of all values becomes 0 or 1, half of them each."""
     half = _IMPULSE[severity - 1] / 2
     dice = rng.random(X.shape, np.float32)
     return np.where(dice < half, 0, np.where(dice > 1 - half, 1, X))

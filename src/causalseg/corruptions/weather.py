@@ -1,9 +1,8 @@
-"""Weather as ImageNet-C has it: snow, frost, fog and spatter, laid over the picture without depth.
+"""Weather of ImageNet-C: snow, frost, fog and spatter, laid over the image without depth.
 
-Source: Hendrycks and Dietterich, ICLR 2019. Frost is ours in part: the published one lays
-photographs of ice over the picture, this one draws the ice (`frost`); weights are the published
-ones. Spatter's edges come from the outline of the drops, not from an edge detector. The numbers of
-a line or row are those of severity 1 to 5.
+Source: Hendrycks and Dietterich, ICLR 2019. Frost differs: the ice is synthetic (`frost`), not
+photographs; the weights are the published ones. Spatter's edges come from the outline of the drops,
+not from an edge detector. A row of numbers is for severities 1 to 5.
 """
 
 import numpy as np
@@ -12,13 +11,11 @@ from scipy import ndimage
 
 from causalseg.corruptions.blur import drag, soften
 from causalseg.corruptions.frost import grow_frost
+from causalseg.corruptions.noise import Array, Random
 from causalseg.corruptions.resampling import enlarge
 
-Array = np.ndarray
-Random = np.random.Generator
-
 _GREY = np.array((0.299, 0.587, 0.114), np.float32)
-# mean, deviation, zoom, threshold, radius and sigma of the trail, share of the picture kept
+# mean, std, zoom, threshold, radius and sigma of the trail, weight of the image
 _SNOW = (
     (0.1, 0.3, 3, 0.5, 10, 4, 0.8),
     (0.2, 0.3, 2, 0.5, 12, 4, 0.7),
@@ -26,9 +23,9 @@ _SNOW = (
     (0.55, 0.3, 4.5, 0.85, 12, 8, 0.65),
     (0.55, 0.3, 2.5, 0.85, 12, 12, 0.55),
 )
-_FROST = ((1, 0.4), (0.8, 0.6), (0.7, 0.7), (0.65, 0.7), (0.6, 0.75))  # of the picture, of the ice
+_FROST = ((1, 0.4), (0.8, 0.6), (0.7, 0.7), (0.65, 0.7), (0.6, 0.75))  # weights of image and ice
 _FOG = ((1.5, 2), (2, 2), (2.5, 1.7), (2.5, 1.5), (3, 1.4))  # strength, decay of the noise
-# mean, deviation, sigma, threshold; of water: strength, of mud: sigma; whether it is mud
+# mean, std, sigma, threshold; of water: strength, of mud: sigma; whether it is mud
 _SPATTER = (
     (0.65, 0.3, 4, 0.69, 0.6, False),
     (0.65, 0.3, 3, 0.68, 0.6, False),
@@ -39,13 +36,13 @@ _SPATTER = (
 _WATER, _MUD = (
     np.array(colour, np.float32)[:, None, None] / 255 for colour in ((175, 238, 238), (63, 42, 20))
 )
-_MUD_EDGE = 0.8  # thinner mud is none
-_SHORE = 20  # pixels from the edge of a drop: beyond all is alike
+_MUD_EDGE = 0.8  # thinner mud is dropped
+_SHORE = 20  # pixels from the edge of a drop: the interior beyond is flat
 _RELIEF = np.array(((-2, -1, 0), (-1, 1, 1), (0, 1, 2)), np.float32)
 
 
 def snow(X: Float[Array, "3 H W"], severity: int, rng: Random) -> Float[Array, "3 H W"]:
-    """Enlarged noise over a threshold, dragged along, twice, over a whitened picture."""
+    """Enlarged noise over a threshold, dragged along, twice, over a whitened image."""
     mean, deviation, zoom, threshold, radius, sigma, keep = _SNOW[severity - 1]
     noise = mean + deviation * rng.standard_normal((1, *X.shape[1:]), np.float32)
     flakes = enlarge(noise, zoom)
@@ -57,13 +54,13 @@ def snow(X: Float[Array, "3 H W"], severity: int, rng: Random) -> Float[Array, "
 
 
 def frost(X: Float[Array, "3 H W"], severity: int, rng: Random) -> Float[Array, "3 H W"]:
-    """Picture and drawn ice, weighed and added."""
+    """The weighted sum of image and synthetic ice."""
     keep, ice = _FROST[severity - 1]
     return keep * X + ice * grow_frost(X.shape[1:], rng)
 
 
 def fog(X: Float[Array, "3 H W"], severity: int, rng: Random) -> Float[Array, "3 H W"]:
-    """(X + c plasma) max / (max + c), with the largest value of the picture."""
+    """(X + c plasma) max / (max + c), with the largest value of the image."""
     strength, decay = _FOG[severity - 1]
     H, W = X.shape[1:]
     brightest = X.max()
@@ -86,11 +83,11 @@ def spatter(X: Float[Array, "3 H W"], severity: int, rng: Random) -> Float[Array
 
 
 def plasma(side: int, decay: float, rng: Random) -> Float[Array, "n n"]:
-    """Return clouds in [0, 1], n x n with n the power of 2 from ``side`` on: diamond and square.
+    """Return clouds in [0, 1] by diamond and square, n x n with n = 2^k, at least ``side``.
 
-    On a grid of ever half the step, the middle of four neighbours is their mean plus uniform noise,
+    At each level of half the step, the middle of four neighbours is their mean plus uniform noise,
     first of those at the corners (square), then of those at the sides (diamond). The noise shrinks
-    by ``decay`` squared a level; the grid goes on from its other side at the edges.
+    by ``decay`` squared a level; the grid wraps around.
     """
     size = 1 << max(side - 1, 1).bit_length()
     cloud, step, reach = np.zeros((size, size), np.float32), size, 1.0
@@ -112,14 +109,14 @@ def plasma(side: int, decay: float, rng: Random) -> Float[Array, "n n"]:
 
 
 def _relief(is_wet: Bool[Array, "H W"]) -> Float[Array, "H W"]:
-    """Return how drops lit from one side shine: the distance to their outline, embossed."""
+    """Return the shine of drops lit from one side: the distance to their outline, embossed."""
     outline = is_wet & ~ndimage.binary_erosion(is_wet)
     if not outline.any():
         return np.zeros(is_wet.shape, np.float32)
     far = np.minimum(ndimage.distance_transform_edt(~outline), _SHORE)
     levels = ndimage.uniform_filter(far, 3).astype(np.uint8)
-    shares = np.bincount(levels.ravel(), minlength=256).cumsum()
-    darkest = shares[levels.min()]
-    equal = (shares - darkest) / max(levels.size - darkest, 1)  # equalised histogram
+    counts = np.bincount(levels.ravel(), minlength=256).cumsum()
+    darkest = counts[levels.min()]
+    equal = (counts - darkest) / max(levels.size - darkest, 1)  # equalised histogram
     bent = ndimage.correlate(equal[levels].astype(np.float32), _RELIEF, mode="mirror")
     return ndimage.uniform_filter(np.clip(bent, 0, 1), 3)

@@ -1,13 +1,13 @@
-"""Where things are in a picture from a car: depth, ground and horizon, given or assumed.
+"""The geometry of an image taken from a car: depth, ground and horizon, given or assumed.
 
 A plane in the world has an inverse depth 1/Z that is linear in the pixel. With the vanishing point
-(u0, v0) in the middle of the horizon row, focal length f, camera height h over a flat road and, to
-both sides, walls at distance w that lean out by g metres a metre of height,
+(u0, v0) in the middle of the horizon row, focal length f, camera height h over a flat road and, on
+both sides, walls at distance w that lean outwards by g metres a metre of height,
 
     1/Z = max( (v - v0) / (f h),  (|u - u0| - g max(v0 - v, 0)) / (f w),  1/Z_end )
 
-A camera with pitch p (down positive) has v0 = (height / 2) - f tan p. The street ends at Z_end;
-what is above the horizon and in blue as bright as the brightest there is taken for the sky.
+A camera with pitch p (down positive) has v0 = (height / 2) - f tan p. The road ends at Z_end;
+pixels above the horizon that are as bright in blue as the brightest there count as sky.
 """
 
 from typing import NamedTuple
@@ -16,31 +16,31 @@ import numpy as np
 from jaxtyping import Float
 from scipy import ndimage
 
-Array = np.ndarray
+from causalseg.corruptions.noise import Array
 
 HORIZON = 0.45  # row of the horizon over the height of the image
 FAR = 1000.0  # metres: the sky
-_END = 80.0  # metres: of the street
+_END = 80.0  # metres: of the road
 _FOCAL = 0.9  # focal length over the width of an image of 4 : 3 or wider
 _CAMERA = 1.5  # metres over the road
 _WALL, _LEAN = 8.0, 0.6
 _SKY = (0.75, 0.95)  # blue over that of the brightest: from none to all is sky
 _DARKEST_SKY = 0.55
-_SAME_COLOUR = 0.2  # a distance in RGB: what differs more from the road is something on it
+_SAME_COLOUR = 0.2  # RGB distance from the road above which a pixel is an object on it
 _EDGE = 1 / 60  # of the height
 _STEEPEST = 2.5  # times the slope of level ground: an upper edge of something near
 
 
-class Street(NamedTuple):
-    """A picture and its geometry.
+class View(NamedTuple):
+    """An image and its geometry.
 
     Attributes:
-        image: In [0, 1].
+        image: values in [0, 1].
         depth: Z, metres along the view axis, up to `FAR`.
-        ground: How surely a pixel is level ground, in [0, 1].
-        rows: Rows below the horizon, pixels; negative above it.
-        columns: Columns to the right of the vanishing point, pixels.
-        focal: Focal length, pixels.
+        ground: confidence that a pixel is level ground, in [0, 1].
+        rows: pixels below the horizon; negative above it.
+        columns: pixels to the right of the vanishing point.
+        focal: focal length in pixels.
     """
 
     image: Float[Array, "3 H W"]
@@ -55,8 +55,8 @@ class Street(NamedTuple):
         return self.columns * self.depth * np.float32(1 / self.focal)
 
 
-def see_street(X: Float[Array, "3 H W"], depth: Float[Array, "H W"] | None) -> Street:
-    """Find the geometry of a picture from its depth or, without, from the planes assumed."""
+def estimate_view(X: Float[Array, "3 H W"], depth: Float[Array, "H W"] | None) -> View:
+    """Return the geometry of an image by its depth or, if None, by the assumed planes."""
     H, W = X.shape[1:]
     rows = np.arange(H, dtype=np.float32)[:, None] + np.float32(0.5 - HORIZON * H)
     columns = np.arange(W, dtype=np.float32)[None] + np.float32(0.5 - 0.5 * W)
@@ -67,16 +67,16 @@ def see_street(X: Float[Array, "3 H W"], depth: Float[Array, "H W"] | None) -> S
         near = np.maximum(np.maximum(road, side), 1 / _END)
         ground = np.clip(4 * (road - side) / near, 0, 1) * _is_like_road(X)
         near += _is_like_sky(X, rows) * (1 / FAR - near)
-        return Street(X, 1 / near, ground, rows, columns, focal)
+        return View(X, 1 / near, ground, rows, columns, focal)
     depth = np.minimum(depth, np.float32(FAR))
-    return Street(X, depth, _level(depth, rows), rows, columns, focal)
+    return View(X, depth, _level(depth, rows), rows, columns, focal)
 
 
 def _level(depth: Float[Array, "H W"], rows: Float[Array, "H 1"]) -> Float[Array, "H W"]:
-    """Return 1 on level ground of any height, 0 on what is upright.
+    """Return 1 on level ground of any height, 0 on upright surfaces.
 
-    Level ground has 1/Z ~ v - v0, so -(v - v0) d(log Z)/dv = 1; on what is upright Z does not
-    change with v. Slopes over fewer rows than a share of the height are edges of things.
+    Level ground has 1/Z ~ v - v0, so -(v - v0) d(log Z)/dv = 1; on upright surfaces Z does not
+    change with v. Slopes over a few rows only are edges of objects.
     """
     if len(depth) < 2:
         return np.zeros_like(depth)
@@ -86,7 +86,7 @@ def _level(depth: Float[Array, "H W"], rows: Float[Array, "H 1"]) -> Float[Array
 
 
 def _is_like_road(X: Float[Array, "3 H W"]) -> Float[Array, "H W"]:
-    """Return how like the road's a colour is, in [0, 1]; the road is what lies before the car."""
+    """Return the similarity to the colour of the road ahead, in [0, 1]."""
     H, W = X.shape[1:]
     before = X[:, int(0.75 * H) : int(0.95 * H) + 1, int(0.35 * W) : int(0.65 * W) + 1]
     road = np.median(before, axis=(1, 2)).astype(np.float32)[:, None, None]
@@ -95,11 +95,11 @@ def _is_like_road(X: Float[Array, "3 H W"]) -> Float[Array, "H W"]:
 
 
 def _is_like_sky(X: Float[Array, "3 H W"], rows: Float[Array, "H 1"]) -> Float[Array, "H W"]:
-    """Return how surely a pixel is sky, in [0, 1]: bright and blue or white, above the horizon."""
+    """Return the confidence of sky, in [0, 1]: bright and blue or white, above the horizon."""
     H, blue = len(rows), X[2]
     upper = blue[: max(1, int(HORIZON * H)) : 2, ::2]
     brightest = max(float(np.quantile(upper, 0.95)), _DARKEST_SKY)
-    low, high = (share * brightest for share in _SKY)
+    low, high = (fraction * brightest for fraction in _SKY)
     bright = np.clip((blue - low) / (high - low), 0, 1)
     around = ndimage.uniform_filter(bright, max(1, H // 60))
     return np.maximum(bright, around) * np.clip(-rows / np.float32(0.03 * H), 0, 1)
