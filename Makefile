@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export GOMP_SPINCOUNT = 0
 
-.PHONY: quickstart test test-fast check bench tables docs clean
+.PHONY: quickstart test test-fast check bench tables docs example clean
 
 quickstart: $(VENV)/ready  ## train and compare on generated scenes, about 8 minutes on two cores
 	$(BIN)/causalseg quickstart
@@ -36,6 +36,11 @@ tables: $(VENV)/ready  ## write README's table and the generated pages from resu
 docs: $(VENV)/ready  ## build the documentation into site/; a broken link is an error
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[docs]'
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+# For example: make example NONE=runs/none RUN=runs/causal_tune DATA=DATA
+IMAGE ?= $(DATA)/camvid_day_test/images/Seq05VD_f01080.jpg
+example: $(VENV)/ready  ## README's picture and docs/example_report.html from copies of two runs
+	$(BIN)/python tools/example.py $(NONE) $(RUN) --data $(DATA) --image $(IMAGE)
 
 clean:
 	rm -rf $(VENV) site .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
