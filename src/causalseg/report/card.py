@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from typing import Any
 
-import yaml
 from jinja2 import Environment, StrictUndefined
 
 from causalseg.backbones.presets import PRESETS
@@ -69,7 +68,7 @@ def collect_result(run: RunFolder) -> dict[str, Any]:
     that does not say, versions and machine are those of now, the precision is the configured one,
     and the device is None.
     """
-    config = _read_config(run)
+    config = run.read_config()
     scores = read_scores(run)
     config["data"]["root"] = None  # a place on one machine
     if "overrides" in scores:
@@ -204,10 +203,6 @@ def _list_limits(scores: dict[str, Any]) -> Iterator[str]:
 
 def _few(names: Sequence[str]) -> str:
     return ", ".join(names) if len(names) <= _MANY else f"{len(names)} domains"
-
-
-def _read_config(run: RunFolder) -> dict[str, Any]:
-    return yaml.safe_load(run.need(run.config).read_text(encoding="utf-8"))
 
 
 def _percent(value: float | None) -> str:

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import yaml
 from jaxtyping import Float, Int
 
 from causalseg.engine.metrics import mean_iou, read_counts
@@ -84,7 +83,7 @@ def read_runs(folders: Sequence[RunFolder], baseline: RunFolder | None = None) -
         folders = [baseline, *folders]
     if len({folder.path.resolve() for folder in folders}) < len(folders):
         raise RunError("a run folder is given twice: name each once")
-    contents = [(_read_config(folder), _read_scores(folder)) for folder in folders]
+    contents = [(folder.read_config(), _read_scores(folder)) for folder in folders]
     labels = _labels(folders, [scores["model"] for _, scores in contents])
     runs = []
     for folder, label, (config, scores) in zip(folders, labels, contents, strict=True):
@@ -108,16 +107,6 @@ def reference_of(runs: Sequence[Run], baseline: RunFolder | None) -> Run | None:
 
 def _is_same(folder: RunFolder, other: RunFolder) -> bool:
     return folder.path.resolve() == other.path.resolve()
-
-
-def _read_config(folder: RunFolder) -> dict[str, Any]:
-    try:
-        config = yaml.safe_load(folder.need(folder.config).read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RunError(f"{folder.config} is not YAML: {error}") from error
-    if not isinstance(config, dict):
-        raise RunError(f"{folder.config} is not the configuration that training writes")
-    return config
 
 
 def _read_scores(folder: RunFolder) -> dict[str, Any]:

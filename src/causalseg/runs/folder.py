@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import yaml
 from filelock import FileLock, Timeout
 
 from causalseg.errors import MissingFileError, RunError
@@ -62,6 +63,16 @@ class RunFolder:
             return json.loads(file.read_text(encoding="utf-8"))
         except ValueError as error:
             raise RunError(f"{file} is not valid JSON ({error}): make it again") from error
+
+    def read_config(self) -> dict[str, Any]:
+        """Read config.yaml. Raises MissingFileError, or RunError if it is broken."""
+        try:
+            config = yaml.safe_load(self.need(self.config).read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise RunError(f"{self.config} is not YAML: {error}") from error
+        if not isinstance(config, dict):
+            raise RunError(f"{self.config} is not the configuration that training writes")
+        return config
 
     def remove_leftovers(self, is_resumed: bool) -> None:
         """Remove temporary files that a killed process left, and of a run that begins anything

@@ -8,9 +8,8 @@ import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
-from typing import Any, Protocol
+from typing import Protocol
 
-import yaml
 from torch.utils.tensorboard import SummaryWriter
 
 from causalseg.config.load import flatten
@@ -60,7 +59,7 @@ class WandB:
         self._run = import_module("wandb").init(
             project=_PROJECT,
             name=run.path.resolve().name,
-            config=_read_config(run),
+            config=run.read_config(),
             dir=str(run.path),
             id=_read_ids(run).get("wandb") if first else None,
             resume="allow",
@@ -82,7 +81,7 @@ class MLflow:
         earlier = _read_ids(run).get("mlflow") if first else None
         started = self._mlflow.start_run(run_id=earlier, run_name=run.path.resolve().name)
         _write_id(run, "mlflow", started.info.run_id)
-        parameters = [] if earlier else list(flatten(_read_config(run)))
+        parameters = [] if earlier else list(flatten(run.read_config()))
         for index in range(0, len(parameters), _MAX_PARAMETERS):
             self._mlflow.log_params(dict(parameters[index : index + _MAX_PARAMETERS]))
         self.close = self._mlflow.end_run
@@ -116,10 +115,6 @@ def check_trackers(names: Sequence[str]) -> None:
 def open_trackers(names: Sequence[str], run: RunFolder, first: int) -> list[Tracker]:
     """Start trackers for a run whose config.yaml is written; ``first`` steps are done."""
     return [_KINDS[name](run, first) for name in names]
-
-
-def _read_config(run: RunFolder) -> dict[str, Any]:
-    return yaml.safe_load(run.need(run.config).read_text(encoding="utf-8"))
 
 
 def _read_ids(run: RunFolder) -> dict[str, str]:
