@@ -18,16 +18,16 @@ import resource
 import statistics
 import time
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from causalseg.build.model import build_inference, build_segmenter
+from causalseg.build.model import build_segmenter
+from causalseg.config.inference import InferenceConfig
 from causalseg.config.load import parse_config
-from causalseg.engine.infer import Inference
+from causalseg.engine.infer import predict
 from causalseg.model import Segmenter
 
 LIMIT = 4.0  # GB
@@ -37,7 +37,7 @@ LARGE, SMALL = (3000, 4000), (600, 800)  # height, width
 PATCH_16 = ("backbone.patch=16", "train.crop=[512, 512]", "head=linear")
 
 
-def build(*overrides: str) -> tuple[Segmenter, Inference]:
+def build(*overrides: str) -> tuple[Segmenter, InferenceConfig]:
     """Build a ViT-S with random weights and 19 classes, and its inference."""
     options = {
         "backbone": {"name": "dinov2_vits14", "weights": "random"},
@@ -45,7 +45,7 @@ def build(*overrides: str) -> tuple[Segmenter, Inference]:
         "data": {"classes": "cityscapes19", "sources": [], "domains": {}},
     }
     config = parse_config(options, overrides)
-    return build_segmenter(config).eval(), build_inference(config)
+    return build_segmenter(config).eval(), config.inference
 
 
 def measure_memory(head: str, size: tuple[int, int], threads: int) -> dict[str, Any]:
@@ -55,7 +55,7 @@ def measure_memory(head: str, size: tuple[int, int], threads: int) -> dict[str, 
     image = torch.rand(3, *size, generator=torch.Generator().manual_seed(0))
     before = peak_gb()
     start = time.perf_counter()
-    scores = inference(model, image)
+    scores = predict(model, image, inference)
     seconds = time.perf_counter() - start
     return {
         "head": head,
@@ -82,9 +82,9 @@ def measure_speed(rounds: int, num_windows: int) -> list[dict[str, Any]]:
     times: dict[int, list[float]] = {count: [] for count in BATCHES}
     for round_number in range(rounds + 1):
         for count in BATCHES:
-            batched = replace(inference, windows_at_once=count)
+            batched = inference.model_copy(update={"windows_at_once": count})
             start = time.process_time()
-            batched(model, image)
+            predict(model, image, batched)
             if round_number:  # the first round warms up
                 times[count].append((time.process_time() - start) / num_windows)
     return [

@@ -49,7 +49,7 @@ def make_scores(domains, adapter="causal_tune", over=None, names=NAMES):
     counts = [read_counts(about["counts"]) for about in images]
     mious = [domains[name]["miou"] for name in over]
     content = {
-        "version": 1,
+        "version": 2,
         "model": {
             "backbone": "dinov2_vits14",
             "weights": "wheel",
@@ -68,7 +68,7 @@ def make_scores(domains, adapter="causal_tune", over=None, names=NAMES):
         "robustness": summarise_robustness(
             domains, over, [n for n in domains if n not in over and "corruption" not in domains[n]]
         ),
-        "inference": {"mode": "whole", "resized_to": None, "flip": False, "scales": [1.0]},
+        "inference": {"mode": "whole"},
         "made_of": "IoU of one confusion matrix",
     }
     return Scores.model_validate(content).model_dump(mode="json", exclude_unset=True)

@@ -17,9 +17,9 @@ from causalseg.build.data import (
     with_classes_inside,
 )
 from causalseg.build.pairs import build_classes
+from causalseg.config.inference import InferenceConfig
 from causalseg.config.load import parse_config
 from causalseg.data.catalogue import LAYOUTS
-from causalseg.engine.infer import Inference
 from causalseg.errors import ConfigError, MissingFileError
 from conftest import write_folder
 from toytown import LAYOUT, plant
@@ -141,13 +141,13 @@ def test_a_folder_has_classes_of_its_own_if_they_are_named(tmp_path):
     write_folder(tmp_path, 2)
     pair = {"images": "images", "labels": "labels", "classes": "camvid11"}
     data = data_of(root=str(tmp_path), domains={"town": pair})
-    domain = build_domains(data, Inference())["town"]
+    domain = build_domains(data, InferenceConfig())["town"]
     assert domain.classes.names[3:5] == ("road", "pavement")
     assert (domain.fold[0], domain.fold[1]) == (3, 4)  # the model's road and sidewalk
     with pytest.raises(ConfigError, match="no mapping from the classes cityscapes19 to a, b"):
         build_domains(
             data_of(root=str(tmp_path), domains={"town": {**pair, "classes": ["a", "b"]}}),
-            Inference(),
+            InferenceConfig(),
         )
     with pytest.raises(ConfigError, match="data.classes are others"):
         build_sources(data_of(root=str(tmp_path), sources=[pair]))
@@ -161,7 +161,7 @@ def test_a_folder_of_templates_and_colours_is_read_as_options_say(tmp_path):
     pair = {"images": "{name}_photo.png", "labels": "{name}_mask.png", "encoding": "colours"}
     classes = {"names": ["a"], "palette": [[0, 0, 0]], "ignore_colours": [[9, 9, 9]]}
     data = folder_of(tmp_path, classes=["a"], domains={"all": {**pair, "classes": classes}})
-    sample = build_domains(data, Inference())["all"].data[0]
+    sample = build_domains(data, InferenceConfig())["all"].data[0]
     assert sample.label[0].tolist() == [0] * 4 + [255] * 4
     for wrong, message in (
         ({"id_map": {0: 0}}, "id_map has no effect with encoding: colours"),
@@ -170,7 +170,7 @@ def test_a_folder_of_templates_and_colours_is_read_as_options_say(tmp_path):
         with pytest.raises(ConfigError, match=message):
             folder_of(tmp_path, domains={"all": {**pair, **wrong}})
     with pytest.raises(ConfigError, match="all: labels of colours need a palette"):
-        build_domains(folder_of(tmp_path, classes=["a"], domains={"all": pair}), Inference())
+        build_domains(folder_of(tmp_path, classes=["a"], domains={"all": pair}), InferenceConfig())
 
 
 def test_colours_of_ignored_names_of_a_class_file_are_no_class(tmp_path):
@@ -219,7 +219,7 @@ def test_an_incomplete_download_is_warned_of_once(town, monkeypatch, caplog):
     list_pairs(data)["source 1: toytown val, domain town"]()
     assert not caplog.records  # `data check` has it in its table
     build_sources(data)
-    build_domains(data, Inference())
+    build_domains(data, InferenceConfig())
     (record,) = caplog.records
     assert (record.name, record.levelname) == ("causalseg", "WARNING")
     assert "split 'val', in folder" in record.message
@@ -277,7 +277,7 @@ def test_all_that_is_wrong_is_told_at_once_with_what_can_be_scored(town):
     gone = {**TOWN, "root": "gone"}
     data = town_of(town.parent, sources=[gone, {**TOWN, "split": "test"}], domains={"town": TOWN})
     with pytest.raises(MissingFileError) as caught:
-        build_data(data, Inference())
+        build_data(data, InferenceConfig())
     assert str(caught.value).split("\n") == [
         f"source 1: toytown val: no folder or zip file {town.parent}/gone; in {town.parent} there "
         "is toytown/",
@@ -291,7 +291,9 @@ def test_all_that_is_wrong_is_told_at_once_with_what_can_be_scored(town):
         "These domains can be scored: town",
     ]
     with pytest.raises(MissingFileError, match="^source 1: toytown val, a and 3 more: no folder"):
-        build_data(town_of(None, sources=[gone], domains=dict.fromkeys("abcd", gone)), Inference())
+        build_data(
+            town_of(None, sources=[gone], domains=dict.fromkeys("abcd", gone)), InferenceConfig()
+        )
 
 
 def test_a_root_that_nothing_uses_is_warned_of(town, caplog):

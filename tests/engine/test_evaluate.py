@@ -1,12 +1,11 @@
 """Scoring: one matrix a domain, the same by any number of processes, folded where classes are."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 from torch.utils.data import Dataset, Subset
 
 from causalseg.build.model import build_segmenter
+from causalseg.config.inference import InferenceConfig
 from causalseg.data.classes import ClassList
 from causalseg.data.dataset import Sample
 from causalseg.engine.evaluate import (
@@ -17,7 +16,6 @@ from causalseg.engine.evaluate import (
     evaluate_domain,
     summarise,
 )
-from causalseg.engine.infer import Inference
 from causalseg.engine.metrics import confusion_matrix, mean_iou, read_counts, score
 from causalseg.errors import TrainingError
 
@@ -33,11 +31,12 @@ class Constant(Dataset):
         return Sample(torch.rand(3, 32, 48), torch.full((32, 48), self.label), f"{index}")
 
 
+WHOLE = InferenceConfig(mode="whole")
 TINY = ClassList(("flat", "thing", "sky"), ((0, 0, 0), (1, 1, 1), (2, 2, 2)))
 
 
 def domain(data, **options):
-    return Domain(data, **{"inference": Inference("whole"), "classes": TINY} | options)
+    return Domain(data, **{"inference": WHOLE, "classes": TINY} | options)
 
 
 @pytest.fixture
@@ -91,9 +90,9 @@ def test_the_images_shown_are_spread_and_have_the_best_the_median_and_the_lowest
 def test_scores_depend_neither_on_order_nor_on_workers_nor_on_the_batch(model, at_once, tolerance):
     """In a batch, features and so confidences may differ in their last bits."""
     data = Distinct(0, 5)
-    how = Inference("slide", window=(16, 32), stride=(16, 16), windows_at_once=1)
+    how = InferenceConfig(window=(16, 32), stride=(16, 16), windows_at_once=1)
     first = evaluate(model, {"a": domain(data, inference=how)})[0]["a"]
-    how = replace(how, windows_at_once=at_once)
+    how = how.model_copy(update={"windows_at_once": at_once})
     other = domain(Subset(data, [3, 1, 4, 0, 2]), inference=how)
     again = evaluate(model, {"a": other}, workers=2)[0]["a"]
     errors = [results.pop("calibration")["ece"] for results in (first, again)]
@@ -136,27 +135,35 @@ def test_an_image_that_cannot_be_counted_stops_the_threads():
 
 
 class Given(torch.nn.Module):
-    """Stands in for a model and its inference: the scores are given."""
+    """A model with the given scores."""
+
+    class backbone:  # noqa: N801
+        patch = 1
 
     def __init__(self, scores):
         super().__init__()
         self.scores = torch.tensor(scores)[:, None]  # k classes of a row of pixels
 
-    def forward(self, model, image, size):
-        return self.scores
+    def logits(self, images):
+        return self.scores[None].clone()
 
     def probabilities(self, scores):
         return scores / scores.sum(0)
+
+
+def decide(domain, given):
+    size = tuple(given.scores.shape[1:])
+    return domain.predict(given, torch.zeros(3, *size), size)
 
 
 def test_predictions_are_folded_to_the_best_of_the_classes_that_count_as_one():
     #               pixel 0, 1, 2, 3
     given = Given([[0.9, 0.1, 0.2, 0.0], [0.5, 0.6, 0.1, 0.0], [0.6, 0.5, 0.3, 0.9]])
     coarse = ClassList(("ground", "other"), ((0, 0, 0), (1, 1, 1)))
-    folded = domain(None, inference=given, classes=coarse, fold=(0, 1, 1))
+    folded = domain(None, classes=coarse, fold=(0, 1, 1))
 
     def predicted(domain):
-        return domain.predict(given, None, (1, 4))[0].tolist()
+        return decide(domain, given)[0].tolist()
 
     assert predicted(folded) == [[0, 1, 1, 1]]
     assert predicted(folded._replace(fold=(0, 1, 255))) == [[0, 1, 2, 2]]  # 2 is none of the two
@@ -166,10 +173,10 @@ def test_predictions_are_folded_to_the_best_of_the_classes_that_count_as_one():
 def test_confidence_is_the_probability_of_what_was_predicted_summed_where_classes_are_folded():
     given = Given([[0.5, 0.2], [0.1, 0.1], [0.4, 0.7]])
     classes = ClassList(("ground", "other"), ((0, 0, 0), (1, 1, 1)))
-    plain = domain(None, inference=given, classes=TINY)
-    assert plain.predict(given, None, (1, 2))[1][0].tolist() == pytest.approx([0.5, 0.7])
-    folded = domain(None, inference=given, classes=classes, fold=(0, 1, 1))
-    prediction, confidence = folded.predict(given, None, (1, 2))
+    plain = domain(None, classes=TINY)
+    assert decide(plain, given)[1][0].tolist() == pytest.approx([0.5, 0.7])
+    folded = domain(None, classes=classes, fold=(0, 1, 1))
+    prediction, confidence = decide(folded, given)
     assert prediction.tolist() == [[0, 1]]
     assert confidence[0].tolist() == pytest.approx([0.5, 0.8])
 
@@ -178,8 +185,8 @@ def test_what_counts_as_none_is_missed_and_falsely_nothing(model):
     """A class of the model without a partner must not become another class that has one."""
     given = Given([[0.5, 0.2, 0.6], [0.1, 0.1, 0.3], [0.4, 0.7, 0.1]])
     classes = ClassList(("ground", "other"), ((0, 0, 0), (1, 1, 1)))
-    folded = domain(None, inference=given, classes=classes, fold=(0, 1, 255))
-    prediction, confidence = folded.predict(given, None, (1, 3))
+    folded = domain(None, classes=classes, fold=(0, 1, 255))
+    prediction, confidence = decide(folded, given)
     assert prediction.tolist() == [[0, 2, 0]]
     assert confidence[0].tolist() == pytest.approx([0.5, 0.7, 0.6])
     result = score(confusion_matrix(prediction, torch.zeros(1, 3, dtype=int), 2), classes.names)
@@ -191,7 +198,7 @@ def test_what_counts_as_none_is_missed_and_falsely_nothing(model):
 def test_scores_that_are_not_finite_are_refused():
     given = Given([[0.5, float("nan")], [0.1, 0.1], [0.4, 0.7]])
     with pytest.raises(TrainingError, match="not finite"):
-        domain(None, inference=given).predict(given, None, (1, 2))
+        decide(domain(None), given)
 
 
 def test_pictures_are_kept_small(model):
@@ -207,7 +214,7 @@ def test_a_large_image_is_decided_in_parts():
     scores = torch.rand(3, 600, 4)
     given = Given(torch.rand(1).tolist())
     given.scores = scores
-    prediction, confidence = domain(None, inference=given).predict(given, None, (600, 4))
+    prediction, confidence = decide(domain(None), given)
     assert torch.equal(prediction, scores.argmax(0))
     assert torch.allclose(confidence, (scores / scores.sum(0)).amax(0))
 
@@ -224,9 +231,9 @@ def test_a_coarser_domain_is_scored_by_its_own_classes(model):
 
 def test_the_mean_is_over_the_domains_named():
     results = {"day": {"miou": 60.0}, "fog": {"miou": 40.0}, "night": {"miou": 20.0}}
-    summary = summarise(results, Inference("whole"), ["fog", "night"])
+    summary = summarise(results, WHOLE, ["fog", "night"])
     assert summary["mean"] == {"miou": 30, "over": ["fog", "night"]}
-    assert summarise(results, Inference("whole"), None)["mean"]["miou"] == 40
-    slide = summarise(results, Inference("slide", window=(32, 32), stride=(8, 8)), None)
+    assert summarise(results, WHOLE, None)["mean"]["miou"] == 40
+    slide = summarise(results, InferenceConfig(window=(32, 32), stride=(8, 8)), None)
     assert slide["inference"]["window"] == [32, 32]
     assert "one confusion matrix" in slide["made_of"]

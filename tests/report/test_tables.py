@@ -20,7 +20,6 @@ from causalseg.report.tables import (
     mean_losses,
     signed,
 )
-from causalseg.runs.scores import describe_inference
 from report.runs import edit, make_domain, make_run, make_two
 
 
@@ -174,27 +173,3 @@ def test_many_domains_are_not_all_named(tmp_path):
 
 def test_numbers_have_their_sign_but_for_zero():
     assert [signed(v) for v in (1.26, -1.26, -0.04, None)] == ["+1.3", "−1.3", "0.0", "–"]
-
-
-@pytest.mark.parametrize(
-    ("how", "text"),
-    [
-        (
-            {},
-            "images at the sizes of their domains, in windows of 40 × 32 px every 26 × 21 px, "
-            "averaged",
-        ),
-        ({"blend": "hann"}, "every 26 × 21 px, blended by a Hann window"),
-        ({"mode": "whole", "inside": [30, 50]}, "whole images resized to fit inside 50 × 30 px"),
-        ({"mode": "whole", "shortest": 9}, "whole images resized to a shortest edge of 9 px"),
-        ({"mode": "whole", "scale": 0.5}, "whole images resized by 0.5"),
-        (
-            {"mode": "whole", "resized_to": [10, 20], "flip": True, "scales": [0.5, 1.0]},
-            "20 × 10 px, averaged over scales 0.5, 1.0, averaged with the mirrored image",
-        ),
-    ],
-)
-def test_inference_is_said_in_words(how, text):
-    window = {"window": [32, 40], "stride": [21, 26], "blend": "mean"}
-    plain = {"mode": "slide", "resized_to": None, "flip": False, "scales": [1.0], **window}
-    assert describe_inference({**plain, **how}).endswith(text)

@@ -9,7 +9,7 @@ from causalseg.data.classes import ClassList
 from causalseg.errors import RunError
 from causalseg.jobs.eval import label_ids
 from causalseg.runs.folder import RunFolder
-from causalseg.runs.scores import Scores, read_scores, write_scores
+from causalseg.runs.scores import Scores, describe_inference, read_scores, write_scores
 from causalseg.writing import write_text
 from fabricated import make_confusions, make_domain, make_scores
 
@@ -24,15 +24,24 @@ def run(tmp_path):
 def test_what_is_written_is_read_again(run):
     scores = read_scores(run)
     assert scores == json.loads(run.eval.read_text())
-    assert scores["version"] == 1
+    assert scores["version"] == 2
     assert "overrides" not in scores
     assert scores["domains"]["day"]["images"] == 5
+
+
+def test_how_images_were_predicted_is_read_from_earlier_versions(run):
+    content = json.loads(run.eval.read_text())
+    how = {"mode": "whole", "resized_to": [10, 20], "flip": False, "scales": [1.0]}
+    run.eval.write_text(json.dumps({**content, "version": 1, "inference": how}))
+    scores = read_scores(run)
+    assert scores["inference"]["size"] == [10, 20]
+    assert describe_inference(how) == describe_inference(scores["inference"])
 
 
 @pytest.mark.parametrize(
     ("change", "place"),
     [
-        (lambda c: c.update(version=2), "version"),
+        (lambda c: c.update(version=3), "version"),
         (lambda c: c.pop("version"), "version"),
         (lambda c: c["domains"]["day"].update(miou=101.0), "domains.day.miou"),
         (lambda c: c["domains"]["day"].update(mioo=1.0), "domains.day.mioo"),
@@ -62,7 +71,7 @@ def test_the_schema_names_every_score():
     schema = Scores.model_json_schema()
     named = schema["$defs"]["DomainScores"]["properties"]
     assert {"miou", "miou_all", "fwiou", "boundary_iou", "calibration", "confusion"} <= named.keys()
-    assert schema["properties"]["version"]["const"] == 1
+    assert schema["properties"]["version"]["enum"] == [1, 2]
 
 
 def test_a_file_in_place_of_a_folder_is_one_clear_error(tmp_path):

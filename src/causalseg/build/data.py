@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import cache, partial
 from typing import Any, NoReturn
 
@@ -20,6 +19,7 @@ from causalseg.build.pairs import (
 )
 from causalseg.config import Config
 from causalseg.config.data import ClassesConfig, DataConfig, LayoutConfig
+from causalseg.config.inference import InferenceConfig
 from causalseg.corruptions import check_corruption
 from causalseg.data.catalogue import CLASS_LISTS, LAYOUTS, map_classes
 from causalseg.data.classes import ClassList
@@ -29,7 +29,6 @@ from causalseg.data.loader import Draws, PermutedDraws, WeightedDraws
 from causalseg.data.sampling import count_pixels, image_chances
 from causalseg.data.wrappers import CachedData, CorruptedData, ResizedData
 from causalseg.engine.evaluate import Domain
-from causalseg.engine.infer import Inference
 from causalseg.errors import CausalsegError, ConfigError, did_you_mean
 from causalseg.model import Segmenter
 from causalseg.runs.log import logger
@@ -67,7 +66,7 @@ def with_steps(config: Config, num_images: int) -> Config:
 
 
 def build_data(
-    data: DataConfig, inference: Inference
+    data: DataConfig, inference: InferenceConfig
 ) -> tuple[ConcatDataset[Sample], dict[str, Domain]]:
     """Build what is trained on and what is scored.
 
@@ -174,7 +173,7 @@ def build_draws(
     return WeightedDraws(chances, seed)
 
 
-def build_domains(data: DataConfig, inference: Inference) -> dict[str, Domain]:
+def build_domains(data: DataConfig, inference: InferenceConfig) -> dict[str, Domain]:
     """Build what is scored.
 
     Args:
@@ -191,7 +190,7 @@ def build_domains(data: DataConfig, inference: Inference) -> dict[str, Domain]:
 
 
 def _try_domains(
-    data: DataConfig, inference: Inference
+    data: DataConfig, inference: InferenceConfig
 ) -> tuple[dict[str, Domain], dict[str, CausalsegError]]:
     _need_domains(data)
     _check_roots(data)
@@ -292,7 +291,9 @@ def _check_roots(data: DataConfig) -> None:
             _warn_once(f"data.roots.{name} is not used: sources and domains {reads}")
 
 
-def _build_domain(data: DataConfig, name: str, classes: ClassList, inference: Inference) -> Domain:
+def _build_domain(
+    data: DataConfig, name: str, classes: ClassList, inference: InferenceConfig
+) -> Domain:
     domain = data.domains[name]
     pairs, own = _build_pairs(data, domain, classes)
     about: dict[str, Any] = {}
@@ -300,7 +301,8 @@ def _build_domain(data: DataConfig, name: str, classes: ClassList, inference: In
         about["split"] = f"{domain.layout} {domain.split}"
     if domain.resize:
         size, inside = (None, domain.resize) if domain.keep_ratio else (domain.resize, None)
-        inference = replace(inference, size=size, inside=inside)
+        rule = {"size": size, "inside": inside, "shortest": None, "scale": None}
+        inference = inference.model_copy(update=rule)
         about["fit_inside" if domain.keep_ratio else "resized_to"] = list(domain.resize)
     if domain.corrupt:
         about["corruption"] = {

@@ -20,7 +20,6 @@ from causalseg.config.adapters import linked_part
 from causalseg.config.heads import BalancedConfig, LinearHeadConfig, Mask2FormerConfig
 from causalseg.config.load import load_config
 from causalseg.data.augment import Augment, RandomCorruption
-from causalseg.engine.infer import Inference
 from causalseg.errors import ConfigError
 from causalseg.heads.balance import ClassBalance
 from causalseg.heads.linear import LinearHead
@@ -104,26 +103,6 @@ def build_augment(config: Config) -> Augment:
         given.flip,
         given.photometric,
         style,
-    )
-
-
-def build_inference(config: Config) -> Inference:
-    """Build the way a whole image is predicted; the window defaults to the training crop."""
-    options = config.eval
-    window = options.window or config.train.crop
-    stride = options.stride or (max(1, window[0] * 2 // 3), max(1, window[1] * 2 // 3))
-    return Inference(
-        mode=options.mode,
-        window=window,
-        stride=stride,
-        size=options.size,
-        inside=options.inside,
-        shortest=options.shortest,
-        scale=options.scale,
-        flip=options.flip,
-        scales=tuple(options.scales),
-        blend=options.blend,
-        windows_at_once=options.windows_at_once,
     )
 
 

@@ -24,8 +24,9 @@ from causalseg.config.adapters import (
 from causalseg.config.block import Block, named
 from causalseg.config.data import DataConfig
 from causalseg.config.heads import HeadConfig, Mask2FormerConfig
+from causalseg.config.inference import EvalConfig, InferenceConfig
 from causalseg.config.intervene import InterveneConfig, kind_alone
-from causalseg.config.run import EvalConfig, RunConfig, TrainConfig
+from causalseg.config.run import RunConfig, TrainConfig
 from causalseg.config.stages import COMPUTING, Stage
 from causalseg.errors import did_you_mean
 
@@ -86,6 +87,17 @@ class Config(Block):
     """Scoring."""
     run: RunConfig = RunConfig()
     """Folder, devices, seed."""
+
+    @property
+    def inference(self) -> InferenceConfig:
+        """How images are predicted, with window and stride set."""
+        return self.eval.resolve(self.train.crop)
+
+    @model_validator(mode="after")
+    def _windows_overlap(self) -> Self:
+        if mistake := self.eval.stride_mistake(self.eval.window or self.train.crop):
+            raise ValueError(f"eval.{mistake}")
+        return self
 
     @model_validator(mode="after")
     def _tokens_are_the_queries(self) -> Self:

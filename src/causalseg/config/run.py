@@ -1,4 +1,4 @@
-"""The options of training, scoring and running."""
+"""The options of training and running."""
 
 from typing import Annotated, Literal, Self
 
@@ -11,7 +11,6 @@ Count = Annotated[int, Field(ge=1)]
 Severity = Annotated[int, Field(ge=1, le=5)]
 Precision = Literal["auto", "32-true", "bf16-mixed"]
 Tracker = Literal["tensorboard", "wandb", "mlflow"]
-_IN_TRAINING = Stage.SCORES | Stage.COMPARE | Stage.TRAINING  # of evaluations on the way
 _EMA_LENGTHS = 10  # an average longer than so many times the steps left is of the start alone
 
 
@@ -151,62 +150,6 @@ class TrainConfig(Block):
                 "train longer"
             )
         return None
-
-
-class EvalConfig(Block):
-    """Inference and scoring."""
-
-    mode: Literal["slide", "whole"] = "slide"
-    """Overlapping windows of averaged logits, or the whole image at once."""
-    size: Size | None = None
-    """Height and width images are resized to; labels keep theirs. null keeps the image."""
-    shortest: Annotated[int, Field(ge=1)] | None = None
-    """In place of size: pixels that the shorter side is resized to, in proportion."""
-    scale: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
-    """In place of size: what both sides are multiplied by."""
-    inside: Size | None = None
-    """In place of size: height and width that images are fit inside, in proportion; turned for
-    images that stand upright."""
-    window: Size | None = None
-    """Height and width of the window; null takes the training crop. On an axis on which it does
-    not fit into the image, the window is the image padded to a multiple of the patch."""
-    stride: Size | None = None
-    """Step between windows; null takes two thirds of the window."""
-    blend: Literal["mean", "hann"] = "mean"
-    """Weights of overlapping windows: all alike, or falling to their edges as a Hann window."""
-    windows_at_once: Annotated[int, Field(ge=1)] = 2
-    """Windows that go through the model as one batch: only speed and memory depend on it."""
-    flip: bool = False
-    """Average with the prediction of the mirrored image."""
-    scales: Annotated[
-        list[Annotated[float, Field(gt=0, allow_inf_nan=False)]], Field(min_length=1)
-    ] = [1.0]
-    """Average predictions at these multiples of the size that the image was resized to."""
-    every: Annotated[Count | None, _IN_TRAINING] = None
-    """Evaluate every so many steps; null only at the end."""
-    limit: Annotated[Count | None, _IN_TRAINING] = None
-    """Score only so many images of a domain in evaluations during training; the last takes all."""
-    pictures: Annotated[int, Field(ge=0), COMPUTING] = 3
-    """Pictures of each domain kept for the report, spread evenly; if any, then also those of the
-    best, the median and the lowest mIoU."""
-
-    @model_validator(mode="after")
-    def _no_idle_settings(self) -> Self:
-        of_slide, fields = ("window", "stride", "blend", "windows_at_once"), type(self).model_fields
-        idle = [name for name in of_slide if getattr(self, name) != fields[name].default]
-        if self.mode == "whole" and idle:
-            raise ValueError(f"{idle[0]} has no effect with mode=whole; drop it or use mode=slide")
-        if self.limit is not None and self.every is None:
-            raise ValueError("limit has no effect without every")
-        return self
-
-    @model_validator(mode="after")
-    def _one_rule_of_size(self) -> Self:
-        rules = ("size", "shortest", "scale", "inside")
-        given = [name for name in rules if getattr(self, name) is not None]
-        if len(given) > 1:
-            raise ValueError(f"{' and '.join(given)} exclude each other: give one of them")
-        return self
 
 
 class RunConfig(Block):

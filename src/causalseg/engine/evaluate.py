@@ -18,11 +18,12 @@ from rich.progress import track
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
+from causalseg.config.inference import InferenceConfig
 from causalseg.data.classes import IGNORE, ClassList
 from causalseg.data.dataset import Sample
 from causalseg.data.workers import plain_errors
 from causalseg.engine import metrics
-from causalseg.engine.infer import Inference
+from causalseg.engine.infer import predict
 from causalseg.errors import TrainingError
 from causalseg.model import Segmenter
 from causalseg.runs.log import console, logger
@@ -66,7 +67,7 @@ class Domain(NamedTuple):
     """
 
     data: Dataset[Sample]
-    inference: Inference
+    inference: InferenceConfig
     classes: ClassList
     fold: Sequence[int] | None = None
     about: Mapping[str, Any] = MappingProxyType({})
@@ -78,7 +79,7 @@ class Domain(NamedTuple):
 
         A pixel of none of the labels' k classes has class k.
         """
-        scores = self.inference(model, image, size)
+        scores = predict(model, image, self.inference, size)
         parts = [self._decide(model, rows) for rows in scores.split(_ROWS, dim=1)]
         prediction, confidence = (torch.cat(x).cpu() for x in zip(*parts, strict=True))
         if not confidence.isfinite().all():
@@ -316,7 +317,7 @@ def _shown(counts: Counts, number: int) -> list[int]:
 
 
 def summarise(
-    results: dict[str, dict[str, Any]], inference: Inference, mean_over: Sequence[str] | None
+    results: dict[str, dict[str, Any]], inference: InferenceConfig, mean_over: Sequence[str] | None
 ) -> dict[str, Any]:
     """Return the content of eval.json: per domain, the mean, and what the numbers are made of."""
     names = list(mean_over or results)
@@ -327,20 +328,10 @@ def summarise(
             "miou": sum(known) / len(known) if len(known) == len(names) else None,
             "over": names,
         },
-        "inference": _describe(inference),
+        "inference": inference.model_dump(mode="json"),
         "made_of": (
             "IoU in percent per class from one confusion matrix over all labelled pixels of a "
             "domain at label size; mIoU is the mean over the classes that occur in the domain's "
             "labels; the mean is the plain mean of the named domains' mIoU"
         ),
     }
-
-
-def _describe(how: Inference) -> dict[str, Any]:
-    """Return what eval.json says of the way images were predicted."""
-    about: dict[str, Any] = {"mode": how.mode, "resized_to": how.size and list(how.size)}
-    about |= {key: value for key in ("inside", "shortest", "scale") if (value := getattr(how, key))}
-    if how.mode == "slide":
-        window = {"window": list(how.window), "stride": list(how.stride), "blend": how.blend}
-        about |= window
-    return about | {"flip": how.flip, "scales": list(how.scales)}

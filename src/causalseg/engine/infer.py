@@ -1,15 +1,15 @@
-"""From one image of any size to scores at any size.
+"""Scores of one image of any size, at any size.
 
     whole    the image, padded to a multiple of the patch, at once
-    slide    windows that cover the image, the last ones pushed back inside; at every pixel
+    slide    windows that cover the image, the last ones moved back inside; at every pixel
                  score_k = sum over windows of w logits_k / sum over windows of w
 
     mean     w = 1
     hann     w = sin^2(pi (i + 1/2) / n) at pixel i of n, on both axes: never 0, small at the edges
 
 On an axis on which the window does not fit, the one window is the image, padded to a multiple of
-the patch as in `whole`. Windows stand on a grid and w is a product over both axes, so the sum of w
-is one, too, and every window is weighted by its share before it is added.
+the patch as in `whole`. Windows form a grid and w is a product over both axes, so the sum of w is
+one, too, and every window is weighted by its fraction before it is added.
 
 Scores may be averaged over scales and the mirrored image. All sums are in float32 and in place: at
 any number of windows there is one map of k x H x W (a second one for further scales and mirrors),
@@ -17,148 +17,100 @@ and the windows of one batch.
 """
 
 import math
-from dataclasses import dataclass
 from itertools import product
-from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from causalseg.config.inference import Blend, InferenceConfig
 from causalseg.data.dataset import fit_inside, scale_size
-from causalseg.errors import ConfigError
 from causalseg.model import Segmenter
 
-Blend = Literal["mean", "hann"]
 
-
-@dataclass(frozen=True)
-class Inference:
-    """How an image is predicted.
+@torch.inference_mode()
+def predict(
+    model: Segmenter,
+    image: Float[Tensor, "3 H W"],
+    how: InferenceConfig,
+    out: tuple[int, int] | None = None,
+) -> Float[Tensor, "k H W"]:
+    """Return the scores of every class and pixel, in float32.
 
     Args:
-        mode: `slide` or `whole`.
-        window: height and width of a window in pixels, divisible by the patch.
-        stride: step between windows.
-        size: height and width the image is resized to first. Of `size`, `inside`, `shortest` and
-            `scale` the first that is not None counts; without any the image keeps its size.
-        inside: height and width that the image is fit inside, in proportion; turned for images
-            that stand upright.
-        shortest: the shorter side becomes this many pixels, the longer one in proportion.
-        scale: both sides become this many times as long.
-        flip: average with the mirrored image.
-        scales: average over the image at these multiples of the size that it has by then.
-        blend: how windows are weighted where they overlap: `mean` or `hann`.
-        windows_at_once: windows that go through the model as one batch.
+        model: in eval mode.
+        image: RGB in [0, 1], any size.
+        how: if mode=slide, the window must be set.
+        out: height and width of the result; None takes the image's.
 
     Raises:
-        ConfigError: if the stride is below 1 or leaves pixels between windows, or no window goes
-            through the model.
+        ConfigError: if the window is missing.
     """
-
-    mode: Literal["slide", "whole"] = "slide"
-    window: tuple[int, int] = (512, 512)
-    stride: tuple[int, int] = (341, 341)
-    size: tuple[int, int] | None = None
-    inside: tuple[int, int] | None = None
-    shortest: int | None = None
-    scale: float | None = None
-    flip: bool = False
-    scales: tuple[float, ...] = (1.0,)
-    blend: Blend = "mean"
-    windows_at_once: int = 2
-
-    def __post_init__(self) -> None:
-        steps = zip(self.stride, self.window, strict=True)
-        if self.mode == "slide" and not all(1 <= stride <= window for stride, window in steps):
-            raise ConfigError(
-                f"eval.stride = {list(self.stride)} with eval.window = {list(self.window)}: the "
-                "stride is 1 at least, and at most the window, or pixels would be left out"
-            )
-        if self.windows_at_once < 1:
-            raise ConfigError(f"eval.windows_at_once = {self.windows_at_once}: must be 1 or more")
-
-    @torch.inference_mode()
-    def __call__(
-        self,
-        model: Segmenter,
-        image: Float[Tensor, "3 H W"],
-        out: tuple[int, int] | None = None,
-    ) -> Float[Tensor, "k H W"]:
-        """Return the scores of every class and pixel, in float32.
-
-        Args:
-            model: in eval mode.
-            image: RGB in [0, 1], any size.
-            out: height and width of the result; None takes the image's.
-        """
-        H, W = image.shape[-2:]
-        size = self.model_size(H, W)
-        first, *others = product(self.scales, (False, True) if self.flip else (False,))
-        total = _resize(self._predict(model, image, scale_size(size, first[0])), out or (H, W))
-        for scale, is_mirrored in others:
-            seen = image.flip(-1) if is_mirrored else image
-            _add(total, self._predict(model, seen, scale_size(size, scale)), is_mirrored)
-        return total.div_(1 + len(others))[0]
-
-    def model_size(self, H: int, W: int) -> tuple[int, int]:
-        """Return the height and width to which an image of H x W pixels is resized."""
-        if self.size is not None:
-            return self.size
-        if self.inside is not None:
-            return fit_inside((H, W), self.inside)
-        if self.shortest is not None:
-            return scale_size((H, W), self.shortest / min(H, W))
-        return scale_size((H, W), self.scale or 1.0)
-
-    def _predict(
-        self, model: Segmenter, image: Float[Tensor, "3 _ _"], size: tuple[int, int]
-    ) -> Float[Tensor, "1 k H W"]:
-        """Score an image that is resized to ``size``, at that size."""
-        H, W = size
-        resized = _resize(image[None], size, antialias=True)
-        window = self._fitting_window(size, model.backbone.patch)
-        padded = _pad(resized, (max(H, window[0]), max(W, window[1])))
-        scores = slide(model, padded, window, self.stride, self.blend, self.windows_at_once)
-        return scores[..., :H, :W]
-
-    def _fitting_window(self, size: tuple[int, int], patch: int) -> tuple[int, int]:
-        """Return the window, or on an axis where it does not fit the image up to the patch."""
-        up = (-(-size[0] // patch) * patch, -(-size[1] // patch) * patch)
-        if self.mode == "whole":
-            return up
-        height, width = self.window
-        return height if height <= size[0] else up[0], width if width <= size[1] else up[1]
+    how = how.resolve()
+    H, W = image.shape[-2:]
+    size = model_size(how, H, W)
+    first, *others = product(how.scales, (False, True) if how.flip else (False,))
+    total = _resize(_predict_at(model, image, how, scale_size(size, first[0])), out or (H, W))
+    for scale, is_mirrored in others:
+        view = image.flip(-1) if is_mirrored else image
+        _add(total, _predict_at(model, view, how, scale_size(size, scale)), is_mirrored)
+    return total.div_(1 + len(others))[0]
 
 
-def slide(
+def model_size(how: InferenceConfig, H: int, W: int) -> tuple[int, int]:
+    """Return the height and width to which an image of H x W pixels is resized."""
+    if how.size is not None:
+        return how.size
+    if how.inside is not None:
+        return fit_inside((H, W), how.inside)
+    if how.shortest is not None:
+        return scale_size((H, W), how.shortest / min(H, W))
+    return scale_size((H, W), how.scale or 1.0)
+
+
+def _predict_at(
+    model: Segmenter,
+    image: Float[Tensor, "3 _ _"],
+    how: InferenceConfig,
+    size: tuple[int, int],
+) -> Float[Tensor, "1 k H W"]:
+    """Score an image that is resized to ``size``, at that size."""
+    (H, W), patch = size, model.backbone.patch
+    h, w = -(-H // patch) * patch, -(-W // patch) * patch  # one window: the padded image
+    if how.window is not None:
+        h = how.window[0] if how.window[0] <= H else h
+        w = how.window[1] if how.window[1] <= W else w
+    image = _pad(_resize(image[None], size, antialias=True), (max(H, h), max(W, w)))
+    return _slide(model, image, (h, w), how)[..., :H, :W]
+
+
+def _slide(
     model: Segmenter,
     image: Float[Tensor, "1 3 H W"],
     window: tuple[int, int],
-    stride: tuple[int, int],
-    blend: Blend = "mean",
-    windows_at_once: int = 2,
+    how: InferenceConfig,
 ) -> Float[Tensor, "1 k H W"]:
-    """Average the logits of overlapping windows; the image is at least a window large."""
+    """Average the logits of overlapping windows; the image is at least as large as a window."""
     H, W = image.shape[-2:]
     h, w = window
     if (h, w) == (H, W):
         return model.logits(image).float()
-    tops, lefts = window_starts(H, h, stride[0]), window_starts(W, w, stride[1])
-    rows = [share.to(image.device) for share in window_shares(H, h, tops, blend)]
-    columns = [share.to(image.device) for share in window_shares(W, w, lefts, blend)]
-    places = list(product(zip(tops, rows, strict=True), zip(lefts, columns, strict=True)))
+    assert how.stride is not None
+    tops, lefts = window_starts(H, h, how.stride[0]), window_starts(W, w, how.stride[1])
+    rows = [weights.to(image.device) for weights in window_weights(H, h, tops, how.blend)]
+    columns = [weights.to(image.device) for weights in window_weights(W, w, lefts, how.blend)]
+    windows = list(product(zip(tops, rows, strict=True), zip(lefts, columns, strict=True)))
     total: Tensor | None = None
-    for start in range(0, len(places), windows_at_once):
-        chunk = places[start : start + windows_at_once]
-        crops = [image[0, :, top : top + h, left : left + w] for (top, _), (left, _) in chunk]
+    for start in range(0, len(windows), how.windows_at_once):
+        batch = windows[start : start + how.windows_at_once]
+        crops = [image[0, :, top : top + h, left : left + w] for (top, _), (left, _) in batch]
         logits = model.logits(torch.stack(crops)).float()
         if total is None:
             total = logits.new_zeros(1, logits.shape[1], H, W)
-        for ((top, row), (left, column)), scores in zip(chunk, logits, strict=True):
-            place = total[0, :, top : top + h, left : left + w]
-            place.addcmul_(scores, row[:, None] * column)
+        for ((top, row), (left, column)), scores in zip(batch, logits, strict=True):
+            target = total[0, :, top : top + h, left : left + w]
+            target.addcmul_(scores, row[:, None] * column)
         del logits, scores  # before the next batch is made
     assert total is not None
     return total
@@ -170,12 +122,12 @@ def window_starts(length: int, window: int, stride: int) -> list[int]:
     return [min(i * stride, length - window) for i in range(steps + 1)]
 
 
-def window_shares(
+def window_weights(
     length: int, window: int, starts: list[int], blend: Blend
 ) -> list[Float[Tensor, " n"]]:
-    """Return for every window on one axis its share in the average at each of its n pixels.
+    """Return the normalised weights of every window at its n pixels along one axis.
 
-    The shares of all windows in a pixel sum to 1; one that is alone there has exactly 1.
+    The weights of all windows at a pixel sum to 1; a single window there has exactly 1.
     """
     weight = torch.ones(window, dtype=torch.float64)
     if blend == "hann":
@@ -190,7 +142,7 @@ def window_shares(
 def _add(
     total: Float[Tensor, "1 k H W"], scores: Float[Tensor, "1 k _ _"], is_mirrored: bool
 ) -> None:
-    """Add scores to ``total`` at its size: class by class, so that no resized map is held."""
+    """Add scores to ``total`` at its size: class by class, so that no resized map is kept."""
     size = (total.shape[-2], total.shape[-1])
     for target, plane in zip(total.split(1, 1), scores.split(1, 1), strict=True):
         resized = _resize(plane, size)

@@ -13,10 +13,11 @@ from torch import Tensor
 
 from causalseg.adapters.base import trainable_parameters
 from causalseg.build.data import build_domains
-from causalseg.build.model import build_inference, build_segmenter
+from causalseg.build.model import build_segmenter
 from causalseg.config import Config
 from causalseg.config.adapters import label
 from causalseg.config.data import CorruptConfig
+from causalseg.config.inference import InferenceConfig
 from causalseg.config.load import load_config
 from causalseg.config.settings import scored_part
 from causalseg.config.stages import Stage, keys_of, stage_of
@@ -25,7 +26,6 @@ from causalseg.data.dataset import Sample
 from causalseg.engine.bootstrap import interval
 from causalseg.engine.devices import make_fabric
 from causalseg.engine.evaluate import Domain, Keep, Picture, evaluate, summarise
-from causalseg.engine.infer import Inference
 from causalseg.engine.metrics import read_counts
 from causalseg.engine.robustness import summarise_robustness
 from causalseg.errors import ConfigError, RunError
@@ -66,7 +66,7 @@ def eval_run(
     sources = seen_domains(config, trained)
     if corruptions:
         config = _with_corruptions(config, corruptions, severities)
-    inference = build_inference(config)
+    inference = config.inference
     domains = build_domains(config.data, inference)
     fabric = make_fabric(config.run)
     model = build_segmenter(config)
@@ -161,7 +161,7 @@ def score_model(
     domains: dict[str, Domain],
     sources: Sequence[str],
     config: Config,
-    inference: Inference,
+    inference: InferenceConfig,
     num_pictures: int,
     keep: Keep = lambda *_: None,
 ) -> tuple[dict[str, Any], dict[str, list[Picture]]]:

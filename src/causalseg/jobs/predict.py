@@ -8,11 +8,12 @@ from lightning_fabric import Fabric
 from PIL import Image
 from rich.progress import track
 
-from causalseg.build.model import build_inference, build_segmenter
+from causalseg.build.model import build_segmenter
 from causalseg.config import Config
 from causalseg.data.dataset import read_image
 from causalseg.data.folders import IMAGE_ENDINGS, list_images
 from causalseg.engine.devices import make_fabric
+from causalseg.engine.infer import predict
 from causalseg.errors import DataError, MissingFileError
 from causalseg.jobs.eval import label_ids, open_run, write_png
 from causalseg.model import Segmenter
@@ -42,13 +43,13 @@ def predict_run(
     files = [images] if images.is_file() else list_images(images)
     if not files:
         raise DataError(f"{images} has no images: {', '.join(IMAGE_ENDINGS)} are read")
-    inference = build_inference(config)
     fabric, model = open_model(run, config, checkpoint)
     palette = np.array(model.classes.palette, dtype=np.uint8)
     for file in track(files, "predicting", console=console):
         image = read_image(file)
         with fabric.autocast():
-            prediction = inference(model, image.to(fabric.device)).argmax(0).cpu()
+            prediction = predict(model, image.to(fabric.device), config.inference)
+            prediction = prediction.argmax(0).cpu()
         ids = label_ids(prediction, model.classes)
         overlay = (255 * image.movedim(0, -1).numpy() + palette[prediction.numpy()]) / 2
         for folder, pixels in (("predictions", ids), ("overlays", overlay.astype(np.uint8))):

@@ -19,13 +19,13 @@ from PIL import Image
 from rich.progress import track
 from torch import Tensor
 
-from causalseg.build.model import build_inference
 from causalseg.data.catalogue.cityscapes import CITYSCAPES_IDS
 from causalseg.data.classes import CITYSCAPES19, IGNORE, ClassList
 from causalseg.data.dataset import decode_image
 from causalseg.data.files import Files, open_files
 from causalseg.data.labels import open_picture
 from causalseg.data.templates import Template
+from causalseg.engine.infer import predict
 from causalseg.errors import ConfigError, DataError, MissingFileError, did_you_mean
 from causalseg.jobs.eval import open_run
 from causalseg.jobs.predict import open_model
@@ -129,14 +129,13 @@ def submit_run(
             earlier file of that name is untouched.
     """
     run, config = open_run(path, overrides)
-    inference = build_inference(config)
     fabric, model = open_model(run, config, checkpoint)
 
-    def predict(image: Float[Tensor, "3 H W"]) -> Int[Tensor, "H W"]:
+    def predict_ids(image: Float[Tensor, "3 H W"]) -> Int[Tensor, "H W"]:
         with fabric.autocast():
-            return inference(model, image.to(fabric.device)).argmax(0).cpu()
+            return predict(model, image.to(fabric.device), config.inference).argmax(0).cpu()
 
-    return write_submission(predict, model.classes, server, root, out)
+    return write_submission(predict_ids, model.classes, server, root, out)
 
 
 def write_submission(

@@ -13,14 +13,14 @@ from causalseg.build.data import (
     with_classes_inside,
     with_steps,
 )
-from causalseg.build.model import build_augment, build_inference, build_segmenter
+from causalseg.build.model import build_augment, build_segmenter
 from causalseg.config import Config
+from causalseg.config.inference import InferenceConfig
 from causalseg.config.load import dump_config, list_differences, load_config
 from causalseg.config.stages import Stage, stage_of
 from causalseg.data.loader import AugmentedData
 from causalseg.engine.devices import make_fabric
 from causalseg.engine.evaluate import Domain, Picture
-from causalseg.engine.infer import Inference
 from causalseg.engine.meter import peak_memory
 from causalseg.engine.train import train
 from causalseg.errors import (
@@ -58,7 +58,7 @@ def train_run(config: Config) -> RunFolder:
     done = _check_folder(fabric, run, config)
     if config.run.resume:  # with the weight file it began with
         config = _with_checksum(config, load_config(run.config).backbone.sha256)
-    inference = build_inference(config)
+    inference = config.inference
     model = build_segmenter(config)
     config = _with_checksum(config, model.backbone.sha256)
     sources, domains = build_data(config.data, inference)
@@ -107,7 +107,7 @@ class _Scores:
         model: Segmenter,
         domains: dict[str, Domain],
         config: Config,
-        inference: Inference,
+        inference: InferenceConfig,
     ):
         self._fabric, self._run, self._model, self._domains = fabric, run, model, domains
         self._config, self._inference = config, inference

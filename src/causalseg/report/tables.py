@@ -15,7 +15,12 @@ from causalseg.engine.bootstrap import paired_interval
 from causalseg.engine.robustness import corruption_degradation
 from causalseg.report.read import Run, Value, read_runs
 from causalseg.runs.folder import RunFolder
-from causalseg.runs.scores import CHOSEN_ON_TARGET, describe_domains, is_chosen_on_target
+from causalseg.runs.scores import (
+    CHOSEN_ON_TARGET,
+    describe_domains,
+    describe_inference,
+    is_chosen_on_target,
+)
 
 Interval = tuple[float, float]
 MEASURES = {
@@ -195,8 +200,8 @@ def chosen_on_target(runs: Sequence[Run]) -> list[str]:
 
 def caveats(runs: Sequence[Run], over: Sequence[str]) -> list[str]:
     """Reasons why numbers that stand side by side are not alike."""
-    first, found = runs[0].scores, [f"{text}." for text in chosen_on_target(runs)]
-    if any(run.scores["inference"] != first["inference"] for run in runs):
+    found = [f"{text}." for text in chosen_on_target(runs)]
+    if len({describe_inference(run.scores["inference"]) for run in runs}) > 1:
         found.append("The runs were not predicted in the same way (see the last section).")
     if any(run.scores["mean"]["over"] != over for run in runs):
         found.append(

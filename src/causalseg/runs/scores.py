@@ -7,14 +7,15 @@ have, is null. `docs/scores.md` says how each is computed.
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 
 from causalseg.config.block import Block
+from causalseg.config.inference import InferenceConfig
 from causalseg.errors import RunError
 from causalseg.runs.folder import RunFolder
 from causalseg.writing import write_json
 
-VERSION = 1
+VERSION = 2  # in 1, `inference.size` was `resized_to`
 CHOSEN_ON_TARGET = "checkpoint chosen on a target domain"
 
 Percent = Annotated[float, Field(ge=0, le=100)]
@@ -170,32 +171,28 @@ class Robustness(Block):
     corruptions: list[Degradation]
 
 
-class Inference(Block):
-    """How images were predicted."""
+def _read_earlier_names(how: Any) -> Any:
+    """Rename `resized_to`, the earlier name of `size`."""
+    if isinstance(how, Mapping) and "resized_to" in how:
+        return {"size" if key == "resized_to" else key: value for key, value in how.items()}
+    return how
 
-    mode: Literal["slide", "whole"]
-    resized_to: list[int] | None
-    inside: list[int] | None = None
-    shortest: int | None = None
-    scale: float | None = None
-    window: list[int] | None = None
-    stride: list[int] | None = None
-    blend: Literal["mean", "hann"] | None = None
-    flip: bool
-    scales: list[float]
+
+StoredInference = Annotated[InferenceConfig, BeforeValidator(_read_earlier_names)]
+"""How images were predicted."""
 
 
 class Scores(Block):
     """The content of eval.json."""
 
-    version: Literal[1]
+    version: Literal[1, 2]
     model: ModelScored
     checkpoint: Checkpoint | None = None
     classes: Classes
     domains: dict[str, DomainScores]
     mean: Mean
     robustness: Robustness
-    inference: Inference
+    inference: StoredInference
     made_of: str
     overrides: list[str] | None = None
     """What was given on top of config.yaml when the run was scored."""
@@ -263,23 +260,6 @@ def describe_domains(domains: Mapping[str, Mapping[str, Any]]) -> list[str]:
     ]
 
 
-def describe_inference(how: Mapping[str, Any]) -> str:
-    """Say how images were predicted."""
-    text = "images " if how["mode"] == "slide" else "whole images "
-    if how["resized_to"]:
-        text += f"resized to {size_text(how['resized_to'])} px"
-    elif how.get("inside"):
-        text += f"resized to fit inside {size_text(how['inside'])} px"
-    elif how.get("shortest"):
-        text += f"resized to a shortest edge of {how['shortest']} px"
-    elif how.get("scale"):
-        text += f"resized by {how['scale']}"
-    else:
-        text += "at the sizes of their domains"
-    if how["mode"] == "slide":
-        blend = "blended by a Hann window" if how.get("blend") == "hann" else "averaged"
-        window, stride = size_text(how["window"]), size_text(how["stride"])
-        text += f", in windows of {window} px every {stride} px, {blend}"
-    if how["scales"] != [1.0]:
-        text += f", averaged over scales {', '.join(map(str, how['scales']))}"
-    return text + (", averaged with the mirrored image" if how["flip"] else "")
+def describe_inference(stored: Mapping[str, Any]) -> str:
+    """Say how images were predicted, from `inference` of an eval.json of any version."""
+    return TypeAdapter(StoredInference).validate_python(stored).describe()

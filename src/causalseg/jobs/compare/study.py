@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from causalseg.build.data import build_data, with_classes_inside, with_steps
-from causalseg.build.model import build_inference, check_method
+from causalseg.build.model import check_method
 from causalseg.config import Config
 from causalseg.config.load import apply_override, flatten, list_differences, load_config
 from causalseg.config.stages import Stage, keys_of, stage_of
@@ -96,7 +96,7 @@ def plan_study(
     earlier = {key: result for key, result in results.items() if key not in labels}
     shared = cells[0].config
     data = shared.data.model_copy(update={"cache": "none"})
-    sources, domains = build_data(data, build_inference(shared))
+    sources, domains = build_data(data, shared.inference)
     for dataset in (sources, *(domain.data for domain in domains.values())):
         dataset[0]  # fails now if all images would
     cells = [cell._replace(config=with_steps(cell.config, len(sources))) for cell in cells]
