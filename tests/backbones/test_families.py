@@ -20,10 +20,11 @@ from causalseg.config.adapters import (
     SetConfig,
     VptConfig,
 )
+from causalseg.config.heads import Mask2FormerHeadConfig
 from causalseg.data.catalogue.camvid import CAMVID11
 from causalseg.errors import ConfigError
 from causalseg.heads.linear import LinearHead
-from causalseg.heads.mask2former import DecoderSize, Mask2FormerHead, SetLoss
+from causalseg.heads.mask2former import Mask2FormerHead
 from causalseg.model import Segmenter
 
 VIT = {"depth": 4, "embed_dim": 48, "num_heads": 3}
@@ -313,8 +314,10 @@ def test_an_adapter_for_other_widths_is_refused():
 @pytest.mark.parametrize("name", ["convnext", "resnet"])
 def test_a_mask2former_head_takes_stages_as_its_pyramid(name):
     backbone = make_backbone(name)
-    size = DecoderSize(32, 4, 1, 1, 32, 32, 4)
-    head = Mask2FormerHead(backbone.level_widths, 11, True, size, SetLoss(num_points=16))
+    options = Mask2FormerHeadConfig(
+        hidden=32, encoder_layers=1, decoder_layers=1, feedforward=32, num_points=16
+    )
+    head = Mask2FormerHead(backbone.level_widths, 11, options, external_queries=True)
     model = Segmenter(backbone, make_causal_tune(backbone, query_width=32), head, CAMVID11)
     images = make_images(backbone)
     assert model.logits(images).shape == (2, 11, *images.shape[-2:])

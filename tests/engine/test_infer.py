@@ -11,10 +11,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from causalseg.build.model import build_segmenter
+from causalseg.config.heads import Mask2FormerHeadConfig
 from causalseg.config.inference import InferenceConfig
 from causalseg.engine.infer import model_size, predict, window_starts, window_weights
 from causalseg.errors import ConfigError
-from causalseg.heads.mask2former import DecoderSize, Mask2FormerHead
+from causalseg.heads.mask2former import Mask2FormerHead
 
 
 class Echo(nn.Module):
@@ -332,7 +333,10 @@ def test_logits_in_half_precision_are_averaged_in_full(mode):
 
 
 def test_mask2former_never_holds_queries_at_full_resolution():
-    head = Mask2FormerHead([32] * 4, 3, size=DecoderSize(32, 10, 1, 1, 32, 32, 4)).eval()
+    options = Mask2FormerHeadConfig(
+        hidden=32, num_queries=10, encoder_layers=1, decoder_layers=1, feedforward=32
+    )
+    head = Mask2FormerHead([32] * 4, 3, options).eval()
     features = [torch.rand(1, 32, 4, 6) for _ in range(4)]
     with torch.inference_mode(), Memory() as memory:
         scores = head(features, None, (400, 600))

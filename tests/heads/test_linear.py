@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from causalseg.config.heads import LinearHeadConfig
 from causalseg.errors import ConfigError, DataError
-from causalseg.heads.balance import ClassBalance
 from causalseg.heads.linear import LinearHead
 
 WIDTH, CLASSES = 6, 3
@@ -133,7 +133,7 @@ _PROCESS = """
 import sys
 import torch
 from torch import distributed
-from causalseg.heads.balance import ClassBalance
+from causalseg.config.heads import LinearHeadConfig
 from causalseg.heads.linear import LinearHead
 
 rank, folder = int(sys.argv[1]), sys.argv[2]
@@ -141,8 +141,8 @@ torch.set_num_threads(1)
 store = f"file://{folder}/store"
 distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=2)
 given = torch.load(f"{folder}/given.pt", weights_only=True)
-balance = ClassBalance(given["classes"], given["has_weights"])
-head = LinearHead(given["widths"], given["classes"], balance)
+options = LinearHeadConfig(class_weights=given["class_weights"])
+head = LinearHead(given["widths"], given["classes"], options)
 head.load_state_dict(given["head"])
 features = [x[rank : rank + 1] for x in given["features"]]
 head.loss(features, None, given["labels"][rank : rank + 1])["cross_entropy"].backward()
@@ -157,16 +157,17 @@ distributed.destroy_process_group()
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("ignored_rows", "has_weights"), [(15, False), (20, False), (15, True), (20, True)]
+    ("ignored_rows", "class_weights"),
+    [(15, "none"), (20, "none"), (15, "auto"), (20, "auto")],
 )
-def test_two_processes_give_the_gradient_of_one(tmp_path: Path, ignored_rows, has_weights):
-    head = LinearHead([WIDTH] * 4, CLASSES, ClassBalance(CLASSES, has_weights))
-    if has_weights:
+def test_two_processes_give_the_gradient_of_one(tmp_path: Path, ignored_rows, class_weights):
+    head = LinearHead([WIDTH] * 4, CLASSES, LinearHeadConfig(class_weights=class_weights))
+    if class_weights == "auto":
         head.balance.count(np.array([900, 90, 10]))
     features, labels = make_features(), make_labels()
     labels[0, :ignored_rows] = 255  # 20 rows are all: one process then has nothing to learn from
     given = {"head": head.state_dict(), "features": features, "labels": labels}
-    about = {"widths": [WIDTH] * 4, "classes": CLASSES, "has_weights": has_weights}
+    about = {"widths": [WIDTH] * 4, "classes": CLASSES, "class_weights": class_weights}
     torch.save(given | about, tmp_path / "given.pt")
     processes = [
         subprocess.Popen([sys.executable, "-c", _PROCESS, str(rank), str(tmp_path)])

@@ -17,13 +17,12 @@ from causalseg.build.adapter import build_adapter, build_intervention, place
 from causalseg.build.pairs import build_classes
 from causalseg.config import Config
 from causalseg.config.adapters import linked_part
-from causalseg.config.heads import BalancedConfig, LinearHeadConfig, Mask2FormerConfig
+from causalseg.config.heads import LinearHeadConfig, Mask2FormerHeadConfig
 from causalseg.config.load import load_config
 from causalseg.data.augment import Augment, RandomCorruption
 from causalseg.errors import ConfigError
-from causalseg.heads.balance import ClassBalance
 from causalseg.heads.linear import LinearHead
-from causalseg.heads.mask2former import DecoderSize, Mask2FormerHead, SetLoss
+from causalseg.heads.mask2former import Mask2FormerHead
 from causalseg.model import Segmenter
 from causalseg.runs.checkpoint import load_weights
 from causalseg.runs.folder import RunFolder
@@ -56,7 +55,7 @@ def outline_backbone(config: Config) -> FrozenBackbone:
 
 def query_width(config: Config) -> int | None:
     """Return the width of the head's queries; None for a head without."""
-    return config.head.hidden if isinstance(config.head, Mask2FormerConfig) else None
+    return config.head.hidden if isinstance(config.head, Mask2FormerHeadConfig) else None
 
 
 def check_method(config: Config) -> None:
@@ -121,34 +120,10 @@ def check_fits_patch(config: Config, patch: int) -> None:
 def _build_head(
     config: Config, backbone: FrozenBackbone, num_classes: int, has_queries: bool
 ) -> nn.Module:
-    balance, widths = _build_balance(config.head, num_classes), backbone.level_widths
-    match config.head:
-        case LinearHeadConfig():
-            return LinearHead(widths, num_classes, balance)
-        case Mask2FormerConfig() as options:
-            size = DecoderSize(
-                hidden=options.hidden,
-                num_queries=options.num_queries,
-                encoder_layers=options.encoder_layers,
-                decoder_layers=options.decoder_layers,
-                encoder_feedforward=max(1, options.feedforward // 2),
-                decoder_feedforward=options.feedforward,
-            )
-            loss = SetLoss(
-                num_points=options.num_points,
-                class_weight=options.class_weight,
-                mask_weight=options.mask_weight,
-                dice_weight=options.dice_weight,
-                no_object=options.no_object_weight,
-            )
-            return Mask2FormerHead(widths, num_classes, has_queries, size, loss, balance)
-
-
-def _build_balance(options: BalancedConfig, num_classes: int) -> ClassBalance:
-    has_weights, adjustment = options.class_weights == "auto", options.logit_adjustment
-    if adjustment is None:
-        return ClassBalance(num_classes, has_weights)
-    return ClassBalance(num_classes, has_weights, adjustment.tau, adjustment.at)
+    options, widths = config.head, backbone.level_widths
+    if isinstance(options, LinearHeadConfig):
+        return LinearHead(widths, num_classes, options)
+    return Mask2FormerHead(widths, num_classes, options, has_queries)
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from causalseg.config.adapters import (
 )
 from causalseg.config.block import Block, named
 from causalseg.config.data import DataConfig
-from causalseg.config.heads import HeadConfig, Mask2FormerConfig
+from causalseg.config.heads import HeadConfig, Mask2FormerHeadConfig
 from causalseg.config.inference import EvalConfig, InferenceConfig
 from causalseg.config.intervene import InterveneConfig, kind_alone
 from causalseg.config.run import RunConfig, TrainConfig
@@ -77,7 +77,7 @@ class Config(Block):
     intervene: Annotated[InterveneConfig | None, BeforeValidator(kind_alone)] = None
     """A random change of the features in training: spectral, mixstyle, dsu or a block; null is
     none."""
-    head: HeadConfig = Mask2FormerConfig()
+    head: HeadConfig = Mask2FormerHeadConfig()
     """The head: mask2former or linear."""
     data: Annotated[DataConfig, Stage.USE]
     """Sources and domains."""
@@ -102,7 +102,7 @@ class Config(Block):
     @model_validator(mode="after")
     def _tokens_are_the_queries(self) -> Self:
         index = linked_part(self.adapter)
-        if index is not None and isinstance(self.head, Mask2FormerConfig):
+        if index is not None and isinstance(self.head, Mask2FormerHeadConfig):
             tokens, queries = parts_of(self.adapter)[index].num_tokens, self.head.num_queries
             if tokens != queries:
                 raise ValueError(
@@ -114,7 +114,7 @@ class Config(Block):
 
     @model_validator(mode="after")
     def _no_idle_query_options(self) -> Self:
-        has_queries = isinstance(self.head, Mask2FormerConfig)
+        has_queries = isinstance(self.head, Mask2FormerHeadConfig)
         used = linked_part(self.adapter) if has_queries else None
         for index, part in enumerate(parts_of(self.adapter)):
             if isinstance(part, LinkedConfig) and not part.query_link and not has_queries:

@@ -1,4 +1,4 @@
-"""The options of every head."""
+"""The options of every head; the blocks are also what the heads take."""
 
 from typing import Annotated, Literal, Self
 
@@ -10,27 +10,21 @@ from causalseg.config.block import Block, named
 class LogitAdjustmentConfig(Block):
     """Logit adjustment by the fractions of the classes in the sources."""
 
-    tau: Annotated[float, Field(ge=0, le=3)] = 0.5
+    tau: Annotated[float, Field(gt=0, le=3)] = 0.5
     """Strength, above 0 and up to 3: the logits are shifted by tau * log(fraction of the class).
     1 aims at equal accuracy over classes instead of pixels, less at a compromise."""
     at: Literal["loss", "inference"] = "loss"
-    """loss: added to the logits in the training loss alone; inference: subtracted when predicting,
+    """loss: added to the logits in the training loss only; inference: subtracted when predicting,
     from a head trained without it."""
-
-    @model_validator(mode="after")
-    def _adjusts_something(self) -> Self:
-        if self.tau == 0:
-            raise ValueError("tau = 0 has no effect: leave logit_adjustment out")
-        return self
 
 
 class BalancedConfig(Block):
-    """What a head does about classes that are rare in the sources."""
+    """How a head treats classes that are rare in the sources."""
 
     class_weights: Literal["none", "auto"] = "none"
     """auto weighs the classes in the loss by 1 / ln(1.02 + fraction of the labelled source pixels),
-    scaled so that the mean over these pixels is 1; with mask2former the classes that queries are
-    matched to. none weighs them alike."""
+    scaled to a mean of 1 over these pixels; with mask2former the classes that queries are matched
+    to. none weighs them equally."""
     logit_adjustment: LogitAdjustmentConfig | None = None
     """Logit adjustment, so that common classes are not favoured; null is none."""
 
@@ -42,7 +36,7 @@ class LinearHeadConfig(BalancedConfig):
     """The head."""
 
 
-class Mask2FormerConfig(BalancedConfig):
+class Mask2FormerHeadConfig(BalancedConfig):
     """Mask2Former: pixel decoder, masked-attention decoder, set loss."""
 
     name: Literal["mask2former"] = "mask2former"
@@ -50,7 +44,7 @@ class Mask2FormerConfig(BalancedConfig):
     hidden: Annotated[int, Field(ge=32, multiple_of=32)] = 256
     """Width of the decoder and its queries, a multiple of 32."""
     num_queries: Annotated[int, Field(ge=1)] = 100
-    """Number of queries; an adapter with tokens gives them, and must have as many."""
+    """Number of queries; an adapter that makes the queries must have as many tokens."""
     encoder_layers: Annotated[int, Field(ge=1)] = 6
     """Layers of the pixel decoder."""
     decoder_layers: Annotated[int, Field(ge=1)] = 9
@@ -58,32 +52,32 @@ class Mask2FormerConfig(BalancedConfig):
     feedforward: Annotated[int, Field(ge=1)] = 2048
     """Hidden width of the query decoder's MLPs; the pixel decoder's is half of it."""
     num_points: Annotated[int, Field(ge=1)] = 12544
-    """Points a mask is compared at."""
+    """Pixels sampled per mask, for matching and for the mask terms."""
     class_weight: Annotated[float, Field(ge=0)] = 2.0
-    """Weight of the class term of the loss."""
+    """Weight of the class term, in the loss and in the matching."""
     mask_weight: Annotated[float, Field(ge=0)] = 5.0
-    """Weight of the mask's binary cross-entropy."""
+    """Weight of the binary cross-entropy of masks, likewise."""
     dice_weight: Annotated[float, Field(ge=0)] = 5.0
-    """Weight of the dice term."""
+    """Weight of the dice term, likewise."""
     no_object_weight: Annotated[float, Field(ge=0)] = 0.1
     """Weight of the class `no object` within the class term."""
 
     @model_validator(mode="after")
-    def _no_idle_balance(self) -> Self:
-        adjusted = self.logit_adjustment
-        idle = {
-            "class_weights": self.class_weights != "none",
-            "logit_adjustment.at = loss": adjusted is not None and adjusted.at == "loss",
-        }
-        used = [key for key, is_set in idle.items() if is_set]
-        if used and self.class_weight == 0:
+    def _loss_has_terms(self) -> Self:
+        if not (self.class_weight or self.mask_weight or self.dice_weight):
+            raise ValueError("class_weight, mask_weight and dice_weight are all 0: raise one")
+        adjustment, idle = self.logit_adjustment, None
+        if self.class_weights != "none":
+            idle = "class_weights"
+        elif adjustment is not None and adjustment.at == "loss":
+            idle = "logit_adjustment.at = loss"
+        if idle and self.class_weight == 0:
             raise ValueError(
-                f"{used[0]} has no effect with class_weight = 0: leave it out, or give the class "
-                "term a weight"
+                f"{idle} has no effect with class_weight = 0: drop it, or raise class_weight"
             )
         return self
 
 
 HeadConfig = Annotated[
-    Mask2FormerConfig | LinearHeadConfig, Field(discriminator="name"), named("mask2former")
+    Mask2FormerHeadConfig | LinearHeadConfig, Field(discriminator="name"), named("mask2former")
 ]

@@ -1,7 +1,7 @@
-"""The linear head: what the features already say, read by one 1x1 convolution.
+"""The linear head: one 1x1 convolution over the features, as in linear probing.
 
 The maps of several blocks are layer-normalised over channels, concatenated and mapped to classes.
-Normalising has no parameters: raw block outputs differ in scale from block to block, and unlike
+Normalisation has no parameters: it removes the differences in scale between blocks, and unlike
 batch statistics a norm over channels keeps the images of a batch independent of each other.
 """
 
@@ -12,27 +12,30 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from causalseg.config.heads import LinearHeadConfig
 from causalseg.data.classes import IGNORE
 from causalseg.errors import ConfigError
 from causalseg.heads.balance import ClassBalance
 from causalseg.heads.targets import check_labels, mean_over_processes
+
+_DEFAULTS = LinearHeadConfig()
 
 
 class LinearHead(nn.Module):
     """Per-pixel classes from a 1x1 convolution over normalised, concatenated feature maps.
 
     Args:
-        widths: Channels of the feature maps.
-        num_classes: Number of classes k.
-        balance: What is done about rare classes; None is nothing.
+        widths: channels of the feature maps.
+        num_classes: number of classes k.
+        options: how rare classes are treated.
     """
 
     def __init__(
-        self, widths: Sequence[int], num_classes: int, balance: ClassBalance | None = None
+        self, widths: Sequence[int], num_classes: int, options: LinearHeadConfig = _DEFAULTS
     ) -> None:
         super().__init__()
         self.classifier = nn.Conv2d(sum(widths), num_classes, kernel_size=1)
-        self.balance = balance or ClassBalance(num_classes)
+        self.balance = ClassBalance(num_classes, options)
 
     def forward(
         self,
@@ -43,16 +46,16 @@ class LinearHead(nn.Module):
         """Score every class at every pixel.
 
         Args:
-            features: One map for each of ``widths``; smaller ones are resized to the first.
-            queries: Must be None, this head has no use for queries.
-            size: Height and width of the result in pixels.
+            features: one map for each of ``widths``; smaller ones are resized to the first.
+            queries: must be None, this head has no queries.
+            size: height and width of the result in pixels.
 
         Returns:
-            Logits in float32, resized bilinearly to ``size``; less tau * log(prior) where they are
+            Logits in float32, resized bilinearly to ``size``; minus tau * log(prior) if they are
             adjusted at inference.
 
         Raises:
-            ConfigError: If queries are given.
+            ConfigError: if queries are given.
         """
         logits, shift = self._classify(features, queries), self.balance.shift("inference")
         if shift is not None:
@@ -60,7 +63,7 @@ class LinearHead(nn.Module):
         return F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
 
     def probabilities(self, scores: Float[Tensor, "k H W"]) -> Float[Tensor, "k H W"]:
-        """Return what the scores say of each class, in [0, 1] and summing to 1."""
+        """Return the softmax of the scores over classes."""
         return scores.softmax(dim=0)
 
     def loss(
@@ -75,16 +78,16 @@ class LinearHead(nn.Module):
         class weights it is the weighted mean, sum of w ce / sum of w.
 
         Args:
-            features: As in `forward`.
-            queries: Must be None.
-            labels: Classes 0..k-1, or 255 for ignored pixels.
+            features: as in `forward`.
+            queries: must be None.
+            labels: classes 0..k-1, or 255 for ignored pixels.
 
         Returns:
             ``cross_entropy``, a scalar.
 
         Raises:
-            ConfigError: If queries are given.
-            DataError: If a label is neither a class nor 255.
+            ConfigError: if queries are given.
+            DataError: if a label is neither a class nor 255.
         """
         check_labels(labels, self.classifier.out_channels)
         logits, shift = self._classify(features, queries), self.balance.shift("loss")
@@ -104,8 +107,8 @@ class LinearHead(nn.Module):
         """Logits at the size of the first map, in float32."""
         if queries is not None:
             raise ConfigError(
-                "The linear head takes no queries, but the adapter made some: switch its query link"
-                " off, or use the mask2former head."
+                "the linear head takes no queries, but the adapter makes some: switch its query "
+                "link off, or use the mask2former head"
             )
         levels = [F.layer_norm(x.movedim(1, -1), x.shape[1:2]).movedim(-1, 1) for x in features]
         levels = [levels[0], *(_resize(level, levels[0].shape[-2:]) for level in levels[1:])]

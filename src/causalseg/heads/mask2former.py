@@ -8,14 +8,13 @@ queries to the classes present in an image; inference sums the queries,
     score(k, pixel) = sum over q of  softmax(class logits)[q, k] * sigmoid(mask logits)[q, pixel].
 
 Method: Cheng et al., "Masked-attention Mask Transformer for Universal Image Segmentation", 2022.
-The modules are those of transformers; here they are put behind a ViT, initialised and supervised.
+The modules are those of transformers; here they follow a ViT, are initialised and supervised.
 
-The queries are either learnt here, or come from an adapter (the query link): then they are the
+The queries are either learnt here or made by an adapter (the query link): then they are the
 positional part of the decoder's queries, and the content part is a linear map of them.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
@@ -30,6 +29,7 @@ from transformers.models.mask2former.modeling_mask2former import (
     Mask2FormerSinePositionEmbedding,
 )
 
+from causalseg.config.heads import Mask2FormerHeadConfig
 from causalseg.data.classes import IGNORE
 from causalseg.errors import ConfigError
 from causalseg.heads.balance import ClassBalance
@@ -37,136 +37,51 @@ from causalseg.heads.pyramid import build_pyramid
 from causalseg.heads.targets import check_labels, mean_over_processes
 from causalseg.spectral.grid import grid_to_tokens
 
-_GROUPS = 32  # of the pixel decoder's group norms
-
-
-@dataclass(frozen=True)
-class DecoderSize:
-    """How large the head is; the defaults are the protocol's.
-
-    Args:
-        hidden: Channels everywhere in the head, a multiple of 32 and of ``num_heads``.
-        num_queries: Number of learnt queries; an adapter's queries bring their own number.
-        encoder_layers: Deformable attention layers of the pixel decoder.
-        decoder_layers: Layers of the transformer decoder (transformers' own count is one higher).
-        encoder_feedforward: Inner width of the pixel decoder's feed-forward blocks.
-        decoder_feedforward: Inner width of the transformer decoder's feed-forward blocks.
-        num_heads: Attention heads.
-
-    Raises:
-        ConfigError: If a number is out of its range.
-    """
-
-    hidden: int = 256
-    num_queries: int = 100
-    encoder_layers: int = 6
-    decoder_layers: int = 9
-    encoder_feedforward: int = 1024
-    decoder_feedforward: int = 2048
-    num_heads: int = 8
-
-    def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if value < 1:
-                raise ConfigError(
-                    f"{name} of the Mask2Former head is {value}; it must be 1 or more."
-                )
-        for name, divisor in (("the group norms", _GROUPS), ("num_heads", self.num_heads)):
-            if self.hidden % divisor:
-                raise ConfigError(
-                    f"hidden of the Mask2Former head is {self.hidden}; it must be a multiple of"
-                    f" {divisor} ({name})."
-                )
-
-
-@dataclass(frozen=True)
-class SetLoss:
-    """How the set loss samples and weighs; the defaults are the protocol's.
-
-    Args:
-        num_points: Pixels sampled per mask, for matching and for the mask terms.
-        oversample: Candidates drawn for each point that is chosen for its uncertainty, 1 or more.
-        importance: Share of the points chosen for their uncertainty, in [0, 1].
-        class_weight: Weight of the classification term, in the loss and in the matching.
-        mask_weight: Weight of the binary cross-entropy of masks, likewise.
-        dice_weight: Weight of the dice term, likewise.
-        no_object: Weight of the class "no object" within the classification term.
-
-    Raises:
-        ConfigError: If a number is out of its range.
-    """
-
-    num_points: int = 12544
-    oversample: float = 3.0
-    importance: float = 0.75
-    class_weight: float = 2.0
-    mask_weight: float = 5.0
-    dice_weight: float = 5.0
-    no_object: float = 0.1
-
-    def __post_init__(self) -> None:
-        ranges = {"num_points": (1, None), "oversample": (1, None), "importance": (0, 1)}
-        for name, value in vars(self).items():
-            low, high = ranges.get(name, (0, None))
-            if value < low or (high is not None and value > high):
-                allowed = f"{low} or more" if high is None else f"in [{low}, {high}]"
-                raise ConfigError(f"{name} of the set loss is {value}; it must be {allowed}.")
-        if not (self.class_weight or self.mask_weight or self.dice_weight):
-            raise ConfigError("All three weights of the set loss are 0; at least one must be more.")
-
-
-_PROTOCOL_SIZE = DecoderSize()
-_PROTOCOL_LOSS = SetLoss()
-
 
 class Mask2FormerHead(nn.Module):
     """Pixel decoder, masked-attention decoder and set loss behind four feature maps.
 
-    The weights start as in the stock model and depend only on torch's random state.
+    The weights are initialised as in the stock model and depend only on torch's random state.
 
     Args:
-        widths: Channels of the four feature maps.
-        num_classes: Number of classes k.
-        external_queries: Whether an adapter gives the queries; otherwise they are learnt here.
-        size: Widths and depths.
-        set_loss: Sampling and weights of the loss.
-        balance: What is done about rare classes; None is nothing.
+        widths: channels of the four feature maps.
+        num_classes: number of classes k.
+        options: size, loss and class balance.
+        external_queries: whether an adapter makes the queries; otherwise they are learnt here.
     """
 
     def __init__(
         self,
         widths: Sequence[int],
         num_classes: int,
+        options: Mask2FormerHeadConfig,
         external_queries: bool = False,
-        size: DecoderSize = _PROTOCOL_SIZE,
-        set_loss: SetLoss = _PROTOCOL_LOSS,
-        balance: ClassBalance | None = None,
     ) -> None:
         super().__init__()
-        config = _stock_config(num_classes, size, set_loss)
+        config, hidden = _stock_config(num_classes, options), options.hidden
         self.num_classes = num_classes
         self.terms = {  # ours: the criterion's name and our weight
-            "class": ("loss_cross_entropy", set_loss.class_weight),
-            "mask": ("loss_mask", set_loss.mask_weight),
-            "dice": ("loss_dice", set_loss.dice_weight),
+            "class": ("loss_cross_entropy", options.class_weight),
+            "mask": ("loss_mask", options.mask_weight),
+            "dice": ("loss_dice", options.dice_weight),
         }
         self.pixel_decoder = Mask2FormerPixelDecoder(config, feature_channels=list(widths))
-        self.position_embedding = Mask2FormerSinePositionEmbedding(size.hidden // 2, normalize=True)
-        self.level_embed = nn.Embedding(3, size.hidden)
+        self.position_embedding = Mask2FormerSinePositionEmbedding(hidden // 2, normalize=True)
+        self.level_embed = nn.Embedding(3, hidden)
         self.decoder = Mask2FormerMaskedAttentionDecoder(config)
-        self.class_predictor = nn.Linear(size.hidden, num_classes + 1)
+        self.class_predictor = nn.Linear(hidden, num_classes + 1)
         self.criterion = _SetCriterion(config)
-        self.balance = balance or ClassBalance(num_classes)
+        self.balance = ClassBalance(num_classes, options)
         self.external_queries = external_queries
         # `apply` goes children first, as the stock model does: parents overwrite what the rule for
         # plain linear layers has set, such as the offsets of the deformable attention.
         self.apply(Mask2FormerPreTrainedModel(config)._init_weights)
-        # Last, so that all other weights start the same whoever makes the queries.
+        # Last, so that all other weights are the same whichever part makes the queries.
         if external_queries:
-            self.content_from_position = nn.Linear(size.hidden, size.hidden)
+            self.content_from_position = nn.Linear(hidden, hidden)
         else:
-            self.query_content = nn.Embedding(size.num_queries, size.hidden)
-            self.query_position = nn.Embedding(size.num_queries, size.hidden)
+            self.query_content = nn.Embedding(options.num_queries, hidden)
+            self.query_position = nn.Embedding(options.num_queries, hidden)
 
     def forward(
         self,
@@ -177,18 +92,18 @@ class Mask2FormerHead(nn.Module):
         """Score every class at every pixel.
 
         Args:
-            features: Four maps, shallow to deep: of one grid, or of strides 4 to 32.
-            queries: The adapter's queries, d = ``hidden``; None if the head has its own.
-            size: Height and width of the result in pixels.
+            features: four maps, shallow to deep: of one grid, or of strides 4 to 32.
+            queries: the adapter's queries, d = ``hidden``; None if the head learns its own.
+            size: height and width of the result in pixels.
 
         Returns:
             Scores of 0 or more in float32, resized bilinearly to ``size``. They are sums over
-            queries, no probabilities: a pixel's scores need not sum to 1. Where they are adjusted
-            at inference, the class probabilities of every query are divided by prior^tau first;
-            the prior is the same for all queries, so each class's score is.
+            queries, not probabilities: a pixel's scores need not sum to 1. If adjusted at
+            inference, the class probabilities of every query, and so the scores, are divided by
+            prior^tau.
 
         Raises:
-            ConfigError: If queries are missing, not wanted or of another width.
+            ConfigError: if queries are missing, unexpected or of another width.
         """
         classes, masks = self._predict(features, queries)[-1]
         with torch.autocast(masks.device.type, enabled=False):  # sums over all queries
@@ -200,7 +115,7 @@ class Mask2FormerHead(nn.Module):
         return F.interpolate(scores, size=size, mode="bilinear", align_corners=False)
 
     def probabilities(self, scores: Float[Tensor, "k H W"]) -> Float[Tensor, "k H W"]:
-        """Return each class's share of a pixel's scores, in [0, 1] and summing to 1."""
+        """Return the scores divided by their sum over classes."""
         return scores / scores.sum(dim=0).clamp_min(1e-9)
 
     def loss(
@@ -212,22 +127,22 @@ class Mask2FormerHead(nn.Module):
         """The set loss, in float32, summed over the outputs of all decoder layers.
 
         The target of an image is one mask per class present in it. Points are sampled with torch's
-        global random state: a training loop that wants the same loss again seeds it every step.
+        global random state: seed it for a reproducible loss.
 
         Class weights act within the class term, where `no object` keeps its own. An adjustment is
         added to the logits of the classes, not to that of `no object`, for matching as well.
 
         Args:
-            features: Four maps, shallow to deep: of one grid, or of strides 4 to 32.
-            queries: The adapter's queries, d = ``hidden``; None if the head has its own.
-            labels: Classes 0..k-1, or 255 for pixels that are in no mask.
+            features: as in `forward`.
+            queries: as in `forward`.
+            labels: classes 0..k-1, or 255 for pixels that are in no mask.
 
         Returns:
             ``class``, ``mask`` and ``dice``: weighted scalars, to be added.
 
         Raises:
-            ConfigError: If queries are missing, not wanted or of another width.
-            DataError: If a label is neither a class nor 255.
+            ConfigError: if queries are missing, unexpected or of another width.
+            DataError: if a label is neither a class nor 255.
         """
         check_labels(labels, self.num_classes)
         class_labels, mask_labels = _find_targets(labels)
@@ -255,7 +170,7 @@ class Mask2FormerHead(nn.Module):
         }
 
     def _adjust(self, classes: Float[Tensor, "b q _"]) -> Float[Tensor, "b q _"]:
-        """Class logits as the loss sees them: adjusted, but for the last, `no object`."""
+        """Adjust class logits for the loss, except the last, `no object`."""
         shift = self.balance.shift("loss")
         return classes if shift is None else classes + F.pad(shift, (0, 1))
 
@@ -295,32 +210,32 @@ class Mask2FormerHead(nn.Module):
         if not self.external_queries:
             if queries is not None:
                 raise ConfigError(
-                    "The Mask2Former head learns its own queries, but the adapter made some too:"
-                    " build the head with external_queries=True or switch the query link off."
+                    "the Mask2Former head learns its own queries, but the adapter makes some too: "
+                    "build the head with external_queries=True or switch the query link off"
                 )
             return self.query_content.weight, self.query_position.weight
         hidden = self.content_from_position.in_features
         if queries is None:
             raise ConfigError(
-                "The Mask2Former head has external_queries=True, but the adapter made none: switch"
-                " its query link on or build the head with external_queries=False."
+                "the Mask2Former head has external_queries=True, but the adapter makes none: "
+                "switch its query link on or build the head with external_queries=False"
             )
         if queries.shape[-1] != hidden:
             raise ConfigError(
-                f"The adapter's queries have width {queries.shape[-1]}, the Mask2Former head"
-                f" {hidden}: give both the same."
+                f"the adapter's queries have width {queries.shape[-1]}, the Mask2Former head "
+                f"{hidden}: give both the same"
             )
         return self.content_from_position(queries), queries
 
 
 class _SetCriterion(Mask2FormerLoss):
-    """The stock set loss, normalised over all processes; settings stay out of files."""
+    """The stock set loss, normalised over all processes; its settings are not saved."""
 
     empty_weight: Float[Tensor, "_"]
 
     def __init__(self, config: Mask2FormerConfig) -> None:
         super().__init__(config, weight_dict={})
-        # A saved head must not bring back the no-object weight of another run.
+        # Not saved: a head keeps the no-object weight of its own run.
         self.register_buffer("empty_weight", self.empty_weight, persistent=False)
 
     def set_class_weights(self, weights: Float[Tensor, " k"]) -> None:
@@ -340,38 +255,36 @@ class _SetCriterion(Mask2FormerLoss):
         class_labels: list[Int[Tensor, "_"]],
         indices: list[tuple[Tensor, Tensor]],
     ) -> dict[str, Float[Tensor, ""]]:
-        """Class term: the stock mean over this process's weights, made one over everybody's."""
+        """Class term: the stock mean over this process's weights, rescaled to all processes."""
         losses = super().loss_labels(class_queries_logits, class_labels, indices)
         matched = torch.cat(
-            [labels[found] for labels, (_, found) in zip(class_labels, indices, strict=True)]
+            [labels[targets] for labels, (_, targets) in zip(class_labels, indices, strict=True)]
         )
         num_empty = class_queries_logits[..., 0].numel() - len(matched)
         weight = class_queries_logits.new_tensor(
             self.empty_weight[matched].sum().item() + self.eos_coef * num_empty
         )
-        share = weight / mean_over_processes(weight).clamp(min=1e-6)
-        return {name: value * share for name, value in losses.items()}
+        scale = weight / mean_over_processes(weight).clamp(min=1e-6)
+        return {name: value * scale for name, value in losses.items()}
 
 
-def _stock_config(num_classes: int, size: DecoderSize, set_loss: SetLoss) -> Mask2FormerConfig:
+def _stock_config(num_classes: int, options: Mask2FormerHeadConfig) -> Mask2FormerConfig:
+    """Return the stock options: the protocol's, which are the defaults, but for these."""
     return Mask2FormerConfig(
         num_labels=num_classes,
-        num_queries=size.num_queries,
-        feature_size=size.hidden,
-        mask_feature_size=size.hidden,
-        hidden_dim=size.hidden,
-        encoder_layers=size.encoder_layers,
-        decoder_layers=size.decoder_layers + 1,  # transformers also counts the queries themselves
-        encoder_feedforward_dim=size.encoder_feedforward,
-        dim_feedforward=size.decoder_feedforward,
-        num_attention_heads=size.num_heads,
-        train_num_points=set_loss.num_points,
-        oversample_ratio=set_loss.oversample,
-        importance_sample_ratio=set_loss.importance,
-        class_weight=set_loss.class_weight,
-        mask_weight=set_loss.mask_weight,
-        dice_weight=set_loss.dice_weight,
-        no_object_weight=set_loss.no_object,
+        num_queries=options.num_queries,
+        feature_size=options.hidden,
+        mask_feature_size=options.hidden,
+        hidden_dim=options.hidden,
+        encoder_layers=options.encoder_layers,
+        decoder_layers=options.decoder_layers + 1,  # the stock model also counts the queries
+        encoder_feedforward_dim=max(1, options.feedforward // 2),
+        dim_feedforward=options.feedforward,
+        train_num_points=options.num_points,
+        class_weight=options.class_weight,
+        mask_weight=options.mask_weight,
+        dice_weight=options.dice_weight,
+        no_object_weight=options.no_object_weight,
     )
 
 

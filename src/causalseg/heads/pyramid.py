@@ -15,15 +15,14 @@ def build_pyramid(features: list[Float[Tensor, "b c h w"]]) -> list[Float[Tensor
     """Resize four maps at patch stride by 4, 2, 1 and 1/2, bilinearly.
 
     Args:
-        features: Four maps of the same grid (h, w), shallow to deep; any h and w from 1 on. Or
-            the maps of a hierarchical model, which are a pyramid as they are.
+        features: four maps of the same grid (h, w), shallow to deep; any h and w from 1 on. The
+            maps of a hierarchical model already are a pyramid and are returned unchanged.
 
     Returns:
-        Maps of (4h, 4w), (2h, 2w), (h, w) and (h // 2, w // 2) cells, the last at least one cell
-        high and wide.
+        Maps of (4h, 4w), (2h, 2w), (h, w) and (h // 2, w // 2) cells, the last at least 1 x 1.
 
     Raises:
-        ValueError: If there are not exactly four maps.
+        ValueError: if there are not exactly four maps.
     """
     if features[0].shape[-2:] != features[-1].shape[-2:]:
         return features

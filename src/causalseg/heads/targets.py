@@ -1,4 +1,4 @@
-"""What the losses of all heads share: valid labels, and counts over all processes."""
+"""Shared by the losses of all heads: valid labels, and counts over all processes."""
 
 from jaxtyping import Float, Int
 from torch import Tensor, distributed
@@ -8,10 +8,10 @@ from causalseg.errors import DataError
 
 
 def mean_over_processes(count: Float[Tensor, ""]) -> Float[Tensor, ""]:
-    """Average a count over all processes of a distributed run; alone, return it as it is.
+    """Average a count over all processes of a distributed run.
 
     Gradients are averaged over processes, so a sum of losses divided by this mean has the gradient
-    that one process would have had on the whole batch.
+    of one process with the whole batch.
     """
     if not (distributed.is_available() and distributed.is_initialized()):
         return count
@@ -25,6 +25,6 @@ def check_labels(labels: Int[Tensor, "b H W"], num_classes: int) -> None:
     wrong = labels[((labels < 0) | (labels >= num_classes)) & (labels != IGNORE)]
     if len(wrong):
         raise DataError(
-            f"Labels hold {wrong.unique().tolist()}; allowed are 0 to {num_classes - 1}, and"
-            f" {IGNORE} for ignored pixels. Check the class map of the data set."
+            f"labels contain {wrong.unique().tolist()}; allowed are 0 to {num_classes - 1}, and "
+            f"{IGNORE} for ignored pixels: check the class mapping of the data set"
         )

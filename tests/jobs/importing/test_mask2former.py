@@ -10,20 +10,20 @@ import pytest
 import torch
 from torch.nn import functional
 
+from causalseg.config.heads import Mask2FormerHeadConfig
 from causalseg.errors import WeightsError
-from causalseg.heads.mask2former import DecoderSize, Mask2FormerHead
+from causalseg.heads.mask2former import Mask2FormerHead
 from causalseg.jobs.importing.mask2former import name_in_mmdet, read_size
 from published import HEADS, LEVELS, POINTS, fill, head
 
 WIDTH, HIDDEN, CLASSES, INNER = 24, 64, 5, 32
 GRID = (4, 6)  # patches
-SIZE = DecoderSize(
+OPTIONS = Mask2FormerHeadConfig(
     hidden=HIDDEN,
     num_queries=7,
     encoder_layers=2,
     decoder_layers=4,  # one more than levels: the first is seen twice
-    encoder_feedforward=INNER // 2,
-    decoder_feedforward=INNER,
+    feedforward=INNER,
 )
 
 
@@ -117,7 +117,7 @@ def decode_pixels(w, pyramid):
         [rows(sine(size, HIDDEN)) + levels[i] for i, size in enumerate(sizes)], dim=1
     )
     x = torch.cat([rows(level) for level in inputs], dim=1)
-    for i in range(SIZE.encoder_layers):
+    for i in range(OPTIONS.encoder_layers):
         layer = f"encoder.layers.{i}"
         x = layer_norm(
             w, f"{layer}.norms.0", x + deform(w, f"{layer}.self_attn", x + position, x, sizes)
@@ -155,7 +155,7 @@ def mmdet_head(w, pyramid, queries):
     position = queries.expand(len(pixels), -1, -1)
     x = affine(w, "querys2feat", position)
     found = [predict(w, x, pixels)]
-    for i in range(SIZE.decoder_layers):
+    for i in range(OPTIONS.decoder_layers):
         level = maps[i % LEVELS]
         forbidden = resize(found[-1][1], level.shape[-2:]).flatten(2).sigmoid() < 0.5
         forbidden &= ~forbidden.all(-1, keepdim=True)  # nowhere to look: look everywhere
@@ -178,12 +178,12 @@ def load(ours, theirs):
 
 @pytest.fixture
 def theirs():
-    return fill(head(WIDTH, HIDDEN, CLASSES, SIZE.encoder_layers, SIZE.decoder_layers, INNER))
+    return fill(head(WIDTH, HIDDEN, CLASSES, OPTIONS.encoder_layers, OPTIONS.decoder_layers, INNER))
 
 
 @pytest.fixture
 def ours(theirs):
-    return load(Mask2FormerHead([WIDTH] * 4, CLASSES, external_queries=True, size=SIZE), theirs)
+    return load(Mask2FormerHead([WIDTH] * 4, CLASSES, OPTIONS, external_queries=True), theirs)
 
 
 def draw(*shape, seed=1):
@@ -204,8 +204,8 @@ def test_every_tensor_has_exactly_one_name_in_mmdet(ours, theirs):
 
 
 def test_queries_of_the_head_itself_have_names_too():
-    size = DecoderSize(hidden=32, encoder_layers=1, decoder_layers=11)
-    names = {name_in_mmdet(key) for key in Mask2FormerHead([8] * 4, 2, size=size).state_dict()}
+    options = Mask2FormerHeadConfig(hidden=32, encoder_layers=1, decoder_layers=11)
+    names = {name_in_mmdet(key) for key in Mask2FormerHead([8] * 4, 2, options).state_dict()}
     assert {("query_feat.weight", None), ("query_embed.weight", None)} <= names
     assert ("transformer_decoder.layers.10.self_attn.attn.in_proj_bias", 2) in names
     with pytest.raises(KeyError):
@@ -274,7 +274,7 @@ def test_the_whole_head_is_the_same_after_every_layer(ours, theirs):
     ]
     expected = mmdet_head(theirs, pyramid, queries)
     found = ours._predict(features, queries)
-    assert len(found) == len(expected) == SIZE.decoder_layers + 1
+    assert len(found) == len(expected) == OPTIONS.decoder_layers + 1
     for (classes, masks), (their_classes, their_masks) in zip(found, expected, strict=True):
         close(classes, their_classes)
         close(masks, their_masks)
