@@ -1,10 +1,10 @@
-"""The whole model: a frozen backbone, an adapter at work on it, a head.
+"""The whole model: a frozen backbone, an adapter attached to it, a head.
 
     images in [0, 1] -> backbone, edited block by block by the adapter -> 4 feature maps
                      -> head (with the adapter's queries, if it makes any) -> logits per pixel
 
-Only adapter and head train and are saved. An intervention, which has no parameters, may change the
-features in training.
+Only adapter and head are trained and saved. An intervention, which has no parameters, may change
+the features in training.
 """
 
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ from causalseg.errors import MissingFileError, WeightsError
 from causalseg.writing import replacing
 
 Weights = dict[str, dict[str, Tensor]]
-"""Tensors of the parts that train, by part and name."""
+"""Tensors of the trained parts, by part and name."""
 
 
 class Segmenter(nn.Module):
@@ -38,7 +38,7 @@ class Segmenter(nn.Module):
 
     Args:
         backbone: the frozen model; gives four feature maps, shallow to deep.
-        adapter: at work on the backbone from now on; None for the backbone's own features.
+        adapter: attached to the backbone; None for the features of the frozen backbone.
         head: feature maps (and queries) to logits, and its loss.
         classes: names and colours of the classes, in the order of the logits.
     """
@@ -61,7 +61,7 @@ class Segmenter(nn.Module):
         return self.logits(images)
 
     def logits(self, images: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b k H W"]:
-        """Return one score a class and pixel; the largest is the predicted class.
+        """Return one score per class and pixel; the largest is the predicted class.
 
         Args:
             images: RGB in [0, 1]; height and width divisible by the patch.
@@ -73,7 +73,7 @@ class Segmenter(nn.Module):
         return self.head(self.backbone(images), self._queries(), size)
 
     def probabilities(self, scores: Float[Tensor, "k H W"]) -> Float[Tensor, "k H W"]:
-        """Return the probabilities of classes, summing to 1, that averaged logits stand for."""
+        """Return class probabilities from scores; they sum to 1 at every pixel."""
         return self.head.probabilities(scores)  # type: ignore[operator]
 
     def loss(
@@ -89,14 +89,14 @@ class Segmenter(nn.Module):
         return self.head.loss(self.backbone(images), self._queries(), labels)  # type: ignore[operator]
 
     def intervene(self, intervention: Intervention, layers: Sequence[int] | None = None) -> None:
-        """From now on change the features in training, after the adapter has edited them.
+        """Change the features in training, after the adapter has edited them.
 
         Args:
-            intervention: what happens to them; takes the place of an earlier one.
+            intervention: the change; replaces an earlier one.
             layers: the blocks after which it happens; None for all.
 
         Raises:
-            ConfigError: if a layer is no block of the backbone, or named twice.
+            ConfigError: if a layer is not a block of the backbone, or named twice.
         """
         blocks = check_layers(layers, self.backbone.depth)
         self._intervening.detach()
@@ -106,19 +106,19 @@ class Segmenter(nn.Module):
         )
 
     def merge(self) -> None:
-        """Fold the adapter into the backbone where its method allows it: for inference only."""
+        """Fold the adapter into the backbone if its method allows it; for inference only."""
         if self.adapter is not None:
             self.adapter.merge()
 
     def trainable(self) -> dict[str, nn.Module]:
-        """Return the parts that train and are saved, by the name of their file."""
+        """Return the parts that are trained and saved, by the name of their file."""
         parts: dict[str, nn.Module] = {"head": self.head}
         if self.adapter is not None:
             parts["adapter"] = self.adapter
         return parts
 
     def save(self, folder: Path | str) -> None:
-        """Write adapter.safetensors and head.safetensors; each is replaced whole or not at all."""
+        """Write adapter.safetensors and head.safetensors."""
         save_parts({name: part.state_dict() for name, part in self.trainable().items()}, folder)
 
     def load(self, folder: Path | str) -> None:
@@ -140,32 +140,32 @@ class Segmenter(nn.Module):
                 raise WeightsError(
                     f"{file} is broken ({error}): copy it again or train again with run.resume=true"
                 ) from error
-            _place(part, tensors, file)
+            _load_part(part, tensors, file)
 
     def _queries(self) -> Float[Tensor, "q d"] | None:
         return None if self.adapter is None else self.adapter.queries()
 
 
 def save_parts(weights: Weights, folder: Path | str) -> None:
-    """Write PART.safetensors of every part; each is replaced whole or not at all."""
+    """Write PART.safetensors of every part, each atomically."""
     for name, tensors in weights.items():
         contiguous = {key: value.contiguous() for key, value in tensors.items()}
         with replacing(Path(folder) / f"{name}.safetensors") as temporary:
             save_file(contiguous, temporary)
 
 
-def _place(part: nn.Module, tensors: dict[str, Tensor], file: Path) -> None:
-    shapes = {key: tuple(value.shape) for key, value in part.state_dict().items()}
-    given = {key: tuple(value.shape) for key, value in tensors.items()}
+def _load_part(part: nn.Module, tensors: dict[str, Tensor], file: Path) -> None:
+    expected = {key: tuple(value.shape) for key, value in part.state_dict().items()}
+    saved = {key: tuple(value.shape) for key, value in tensors.items()}
     wrong = [
-        f"{key}: file {given.get(key, 'nothing')}, model {shapes.get(key, 'nothing')}"
-        for key in sorted(shapes.keys() | given.keys())
-        if shapes.get(key) != given.get(key)
+        f"{key}: file {saved.get(key, 'nothing')}, model {expected.get(key, 'nothing')}"
+        for key in sorted(expected.keys() | saved.keys())
+        if expected.get(key) != saved.get(key)
     ]
     if wrong:
         raise WeightsError(
             f"{file} belongs to another model; {len(wrong)} tensors differ:\n  "
             + "\n  ".join(wrong[:8])
-            + "\nUse the config.yaml that lies beside it"
+            + "\nuse the config.yaml in the same folder"
         )
     part.load_state_dict(tensors)

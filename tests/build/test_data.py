@@ -143,7 +143,7 @@ def test_a_folder_has_classes_of_its_own_if_they_are_named(tmp_path):
     data = data_of(root=str(tmp_path), domains={"town": pair})
     domain = build_domains(data, InferenceConfig())["town"]
     assert domain.classes.names[3:5] == ("road", "pavement")
-    assert (domain.fold[0], domain.fold[1]) == (3, 4)  # the model's road and sidewalk
+    assert domain.mapping[:2] == (3, 4)  # the model's road and sidewalk
     with pytest.raises(ConfigError, match="no mapping from the classes cityscapes19 to a, b"):
         build_domains(
             data_of(root=str(tmp_path), domains={"town": {**pair, "classes": ["a", "b"]}}),

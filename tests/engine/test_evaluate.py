@@ -1,4 +1,4 @@
-"""Scoring: one matrix a domain, the same by any number of processes, folded where classes are."""
+"""Scoring: one matrix per domain, independent of processes and workers, with mapped classes."""
 
 import pytest
 import torch
@@ -45,8 +45,12 @@ def model(tiny):
 
 
 def test_domains_are_scored_apart(model):
-    domains = {"a": domain(Constant(0, 5)), "b": domain(Constant(1, 3))}
-    results, _ = evaluate(model, domains)
+    domains, kept = {"a": domain(Constant(0, 5)), "b": domain(Constant(1, 3))}, []
+    results, _ = evaluate(model, domains, keep=lambda *scored: kept.append(scored))
+    assert [(name, sample.name) for name, sample, _ in kept] == [
+        (name, str(i)) for name, count in (("a", 5), ("b", 3)) for i in range(count)
+    ]
+    assert all(prediction.shape == (32, 48) for *_, prediction in kept)
     assert [results[name]["images"] for name in "ab"] == [5, 3]
     assert results["a"]["pixels"]["flat"] == 5 * 32 * 48
     assert results["b"]["pixels"]["thing"] == 3 * 32 * 48
@@ -77,13 +81,13 @@ def test_any_number_of_processes_gives_the_same_result(model, count):
 
 def test_the_images_shown_are_spread_and_have_the_best_the_median_and_the_lowest_miou(model):
     data = domain(Distinct(0, 9))
-    (results, pictures) = evaluate(model, {"a": data}, num_pictures=2)
+    (results, pictures) = evaluate(model, {"a": data}, num_examples=2)
     mious = mean_iou(read_counts(results["a"]["per_image"]["counts"]))
     ranked = [str(i) for i in mious.argsort(kind="stable")]
     shown = [picture.name for picture in pictures["a"]]
     assert set(shown) == {"2", "6", ranked[0], ranked[4], ranked[-1]}
     assert shown == sorted(shown)
-    assert evaluate(model, {"a": data}, num_pictures=0)[1] == {"a": []}
+    assert evaluate(model, {"a": data}, num_examples=0)[1] == {"a": []}
 
 
 @pytest.mark.parametrize(("at_once", "tolerance"), [(1, 0.0), (3, 1e-3)])
@@ -99,13 +103,6 @@ def test_scores_depend_neither_on_order_nor_on_workers_nor_on_the_batch(model, a
     assert errors[0] == pytest.approx(errors[1], abs=tolerance, rel=0)
     assert sorted(first.pop("per_image")["counts"]) == sorted(again.pop("per_image")["counts"])
     assert again == first
-
-
-def test_every_scored_image_is_handed_out(model):
-    kept = []
-    evaluate(model, {"a": domain(Distinct(0, 3))}, keep=lambda *scored: kept.append(scored))
-    assert [(name, sample.name) for name, sample, _ in kept] == [("a", str(i)) for i in range(3)]
-    assert all(prediction.shape == (32, 48) for *_, prediction in kept)
 
 
 def test_threads_count_the_same_in_the_same_order_and_hold_few_images():
@@ -156,40 +153,31 @@ def decide(domain, given):
     return domain.predict(given, torch.zeros(3, *size), size)
 
 
-def test_predictions_are_folded_to_the_best_of_the_classes_that_count_as_one():
-    #               pixel 0, 1, 2, 3
-    given = Given([[0.9, 0.1, 0.2, 0.0], [0.5, 0.6, 0.1, 0.0], [0.6, 0.5, 0.3, 0.9]])
-    coarse = ClassList(("ground", "other"), ((0, 0, 0), (1, 1, 1)))
-    folded = domain(None, classes=coarse, fold=(0, 1, 1))
-
-    def predicted(domain):
-        return decide(domain, given)[0].tolist()
-
-    assert predicted(folded) == [[0, 1, 1, 1]]
-    assert predicted(folded._replace(fold=(0, 1, 255))) == [[0, 1, 2, 2]]  # 2 is none of the two
-    assert predicted(folded._replace(fold=(0, 0, 0))) == [[0, 0, 0, 0]]
+COARSE = ClassList(("ground", "other"), ((0, 0, 0), (1, 1, 1)))
 
 
-def test_confidence_is_the_probability_of_what_was_predicted_summed_where_classes_are_folded():
-    given = Given([[0.5, 0.2], [0.1, 0.1], [0.4, 0.7]])
-    classes = ClassList(("ground", "other"), ((0, 0, 0), (1, 1, 1)))
-    plain = domain(None, classes=TINY)
-    assert decide(plain, given)[1][0].tolist() == pytest.approx([0.5, 0.7])
-    folded = domain(None, classes=classes, fold=(0, 1, 1))
-    prediction, confidence = decide(folded, given)
-    assert prediction.tolist() == [[0, 1]]
-    assert confidence[0].tolist() == pytest.approx([0.5, 0.8])
+@pytest.mark.parametrize(
+    ("mapping", "predicted", "confidences"),
+    [
+        (None, [0, 1, 2], [0.5, 0.6, 0.6]),
+        ((0, 1, 1), [0, 1, 1], [0.5, 0.9, 0.8]),
+        ((0, 0, 0), [0, 0, 0], [1, 1, 1]),
+        ((0, 1, 255), [0, 1, 2], [0.5, 0.6, 0.6]),  # 2 is none of the two
+    ],
+)
+def test_a_pixel_takes_the_mapped_class_of_its_argmax(mapping, predicted, confidences):
+    given = Given([[0.5, 0.1, 0.2], [0.1, 0.6, 0.2], [0.4, 0.3, 0.6]])
+    classes = TINY if mapping is None else COARSE
+    prediction, confidence = decide(domain(None, classes=classes, mapping=mapping), given)
+    assert prediction.tolist() == [predicted]
+    assert confidence[0].tolist() == pytest.approx(confidences)
 
 
-def test_what_counts_as_none_is_missed_and_falsely_nothing(model):
+def test_what_counts_as_none_is_missed_and_falsely_nothing():
     """A class of the model without a partner must not become another class that has one."""
     given = Given([[0.5, 0.2, 0.6], [0.1, 0.1, 0.3], [0.4, 0.7, 0.1]])
-    classes = ClassList(("ground", "other"), ((0, 0, 0), (1, 1, 1)))
-    folded = domain(None, classes=classes, fold=(0, 1, 255))
-    prediction, confidence = decide(folded, given)
-    assert prediction.tolist() == [[0, 2, 0]]
-    assert confidence[0].tolist() == pytest.approx([0.5, 0.7, 0.6])
-    result = score(confusion_matrix(prediction, torch.zeros(1, 3, dtype=int), 2), classes.names)
+    prediction, _ = decide(domain(None, classes=COARSE, mapping=(0, 1, 255)), given)
+    result = score(confusion_matrix(prediction, torch.zeros(1, 3, dtype=int), 2), COARSE.names)
     assert result["confusion"] == ["2 0 1", "0 0 0"]
     assert result["recall"]["ground"] == result["iou"]["ground"] == pytest.approx(200 / 3)
     assert result["precision"] == {"ground": 100, "other": None}
@@ -206,13 +194,13 @@ def test_pictures_are_kept_small(model):
         def __getitem__(self, index):
             return Sample(torch.rand(3, 16, 2048), torch.zeros(16, 2048, dtype=int), "wide")
 
-    (_, pictures) = evaluate(model, {"a": domain(Wide(0, 1))}, num_pictures=1)
+    (_, pictures) = evaluate(model, {"a": domain(Wide(0, 1))}, num_examples=1)
     assert {x.size for x in pictures["a"][0][1:]} == {(1024, 8)}
 
 
 def test_a_large_image_is_decided_in_parts():
     scores = torch.rand(3, 600, 4)
-    given = Given(torch.rand(1).tolist())
+    given = Given([0.0])
     given.scores = scores
     prediction, confidence = decide(domain(None), given)
     assert torch.equal(prediction, scores.argmax(0))
@@ -220,9 +208,8 @@ def test_a_large_image_is_decided_in_parts():
 
 
 def test_a_coarser_domain_is_scored_by_its_own_classes(model):
-    coarse = ClassList(("ground", "other"), ((0, 0, 0), (1, 1, 1)))
-    data = domain(Constant(1, 2), classes=coarse, fold=(0, 1, 1), about={"split": "val"})
-    (results, pictures) = evaluate(model, {"a": data}, num_pictures=1)
+    data = domain(Constant(1, 2), classes=COARSE, mapping=(0, 1, 1), entries={"split": "val"})
+    (results, pictures) = evaluate(model, {"a": data}, num_examples=1)
     assert list(results["a"]["iou"]) == ["ground", "other"]
     assert results["a"]["pixels"] == {"ground": 0, "other": 2 * 32 * 48}
     assert results["a"]["split"] == "val"

@@ -296,25 +296,25 @@ def _build_domain(
 ) -> Domain:
     domain = data.domains[name]
     pairs, own = _build_pairs(data, domain, classes)
-    about: dict[str, Any] = {}
+    entries: dict[str, Any] = {}
     if isinstance(domain, LayoutConfig):
-        about["split"] = f"{domain.layout} {domain.split}"
+        entries["split"] = f"{domain.layout} {domain.split}"
     if domain.resize:
         size, inside = (None, domain.resize) if domain.keep_ratio else (domain.resize, None)
         rule = {"size": size, "inside": inside, "shortest": None, "scale": None}
         inference = inference.model_copy(update=rule)
-        about["fit_inside" if domain.keep_ratio else "resized_to"] = list(domain.resize)
+        entries["fit_inside" if domain.keep_ratio else "resized_to"] = list(domain.resize)
     if domain.corrupt:
-        about["corruption"] = {
+        entries["corruption"] = {
             "name": domain.corrupt.name,
             "severity": domain.corrupt.severity,
             "clean": _clean(data, domain),
         }
-    fold = None
+    mapping = None
     if own.names != classes.names:
-        fold = map_classes(classes, own)
-        about["classes"] = {"names": own.names, "palette": own.palette}
-    return Domain(pairs, inference, own, fold, about)
+        mapping = map_classes(classes, own)
+        entries["classes"] = {"names": own.names, "palette": own.palette}
+    return Domain(pairs, inference, own, mapping, entries)
 
 
 def _clean(data: DataConfig, corrupted: AnyConfig) -> str | None:

@@ -1,17 +1,16 @@
-"""How far a score, or the difference of two methods, depends on the images that were scored.
+"""Bootstrap intervals over images, of a score or of the difference of two methods.
 
-The bootstrap (Efron and Tibshirani, An Introduction to the Bootstrap, 1993): draw the images of
-every domain anew, with replacement; to compare, the same draw for both methods and all seeds. The
+The bootstrap (Efron and Tibshirani, An Introduction to the Bootstrap, 1993) resamples the images of
+every domain with replacement; a comparison uses the same draws for both methods and all seeds. The
 counts of the drawn images are summed as those of the domain are,
 
     IoU_k = sum TP_k / sum (TP_k + FP_k + FN_k),
 
 the mean over classes gives the domain's mIoU, the mean over domains and then over seeds the score,
-and the interval is a range of quantiles of the differences. It says nothing about other seeds.
+and the interval is a range of quantiles. It does not cover the choice of seeds.
 
-The unit of drawing is an image by its name: domains that show the same names (one street under
-several skies) share their draws. Images of a video are not independent, as the bootstrap takes them
-to be: there the interval is too narrow.
+Domains with the same image names (one street under several skies) share their draws. Images of a
+video are not independent, which the bootstrap assumes: there the interval is too narrow.
 """
 
 from collections.abc import Sequence
@@ -24,26 +23,26 @@ from causalseg.engine.metrics import mean_iou
 RESAMPLES = 1000
 LEVEL = 0.95
 
-Counts = Sequence[Int[np.ndarray, "b 3 k"]]
+RunCounts = Sequence[Int[np.ndarray, "b 3 k"]]
 """One run: for each domain TP, FP and FN of every image and class, in pixels."""
 
 
 def interval(
-    counts: Counts,
+    counts: RunCounts,
     names: Sequence[Sequence[str]],
     resamples: int = RESAMPLES,
     level: float = LEVEL,
     seed: int = 0,
 ) -> tuple[float, float] | None:
-    """Return the bootstrap interval of a run's mean mIoU in percent; as `paired_interval` does."""
+    """Return the bootstrap interval of a run's mean mIoU in percent; see `paired_interval`."""
     if min(map(len, names)) < 2:
         return None
     return _quantiles(_scores(counts, _draw(names, resamples, seed)), level)
 
 
 def paired_interval(
-    ours: Sequence[Counts],
-    theirs: Sequence[Counts],
+    ours: Sequence[RunCounts],
+    theirs: Sequence[RunCounts],
     names: Sequence[Sequence[str]],
     resamples: int = RESAMPLES,
     level: float = LEVEL,
@@ -52,16 +51,16 @@ def paired_interval(
     """Return the bootstrap interval of our score minus theirs, in points of mIoU.
 
     Args:
-        ours: one run a seed, all with the same domains and images.
+        ours: one run per seed, all with the same domains and images.
         theirs: the other method's runs of the same seeds, domains and images.
-        names: of the images of every domain; domains whose lists are equal share their draws.
+        names: of the images of every domain; domains with equal lists share their draws.
         resamples: number of draws.
-        level: share of the differences within the interval.
+        level: fraction of the differences within the interval.
         seed: of the draws.
 
     Returns:
-        Lower and upper end; None if a domain has fewer than two images, since it then has nothing
-        to draw from, or if a draw has no labelled pixels.
+        Lower and upper end; None if a domain has fewer than two images or a draw has no labelled
+        pixels.
     """
     if min(map(len, names)) < 2:
         return None
@@ -86,7 +85,7 @@ def _draw(
     return [shared[tuple(images)] for images in names]
 
 
-def _scores(run: Counts, draws: Sequence[np.ndarray]) -> Float[np.ndarray, " resamples"]:
+def _scores(run: RunCounts, draws: Sequence[np.ndarray]) -> Float[np.ndarray, " resamples"]:
     """Return the mean over domains of the mIoU of every draw."""
     mious = []
     for counts, drawn in zip(run, draws, strict=True):

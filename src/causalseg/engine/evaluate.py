@@ -1,12 +1,13 @@
-"""Scoring: every domain on its own, an image at a time, shared by processes.
+"""Scoring: each domain separately, one image at a time, shared by processes.
 
-The counts of every image are kept beside the scores (`causalseg.engine.metrics`), so that other
+The counts of every image are stored with the scores (`causalseg.engine.metrics`), so that other
 selections of images, and differences of two models, can be scored later.
 """
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -28,21 +29,21 @@ from causalseg.errors import TrainingError
 from causalseg.model import Segmenter
 from causalseg.runs.log import console, logger
 
-_PICTURE_WIDTH = 1024  # pixels, at most
-_COUNTERS = 4  # threads that count what an accelerator predicts faster than one thread counts
-_ROWS = 256  # of an image whose probabilities are looked at together
+_MAX_WIDTH = 1024  # of an example, in pixels
+_THREADS = 4  # counting: an accelerator predicts faster than one thread counts
+_ROWS = 256  # of an image whose probabilities are computed together
 
 
 class Counts(NamedTuple):
-    """What is known of the images of a domain, or of a process's share of them.
+    """Counts over the images of a domain, or over those that one process scored.
 
     Attributes:
-        confusion: pixels of all images by (true class, predicted class); last, predicted as none.
+        confusion: pixels of all images by (true class, predicted class); last column: no class.
         per_image: TP, FP and FN of each image and class.
-        names: one for each image.
-        sizes: (H, W) of each image's label.
+        names: of the images.
+        sizes: (H, W) of the labels.
         boundary: TP, FP and FN near contours, over all images.
-        reliability: pixels, confidence and right pixels by bins of confidence, over all images.
+        reliability: pixels, summed confidence and correct pixels by bins of confidence.
     """
 
     confusion: Int[Tensor, "k k+1"]
@@ -60,31 +61,34 @@ class Domain(NamedTuple):
         data: images with labels.
         inference: how an image is predicted.
         classes: those of its labels.
-        fold: for each class of the model the class of the labels that it counts as, 255 for none;
-            None if they are the same. A pixel counts as what its highest score does, with the sum
-            of the probabilities of all that count so.
-        about: what eval.json says of it beside the scores, such as its split.
+        mapping: maps each model class to a label class (255: none); None if the class lists match.
+            A pixel takes the mapped class of its argmax; its confidence is the summed probability
+            of all classes mapped there.
+        entries: further entries of eval.json, such as the split.
     """
 
     data: Dataset[Sample]
     inference: InferenceConfig
     classes: ClassList
-    fold: Sequence[int] | None = None
-    about: Mapping[str, Any] = MappingProxyType({})
+    mapping: Sequence[int] | None = None
+    entries: Mapping[str, Any] = MappingProxyType({})
 
     def predict(
         self, model: Segmenter, image: Float[Tensor, "3 H W"], size: tuple[int, int]
     ) -> tuple[Int[Tensor, "H W"], Float[Tensor, "H W"]]:
         """Return class and confidence in [0, 1] of every pixel, at ``size``, on the CPU.
 
-        A pixel of none of the labels' k classes has class k.
+        A pixel that is mapped to none of the labels' k classes has class k.
+
+        Raises:
+            TrainingError: if a score is not finite.
         """
         scores = predict(model, image, self.inference, size)
         parts = [self._decide(model, rows) for rows in scores.split(_ROWS, dim=1)]
         prediction, confidence = (torch.cat(x).cpu() for x in zip(*parts, strict=True))
         if not confidence.isfinite().all():
             raise TrainingError(
-                "the model's scores are not finite: its weights are broken, or numbers overflow; "
+                "the model's scores are not finite: its weights are broken, or values overflow; "
                 "train again with a lower train.lr, or try run.precision=32-true"
             )
         return prediction, confidence
@@ -93,22 +97,22 @@ class Domain(NamedTuple):
         self, model: Segmenter, scores: Float[Tensor, "k h W"]
     ) -> tuple[Int[Tensor, "h W"], Float[Tensor, "h W"]]:
         prediction, probabilities = scores.argmax(0), model.probabilities(scores)
-        if self.fold is None:
-            return prediction, probabilities.gather(0, prediction[None])[0]
-        none = len(self.classes.names)
-        fold = torch.tensor(self.fold, device=scores.device)
-        fold = fold.where(fold != IGNORE, none)
-        summed = scores.new_zeros(none + 1, *scores.shape[1:]).index_add_(0, fold, probabilities)
-        prediction = fold[prediction]
-        return prediction, summed.gather(0, prediction[None])[0]
+        if self.mapping is not None:
+            none = len(self.classes.names)
+            mapping = torch.tensor(self.mapping, device=scores.device)
+            mapping = mapping.where(mapping != IGNORE, none)
+            summed = scores.new_zeros(none + 1, *scores.shape[1:])
+            probabilities = summed.index_add_(0, mapping, probabilities)
+            prediction = mapping[prediction]
+        return prediction, probabilities.gather(0, prediction[None])[0]
 
 
 Gather = Callable[[Counts], list[Counts]]
-"""Called with this process's share; returns the shares of all processes in their order."""
+"""Called with the counts of this process; returns those of all processes in order of rank."""
 
 
-class Picture(NamedTuple):
-    """An example for the report, at most 1024 pixels wide; truth and prediction are train ids."""
+class Example(NamedTuple):
+    """An image for the report, at most 1024 pixels wide; truth and prediction are train ids."""
 
     name: str
     image: Image.Image
@@ -117,7 +121,7 @@ class Picture(NamedTuple):
 
 
 class Scored(NamedTuple):
-    """An image with what was predicted, and how sure."""
+    """An image with its prediction and confidence."""
 
     sample: Sample
     prediction: Int[Tensor, "H W"]
@@ -135,41 +139,41 @@ def evaluate_domain(
     workers: int = 0,
     keep: Callable[[Sample, Int[Tensor, "H W"]], None] = lambda *_: None,
 ) -> Counts:
-    """Score this process's share of a domain: image i where i modulo their number is its own.
+    """Score every ``world size``-th image of a domain, from image ``rank`` on.
 
     Args:
         model: in eval mode.
         domain: what is scored.
-        process: number of this process and how many share the domain.
+        process: rank of this process and world size.
         workers: loading processes.
         keep: called with every image and its prediction.
 
     Returns:
         Counts, on the CPU.
     """
-    mine = range(process[0], len(domain.data), process[1])  # type: ignore[arg-type]
+    rank, world_size = process
+    indices = range(rank, len(domain.data), world_size)  # type: ignore[arg-type]
     k = len(domain.classes.names)
     counts = Counts(
-        torch.zeros(k, k + 1, dtype=torch.int64),
-        torch.zeros(len(mine), 3, k, dtype=torch.int64),
-        [],
-        [],
-        torch.zeros(3, k, dtype=torch.int64),
-        torch.zeros(3, metrics.BINS, dtype=torch.float64),
+        confusion=torch.zeros(k, k + 1, dtype=torch.int64),
+        per_image=torch.zeros(len(indices), 3, k, dtype=torch.int64),
+        names=[],
+        sizes=[],
+        boundary=torch.zeros(3, k, dtype=torch.int64),
+        reliability=torch.zeros(3, metrics.BINS, dtype=torch.float64),
     )
-    is_shown = process[0] == 0 and console.is_terminal
     is_on_cpu = next(model.parameters()).device.type == "cpu"
     scored = track(
-        _counted(_predict(model, domain, mine, workers), k, threads=0 if is_on_cpu else _COUNTERS),
+        _counted(_predict(model, domain, indices, workers), k, 0 if is_on_cpu else _THREADS),
         "scoring",
-        total=len(mine),
+        total=len(indices),
         console=console,
         transient=True,
-        disable=not is_shown,
+        disable=rank != 0 or not console.is_terminal,
     )
-    for place, ((sample, prediction, _), (confusion, boundary, reliability)) in enumerate(scored):
+    for i, ((sample, prediction, _), (confusion, boundary, reliability)) in enumerate(scored):
         counts.confusion.add_(confusion)
-        counts.per_image[place] = metrics.count_pixels(confusion)
+        counts.per_image[i] = metrics.count_pixels(confusion)
         counts.boundary.add_(boundary)
         counts.reliability.add_(reliability)
         counts.names.append(sample.name)
@@ -181,46 +185,44 @@ def evaluate_domain(
 def evaluate(
     model: Segmenter,
     domains: Mapping[str, Domain],
-    num_pictures: int = 0,
+    num_examples: int = 0,
     workers: int = 0,
     process: tuple[int, int] = (0, 1),
-    gather: Gather = lambda share: [share],
+    gather: Gather = lambda counts: [counts],
     keep: Keep = lambda *_: None,
-) -> tuple[dict[str, dict[str, Any]], dict[str, list[Picture]]]:
-    """Score every domain on its own; none is pooled with another.
+) -> tuple[dict[str, dict[str, Any]], dict[str, list[Example]]]:
+    """Score each domain separately.
 
     Args:
-        model: put into eval mode for the time and back.
+        model: in eval mode meanwhile; its mode is restored.
         domains: by name.
-        num_pictures: examples to keep of each domain, spread evenly; if any, then also the images
-            of the best, the median and the lowest mIoU.
+        num_examples: evenly spaced examples per domain; unless 0, the images with the best, the
+            median and the lowest mIoU are added.
         workers: loading processes.
-        process: number of this process and how many share the work.
-        gather: returns the shares of all processes.
+        process: rank of this process and world size.
+        gather: collects the counts of all processes.
         keep: called with every image that this process scores.
 
     Returns:
-        Results by domain (see `causalseg.runs.scores.DomainScores`, but for the interval), and this
+        Results by domain (`causalseg.runs.scores.DomainScores` without the interval), and this
         process's examples by domain.
     """
     was_training = model.training
     model.eval()
-    results, pictures = {}, {}
+    results, examples = {}, {}
     for name, domain in domains.items():
-        share = evaluate_domain(
-            *(model, domain, process, workers),
-            lambda *scored, name=name: keep(name, *scored),
-        )
-        counts = _joined(gather(share))
+        counts = evaluate_domain(model, domain, process, workers, partial(keep, name))
+        counts = _joined(gather(counts))
         logger.info("scored %s: %d images", name, len(counts.names))
         results[name] = _results(counts, domain)
-        shown = [i for i in _shown(counts, num_pictures) if i % process[1] == process[0]]
-        pictures[name] = [
-            _picture(sample, prediction)
-            for sample, prediction, _ in _predict(model, domain, shown, 0)
+        rank, world_size = process
+        indices = [i for i in _example_indices(counts, num_examples) if i % world_size == rank]
+        examples[name] = [
+            _example(sample, prediction)
+            for sample, prediction, _ in _predict(model, domain, indices, 0)
         ]
     model.train(was_training)
-    return results, pictures
+    return results, examples
 
 
 def _predict(
@@ -237,10 +239,10 @@ def _predict(
 def _counted(
     scored: Iterable[Scored], k: int, threads: int
 ) -> Iterator[tuple[Scored, tuple[Tensor, Tensor, Tensor]]]:
-    """Count every image, in their order: at once, or in threads while later ones are predicted.
+    """Count the images in order; up to ``threads`` of them while later ones are predicted.
 
     Yields:
-        The image; its confusion matrix and its counts near contours and by confidence.
+        The image, and its confusion matrix, boundary counts and reliability counts.
     """
 
     def count(
@@ -252,11 +254,8 @@ def _counted(
             metrics.reliability_counts(confidence, prediction, sample.label),
         )
 
-    if not threads:
-        yield from ((one, count(*one)) for one in scored)
-        return
     waiting: deque[tuple[Scored, Future]] = deque()
-    with ThreadPoolExecutor(threads) as pool:
+    with ThreadPoolExecutor(max(1, threads)) as pool:
         for one in scored:
             waiting.append((one, pool.submit(count, *one)))
             if len(waiting) > threads:
@@ -265,38 +264,42 @@ def _counted(
         yield from ((one, counting.result()) for one, counting in waiting)
 
 
-def _picture(sample: Sample, prediction: Int[Tensor, "H W"]) -> Picture:
+def _example(sample: Sample, prediction: Int[Tensor, "H W"]) -> Example:
     H, W = sample.label.shape
-    size = (min(W, _PICTURE_WIDTH), max(1, round(H * min(1, _PICTURE_WIDTH / W))))
+    size = (min(W, _MAX_WIDTH), max(1, round(H * min(1, _MAX_WIDTH / W))))
     image = Image.fromarray((255 * sample.image.movedim(0, -1)).round().byte().numpy())
     truth, predicted = (
         Image.fromarray(ids.byte().numpy()).resize(size, Image.Resampling.NEAREST)
         for ids in (sample.label, prediction)
     )
-    return Picture(sample.name, image.resize(size), truth, predicted)
+    return Example(sample.name, image.resize(size), truth, predicted)
 
 
-def _joined(shares: Sequence[Counts]) -> Counts:
-    """Put the shares of all processes together, in the order of the data."""
-    p, num_images = len(shares), sum(len(share.names) for share in shares)
-    per_image = shares[0].per_image.new_empty(num_images, *shares[0].per_image.shape[1:])
+def _joined(parts: Sequence[Counts]) -> Counts:
+    """Join the counts of all processes, in the order of the data."""
+    world_size, num_images = len(parts), sum(len(part.names) for part in parts)
+    per_image = parts[0].per_image.new_empty(num_images, *parts[0].per_image.shape[1:])
     names, sizes = [""] * num_images, [(0, 0)] * num_images
-    for rank, share in enumerate(shares):
-        per_image[rank::p] = share.per_image
-        names[rank::p], sizes[rank::p] = share.names, share.sizes
-    boundary = torch.stack([share.boundary for share in shares]).sum(0)
-    reliability = torch.stack([share.reliability for share in shares]).sum(0)
-    confusion = torch.stack([share.confusion for share in shares]).sum(0)
-    return Counts(confusion, per_image, names, sizes, boundary, reliability)
+    for rank, part in enumerate(parts):
+        per_image[rank::world_size] = part.per_image
+        names[rank::world_size], sizes[rank::world_size] = part.names, part.sizes
+    return Counts(
+        confusion=torch.stack([part.confusion for part in parts]).sum(0),
+        per_image=per_image,
+        names=names,
+        sizes=sizes,
+        boundary=torch.stack([part.boundary for part in parts]).sum(0),
+        reliability=torch.stack([part.reliability for part in parts]).sum(0),
+    )
 
 
 def _results(counts: Counts, domain: Domain) -> dict[str, Any]:
-    """Return what eval.json says of a domain."""
+    """Return a domain's entry of eval.json."""
     names = domain.classes.names
     return {
         "images": len(counts.names),
         "size": list(Counter(counts.sizes).most_common(1)[0][0]) if counts.sizes else None,
-        **domain.about,
+        **domain.entries,
         **metrics.score(counts.confusion, names),
         **metrics.score_boundary(counts.boundary, counts.confusion.sum(1) > 0, names),
         "calibration": metrics.calibration(counts.reliability),
@@ -304,8 +307,8 @@ def _results(counts: Counts, domain: Domain) -> dict[str, Any]:
     }
 
 
-def _shown(counts: Counts, number: int) -> list[int]:
-    """The images that are kept as examples, in their order."""
+def _example_indices(counts: Counts, number: int) -> list[int]:
+    """The indices of the images that are kept as examples, in order."""
     if not number:
         return []
     n = len(counts.names)
@@ -319,7 +322,7 @@ def _shown(counts: Counts, number: int) -> list[int]:
 def summarise(
     results: dict[str, dict[str, Any]], inference: InferenceConfig, mean_over: Sequence[str] | None
 ) -> dict[str, Any]:
-    """Return the content of eval.json: per domain, the mean, and what the numbers are made of."""
+    """Return scores by domain, their mean and how they were computed, as eval.json has them."""
     names = list(mean_over or results)
     known = [value for name in names if (value := results[name]["miou"]) is not None]
     return {

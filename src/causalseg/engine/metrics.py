@@ -1,6 +1,6 @@
 """From predicted and true classes to counts, and from counts to scores.
 
-Counts add up over images, processes and domains; scores are computed from sums only:
+Counts are summed over images and processes; scores are computed from sums only:
 
     IoU_k       = TP_k / (TP_k + FP_k + FN_k)
     precision_k = TP_k / (TP_k + FP_k)         recall_k = TP_k / (TP_k + FN_k)
@@ -12,7 +12,7 @@ pixels from their contour, d = 2 % of the image's diagonal; the image's edge is 
 
 The expected calibration error (Guo et al., ICML 2017) is, over 15 bins of equal width,
 
-    ECE = sum over bins of  share of pixels * |share of right pixels - mean confidence|.
+    ECE = sum over bins of  fraction of pixels * |accuracy - mean confidence|.
 """
 
 import math
@@ -30,7 +30,7 @@ from causalseg.data.classes import IGNORE
 BINS = 15
 _CONTOUR = 0.02  # of the diagonal
 _UNIT = 2.0**20
-_IGNORED, _OUTSIDE = 1000, 1001  # stand in ignored pixels and beyond the edge: ids of no class
+_IGNORED, _OUTSIDE = 1000, 1001  # ids of no class: of ignored pixels and beyond the edge
 
 
 def confusion_matrix(
@@ -38,7 +38,7 @@ def confusion_matrix(
 ) -> Int[Tensor, "k k+1"]:
     """Count pixels by (true class, predicted class); pixels labelled 255 are left out.
 
-    Class k, in the last column, is predicted where a pixel is of none of the k classes.
+    The last column counts pixels predicted as none of the k classes.
     """
     kept = label != IGNORE
     pairs = label[kept].long() * (num_classes + 1) + prediction[kept].long()
@@ -51,9 +51,9 @@ def boundary_counts(
 ) -> Int[Tensor, "3 k"]:
     """Count TP, FP and FN of every class among the pixels near a contour.
 
-    What is ignored in the label is so in the prediction: its edge is a contour of both.
+    Pixels ignored in the label are ignored in the prediction: their edge is a contour of both.
     """
-    elsewhere = num_classes  # of a pixel that is near no contour of its own mask
+    elsewhere = num_classes  # of pixels away from contours
     is_ignored = label == IGNORE
     truth, predicted = (
         ids.masked_fill(~_near_contour(ids.masked_fill(is_ignored, _IGNORED)), elsewhere)
@@ -73,20 +73,19 @@ def count_pixels(confusions: Int[Tensor, "*b k k+1"]) -> Int[Tensor, "*b 3 k"]:
 def reliability_counts(
     confidence: Float[Tensor, "H W"], prediction: Int[Tensor, "H W"], label: Int[Tensor, "H W"]
 ) -> Float[Tensor, "3 bins"]:
-    """Sum pixels, confidence and right pixels in bins of confidence; ignored ones left out."""
+    """Sum pixels, confidence and correct pixels by bins of confidence; 255 is ignored."""
     kept = label != IGNORE
-    # In whole millionths or so the sums are exact, in whatever order images are added.
-    sure = (confidence[kept].double() * _UNIT).round() / _UNIT
+    # In multiples of 2^-20 the sums are exact, in any order of images.
+    rounded = (confidence[kept].double() * _UNIT).round() / _UNIT
     edges = torch.linspace(0, 1, BINS + 1, dtype=torch.float64)[1:-1]
-    bins = torch.bucketize(sure, edges)
-    right = (prediction[kept] == label[kept]).double()
-    return torch.stack(
-        [torch.bincount(bins, x, minlength=BINS) for x in (torch.ones_like(sure), sure, right)]
-    )
+    bins = torch.bucketize(rounded, edges)
+    correct = (prediction[kept] == label[kept]).double()
+    sums = (torch.ones_like(rounded), rounded, correct)
+    return torch.stack([torch.bincount(bins, x, minlength=BINS) for x in sums])
 
 
 def score(confusion: Int[Tensor, "k k+1"], names: Sequence[str]) -> dict[str, Any]:
-    """Return what eval.json says of a domain's confusion matrix, in percent."""
+    """Return the scores in percent of a domain's confusion matrix, as eval.json has them."""
     hits, false, missed = count_pixels(confusion).double()
     true, predicted, union = hits + missed, hits + false, hits + false + missed
     occurs = true > 0
@@ -109,22 +108,22 @@ def score(confusion: Int[Tensor, "k k+1"], names: Sequence[str]) -> dict[str, An
 def score_boundary(
     counts: Int[Tensor, "3 k"], occurs: Bool[Tensor, " k"], names: Sequence[str]
 ) -> dict[str, Any]:
-    """Return what eval.json says of contours; a class that does not occur has no score."""
+    """Return boundary scores, as eval.json has them; a class that does not occur has none."""
     iou = 100 * counts[0] / counts.sum(0).double()
     iou = iou.where(occurs, math.nan)
     return {"boundary_miou": _mean(iou[~iou.isnan()]), "boundary_iou": _by_class(names, iou)}
 
 
 def calibration(counts: Float[Tensor, "3 bins"]) -> dict[str, Any] | None:
-    """Return what eval.json says of confidence; None without labelled pixels."""
-    pixels, sure, right = counts
+    """Return the calibration, as eval.json has it; None without labelled pixels."""
+    pixels, confidence, correct = counts
     if not pixels.sum():
         return None
     return {
-        "ece": float(100 * (sure - right).abs().sum() / pixels.sum()),
+        "ece": float(100 * (confidence - correct).abs().sum() / pixels.sum()),
         "pixels": pixels.long().tolist(),
-        "confidence": [_number(x) for x in 100 * sure / pixels],
-        "accuracy": [_number(x) for x in 100 * right / pixels],
+        "confidence": [_number(x) for x in 100 * confidence / pixels],
+        "accuracy": [_number(x) for x in 100 * correct / pixels],
     }
 
 
@@ -133,17 +132,17 @@ def mean_iou(counts: Float[np.ndarray, "... 3 k"]) -> Float[np.ndarray, "..."]:
     hits, union = counts[..., 0, :], counts.sum(axis=-2)
     occurs = hits + counts[..., 2, :] > 0
     iou = np.divide(hits, union, out=np.zeros(union.shape), where=occurs)
-    number = occurs.sum(axis=-1)
-    return 100 * iou.sum(axis=-1) / np.where(number, number, np.nan)
+    num_classes = occurs.sum(axis=-1)
+    return 100 * iou.sum(axis=-1) / np.where(num_classes, num_classes, np.nan)
 
 
 def write_counts(counts: Int[Tensor, "b 3 k"]) -> list[str]:
-    """Return a line of text for each image: its pixels TP_1 .. TP_k FP_1 .. FP_k FN_1 .. FN_k."""
+    """Return a line for each image: TP_1 .. TP_k FP_1 .. FP_k FN_1 .. FN_k, in pixels."""
     return [_line(image) for image in counts.flatten(1).tolist()]
 
 
 def read_counts(lines: Sequence[str]) -> Int[np.ndarray, "b 3 k"]:
-    """Return TP, FP and FN by class that `write_counts` made text of."""
+    """Return the counts that `write_counts` wrote."""
     return np.array([line.split() for line in lines], dtype=np.int64).reshape(len(lines), 3, -1)
 
 

@@ -3,15 +3,14 @@
     retention   = target mIoU / source mIoU
     relative loss of a corruption = (clean - corrupted) / clean
 
-Target are the domains that the mean is over, source those like the training data: the ones that a
-run's own `data.mean_over` leaves out. A corruption
-counts with its mean over severities. Against another model, as Kamann and Rother do for
-Cityscapes-C ("Benchmarking the Robustness of Semantic Segmentation Models", CVPR 2020),
+Target domains are those that the mean is over, source domains the in-distribution ones. A
+corruption counts with its mean over severities. Compared with another model, as by Kamann and
+Rother for Cityscapes-C ("Benchmarking the Robustness of Semantic Segmentation Models", CVPR 2020),
 
     CD  = sum over severities of (100 - mIoU)     / the same sum of the reference
     rCD = sum over severities of (clean - mIoU)   / the same sum of the reference
 
-below 1 where the model is the more robust one.
+below 1 if the model is more robust than the reference.
 """
 
 import statistics
@@ -25,12 +24,12 @@ Domains = Mapping[str, Mapping[str, Any]]
 def summarise_robustness(
     domains: Domains, over: Sequence[str], sources: Sequence[str]
 ) -> dict[str, Any]:
-    """Return what eval.json says of robustness.
+    """Return the `robustness` entry of eval.json.
 
     Args:
         domains: scores by domain.
         over: the domains that the mean is over.
-        sources: those that are like the training data; none of them is corrupted.
+        sources: in-distribution domains, without corruption.
     """
     source, target = _mean(domains, sources), _mean(domains, over)
     known = [name for name in over if domains[name]["miou"] is not None]
@@ -50,9 +49,9 @@ def corruption_degradation(
 ) -> dict[tuple[str, str | None], tuple[Value, Value]]:
     """Return (CD, rCD) by corruption and clean domain, over the domains both were scored on.
 
-    A number is None where a score is missing, or where the reference loses nothing.
+    A value is None if a score is missing or the reference loses nothing.
     """
-    found = {}
+    degradations = {}
     for (corruption, clean), members in _corrupted(ours).items():
         shared = [
             name
@@ -64,12 +63,12 @@ def corruption_degradation(
             starts = [scores.get(clean or "", {}).get("miou") for scores in (ours, reference)]
             cd = _ratio([_losses(100.0, values) for values in mious])
             rcd = _ratio([_losses(*pair) for pair in zip(starts, mious, strict=True)])
-            found[corruption, clean] = (cd, rcd)
-    return found
+            degradations[corruption, clean] = (cd, rcd)
+    return degradations
 
 
 def _losses(start: Value, mious: Sequence[Value]) -> Value:
-    """The sum of what is lost; None if a score is missing."""
+    """The summed loss; None if a score is missing."""
     if start is None or None in mious:
         return None
     return sum(start - miou for miou in mious if miou is not None)
@@ -83,9 +82,9 @@ def _ratio(losses: Sequence[Value]) -> Value:
 def _corrupted(domains: Domains) -> dict[tuple[str, str | None], list[str]]:
     """The corrupted domains by corruption and clean domain, the mildest first."""
     groups: dict[tuple[str, str | None], list[str]] = {}
-    for name, about in domains.items():
-        if made := about.get("corruption"):
-            groups.setdefault((made["name"], made["clean"]), []).append(name)
+    for name, scores in domains.items():
+        if corruption := scores.get("corruption"):
+            groups.setdefault((corruption["name"], corruption["clean"]), []).append(name)
     for names in groups.values():
         names.sort(key=lambda name: domains[name]["corruption"]["severity"])
     return groups

@@ -20,7 +20,7 @@ from causalseg.config.load import dump_config, list_differences, load_config
 from causalseg.config.stages import Stage, stage_of
 from causalseg.data.loader import AugmentedData
 from causalseg.engine.devices import make_fabric
-from causalseg.engine.evaluate import Domain, Picture
+from causalseg.engine.evaluate import Domain, Example
 from causalseg.engine.meter import peak_memory
 from causalseg.engine.train import train
 from causalseg.errors import (
@@ -136,7 +136,7 @@ class _Scores:
 
     def _score(
         self, domains: dict[str, Domain], num_pictures: int
-    ) -> tuple[dict[str, Any], dict[str, list[Picture]]]:
+    ) -> tuple[dict[str, Any], dict[str, list[Example]]]:
         config = self._config
         seen = seen_domains(config, config)
         return score_model(

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from causalseg.config import Config
 from causalseg.config.load import CHECKSUM
 from causalseg.config.stages import Stage, stage_of
-from causalseg.engine.bootstrap import Counts, paired_interval
+from causalseg.engine.bootstrap import RunCounts, paired_interval
 from causalseg.engine.metrics import read_counts
 from causalseg.errors import RunError
 
@@ -290,7 +290,9 @@ def _interval(
     """The bootstrap interval of the mean difference; None where there is nothing to draw from."""
     results = [result for pair in pairs for result in pair]
     images = [[result["eval"]["domains"][name]["per_image"] for name in over] for result in results]
-    counts: list[Counts] = [[read_counts(about["counts"]) for about in known] for known in images]
+    counts: list[RunCounts] = [
+        [read_counts(about["counts"]) for about in known] for known in images
+    ]
     return paired_interval(counts[::2], counts[1::2], [about["names"] for about in images[0]])
 
 
