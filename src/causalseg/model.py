@@ -27,6 +27,7 @@ from causalseg.adapters.intervene import Intervention
 from causalseg.backbones.timm import FrozenBackbone
 from causalseg.data.classes import ClassList
 from causalseg.errors import MissingFileError, WeightsError
+from causalseg.heads.base import Head
 from causalseg.writing import replacing
 
 Weights = dict[str, dict[str, Tensor]]
@@ -47,7 +48,7 @@ class Segmenter(nn.Module):
         self,
         backbone: FrozenBackbone,
         adapter: Adapter | None,
-        head: nn.Module,
+        head: Head,
         classes: ClassList,
     ):
         super().__init__()
@@ -74,7 +75,7 @@ class Segmenter(nn.Module):
 
     def probabilities(self, scores: Float[Tensor, "k H W"]) -> Float[Tensor, "k H W"]:
         """Return class probabilities from scores; they sum to 1 at every pixel."""
-        return self.head.probabilities(scores)  # type: ignore[operator]
+        return self.head.probabilities(scores)
 
     def loss(
         self, images: Float[Tensor, "b 3 H W"], labels: Int[Tensor, "b H W"]
@@ -86,7 +87,7 @@ class Segmenter(nn.Module):
         self, images: Float[Tensor, "b 3 H W"], labels: Int[Tensor, "b H W"]
     ) -> dict[str, Float[Tensor, ""]]:
         """Return the head's weighted loss terms by name; labels are train ids, 255 ignored."""
-        return self.head.loss(self.backbone(images), self._queries(), labels)  # type: ignore[operator]
+        return self.head.loss(self.backbone(images), self._queries(), labels)
 
     def intervene(self, intervention: Intervention, layers: Sequence[int] | None = None) -> None:
         """Change the features in training, after the adapter has edited them.

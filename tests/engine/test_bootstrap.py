@@ -29,50 +29,35 @@ def miou_by_hand(images):
     return 100 * sum(ious) / len(ious)
 
 
+def score_by_hand(run, drawn):
+    """``drawn``: for each domain the indices of the drawn images."""
+    domains = zip(run, drawn, strict=True)
+    mious = [miou_by_hand([domain[i] for i in indices]) for domain, indices in domains]
+    return sum(mious) / len(mious)
+
+
 def difference_by_hand(ours, theirs, drawn):
-    """``drawn``: for each domain the numbers of the drawn images."""
-    values = []
-    for a, b in zip(ours, theirs, strict=True):
-        scores = []
-        for run in (a, b):
-            mious = [miou_by_hand([run[d][i] for i in numbers]) for d, numbers in enumerate(drawn)]
-            scores.append(sum(mious) / len(mious))
-        values.append(scores[0] - scores[1])
-    return sum(values) / len(values)
+    pairs = zip(ours, theirs, strict=True)
+    return np.mean([score_by_hand(a, drawn) - score_by_hand(b, drawn) for a, b in pairs])
 
 
-def test_the_interval_equals_loops_over_draws_domains_seeds_images_and_classes():
+def draw_by_hand(run, count):
+    """Yield the indices of the drawn images of every domain, ``count`` times."""
+    rng = np.random.default_rng(5)
+    times = [rng.multinomial(len(x), np.full(len(x), 1 / len(x)), count) for x in run]
+    for draw in zip(*times, strict=True):
+        yield [np.repeat(np.arange(len(each)), each) for each in draw]
+
+
+def test_intervals_equal_loops_over_draws_domains_seeds_images_and_classes():
     ours, theirs = [make_counts(0), make_counts(1)], [make_counts(2), make_counts(3)]
-    rng = np.random.default_rng(5)
-    sizes = [len(domain) for domain in ours[0]]
-    times = [rng.multinomial(n, np.full(n, 1 / n), 40) for n in sizes]
-    differences = []
-    for draw in range(40):
-        drawn = [[i for i, t in enumerate(domain[draw]) for _ in range(t)] for domain in times]
-        assert [len(numbers) for numbers in drawn] == sizes
-        differences.append(difference_by_hand(ours, theirs, drawn))
-    expected = np.quantile(differences, [0.05, 0.95])
-    found = paired_interval(ours, theirs, names_of(ours[0]), resamples=40, level=0.9, seed=5)
-    assert found == pytest.approx(tuple(expected), abs=1e-9)
-
-
-def test_the_interval_of_one_run_equals_loops_over_draws():
-    run = make_counts(0)
-    rng = np.random.default_rng(5)
-    times = [rng.multinomial(n, np.full(n, 1 / n), 40) for n in map(len, run)]
-    scores = [
-        np.mean(
-            [
-                miou_by_hand([domain[i] for i, t in enumerate(drawn[draw]) for _ in range(t)])
-                for domain, drawn in zip(run, times, strict=True)
-            ]
-        )
-        for draw in range(40)
-    ]
-    expected = np.quantile(scores, [0.05, 0.95])
-    found = interval(run, names_of(run), resamples=40, level=0.9, seed=5)
-    assert found == pytest.approx(tuple(expected), abs=1e-9)
-    assert interval([run[0][:1]], [["a"]]) is None
+    names, options = names_of(ours[0]), {"resamples": 40, "level": 0.9, "seed": 5}
+    differences = [difference_by_hand(ours, theirs, drawn) for drawn in draw_by_hand(ours[0], 40)]
+    expected = tuple(np.quantile(differences, [0.05, 0.95]))
+    assert paired_interval(ours, theirs, names, **options) == pytest.approx(expected, abs=1e-9)
+    scores = [score_by_hand(ours[0], drawn) for drawn in draw_by_hand(ours[0], 40)]
+    expected = tuple(np.quantile(scores, [0.05, 0.95]))
+    assert interval(ours[0], names, **options) == pytest.approx(expected, abs=1e-9)
 
 
 def test_a_method_against_itself_has_no_difference():
@@ -140,6 +125,7 @@ def test_a_class_absent_from_a_draw_is_left_out_of_it():
 def test_one_image_has_no_interval():
     ours, theirs = make_counts(0, images=1), make_counts(1, images=1)
     assert paired_interval([ours], [theirs], names_of(ours)) is None
+    assert interval(ours, names_of(ours)) is None
 
 
 def test_draws_without_labelled_pixels_have_no_interval():

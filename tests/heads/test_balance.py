@@ -126,12 +126,13 @@ def test_the_linear_loss_is_the_weighted_mean_over_labelled_pixels():
     assert abs(loss - loss_of(make_linear())["cross_entropy"]) > 1e-3
 
 
-def test_the_linear_loss_without_labelled_pixels_is_zero_with_weights_too():
-    head = make_linear(True, 0.5, "loss")
+@pytest.mark.parametrize("options", [(), (True, 0.5, "loss")])
+def test_the_linear_loss_without_labelled_pixels_is_zero(options):
+    head = make_linear(*options)
     loss = head.loss(make_features(), None, torch.full((2, *SIZE), 255))["cross_entropy"]
     loss.backward()
     assert loss.item() == 0
-    assert not any(p.grad.any() for p in head.parameters())
+    assert all(p.grad is not None and not p.grad.any() for p in head.parameters())
 
 
 def test_weights_of_the_set_loss_act_on_the_classes_and_not_on_no_object(monkeypatch):
@@ -154,15 +155,18 @@ def test_weights_of_the_set_loss_act_on_the_classes_and_not_on_no_object(monkeyp
     torch.testing.assert_close(shared, (w * each).sum() / (3 * w.sum()))
 
 
+def classifier_bias(head):
+    return (head.classifier if isinstance(head, LinearHead) else head.class_predictor).bias
+
+
 def test_weights_change_the_class_term_of_the_set_loss_alone():
-    plain, weighted = loss_of(make_mask2former()), loss_of(make_mask2former(True))
+    plain, weighted = make_mask2former(), make_mask2former(True)
+    for head in (plain, weighted):
+        classifier_bias(head).data = torch.arange(CLASSES + 1.0)
+    plain, weighted = loss_of(plain), loss_of(weighted)
     assert torch.equal(plain["mask"], weighted["mask"])
     assert torch.equal(plain["dice"], weighted["dice"])
     assert abs(plain["class"] - weighted["class"]) > 1e-3
-
-
-def classifier_bias(head):
-    return (head.classifier if isinstance(head, LinearHead) else head.class_predictor).bias
 
 
 @BOTH

@@ -133,10 +133,10 @@ def count_for_head(
         DataError: if no pixel has a class.
     """
     balance = model.head.balance
-    if not balance.is_used:  # type: ignore[union-attr]
+    if not balance.is_used:
         return None
     counts = count_pixels(sources, len(model.classes.names), workers)
-    balance.count(counts.sum(0))  # type: ignore[operator, union-attr]
+    balance.count(counts.sum(0))
     return counts
 
 

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from causalseg.adapters.base import attach, check_layers
 from causalseg.backbones.timm import FrozenBackbone, build_backbone
@@ -21,6 +20,7 @@ from causalseg.config.heads import LinearHeadConfig, Mask2FormerHeadConfig
 from causalseg.config.load import load_config
 from causalseg.data.augment import Augment, RandomCorruption
 from causalseg.errors import ConfigError
+from causalseg.heads.base import Head
 from causalseg.heads.linear import LinearHead
 from causalseg.heads.mask2former import Mask2FormerHead
 from causalseg.model import Segmenter
@@ -119,7 +119,7 @@ def check_fits_patch(config: Config, patch: int) -> None:
 
 def _build_head(
     config: Config, backbone: FrozenBackbone, num_classes: int, has_queries: bool
-) -> nn.Module:
+) -> Head:
     options, widths = config.head, backbone.level_widths
     if isinstance(options, LinearHeadConfig):
         return LinearHead(widths, num_classes, options)

@@ -15,17 +15,17 @@ from torch.nn import functional as F
 from causalseg.config.heads import LinearHeadConfig
 from causalseg.data.classes import IGNORE
 from causalseg.errors import ConfigError
-from causalseg.heads.balance import ClassBalance
+from causalseg.heads.base import Head
 from causalseg.heads.targets import check_labels, mean_over_processes
 
 _DEFAULTS = LinearHeadConfig()
 
 
-class LinearHead(nn.Module):
+class LinearHead(Head):
     """Per-pixel classes from a 1x1 convolution over normalised, concatenated feature maps.
 
     Args:
-        widths: channels of the feature maps.
+        widths: channels of the feature maps; smaller maps are resized to the first.
         num_classes: number of classes k.
         options: how rare classes are treated.
     """
@@ -33,9 +33,8 @@ class LinearHead(nn.Module):
     def __init__(
         self, widths: Sequence[int], num_classes: int, options: LinearHeadConfig = _DEFAULTS
     ) -> None:
-        super().__init__()
+        super().__init__(num_classes, options)
         self.classifier = nn.Conv2d(sum(widths), num_classes, kernel_size=1)
-        self.balance = ClassBalance(num_classes, options)
 
     def forward(
         self,
@@ -43,27 +42,14 @@ class LinearHead(nn.Module):
         queries: Float[Tensor, "q d"] | None,
         size: tuple[int, int],
     ) -> Float[Tensor, "b k H W"]:
-        """Score every class at every pixel.
-
-        Args:
-            features: one map for each of ``widths``; smaller ones are resized to the first.
-            queries: must be None, this head has no queries.
-            size: height and width of the result in pixels.
-
-        Returns:
-            Logits in float32, resized bilinearly to ``size``; minus tau * log(prior) if they are
-            adjusted at inference.
-
-        Raises:
-            ConfigError: if queries are given.
-        """
+        """Return logits; minus tau * log(prior) if they are adjusted at inference."""
         logits, shift = self._classify(features, queries), self.balance.shift("inference")
         if shift is not None:
             logits = logits - shift[:, None, None]
-        return F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
+        return _resize(logits, size)
 
     def probabilities(self, scores: Float[Tensor, "k H W"]) -> Float[Tensor, "k H W"]:
-        """Return the softmax of the scores over classes."""
+        """Return the softmax of the logits."""
         return scores.softmax(dim=0)
 
     def loss(
@@ -72,28 +58,15 @@ class LinearHead(nn.Module):
         queries: Float[Tensor, "q d"] | None,
         labels: Int[Tensor, "b H W"],
     ) -> dict[str, Float[Tensor, ""]]:
-        """Cross-entropy over the pixels that have a class.
+        """Return ``cross_entropy``, the mean over the labelled pixels of all processes.
 
-        The mean is over the labelled pixels of all processes together; without any it is 0. With
-        class weights it is the weighted mean, sum of w ce / sum of w.
-
-        Args:
-            features: as in `forward`.
-            queries: must be None.
-            labels: classes 0..k-1, or 255 for ignored pixels.
-
-        Returns:
-            ``cross_entropy``, a scalar.
-
-        Raises:
-            ConfigError: if queries are given.
-            DataError: if a label is neither a class nor 255.
+        Without labelled pixels it is 0. With class weights w it is sum of w ce / sum of w.
         """
-        check_labels(labels, self.classifier.out_channels)
+        check_labels(labels, self.num_classes)
         logits, shift = self._classify(features, queries), self.balance.shift("loss")
         if shift is not None:
             logits = logits + shift[:, None, None]
-        logits = F.interpolate(logits, size=labels.shape[-2:], mode="bilinear", align_corners=False)
+        logits = _resize(logits, labels.shape[-2:])
         labels, weights = labels.long(), self.balance.weights()
         total = F.cross_entropy(logits, labels, weights, ignore_index=IGNORE, reduction="sum")
         is_labelled = labels != IGNORE

@@ -32,13 +32,13 @@ from transformers.models.mask2former.modeling_mask2former import (
 from causalseg.config.heads import Mask2FormerHeadConfig
 from causalseg.data.classes import IGNORE
 from causalseg.errors import ConfigError
-from causalseg.heads.balance import ClassBalance
+from causalseg.heads.base import Head
 from causalseg.heads.pyramid import build_pyramid
 from causalseg.heads.targets import check_labels, mean_over_processes
 from causalseg.spectral.grid import grid_to_tokens
 
 
-class Mask2FormerHead(nn.Module):
+class Mask2FormerHead(Head):
     """Pixel decoder, masked-attention decoder and set loss behind four feature maps.
 
     The weights are initialised as in the stock model and depend only on torch's random state.
@@ -57,9 +57,8 @@ class Mask2FormerHead(nn.Module):
         options: Mask2FormerHeadConfig,
         external_queries: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(num_classes, options)
         config, hidden = _stock_config(num_classes, options), options.hidden
-        self.num_classes = num_classes
         self.terms = {  # ours: the criterion's name and our weight
             "class": ("loss_cross_entropy", options.class_weight),
             "mask": ("loss_mask", options.mask_weight),
@@ -71,7 +70,6 @@ class Mask2FormerHead(nn.Module):
         self.decoder = Mask2FormerMaskedAttentionDecoder(config)
         self.class_predictor = nn.Linear(hidden, num_classes + 1)
         self.criterion = _SetCriterion(config)
-        self.balance = ClassBalance(num_classes, options)
         self.external_queries = external_queries
         # `apply` goes children first, as the stock model does: parents overwrite what the rule for
         # plain linear layers has set, such as the offsets of the deformable attention.
@@ -89,21 +87,10 @@ class Mask2FormerHead(nn.Module):
         queries: Float[Tensor, "q d"] | None,
         size: tuple[int, int],
     ) -> Float[Tensor, "b k H W"]:
-        """Score every class at every pixel.
+        """Return scores of 0 or more: sums over queries, so a pixel's need not sum to 1.
 
-        Args:
-            features: four maps, shallow to deep: of one grid, or of strides 4 to 32.
-            queries: the adapter's queries, d = ``hidden``; None if the head learns its own.
-            size: height and width of the result in pixels.
-
-        Returns:
-            Scores of 0 or more in float32, resized bilinearly to ``size``. They are sums over
-            queries, not probabilities: a pixel's scores need not sum to 1. If adjusted at
-            inference, the class probabilities of every query, and so the scores, are divided by
-            prior^tau.
-
-        Raises:
-            ConfigError: if queries are missing, unexpected or of another width.
+        If they are adjusted at inference, the class probabilities of every query, and so the
+        scores, are divided by prior^tau.
         """
         classes, masks = self._predict(features, queries)[-1]
         with torch.autocast(masks.device.type, enabled=False):  # sums over all queries
@@ -124,25 +111,13 @@ class Mask2FormerHead(nn.Module):
         queries: Float[Tensor, "q d"] | None,
         labels: Int[Tensor, "b H W"],
     ) -> dict[str, Float[Tensor, ""]]:
-        """The set loss, in float32, summed over the outputs of all decoder layers.
+        """Return ``class``, ``mask`` and ``dice``, summed over the outputs of all decoder layers.
 
         The target of an image is one mask per class present in it. Points are sampled with torch's
         global random state: seed it for a reproducible loss.
 
         Class weights act within the class term, where `no object` keeps its own. An adjustment is
         added to the logits of the classes, not to that of `no object`, for matching as well.
-
-        Args:
-            features: as in `forward`.
-            queries: as in `forward`.
-            labels: classes 0..k-1, or 255 for pixels that are in no mask.
-
-        Returns:
-            ``class``, ``mask`` and ``dice``: weighted scalars, to be added.
-
-        Raises:
-            ConfigError: if queries are missing, unexpected or of another width.
-            DataError: if a label is neither a class nor 255.
         """
         check_labels(labels, self.num_classes)
         class_labels, mask_labels = _find_targets(labels)
