@@ -17,7 +17,6 @@ from causalseg.build.model import build_segmenter
 from causalseg.config import Config
 from causalseg.config.adapters import label
 from causalseg.config.data import CorruptConfig
-from causalseg.config.inference import InferenceConfig
 from causalseg.config.load import load_config
 from causalseg.config.settings import scored_part
 from causalseg.config.stages import Stage, keys_of, stage_of
@@ -66,8 +65,7 @@ def eval_run(
     sources = seen_domains(config, trained)
     if corruptions:
         config = _with_corruptions(config, corruptions, severities)
-    inference = config.inference
-    domains = build_domains(config.data, inference)
+    domains = build_domains(config.data, config.inference)
     fabric = make_fabric(config.run)
     model = build_segmenter(config)
     about = about_checkpoint(trained, load_weights(run, model, checkpoint))
@@ -81,9 +79,8 @@ def eval_run(
     if are_predictions_saved and fabric.is_global_zero:
         shutil.rmtree(run.predictions, ignore_errors=True)
     fabric.barrier()
-    num_pictures = config.eval.pictures
     content, pictures = score_model(
-        fabric, model, domains, sources, config, inference, num_pictures, keep
+        fabric, model, domains, sources, config, config.eval.pictures, keep
     )
     said = [f"corrupt={','.join(corruptions)}", f"severity={','.join(map(str, severities))}"]
     content["overrides"] = [*overrides, *(said if corruptions else [])]
@@ -161,7 +158,6 @@ def score_model(
     domains: dict[str, Domain],
     sources: Sequence[str],
     config: Config,
-    inference: InferenceConfig,
     num_pictures: int,
     keep: Keep = lambda *_: None,
 ) -> tuple[dict[str, Any], dict[str, list[Example]]]:
@@ -176,7 +172,7 @@ def score_model(
             lambda share: [fabric.broadcast(share, rank) for rank in range(fabric.world_size)],
             keep,
         )
-    content = summarise(results, inference, config.data.averaged)
+    content = summarise(results, config.inference, config.data.averaged)
     for name, scores in results.items():
         scores["miou_interval"] = _interval(results, [name])
     over = content["mean"]["over"]

@@ -15,7 +15,6 @@ from causalseg.build.data import (
 )
 from causalseg.build.model import build_augment, build_segmenter
 from causalseg.config import Config
-from causalseg.config.inference import InferenceConfig
 from causalseg.config.load import dump_config, list_differences, load_config
 from causalseg.config.stages import Stage, stage_of
 from causalseg.data.loader import AugmentedData
@@ -58,10 +57,9 @@ def train_run(config: Config) -> RunFolder:
     done = _check_folder(fabric, run, config)
     if config.run.resume:  # with the weight file it began with
         config = _with_checksum(config, load_config(run.config).backbone.sha256)
-    inference = config.inference
     model = build_segmenter(config)
     config = _with_checksum(config, model.backbone.sha256)
-    sources, domains = build_data(config.data, inference)
+    sources, domains = build_data(config.data, config.inference)
     for dataset in (sources, *(domain.data for domain in domains.values())):
         dataset[0]  # what is wrong everywhere shows now and not after training
     if config.run.resume:
@@ -86,7 +84,7 @@ def train_run(config: Config) -> RunFolder:
             fabric.device,
         )
 
-    score = _Scores(fabric, run, model, domains, config, inference)
+    score = _Scores(fabric, run, model, domains, config)
     train(fabric, model, data, draws, config.train, config.run, score, config.eval.every)
     if fabric.is_global_zero and (gain := find_gain(run)):
         logger.info("gain over head only (%s): %s", gain.folder, gain.text)
@@ -107,10 +105,9 @@ class _Scores:
         model: Segmenter,
         domains: dict[str, Domain],
         config: Config,
-        inference: InferenceConfig,
     ):
         self._fabric, self._run, self._model, self._domains = fabric, run, model, domains
-        self._config, self._inference = config, inference
+        self._config = config
         self._limited = _limited(domains, config.eval.limit)
 
     def __call__(self, step: int, is_last: bool, log: RunLog | None) -> float | None:
@@ -139,9 +136,7 @@ class _Scores:
     ) -> tuple[dict[str, Any], dict[str, list[Example]]]:
         config = self._config
         seen = seen_domains(config, config)
-        return score_model(
-            self._fabric, self._model, domains, seen, config, self._inference, num_pictures
-        )
+        return score_model(self._fabric, self._model, domains, seen, config, num_pictures)
 
 
 def _measured(content: dict[str, Any], metric: str) -> float | None:
