@@ -1,4 +1,4 @@
-"""Causal-Tune on an own timm ViT in an own training loop, and off again.
+"""Causal-Tune attached to your own timm ViT in your own training loop, and detached again.
 
 The ViT here is timm's tiny `test_vit` with random weights, so the example runs in seconds without a
 network; yours would be made with `pretrained=True`.
@@ -51,7 +51,7 @@ def main() -> None:
         adapted = vit.forward_features(images)
 
     print(f"attached, the features change: {not torch.equal(adapted, before)}")
-    print(f"detached, they are the old ones: {torch.equal(vit.forward_features(images), before)}")
+    print(f"detached, they are restored: {torch.equal(vit.forward_features(images), before)}")
 
 
 if __name__ == "__main__":

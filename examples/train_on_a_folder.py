@@ -1,8 +1,8 @@
 """From a folder of images and labels to a trained model and predictions.
 
-The folders are drawn scenes written as files, and the backbone is timm's tiny `test_vit` with
-random weights, so the example runs in seconds without a network. With your own folders, and
-`backbone: {name: dinov2_vits14, weights: hub}`, the steps are the same; as commands:
+The folders hold synthetic scenes, and the backbone is timm's tiny `test_vit` with random weights,
+so the example runs in seconds without a network. With your own folders and
+`backbone: {name: dinov2_vits14, weights: hub}` the steps are the same; as commands:
 
     causalseg train CONFIG
     causalseg predict RUN IMAGES --out PREDICTIONS
@@ -34,7 +34,7 @@ run: {out: ROOT/run, log_every: 1, accelerator: cpu, threads: 1}
 
 
 def main(root: Path) -> None:
-    """Write data and configuration below ``root``, train, and predict."""
+    """Write data and configuration to ``root``, train, and predict."""
     for domain, first, count in (("clear", 100, 6), ("night", 0, 3), ("fog", 0, 3)):
         write_scenes(root / domain, domain, range(first, first + count), (120, 160))
     file = root / "config.yaml"

@@ -1,8 +1,8 @@
-"""A backbone that timm does not know, under the same protocol as all others.
+"""A backbone that timm does not have, under the same protocol as all others.
 
 Adapters need four attributes of a model: `blocks`, `patch_embed`, `embed_dim` and
-`num_prefix_tokens`. With a `forward_intermediates` as timm's ViTs have it, heads, training and
-evaluation of this package take the model as well. The numbers here are random.
+`num_prefix_tokens`. With a `forward_intermediates` like that of timm's ViTs, heads, training and
+evaluation of this package work with the model, too. The weights here are random.
 """
 
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ class Patches(nn.Conv2d):
 
 
 class OwnModel(nn.Module):
-    """A transformer without class token; yours will be larger, and trained."""
+    """A transformer without class token; yours will be larger and pretrained."""
 
     num_prefix_tokens = 0
 
@@ -65,7 +65,7 @@ class OwnModel(nn.Module):
 
 
 def main() -> None:
-    """Train Causal-Tune and a linear head on the own model."""
+    """Train Causal-Tune and a linear head on the model."""
     torch.manual_seed(0)
     backbone = FrozenBackbone(OwnModel())  # frozen from here on; levels: the four blocks
     adapter = CausalTune(width=48, depth=4, num_tokens=20, rank=4)

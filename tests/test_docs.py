@@ -78,7 +78,7 @@ def test_an_example_runs_without_a_warning(file, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     expected = {
-        "attach_to_your_vit": "detached, they are the old ones: True",
+        "attach_to_your_vit": "detached, they are restored: True",
         "train_on_a_folder": "3 predictions",
         "your_own_model": "logits: (4, 19, 96, 128)",
     }

@@ -35,12 +35,7 @@ _SIZES = {
 
 @dataclass(frozen=True)
 class Preset:
-    """What a short name means.
-
-    Attributes:
-        timm_name: name in timm, with the tag of the weights.
-        license: under what terms the weights may be used.
-    """
+    """The name in timm, with the tag of the weights, and the licence of the weights."""
 
     timm_name: str
     license: str

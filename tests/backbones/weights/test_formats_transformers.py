@@ -42,6 +42,7 @@ D2_REG, D2_G_REG = "vit_small_patch14_reg4_dinov2", "vit_giant_patch14_reg4_dino
 D3, D3_PLUS = "vit_small_patch16_dinov3_qkvb", "vit_huge_plus_patch16_dinov3_qkvb"
 CLIP, SIGLIP = "vit_base_patch16_clip_quickgelu_224", "vit_base_patch16_siglip_224"
 
+REGISTERS, INSIDE = "Dinov2 with registers", ", under 'vision_model.'"
 Registers, RegistersConfig = Dinov2WithRegistersModel, Dinov2WithRegistersConfig
 BOTH_CLIP = {"vision_config": P16, "text_config": TEXT}
 BOTH_SIGLIP = {"vision_config": GELU, "text_config": TEXT}
@@ -49,32 +50,20 @@ MODELS = {  # class, its configuration, name in timm, origin, position rule
     "dinov2": (Dinov2Model, Dinov2Config(**P14), D2, "Dinov2", "plain"),
     "dinov2_gated": (Dinov2Model, Dinov2Config(**P14G), D2_G, "Dinov2", "plain"),
     "dinov2_classifier": (
-        *(Dinov2ForImageClassification, Dinov2Config(**P14)),
-        *(D2, "Dinov2, under 'dinov2.'", "plain"),
+        Dinov2ForImageClassification,
+        Dinov2Config(**P14),
+        D2,
+        "Dinov2, under 'dinov2.'",
+        "plain",
     ),
-    "registers": (
-        *(Registers, RegistersConfig(**P14)),
-        *(D2_REG, "Dinov2 with registers", "antialias"),
-    ),
-    "registers_gated": (
-        *(Registers, RegistersConfig(**P14G)),
-        *(D2_G_REG, "Dinov2 with registers", "antialias"),
-    ),
+    "registers": (Registers, RegistersConfig(**P14), D2_REG, REGISTERS, "antialias"),
+    "registers_gated": (Registers, RegistersConfig(**P14G), D2_G_REG, REGISTERS, "antialias"),
     "dinov3": (DINOv3ViTModel, DINOv3ViTConfig(**V3), D3, "DINOv3", "antialias"),
-    "dinov3_gated": (
-        *(DINOv3ViTModel, DINOv3ViTConfig(**V3G)),
-        *(D3_PLUS, "DINOv3", "antialias"),
-    ),
+    "dinov3_gated": (DINOv3ViTModel, DINOv3ViTConfig(**V3G), D3_PLUS, "DINOv3", "antialias"),
     "clip": (CLIPVisionModel, CLIPVisionConfig(**P16), CLIP, "CLIP", "plain"),
-    "clip_full": (
-        *(CLIPModel, CLIPConfig(**BOTH_CLIP)),
-        *(CLIP, "CLIP, under 'vision_model.'", "plain"),
-    ),
+    "clip_full": (CLIPModel, CLIPConfig(**BOTH_CLIP), CLIP, f"CLIP{INSIDE}", "plain"),
     "siglip": (SiglipVisionModel, SiglipVisionConfig(**GELU), SIGLIP, "SigLIP", "plain"),
-    "siglip_full": (
-        *(SiglipModel, SiglipConfig(**BOTH_SIGLIP)),
-        *(SIGLIP, "SigLIP, under 'vision_model.'", "plain"),
-    ),
+    "siglip_full": (SiglipModel, SiglipConfig(**BOTH_SIGLIP), SIGLIP, f"SigLIP{INSIDE}", "plain"),
 }
 
 

@@ -5,7 +5,6 @@ import pytest
 import torch
 from torch import nn
 
-from causalseg.backbones.weights.formats import convert
 from causalseg.backbones.weights.read import read_state
 from causalseg.backbones.weights.torchscript import read_torchscript
 from causalseg.errors import WeightsError
@@ -55,17 +54,11 @@ def test_an_archive_gives_its_modules_state_dict(tmp_path, dtype, traced):
     path = save(tmp_path / "any.name", net, traced)
     found, expected = read_state(path), net.state_dict()
     assert found.keys() == expected.keys()
+    found["conv.weight"].add_(0)  # not read-only
     for key, value in expected.items():
         assert found[key].dtype == value.dtype
         assert found[key].shape == value.shape
         assert torch.equal(found[key], value)
-
-
-def test_what_is_read_can_be_written_to(archive):
-    found = read_state(archive)
-    with torch.no_grad():
-        found["conv.weight"].zero_()
-    assert read_state(archive)["conv.weight"].any()
 
 
 def test_other_zips_are_no_torchscript(tmp_path):
@@ -159,41 +152,3 @@ def test_a_pickle_cannot_change_the_reader(archive, tmp_path):
             read_state(rewrite(archive, tmp_path / "bad.pt", {"data.pkl": content}))
     after = read_state(archive)
     assert all(torch.equal(value, after[key]) for key, value in before.items())
-
-
-def test_nothing_in_the_code_folder_is_needed(archive, tmp_path):
-    with zipfile.ZipFile(archive) as whole:
-        code = {name.partition("/")[2]: None for name in whole.namelist() if "/code/" in name}
-    assert code
-    found = read_state(rewrite(archive, tmp_path / "bare.pt", code))
-    assert found.keys() == read_state(archive).keys()
-
-
-class Clip(nn.Module):
-    """Names and types of OpenAI's published archive, in small."""
-
-    def __init__(self):
-        super().__init__()
-        self.visual = nn.Module()
-        self.visual.conv1 = nn.Conv2d(3, 8, 4, stride=4, bias=False)
-        self.visual.class_embedding = nn.Parameter(torch.rand(8))
-        self.visual.positional_embedding = nn.Parameter(torch.rand(5, 8))
-        self.visual.transformer = nn.Module()
-        block = nn.Module()
-        block.attn, block.ln_1 = nn.MultiheadAttention(8, 2), nn.LayerNorm(8)
-        self.visual.transformer.resblocks = nn.Sequential(block)
-        self.text_projection = nn.Parameter(torch.rand(8, 8))
-        for name in ("input_resolution", "context_length", "vocab_size"):
-            self.register_buffer(name, torch.tensor(7))
-
-    def forward(self, images):
-        return images
-
-
-def test_an_archive_of_clip_is_recognised(tmp_path):
-    torch.manual_seed(2)
-    clip = Clip().half().eval()
-    found = convert(read_state(save(tmp_path / "clip.pt", clip, traced=True)), "clip.pt")
-    assert found.origin == "CLIP of OpenAI or OpenCLIP, under 'visual.'"
-    assert found.state["pos_embed"].dtype == torch.float16
-    assert torch.equal(found.state["patch_embed.proj.weight"], clip.visual.conv1.weight)

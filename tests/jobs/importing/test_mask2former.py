@@ -219,51 +219,6 @@ def test_sizes_are_read_off_the_shapes(theirs):
         read_size({"conv_seg.weight": torch.zeros(2, 3)})
 
 
-def test_positions_are_the_same(ours):
-    for size in ((3, 5), (1, 4)):
-        close(ours.position_embedding((1, 0, *size), "cpu", torch.float32), sine(size, HIDDEN))
-
-
-def test_deformable_attention_is_the_same(ours, theirs):
-    sizes = [(2, 3), (4, 6), (3, 5)]
-    query, value = (draw(2, 45, HIDDEN, seed=seed) for seed in (1, 2))
-    encoder = ours.pixel_decoder.encoder
-    found, _ = encoder.layers[1].self_attn(
-        query,
-        encoder_hidden_states=value,
-        reference_points=encoder.get_reference_points(sizes, torch.ones(2, LEVELS, 2), "cpu"),
-        spatial_shapes_list=sizes,
-    )
-    close(found, deform(theirs, "pixel_decoder.encoder.layers.1.self_attn", query, value, sizes))
-
-
-def test_the_pixel_decoder_is_the_same(ours, theirs):
-    pyramid = [draw(2, WIDTH, 2**k, 3 * 2**k, seed=k) for k in (4, 3, 2, 1)]
-    found = ours.pixel_decoder(pyramid)
-    names = {key.removeprefix("pixel_decoder."): value for key, value in theirs.items()}
-    maps, pixels = decode_pixels(names, pyramid)
-    close(found.mask_features, pixels)
-    close(list(found.multi_scale_features), maps)
-
-
-def test_a_decoder_layer_is_the_same(ours, theirs):
-    x, position = draw(2, 7, HIDDEN), draw(2, 7, HIDDEN, seed=2)
-    memory, places = draw(2, 15, HIDDEN, seed=3), draw(2, 15, HIDDEN, seed=4)
-    forbidden = draw(2, 7, 15, seed=5) > 0.3
-    (found,) = ours.decoder.layers[2](
-        x.transpose(0, 1),
-        0,
-        None,
-        [places.transpose(0, 1)],
-        position.transpose(0, 1),
-        [memory.transpose(0, 1)],
-        encoder_attention_mask=forbidden.repeat_interleave(HEADS, dim=0),
-    )
-    layer = "transformer_decoder.layers.2"
-    expected = decode_layer(theirs, layer, x, position, memory, places, forbidden)
-    close(found.transpose(0, 1), expected)
-
-
 @torch.no_grad()
 def test_the_whole_head_is_the_same_after_every_layer(ours, theirs):
     features = [draw(2, WIDTH, *GRID, seed=seed) for seed in range(4)]

@@ -56,13 +56,8 @@ def build_model(
 ) -> Loaded:
     """Create a timm model for any image size, without a classifier, and fill it.
 
-    Args:
-        name: name in timm.
-        weights: ``hub``, ``wheel``, ``random`` or the path of a file.
-        seed: of ``random`` weights. The global random state is not changed.
-        patch: side of a patch in pixels; None takes that of the weights.
-        patch_resize: how the patch embedding is resampled to ``patch``.
-        sha256: checksum that the file must have; None takes any.
+    The arguments are those of `causalseg.backbones.timm.build_backbone`, but for ``name``, which is
+    timm's. The global random state is not changed.
 
     Raises:
         ConfigError: if the model has no patches to resize.
@@ -96,13 +91,9 @@ def place(model: nn.Module, state: State, source: str) -> None:
     A classifier in the state is left out, and so are biases of attention that are all zero if the
     model has none.
 
-    Args:
-        model: the model to fill; unchanged after an error.
-        state: tensors by timm's names.
-        source: what the error calls the weights.
-
     Raises:
-        WeightsError: if a key is missing, unexpected, or has another shape.
+        WeightsError: if a key is missing, unexpected, or has another shape; calls the weights
+            ``source``. The model is then unchanged.
     """
     expected = model.state_dict()
     state = {
