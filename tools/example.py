@@ -88,8 +88,10 @@ def main() -> None:
     options = parser.parse_args()
     make_picture(options.runs, options.image).save(DOCS / "images" / "example.png", optimize=True)
     weather = ("--corrupt", ",".join(WEATHER.values()), "--severity", "3")
-    page = ("--baseline", options.runs[0], "--out", DOCS / "example_report.html")
-    run("eval", *options.runs, f"data.root={options.data}", *ON_DUSK, *weather, *page)
+    page = DOCS / "example_report.html"
+    output = ("--baseline", options.runs[0], "--out", page)
+    run("eval", *options.runs, f"data.root={options.data}", *ON_DUSK, *weather, *output)
+    page.write_text(page.read_text("utf-8").replace(str(options.data), "DATA"), "utf-8")
 
 
 if __name__ == "__main__":

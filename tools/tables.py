@@ -47,53 +47,6 @@ _COMPARE = "[docs/compare.md](docs/compare.md)"
 _RESULTS = "[docs/results.md](docs/results.md)"
 _NOTE = "mIoU in percent, one confusion matrix a domain; sizes are width × height"
 
-# Published mIoU in percent: DINOv2 ViT-L, inputs of 512 pixels. Not measured here.
-_REPORTED_NOTE = (
-    "Numbers that others published: DINOv2 ViT-L, inputs of 512 pixels, mIoU in percent. None was "
-    "measured here, and none belongs in a table with ours: model, data, resolution and length of "
-    "training differ. They are collected from the Causal-Tune paper (Zhang et al., AAAI 2026, "
-    "arXiv 2512.16567) and from the papers of the methods: Rein (Wei et al., CVPR 2024), SET "
-    "(Yi et al., ACM MM 2024), FADA (Bi et al., NeurIPS 2024), SoMA (Yun et al., CVPR 2025). "
-    "Authors do not always agree on each other's numbers. The released code of Causal-Tune differs "
-    "from its paper ([differences](differences.md)), so its numbers may belong to that code."
-)
-_REPORTED: dict[str, str] = {
-    "Cityscapes -> ACDC val (406 images), reported": """
-        method,night,snow,fog,rain,mean
-        Rein,55.9,70.6,79.5,72.5,69.6
-        SET,57.3,73.7,80.1,74.8,71.5
-        FADA,57.4,73.5,80.2,75.0,71.5
-        SoMA,-,-,-,-,71.7
-        Causal-Tune,56.2,75.4,81.3,75.2,72.0""",
-    "Causal-Tune's ablation on Cityscapes -> ACDC val, reported": """
-        variant,mean
-        FFT,69.5
-        Haar,69.2
-        DCT,72.0
-        only low frequencies removed,68.4
-        only high frequencies removed,70.4
-        both removed,72.0""",
-    "Cityscapes -> BDD100K and Mapillary val, reported": """
-        method,BDD100K,Mapillary
-        Rein,63.54,74.03
-        SET,65.07,75.67
-        FADA,65.12,75.86
-        SoMA,67.02,76.45
-        Causal-Tune,66.28,76.05""",
-    "GTA5 -> Cityscapes, BDD100K and Mapillary val, reported": """
-        method,Cityscapes,BDD100K,Mapillary
-        full fine-tuning,63.7,57.4,64.2
-        frozen backbone,63.3,56.1,63.9
-        LoRA,65.2,58.3,64.6
-        AdaptFormer,64.9,59.0,64.2
-        VPT,65.2,59.4,65.5
-        Rein,66.4,60.4,66.1
-        SET,68.06,61.64,67.68
-        FADA,68.23,61.94,68.09
-        SoMA,71.82,61.31,71.67
-        Causal-Tune,66.22,-,68.21""",
-}
-
 
 class Entry(NamedTuple):
     """A row: results that differ only in the seed, in the order of seeds."""
@@ -153,13 +106,13 @@ def pages(root: Path) -> dict[Path, str]:
     }
 
 
-def stale(root: Path) -> list[Path]:
-    """Return the generated files that are missing or out of date."""
-    return [
-        path
+def stale(root: Path) -> dict[Path, str]:
+    """Return the generated files that are missing or out of date, with their content."""
+    return {
+        path: text
         for path, text in pages(root).items()
         if not path.is_file() or path.read_text(encoding="utf-8") != text
-    ]
+    }
 
 
 def _check_seeds(entry: Entry) -> None:
@@ -187,17 +140,12 @@ def _readme_block(entries: Sequence[Entry], studies: Sequence[str]) -> str:
 
 def _results_page(entries: Sequence[Entry], version: str = "") -> str:
     title = f"# Results, version {version}" if version else "# Results"
-    parts = [title, _GENERATED, "## Measured here", _NOTE + "." if entries else _EMPTY]
+    parts = [title, _GENERATED, _NOTE + "." if entries else _EMPTY]
     for group in _settings(entries):
         links = {entry.name: f"#{entry.name}" for entry in group}
-        parts += [_title(group[0]), _table(group, links)]
+        trained_on = sources_text(group[0].first["config"]["data"])
+        parts += [f"**Trained on {trained_on}**", _table(group, links)]
         parts += [f"### {entry.name}\n\n{_details(entry, version)}" for entry in group]
-    if version:
-        return "\n\n".join(parts) + "\n"
-    parts += ["## Reported by others", _REPORTED_NOTE]
-    for title, text in _REPORTED.items():
-        header, *rows = (line.strip().split(",") for line in text.strip().splitlines())
-        parts += [f"### {title}", markdown_table(header, rows)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -209,10 +157,6 @@ def _settings(entries: Iterable[Entry]) -> list[list[Entry]]:
         sizes = [(name, domain["images"], domain["size"]) for name, domain in domains]
         groups.setdefault(json.dumps([entry.first["config"]["data"], sizes]), []).append(entry)
     return list(groups.values())
-
-
-def _title(entry: Entry) -> str:
-    return f"**Trained on {sources_text(entry.first['config']['data'])}**"
 
 
 def _table(entries: Sequence[Entry], links: dict[str, str]) -> str:
@@ -358,9 +302,8 @@ def main(arguments: Sequence[str], root: Path = ROOT) -> None:
         if options.check and outdated:
             names = ", ".join(str(path.relative_to(root)) for path in outdated)
             sys.exit(f"out of date: {names}; run `make tables`")
-        texts = pages(root)
-        for path in outdated:
-            write_text(path, texts[path])
+        for path, text in outdated.items():
+            write_text(path, text)
     except CausalsegError as error:
         sys.exit(f"error: {error}")
 
