@@ -1,47 +1,52 @@
-"""What scenes are drawn with: a camera and a canvas of inks.
+"""What synthetic scenes are painted with: a camera and a canvas of inks.
 
-Everything is given in metres: x to the right of the middle of the road, y up, z ahead. A pinhole
-camera at height h over the road with focal length f and horizon row v0 maps it to
+All lengths are in metres: x to the right of the middle of the road, y up, z ahead. A pinhole camera
+at height h over the road with focal length f and horizon row v0 maps a point to
 
     column = u0 + f (x + bend(z) - offset) / z        row = v0 + f (h - y) / z
 
-Objects are painted from far to near as polygons into one picture of *ink numbers*. An ink is a row
-of a table: colour, class, depth, how much snow lies on it, how it shines at night. So image, label
-and depth cannot disagree.
+Objects are painted from far to near as polygons into one image of *ink numbers*. An ink is a row of
+a table: colour, class, depth, texture. So image, label and depth cannot disagree.
 """
 
 import bisect
 import itertools
 from collections.abc import Sequence
+from enum import IntEnum
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 from PIL import Image, ImageDraw
 
-# Cityscapes train ids.
-ROAD, SIDEWALK, BUILDING, WALL, FENCE, POLE, LIGHT, SIGN, VEGETATION, TERRAIN, SKY = range(11)
-PERSON, RIDER, CAR, TRUCK, BUS, TRAIN, MOTORCYCLE, BICYCLE = range(11, 19)
+from causalseg.corruptions.noise import Random
 
 Point = tuple[float, float, float]  # x, y, z
 Place = tuple[float, float]  # x, z on the ground
 Colour = tuple[float, float, float]  # red, green, blue in [0, 1]
-Random = np.random.Generator
 
-FINE = 2  # the picture of inks is this much finer than the image: smooth edges
+FINE = 2  # the ink image is this much finer than the final one, for smooth edges
 _INK = 6  # values of an ink
-NEAR = 1.8  # metres: nothing is drawn before
+NEAR = 1.8  # metres: nothing nearer is painted
 
-BLACK, WHITE = (0.0, 0.0, 0.0), (0.95, 0.95, 0.9)
-TYRE, STEEL = (0.05, 0.05, 0.06), (0.45, 0.46, 0.48)
+WHITE, TYRE, STEEL = (0.95, 0.95, 0.9), (0.05, 0.05, 0.06), (0.45, 0.46, 0.48)
 PAINTS = (
     (0.75, 0.76, 0.78), (0.9, 0.9, 0.9), (0.1, 0.1, 0.12), (0.3, 0.31, 0.33), (0.55, 0.08, 0.08),
     (0.12, 0.2, 0.45), (0.45, 0.44, 0.42), (0.1, 0.28, 0.18), (0.75, 0.6, 0.15), (0.5, 0.35, 0.22),
 )  # fmt: skip
 
 
+# Cityscapes train ids.
+Label = IntEnum(
+    "Label",
+    "ROAD SIDEWALK BUILDING WALL FENCE POLE LIGHT SIGN VEGETATION TERRAIN SKY "
+    "PERSON RIDER CAR TRUCK BUS TRAIN MOTORCYCLE BICYCLE",
+    start=0,
+)
+
+
 class Camera(NamedTuple):
-    """Where the picture is taken from; lengths in metres, the rest in pixels and slopes."""
+    """The camera and the road ahead; lengths in metres, the rest in pixels and slopes."""
 
     height: float
     focal: float
@@ -52,51 +57,42 @@ class Camera(NamedTuple):
     curve: float
 
     def bend(self, z: float) -> float:
-        """How far the road has gone to the right at distance z: an arc, straight after 120 m."""
-        arc = z if z < 120.0 else 120.0
+        """Return the shift of the road to the right at distance z: an arc, straight after 120 m."""
+        arc = z if z < 120.0 else 120.0  # much faster than min
         return self.heading * z + self.curve * arc * (z - arc / 2)
 
     def project(self, x: float, y: float, z: float) -> tuple[float, float]:
-        """Column and row of a point."""
-        height, focal, centre, horizon, offset, heading, curve = self
-        arc = z if z < 120.0 else 120.0  # `bend`, written out: this runs thousands of times a scene
-        scale = focal / z
-        bent = heading * z + curve * arc * (z - arc / 2)
-        return centre + scale * (x + bent - offset), horizon + scale * (height - y)
+        """Return column and row of a point."""
+        scale = self.focal / z
+        column = self.centre + scale * (x + self.bend(z) - self.offset)
+        return column, self.horizon + scale * (self.height - y)
 
 
 class Canvas:
-    """The picture of inks and the table of what they mean; number 0 is "nothing drawn".
+    """The image of ink numbers and the table of inks; number 0 is "nothing painted".
 
     Attributes:
-        camera: Where the picture is taken from.
+        camera: the camera, in pixels of the final image.
         sun: -1 from the left, 1 from the right, 0 overcast.
-        reach: Length of a shadow over the height of what casts it.
-        inks: The table, one ink after the other: red, green, blue, label, depth, grain.
-        picture: Ink numbers, `FINE` times finer than the image.
-        shadow: Shadows on the ground, 0..255.
+        reach: length of a shadow over the height of the object.
+        inks: the table, one ink after the other: red, green, blue, label, depth, grain.
+        numbers: ink numbers, `FINE` times finer than the final image.
+        shadow: shadows on the ground, 0..255.
     """
 
     def __init__(self, camera: Camera, size: tuple[int, int], sun: int, reach: float) -> None:
         height, width = size
         self.camera, self.sun, self.reach = camera, sun, reach
         self.inks = [0.0] * _INK
-        # The same camera in the pixels of the finer picture.
         self._fine = camera._replace(
             focal=FINE * camera.focal, centre=FINE * camera.centre, horizon=FINE * camera.horizon
         )
-        self.picture = Image.new("I", (width * FINE, height * FINE))
+        self.numbers = Image.new("I", (width * FINE, height * FINE))
         self.shadow = Image.new("L", (width, height))
-        self._draw = ImageDraw.Draw(self.picture)
+        self._draw = ImageDraw.Draw(self.numbers)
 
-    def ink(
-        self,
-        colour: Colour,
-        label: int,
-        depth: float,
-        grain: float = 0.04,
-    ) -> int:
-        """Enter an ink into the table; ``grain`` is the contrast of its texture."""
+    def ink(self, colour: Colour, label: int, depth: float, grain: float = 0.04) -> int:
+        """Add an ink to the table, return its number; ``grain`` is the contrast of its texture."""
         number = len(self.inks) // _INK
         self.inks += (*colour, label, depth, grain)
         return number
@@ -111,7 +107,7 @@ class Canvas:
         self._draw.polygon([c for x, y, z in points for c in project(x, y, z)], fill=ink)
 
     def sees(self, a: Place, b: Place) -> bool:
-        """Whether something over the ground line from a to b can be in the picture."""
+        """Say whether anything above the ground line from a to b can be in the image."""
         columns = [self.camera.project(x, 0, z)[0] for x, z in (a, b)]
         return max(columns) > 0 and min(columns) < self.shadow.width
 
@@ -144,7 +140,7 @@ class Canvas:
         ImageDraw.Draw(self.shadow).ellipse((u - half, top, u + half, bottom), fill=strength)
 
     def cast(self, a: Place, b: Place, height: float) -> None:
-        """Put the sun's shadow of what stands ``height`` metres tall from a to b on the ground."""
+        """Put the shadow of an object ``height`` metres tall from a to b on the ground."""
         if self.sun == 0:
             return
         shift, away = -self.sun * self.reach * height, 0.3 * self.reach * height
@@ -153,36 +149,36 @@ class Canvas:
         ImageDraw.Draw(self.shadow).polygon(points, fill=255)
 
     def shade(self, side: int) -> float:
-        """Light on a face that stands left (-1) or right (1) of the road and looks at it."""
+        """Return the light on a face left (-1) or right (1) of the road that looks at the road."""
         return 0.82 if self.sun == 0 else (1.0 if self.sun == -side else 0.6)
 
 
 def uniform(rng: Random, low: float, high: float) -> float:
-    """A number from low to high; one at a time, four times as fast as the generator's own."""
+    """Return a number from low to high: four times as fast as the generator's own method."""
     return low + (high - low) * rng.random()
 
 
 def skip_number(rng: Random) -> None:
-    """Draw a number that nothing needs, so that the scene of a seed stays as it was."""
+    """Draw an unused number, so that a seed keeps its scene."""
     rng.random()
 
 
-def choose(rng: Random, shares: Sequence[float]) -> int:
-    """The number of one of the shares, which add up to 1."""
-    return min(bisect.bisect(list(itertools.accumulate(shares)), rng.random()), len(shares) - 1)
+def choose(rng: Random, odds: Sequence[float]) -> int:
+    """Return a random index with these probabilities, which add up to 1."""
+    return min(bisect.bisect(list(itertools.accumulate(odds)), rng.random()), len(odds) - 1)
 
 
 def tone(colour: Colour, factor: float) -> Colour:
-    """A lighter or darker colour."""
+    """Return a lighter or darker colour."""
     return (colour[0] * factor, colour[1] * factor, colour[2] * factor)
 
 
-def pick(rng: Random, colours: tuple[Colour, ...], spread: float = 0.08) -> Colour:
-    """One of the colours, each channel varied by up to ``spread``, and the whole by 15 %."""
-    which, light, r, g, b = rng.random(5).tolist()
-    red, green, blue = tone(colours[int(which * len(colours))], 0.85 + 0.3 * light)
-    return (
-        min(0.97, max(0.02, red + spread * (2 * r - 1))),
-        min(0.97, max(0.02, green + spread * (2 * g - 1))),
-        min(0.97, max(0.02, blue + spread * (2 * b - 1))),
+def pick(rng: Random, colours: tuple[Colour, ...], reach: float = 0.08) -> Colour:
+    """Return one of the colours, its light varied by 15 % and each channel by up to ``reach``."""
+    which, light, *shifts = rng.random(5).tolist()
+    base = tone(colours[int(which * len(colours))], 0.85 + 0.3 * light)
+    red, green, blue = (
+        min(0.97, max(0.02, channel + reach * (2 * shift - 1)))
+        for channel, shift in zip(base, shifts, strict=True)
     )
+    return red, green, blue

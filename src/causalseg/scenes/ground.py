@@ -1,9 +1,9 @@
-"""The sky and the ground of a drawn street: every pixel computed, nothing painted.
+"""The sky and the ground of a synthetic scene, computed for each pixel.
 
-A pixel below the horizon looks at one point of the ground: z = f h / (row - v0) ahead and
-x = (column - u0) z / f + offset - bend(z) to the right of the middle of the road. Where x lies
+A pixel below the horizon shows one point of the ground: z = f h / (row - v0) ahead and
+x = (column - u0) z / f + offset - bend(z) to the right of the middle of the road. The position of x
 between the kerbs and bands of the street gives the class; functions of (x, z) in metres give
-texture, cracks, markings, tracks and puddles, so they recede as the street does.
+texture, cracks and markings, so they recede with the street.
 """
 
 from typing import NamedTuple
@@ -13,11 +13,8 @@ from jaxtyping import Float, Int, UInt8
 
 from causalseg.corruptions.noise import Array, fractal_noise, smooth_noise
 from causalseg.scenes.canvas import (
-    ROAD,
-    SIDEWALK,
-    SKY,
-    TERRAIN,
     Camera,
+    Label,
     Place,
     Random,
     pick,
@@ -40,7 +37,7 @@ class Street(NamedTuple):
     zebra: float  # z of a crossing for people
 
     def centre(self, lane: int) -> float:
-        """The middle of a lane, counted from the left."""
+        """Return x of the middle of a lane, counted from the left."""
         return (lane + 0.5 - self.lanes / 2) * self.lane
 
 
@@ -48,9 +45,9 @@ class Ground(NamedTuple):
     """Sky and ground of an empty street.
 
     Attributes:
-        colour: Reflectance in [0, 1].
+        colour: reflectance in [0, 1].
         label: Cityscapes train ids.
-        depth: Metres along the view axis; `SKY_DEPTH` in the sky.
+        depth: metres along the view axis; `SKY_DEPTH` in the sky.
     """
 
     colour: Float[Array, "3 H W"]
@@ -58,16 +55,8 @@ class Ground(NamedTuple):
     depth: Float[Array, "H W"]
 
 
-def _by_class(
-    label: UInt8[Array, "h W"], values: dict[int, float], default: float
-) -> Float[Array, "h W"]:
-    """Look a value up for the class of each pixel."""
-    table = np.array([values.get(kind, default) for kind in range(SKY + 1)], np.float32)
-    return table[label]
-
-
 def _phase(x: Float[Array, "..."], period: float) -> Float[Array, "..."]:
-    """Return how much of its period x has gone through, in [0, 1); faster than the modulo."""
+    """Return the position of x within its period, in [0, 1); faster than the modulo."""
     turns = x * np.float32(1 / period)
     turns -= np.floor(turns)
     return turns
@@ -76,7 +65,7 @@ def _phase(x: Float[Array, "..."], period: float) -> Float[Array, "..."]:
 def _sample(
     slope: float, cells: float, x: Float[Array, "h W"], z: Float[Array, "h"], shift: float
 ) -> Float[Array, "h W"]:
-    """Look noise up on the ground, ``cells`` of it a metre."""
+    """Return noise on the ground with ``cells`` values a metre."""
     deep, wide = ((z + shift) * cells).astype(np.int32)[:, None], (x * cells).astype(np.int32)
     return fractal_noise(slope, deep, wide)
 
@@ -90,11 +79,11 @@ def _paint_sky(rng: Random, colour: Float[Array, "3 H W"], rows: int, horizon: f
     t = np.clip(np.arange(rows, dtype=np.float32) / horizon, 0, 1)[:, None]
     clouds = smooth_noise(rng, size, size[1] / 5, rows)
     clouds = clouds + 0.5 * smooth_noise(rng, size, size[1] / 14, rows)
-    share = np.clip(0.5 * clouds + rng.uniform(-0.4, 0.5), 0, 0.85)
+    cover = np.clip(0.5 * clouds + rng.uniform(-0.4, 0.5), 0, 0.85)
     white = rng.uniform(0.75, 0.97) - 0.06 * clouds
     for channel, top, low in zip(colour, zeniths[kind], hazes[kind], strict=True):
         blue = top + t * (low - top)
-        channel[:rows] = blue + share * (white - blue)
+        channel[:rows] = blue + cover * (white - blue)
 
 
 def lay_ground(rng: Random, street: Street, camera: Camera, size: tuple[int, int]) -> Ground:
@@ -111,15 +100,15 @@ def lay_ground(rng: Random, street: Street, camera: Camera, size: tuple[int, int
     x = columns * pixel + middle[:, None]
     zone, kinds = _zones(rng, street, x, z)
     label = np.array(kinds, np.uint8)[zone]
-    is_road = label == ROAD
+    is_road = label == Label.ROAD
     fade, shift = (1 / (1 + z / 12))[:, None], rng.uniform(0, 256)
     fine, coarse = _sample(0.6, 24, x, z, shift), _sample(2.0, 9, x, z, shift)
     texture = 0.9 * fade * fine + 0.8 * coarse
-    texture *= _by_class(label, {TERRAIN: 0.12}, 0.07)
+    texture *= np.where(label == Label.TERRAIN, np.float32(0.12), np.float32(0.07))
     texture += 1
     texture += is_road * _wear(rng, street, texture, x, z)
     joints = (_phase(x, 0.75) < 0.067) | (_phase(z, 0.75) < 0.067)[:, None]
-    texture -= 0.18 * fade * (joints & (label == SIDEWALK))
+    texture -= 0.18 * fade * (joints & (label == Label.SIDEWALK))
     paint = _markings(rng, street, x, z, pixel) * is_road
     paint *= np.clip(rng.uniform(0.5, 1.0) - 0.15 * coarse, 0, 1)
     white_or_yellow = (0.88, 0.88, 0.84) if rng.random() < 0.8 else (0.85, 0.7, 0.25)
@@ -130,7 +119,7 @@ def lay_ground(rng: Random, street: Street, camera: Camera, size: tuple[int, int
         np.multiply(tint[zone], texture, out=channel)
         channel += kerb * (0.7 - channel)
         channel += paint * (line - channel)
-    labels, depth = np.full(size, SKY, np.uint8), np.full(size, SKY_DEPTH, np.float32)
+    labels, depth = np.full(size, Label.SKY, np.uint8), np.full(size, SKY_DEPTH, np.float32)
     labels[first:], depth[first:] = label, z[:, None]
     skip_number(rng)
     return Ground(colour, labels, depth)
@@ -139,23 +128,23 @@ def lay_ground(rng: Random, street: Street, camera: Camera, size: tuple[int, int
 def _zones(
     rng: Random, street: Street, x: Float[Array, "h W"], z: Float[Array, "h"]
 ) -> tuple[Int[Array, "h W"], list[int]]:
-    """Return for each pixel the number of its strip of ground, and the class of each strip."""
+    """Return the index of the strip of ground at each pixel, and the class of each strip."""
     left, right = street.bands
     edges = [*(-end for end, _ in reversed(left)), -street.half, street.half]
     edges += [end for end, _ in right]
-    outer = [TERRAIN if rng.random() < 0.7 else SIDEWALK for _ in range(2)]
-    kinds = [outer[0], *(kind for _, kind in reversed(left)), ROAD]
+    outer = [Label.TERRAIN if rng.random() < 0.7 else Label.SIDEWALK for _ in range(2)]
+    kinds = [outer[0], *(kind for _, kind in reversed(left)), Label.ROAD]
     kinds += [*(kind for _, kind in right), outer[1]]
     zone = np.searchsorted(np.array(edges, np.float32), x)
-    zone[(z > street.junction[0]) & (z < street.junction[1])] = kinds.index(ROAD)
+    zone[(z > street.junction[0]) & (z < street.junction[1])] = kinds.index(Label.ROAD)
     return zone, kinds
 
 
 def _tint(rng: Random, zone: int) -> tuple[float, float, float]:
     greys = ((0.34, 0.34, 0.35), (0.42, 0.41, 0.4), (0.26, 0.26, 0.28))
-    if zone == ROAD:
+    if zone == Label.ROAD:
         return pick(rng, greys, 0.01)
-    if zone == SIDEWALK:
+    if zone == Label.SIDEWALK:
         return pick(
             rng, (*greys[:2], (0.55, 0.54, 0.52), (0.58, 0.45, 0.4), (0.6, 0.57, 0.5)), 0.02
         )
@@ -169,7 +158,7 @@ def _wear(
     x: Float[Array, "h W"],
     z: Float[Array, "h"],
 ) -> Float[Array, "h W"]:
-    """Return how cracks, repair patches and the oil line of each lane change the texture."""
+    """Return the change of texture by cracks, repair patches and the oil line of each lane."""
     line = np.abs(_sample(1.4, 12, x, z, rng.uniform(0, 256))) < rng.uniform(0.0, 0.06)
     change = line * (-0.35 / (1 + z / 9))[:, None]
     for _ in range(int(rng.integers(0, 7))):
@@ -191,7 +180,7 @@ def _markings(
     z: Float[Array, "h"],
     pixel: Float[Array, "h 1"],
 ) -> Float[Array, "h W"]:
-    """Return the share of each pixel that lane lines and crossings cover, in [0, 1]."""
+    """Return the fraction of each pixel covered by lane lines and crossings, in [0, 1]."""
     paint = np.zeros_like(x)
     period, on = rng.uniform(5, 12), rng.uniform(0.35, 0.6)
     dashes = (_phase(z + rng.uniform(0, 12), period) < on)[:, None]
@@ -202,10 +191,10 @@ def _markings(
         if is_edge and rng.random() < 0.45:
             continue
         half = 0.5 * rng.uniform(0.1, 0.2)
-        share = np.clip((half - np.abs(x - np.float32(at))) / pixel + 0.5, 0, 1)
-        share *= np.minimum(1, 2 * half / pixel)
+        cover = np.clip((half - np.abs(x - np.float32(at))) / pixel + 0.5, 0, 1)
+        cover *= np.minimum(1, 2 * half / pixel)
         is_middle = 2 * line == street.lanes
-        paint += share if is_edge or (is_middle and is_solid) else share * dashes
+        paint += cover if is_edge or (is_middle and is_solid) else cover * dashes
     in_junction = (z > street.junction[0] - 1) & (z < street.junction[1] + 1)
     paint[in_junction] = 0
     rows = (z > street.zebra) & (z < street.zebra + 3.2)

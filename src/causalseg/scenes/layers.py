@@ -12,7 +12,7 @@ from jaxtyping import Float, UInt8
 from PIL import ImageFilter
 
 from causalseg.corruptions.noise import Array, Random, smooth_noise, white_noise
-from causalseg.scenes.canvas import FINE, SKY, Canvas
+from causalseg.scenes.canvas import FINE, Canvas, Label
 from causalseg.scenes.ground import Ground
 
 _UNIT = 16000  # an ink's colour as a whole number; four of them fit 16 bits
@@ -37,7 +37,7 @@ class Layers(NamedTuple):
 
 def merge_layers(canvas: Canvas, ground: Ground, rng: Random) -> Layers:
     """Lay the painted inks over ground and sky; the ground's colours are overwritten."""
-    table, numbers = canvas.table(), np.asarray(canvas.picture)
+    table, numbers = canvas.table(), np.asarray(canvas.numbers)
     ink = numbers[1::FINE, 1::FINE].astype(np.intp)
     is_painted = ink > 0
     colour = _paint_over(ground.colour, table, numbers, table[5][ink] * _grain(rng, ink.shape))
@@ -59,7 +59,7 @@ def photograph(layers: Layers, rng: Random) -> UInt8[Array, "H W 3"]:
     # A shadow is lit by the sky, so it is bluer than what the sun reaches.
     rgb *= light - (light * _rgb(1.0, 0.94, 0.82)) * (1 - layers.sunlight)
     haze = 1 - np.exp(layers.depth * (-1 / rng.uniform(300, 1500)))
-    haze[layers.label == SKY] = 0
+    haze[layers.label == Label.SKY] = 0
     rgb += haze * (_rgb(0.72, 0.78, 0.86) - rgb)
     noise = rng.uniform(0.004, 0.015)
     values = white_noise(rng, rgb.shape)

@@ -1,4 +1,4 @@
-"""Drawn street scenes with exact labels and depth, in five domains: data that needs no download.
+"""Synthetic street scenes: composition and rendering.
 
 A seed gives a street (lanes, kerbs, house fronts, what stands and drives there), a camera and a
 sun. The ground is computed for each pixel, the rest is painted from far to near; then the layers
@@ -20,15 +20,10 @@ from causalseg.corruptions.noise import Array
 from causalseg.errors import DataError, did_you_mean
 from causalseg.scenes import props, traffic
 from causalseg.scenes.canvas import (
-    BICYCLE,
-    BUILDING,
-    MOTORCYCLE,
     NEAR,
-    SIDEWALK,
-    TERRAIN,
-    VEGETATION,
     Camera,
     Canvas,
+    Label,
     Random,
     choose,
     pick,
@@ -45,18 +40,18 @@ _SEVERITIES = (3, 4, 5)
 DOMAINS = ("clear", *_WEATHER)
 
 _MIN_SIZE = 64  # pixels
-_FAR = 140.0  # metres: behind it only the backdrop
+_FAR = 140.0  # metres: only the backdrop is beyond
 
-Thing = tuple[float, Callable[[], None]]  # distance that orders the painting, what to paint
+Thing = tuple[float, Callable[[], None]]  # distance that orders the painting, function that paints
 
 
 class Scene(NamedTuple):
-    """A drawn photograph with its exact labels.
+    """An image with exact labels.
 
     Attributes:
         image: 0..255.
         label: Cityscapes train ids 0..18.
-        depth: Metres along the view axis; `SKY_DEPTH` in the sky.
+        depth: metres along the view axis; `SKY_DEPTH` in the sky.
     """
 
     image: UInt8[Array, "H W 3"]
@@ -65,15 +60,15 @@ class Scene(NamedTuple):
 
 
 def render(seed: int, size: tuple[int, int] = (240, 320), domain: str = "clear") -> Scene:
-    """Draw the scene of a seed in one domain.
+    """Render the scene of a seed in one domain.
 
     Args:
         seed: 0 or more; the same seed gives the same label and depth in every domain.
         size: (height, width) in pixels, each at least 64.
-        domain: One of `DOMAINS`.
+        domain: one of `DOMAINS`.
 
     Raises:
-        DataError: If the domain is unknown, the size too small or the seed negative.
+        DataError: if the domain is unknown, the size too small or the seed negative.
     """
     if domain not in DOMAINS:
         raise DataError(f"unknown scene domain '{domain}': {did_you_mean(domain, DOMAINS)}")
@@ -102,7 +97,7 @@ def _change_weather(
 
 
 def _compose(rng: Random, size: tuple[int, int]) -> Layers:
-    """Draw all layers of a random scene."""
+    """Return all layers of a random scene."""
     height, width = size
     street = _street(rng)
     ego = rng.integers(street.lanes // 2, street.lanes)  # traffic keeps to the right
@@ -126,7 +121,8 @@ def _compose(rng: Random, size: tuple[int, int]) -> Layers:
 def _street(rng: Random) -> Street:
     lanes, lane, parking = int(rng.integers(1, 5)), uniform(rng, 2.9, 3.7), rng.random() < 0.5
     half = lanes * lane / 2 + (2.3 if parking else 0.3)
-    plans = ((SIDEWALK,), (TERRAIN, SIDEWALK), (SIDEWALK, TERRAIN), (TERRAIN,))
+    path, green = Label.SIDEWALK, Label.TERRAIN
+    plans = ((path,), (green, path), (path, green), (green,))
     bands = []
     for _ in range(2):
         ends, end = [], half
@@ -153,17 +149,17 @@ def _backdrop(canvas: Canvas, rng: Random, width: int) -> None:
         high = uniform(rng, 4, 30)
         if rng.random() < 0.5:
             grey = pick(rng, ((0.5, 0.5, 0.54), (0.6, 0.55, 0.52), (0.44, 0.45, 0.5)))
-            canvas.panel(canvas.ink(grey, BUILDING, z, 0.08), (x, z), (X, z), -2, high)
+            canvas.panel(canvas.ink(grey, Label.BUILDING, z, 0.08), (x, z), (X, z), -2, high)
         else:
             green = pick(rng, ((0.24, 0.32, 0.2), (0.3, 0.36, 0.24)))
-            ink = canvas.ink(green, VEGETATION, z, 0.15)
+            ink = canvas.ink(green, Label.VEGETATION, z, 0.15)
             tops = [(x + (X - x) * t / 6, high * uniform(rng, 0.3, 0.6), z) for t in range(7)]
             canvas.polygon(ink, (x, -2, z), *tops, (X, -2, z))
         column += step * uniform(rng, 0.4, 1)
 
 
 def _things(canvas: Canvas, rng: Random, street: Street) -> Iterator[Thing]:
-    """Yield all that stands or moves in the street."""
+    """Yield all objects of the street."""
     town = rng.dirichlet((2.2, 1.2, 0.9, 0.9, 0.6, 0.9)).tolist()
     for side in (-1, 1):
         yield from _fronts(canvas, rng, street, side, town)
@@ -175,9 +171,9 @@ def _things(canvas: Canvas, rng: Random, street: Street) -> Iterator[Thing]:
 def _fronts(
     canvas: Canvas, rng: Random, street: Street, side: int, town: Sequence[float]
 ) -> Iterator[Thing]:
-    """Line one side with buildings, houses, walls, fences, hedges and gaps in the shares of town.
+    """Line one side with buildings, houses, walls, fences, hedges and gaps; ``town`` has the odds.
 
-    What stands behind a wall or a fence is painted before it, whatever its distance.
+    Objects behind a wall or a fence are painted before it, whatever their distance.
     """
     x = side * street.bands[side > 0][-1][0]
     near = NEAR + 0.2
@@ -228,13 +224,13 @@ def _furniture(canvas: Canvas, rng: Random, street: Street, side: int) -> Iterat
         if z < _FAR and rng.random() < 0.8:
             yield z, partial(props.traffic_light, canvas, rng, side * kerb, z)
     for z in rng.uniform(5, 40, rng.poisson(0.7)).tolist():
-        kind = MOTORCYCLE if rng.random() < 0.3 else BICYCLE
+        kind = Label.MOTORCYCLE if rng.random() < 0.3 else Label.BICYCLE
         at = side * uniform(rng, kerb, end)
         yield z, partial(traffic.two_wheeler, canvas, rng, at, z, kind, ridden=False)
 
 
 def _people(canvas: Canvas, rng: Random, street: Street, side: int) -> Iterator[Thing]:
-    """Let people walk on one side, alone and in groups, and some cross the road."""
+    """Put people on one side, alone and in groups, and some on the road."""
     kerb, end = street.half + 0.4, street.bands[side > 0][-1][0]
     for z in (4 + 56 * rng.random(rng.poisson(3)) ** 1.5).tolist():
         at = uniform(rng, kerb, end)
@@ -249,7 +245,7 @@ def _people(canvas: Canvas, rng: Random, street: Street, side: int) -> Iterator[
         z = uniform(rng, 8, 40)
         yield z, partial(traffic.person, canvas, rng, side * uniform(rng, 1, street.half), z)
     if rng.random() < 0.35:
-        z, kind = uniform(rng, 7, 40), MOTORCYCLE if rng.random() < 0.3 else BICYCLE
+        z, kind = uniform(rng, 7, 40), Label.MOTORCYCLE if rng.random() < 0.3 else Label.BICYCLE
         at = side * (street.half - 0.7 - 2 * street.parking)
         yield z, partial(traffic.two_wheeler, canvas, rng, at, z, kind, ridden=True)
 
@@ -264,7 +260,7 @@ def _traffic(canvas: Canvas, rng: Random, street: Street) -> Iterator[Thing]:
         while z < _FAR:
             x = street.centre(lane) + uniform(rng, -0.3, 0.3)
             if rng.random() < 0.14:
-                kind = MOTORCYCLE if rng.random() < 0.5 else BICYCLE
+                kind = Label.MOTORCYCLE if rng.random() < 0.5 else Label.BICYCLE
                 yield z, partial(traffic.two_wheeler, canvas, rng, x, z, kind, ridden=True)
             else:
                 body = bodies[choose(rng, shares)]

@@ -1,8 +1,7 @@
-"""Who and what moves in a drawn street: people, two-wheelers and vehicles.
+"""What moves in a synthetic street: people, two-wheelers and vehicles.
 
-As in `props`, each function paints one of them at a place given in metres. A vehicle is its outline
-seen from the side, extruded over its width: from behind or ahead each edge of the outline is a
-strip across it.
+As in `props`, each function paints one object at a position in metres. A vehicle is its outline
+seen from the side, extruded over its width: each edge of the outline is a strip across it.
 """
 
 import itertools
@@ -11,18 +10,13 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from causalseg.scenes.canvas import (
-    BUS,
-    CAR,
-    MOTORCYCLE,
     PAINTS,
-    PERSON,
-    RIDER,
     STEEL,
-    TRUCK,
     TYRE,
     WHITE,
     Canvas,
     Colour,
+    Label,
     Place,
     Point,
     Random,
@@ -52,33 +46,31 @@ _HATCH = ((0, 14), (0, 58), (4, 64), (15, 100), (58, 100), (77, 62), (100, 48), 
 _VAN = ((0, 12), (0, 52), (1, 55), (4, 100), (74, 100), (90, 55), (100, 42), (100, 12))
 _TRUCK = ((0, 16), (0, 20), (0, 100), (74, 100), (75, 84), (96, 82), (100, 42), (100, 10))
 _BUS = ((0, 8), (0, 40), (0, 46), (0, 100), (99, 100), (100, 40), (100, 36), (100, 8))
-SEDAN = Body(CAR, (1.8, 1.45, 4.5), _SEDAN, (2, 4), _CABIN)
-HATCH = Body(CAR, (1.75, 1.5, 4.0), _HATCH, (2, 4), _CABIN)
-VAN = Body(CAR, (1.95, 2.0, 4.9), _VAN, (2, 4), ((60, 58), (60, 90), (73, 90), (85, 58)))
-LORRY = Body(TRUCK, (2.4, 3.3, 7.5), _TRUCK, (5,), ((80, 45), (80, 72), (93, 72), (96, 45)))
+SEDAN = Body(Label.CAR, (1.8, 1.45, 4.5), _SEDAN, (2, 4), _CABIN)
+HATCH = Body(Label.CAR, (1.75, 1.5, 4.0), _HATCH, (2, 4), _CABIN)
+VAN = Body(Label.CAR, (1.95, 2.0, 4.9), _VAN, (2, 4), ((60, 58), (60, 90), (73, 90), (85, 58)))
+LORRY = Body(Label.TRUCK, (2.4, 3.3, 7.5), _TRUCK, (5,), ((80, 45), (80, 72), (93, 72), (96, 45)))
 # Seams of the side: where they are and from what to what height they go, in percent.
 _DOORS: dict[int, tuple[tuple[float, ...], Place]] = {
-    CAR: ((44, 60), (20, 96)),
-    BUS: ((20, 40, 60, 80), (40, 90)),
-    TRUCK: ((74,), (20, 100)),
+    Label.CAR: ((44, 60), (20, 96)),
+    Label.BUS: ((20, 40, 60, 80), (40, 90)),
+    Label.TRUCK: ((74,), (20, 100)),
 }
-COACH = Body(BUS, (2.5, 3.1, 11.0), _BUS, (2, 4), ((3, 45), (3, 85), (97, 85), (97, 45)))
+COACH = Body(Label.BUS, (2.5, 3.1, 11.0), _BUS, (2, 4), ((3, 45), (3, 85), (97, 85), (97, 45)))
 
 
 def person(canvas: Canvas, rng: Random, x: float, z: float) -> None:
-    """Paint somebody who stands or walks, now and then with a bag."""
+    """Paint a person who stands or walks, sometimes with a bag."""
     h = uniform(rng, 1.5, 1.9) if rng.random() < 0.85 else uniform(rng, 1.0, 1.4)
     shirt, trousers = pick(rng, PAINTS), tone(pick(rng, PAINTS), 0.6)
     skin = tone((0.85, 0.65, 0.52), uniform(rng, 0.35, 1.1))
-    coat, leg, face = (canvas.ink(c, PERSON, z, 0.06) for c in (shirt, trousers, skin))
-    hair = canvas.ink(tone((0.25, 0.18, 0.12), uniform(rng, 0.2, 2.2)), PERSON, z, 0.1)
+    coat, leg, face = (canvas.ink(c, Label.PERSON, z, 0.06) for c in (shirt, trousers, skin))
+    hair = canvas.ink(tone((0.25, 0.18, 0.12), uniform(rng, 0.2, 2.2)), Label.PERSON, z, 0.1)
     broad, stride = uniform(rng, 0.12, 0.17) * h, uniform(rng, 0.02, 0.32)
     for foot in (-1, 1):
         canvas.bar(leg, (x + foot * 0.07, 0.52 * h, z), (x + foot * stride, 0, z), 0.16)
-        arm = canvas.ink(tone(shirt, 0.85), PERSON, z)
-        canvas.bar(
-            arm, (x + foot * broad, 0.8 * h, z), (x + foot * (broad + 0.06), 0.45 * h, z), 0.1
-        )
+        arm, hand = canvas.ink(tone(shirt, 0.85), Label.PERSON, z), x + foot * (broad + 0.06)
+        canvas.bar(arm, (x + foot * broad, 0.8 * h, z), (hand, 0.45 * h, z), 0.1)
     waist = 0.8 * broad
     hem = uniform(rng, 0.3, 0.5) * h
     corners = ((x - broad, 0.83 * h, z), (x + broad, 0.83 * h, z), (x + waist, hem, z))
@@ -86,16 +78,16 @@ def person(canvas: Canvas, rng: Random, x: float, z: float) -> None:
     canvas.disc(hair, (x, 0.93 * h, z), 0.075 * h, 0.85)
     canvas.disc(face, (x, 0.905 * h, z), 0.055 * h, 0.85)
     if rng.random() < 0.3:
-        bag = canvas.ink(pick(rng, PAINTS), PERSON, z)
+        bag = canvas.ink(pick(rng, PAINTS), Label.PERSON, z)
         canvas.panel(bag, (x + waist, z), (x + waist + 0.25, z), 0.3 * h, 0.5 * h)
     canvas.spot((x, z), 0.3, 150)
     canvas.cast((x - 0.2, z), (x + 0.2, z), h)
 
 
 def two_wheeler(canvas: Canvas, rng: Random, x: float, z: float, label: int, ridden: bool) -> None:
-    """Paint a bicycle or motorcycle, seen from the side to nearly from behind, and who rides it."""
+    """Paint a bicycle or motorcycle at a random angle, and its rider if it is ridden."""
     turn = uniform(rng, 0.12, 1) * (1 if rng.random() < 0.5 else -1)
-    motor = label == MOTORCYCLE
+    motor = label == Label.MOTORCYCLE
 
     def at(t: float, y: float) -> Point:
         return (x + turn * t, y, z)
@@ -106,12 +98,9 @@ def two_wheeler(canvas: Canvas, rng: Random, x: float, z: float, label: int, rid
         canvas.disc(tyre, at(t, 0.34), 0.34, max(0.22, abs(turn)))
         canvas.disc(hub, at(t, 0.34), 0.2 if motor else 0.27, max(0.1, abs(turn) - 0.1))
     thick = 0.3 if motor else 0.07
-    for start, end in (
-        ((-0.55, 0.4), (0.1, 0.5)),
-        ((0.1, 0.5), (0.4, 0.85)),
-        ((-0.15, 0.85), (0.1, 0.4)),
-    ):
-        canvas.bar(frame, at(*start), at(*end), thick)
+    canvas.bar(frame, at(-0.55, 0.4), at(0.1, 0.5), thick)
+    canvas.bar(frame, at(0.1, 0.5), at(0.4, 0.85), thick)
+    canvas.bar(frame, at(-0.15, 0.85), at(0.1, 0.4), thick)
     canvas.bar(tyre, at(0.55, 0.34), at(0.4, 1.0), 0.07)
     canvas.bar(tyre, at(0.42, 1.0), at(0.3, 1.05), 0.1)
     canvas.bar(tyre, at(-0.35, 0.88), at(0.05, 0.86), 0.14 if motor else 0.08)
@@ -120,9 +109,9 @@ def two_wheeler(canvas: Canvas, rng: Random, x: float, z: float, label: int, rid
     canvas.spot((x, z), 0.5, 170)
     if not ridden:
         return
-    coat = canvas.ink(pick(rng, PAINTS), RIDER, z, 0.06)
-    leg = canvas.ink(tone(pick(rng, PAINTS), 0.6), RIDER, z)
-    head = canvas.ink(pick(rng, (*PAINTS, (0.8, 0.6, 0.5))), RIDER, z, 0.05)
+    coat = canvas.ink(pick(rng, PAINTS), Label.RIDER, z, 0.06)
+    leg = canvas.ink(tone(pick(rng, PAINTS), 0.6), Label.RIDER, z)
+    head = canvas.ink(pick(rng, (*PAINTS, (0.8, 0.6, 0.5))), Label.RIDER, z, 0.05)
     for t in (-0.02, 0.14):
         canvas.bar(leg, at(-0.12, 0.95), at(0.2 + t, 0.65), 0.16)
         canvas.bar(leg, at(0.2 + t, 0.65), at(0.05 + t, 0.2 + t), 0.13)
@@ -204,7 +193,7 @@ def _flank(
         seam = canvas.ink(tone(paint, 0.75), body.label, z)
         canvas.polygon(seam, at(t, low), at(t + 1, low), at(t + 1, high), at(t, high))
     tyre, hub = canvas.ink(TYRE, body.label, z), canvas.ink(STEEL, body.label, z)
-    radius = 0.33 if body.label == CAR else 0.48
+    radius = 0.33 if body.label == Label.CAR else 0.48
     for t in (19, 80):
         for ink, r in ((tyre, radius), (hub, 0.55 * radius))[: 1 + is_close]:
             ring = [(t + 100 * r / length * c, 100 / height * (radius + r * s)) for c, s in _CIRCLE]
