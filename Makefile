@@ -24,7 +24,7 @@ check: $(VENV)/ready  ## format, lint, types, layers, sizes, generated pages
 	$(BIN)/python tools/tables.py --check
 
 bench: $(VENV)/ready  ## speed and memory: adapters, scenes, corruptions, loader, windows; half an hour
-	PYTHONPATH=tests $(BIN)/python benchmarks/adapter.py
+	$(BIN)/python benchmarks/adapter.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/scenes.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/corruptions.py
 	$(BIN)/python benchmarks/loader.py

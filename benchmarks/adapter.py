@@ -1,6 +1,6 @@
 """Time and memory of every adapter against Rein's module and against one frozen ViT block.
 
-    PYTHONPATH=tests python benchmarks/adapter.py [--rounds 9] [--json adapter.json]
+    python benchmarks/adapter.py [--rounds 9] [--json adapter.json]
         [--only rein lora ...] [--settings 384x1 1024x4 ...]
 
 A 32 x 32 grid, one block, CPU time of one thread. All candidates of a setting are timed in turn,
@@ -29,22 +29,22 @@ from timm.layers import use_fused_attn
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-import oracle
+from causalseg.adapters.ablations.fourier import CausalTuneFFT
+from causalseg.adapters.ablations.haar import CausalTuneHaar
 from causalseg.adapters.ablations.released import ReleasedCausalTune
-from causalseg.adapters.ablations.variants import CausalTuneFFT, CausalTuneHaar
 from causalseg.adapters.adaptformer import AdaptFormer
-from causalseg.adapters.band import Band
 from causalseg.adapters.base import Adapter, Chain, attach
-from causalseg.adapters.causal_tune import CausalTune
+from causalseg.adapters.causal_tune import CausalTune, literal
 from causalseg.adapters.fada import Fada
 from causalseg.adapters.full import FullTune
 from causalseg.adapters.intervene import Dsu, MixStyle, SpectralIntervention
-from causalseg.adapters.peft import PeftAdapter, lora_config, peft_config
+from causalseg.adapters.peft import PeftAdapter
 from causalseg.adapters.rein import Rein
 from causalseg.adapters.set import SetAdapter
 from causalseg.adapters.soma import Soma
 from causalseg.adapters.tokens import LowRankTokens
 from causalseg.adapters.vpt import Vpt
+from causalseg.config.adapters import DoraAdapterConfig, LoraAdapterConfig, PeftAdapterConfig
 from causalseg.writing import write_json
 
 GRID = (32, 32)
@@ -56,16 +56,14 @@ RATIOS = (("fast", "rein"), ("literal", "rein"), ("fast", "block"), ("rein", "bl
 NAMED = {"fast": "causal_tune", "literal": "causal_tune_literal", "rein": "plain_rein"}
 
 INTERVENTIONS: dict[str, Callable[[int], nn.Module]] = {
-    "intervene_spectral": lambda width: SpectralIntervention(1.0, low_gain=(0.5, 1.5)),
-    "intervene_mixstyle": lambda width: MixStyle(1.0),
-    "intervene_dsu": lambda width: Dsu(1.0),
+    "intervene_spectral": lambda width: SpectralIntervention(p=1, low_gain=(0.5, 1.5)),
+    "intervene_mixstyle": lambda width: MixStyle(p=1),
+    "intervene_dsu": lambda width: Dsu(p=1),
 }
 AFTER: dict[str, Callable[[int], nn.Module]] = {
     "causal_tune": lambda width: CausalTune(width, 1),
     "causal_tune_full_path": lambda width: CausalTune(width, 1, recipe="full_path"),
-    "causal_tune_suppress": lambda width: CausalTune(width, 1, band=Band(suppress=True)),
-    "causal_tune_learnable": lambda width: CausalTune(width, 1, band=Band(learnable=True)),
-    "causal_tune_gains": lambda width: CausalTune(width, 1, band=Band(gains=True)),
+    "causal_tune_suppress": lambda width: CausalTune(width, 1, suppress=True),
     "causal_tune_fft": lambda width: CausalTuneFFT(width, 1),
     "causal_tune_haar": lambda width: CausalTuneHaar(width, 1),
     "causal_tune_released": lambda width: ReleasedCausalTune(width, 1),
@@ -76,15 +74,15 @@ AFTER: dict[str, Callable[[int], nn.Module]] = {
     **INTERVENTIONS,
 }
 WITHIN: dict[str, Callable[[VisionTransformer], Adapter]] = {
-    "lora": lambda vit: PeftAdapter(vit, lora_config()),
-    "dora": lambda vit: PeftAdapter(vit, lora_config(use_dora=True)),
-    "peft_loha": lambda vit: PeftAdapter(vit, peft_config("LOHA", {})),
+    "lora": lambda vit: PeftAdapter(vit, LoraAdapterConfig()),
+    "dora": lambda vit: PeftAdapter(vit, DoraAdapterConfig()),
+    "peft_loha": lambda vit: PeftAdapter(vit, PeftAdapterConfig(type="LOHA")),
     "soma": lambda vit: Soma(vit),
     "adaptformer": lambda vit: AdaptFormer(vit.embed_dim, 1),
     "vpt": lambda vit: Vpt(vit.embed_dim, 1),
     "full": lambda vit: FullTune(vit, layers=[0]),
     "lora_causal_tune": lambda vit: Chain(
-        [PeftAdapter(vit, lora_config()), CausalTune(vit.embed_dim, 1)]
+        [PeftAdapter(vit, LoraAdapterConfig()), CausalTune(vit.embed_dim, 1)]
     ),
 }
 METHODS = (*AFTER, "causal_tune_literal", *WITHIN)
@@ -135,7 +133,7 @@ def candidates(width: int, names: list[str]) -> dict[str, Candidate]:
         if name in AFTER:
             found[name] = after_block(AFTER[name](width))
         elif name == "causal_tune_literal":
-            found[name] = literal(CausalTune(width, 1))
+            found[name] = by_equations(CausalTune(width, 1))
     found["block"] = Candidate(vit.blocks[0], vit)
     for name in names:
         if name in WITHIN:
@@ -143,8 +141,8 @@ def candidates(width: int, names: list[str]) -> dict[str, Candidate]:
     return found
 
 
-def literal(causal: CausalTune) -> Candidate:
-    return Candidate(lambda X: oracle.causal_tune(causal, X, 0, GRID), causal)
+def by_equations(causal: CausalTune) -> Candidate:
+    return Candidate(lambda X: literal(causal, X, 0, GRID), causal)
 
 
 def after_block(edit: nn.Module) -> Candidate:

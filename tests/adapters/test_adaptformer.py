@@ -82,9 +82,3 @@ def test_blocks_of_another_make_are_refused(adapter):
     with pytest.raises(ConfigError, match="Identity has no mlp and drop_path2"):
         attach(vit, adapter)
     assert not vit.blocks[0].mlp._forward_hooks
-
-
-@pytest.mark.parametrize("options", [{"bottleneck": 0}, {"scale": 0.0}])
-def test_sizes_that_are_not_positive_are_refused(options):
-    with pytest.raises(ConfigError, match="must be positive"):
-        AdaptFormer(48, 2, **options)

@@ -13,75 +13,73 @@ import pytest
 import torch
 from torch import nn
 
-from causalseg.adapters.ablations.variants import CausalTuneFFT, CausalTuneHaar
+from causalseg.adapters.ablations.fourier import CausalTuneFFT
+from causalseg.adapters.ablations.haar import CausalTuneHaar
 from causalseg.adapters.adaptformer import AdaptFormer
-from causalseg.adapters.band import Band
 from causalseg.adapters.base import Adapter, Chain, attach
 from causalseg.adapters.causal_tune import CausalTune
 from causalseg.adapters.fada import Fada
 from causalseg.adapters.full import FullTune
-from causalseg.adapters.peft import PeftAdapter, lora_config, peft_config
+from causalseg.adapters.peft import PeftAdapter
 from causalseg.adapters.rein import Rein
 from causalseg.adapters.set import SetAdapter
 from causalseg.adapters.soma import Soma
 from causalseg.adapters.vpt import Vpt
-from causalseg.config.initialisation import Init
+from causalseg.config.adapters import DoraAdapterConfig, LoraAdapterConfig, PeftAdapterConfig
 from causalseg.errors import ConfigError
 from tiny_vit import SIZE, make_vit
 
 make_backbone = partial(make_vit, final_norm=False)  # a last norm would rescale every change
-BEYOND = Band(suppress=True, learnable=True, gains=True)
 TOKENS = {"width": 48, "depth": 2, "num_tokens": 6, "rank": 3}
-SMALL = Init(kind="small")
 # Edits of the patch tokens after each block. Prefix tokens pass by, and the start is no edit...
 AFTER_BLOCKS = {
     "causal_tune-centered": lambda vit: CausalTune(**TOKENS, recipe="centered"),
     "causal_tune-paper": lambda vit: CausalTune(**TOKENS, recipe="paper"),
-    "causal_tune-beyond": lambda vit: CausalTune(**TOKENS, recipe="centered", band=BEYOND),
+    "causal_tune-suppress": lambda vit: CausalTune(**TOKENS, recipe="centered", suppress=True),
     "causal_tune-full_path": lambda vit: CausalTune(**TOKENS, recipe="full_path"),
     "causal_tune-last_block": lambda vit: CausalTune(**TOKENS, layers=[1]),
     "causal_tune-fft": lambda vit: CausalTuneFFT(**TOKENS, recipe="centered"),
     "causal_tune-haar": lambda vit: CausalTuneHaar(**TOKENS, recipe="centered"),
     "rein": lambda vit: Rein(**TOKENS),
-    "rein-full_tokens": lambda vit: Rein(48, 2, 6, rank=None),
+    "rein-full_tokens": lambda vit: Rein(48, 2, num_tokens=6, rank=None),
     "set": lambda vit: SetAdapter(**TOKENS),
     "fada": lambda vit: Fada(**TOKENS),
     "chain-rein-causal_tune": lambda vit: Chain([Rein(**TOKENS), CausalTune(**TOKENS)]),
 }
 # ... or a small one, as published.
 SMALL_START = {
-    "causal_tune-centered-small": lambda vit: CausalTune(**TOKENS, recipe="centered", init=SMALL),
-    "causal_tune-paper-small": lambda vit: CausalTune(**TOKENS, recipe="paper", init=SMALL),
-    "causal_tune-fft-small": lambda vit: CausalTuneFFT(**TOKENS, recipe="centered", init=SMALL),
-    "rein-small": lambda vit: Rein(**TOKENS, init=SMALL),
-    "set-small": lambda vit: SetAdapter(**TOKENS, init=SMALL),
-    "fada-small": lambda vit: Fada(**TOKENS, init=SMALL),
+    "causal_tune-centered-small": lambda vit: CausalTune(**TOKENS, recipe="centered", init="small"),
+    "causal_tune-paper-small": lambda vit: CausalTune(**TOKENS, recipe="paper", init="small"),
+    "causal_tune-fft-small": lambda vit: CausalTuneFFT(**TOKENS, recipe="centered", init="small"),
+    "rein-small": lambda vit: Rein(**TOKENS, init="small"),
+    "set-small": lambda vit: SetAdapter(**TOKENS, init="small"),
+    "fada-small": lambda vit: Fada(**TOKENS, init="small"),
 }
 AFTER_BLOCKS |= SMALL_START
 # Changes within the blocks that start as the backbone itself.
 INSIDE = {
     "full": lambda vit: FullTune(vit),
     "full-last_block": lambda vit: FullTune(vit, layers=[1]),
-    "lora": lambda vit: PeftAdapter(vit, lora_config(rank=2)),
+    "lora": lambda vit: PeftAdapter(vit, LoraAdapterConfig(rank=2)),
     "lora-all-last_block": lambda vit: PeftAdapter(
-        vit, lora_config(rank=4, targets="all"), layers=[1]
+        vit, LoraAdapterConfig(rank=4, targets="all", layers=[1])
     ),
-    "lora-bias": lambda vit: PeftAdapter(vit, lora_config(rank=2, train_bias=True)),
-    "dora": lambda vit: PeftAdapter(vit, lora_config(rank=2, use_dora=True)),
-    "peft-loha": lambda vit: PeftAdapter(vit, peft_config("LOHA", {"r": 2})),
-    "peft-ia3": lambda vit: PeftAdapter(vit, peft_config("IA3", {}, ["attn.proj"])),
-    "dora-bias": lambda vit: PeftAdapter(vit, lora_config(rank=2, use_dora=True, train_bias=True)),
+    "lora-bias": lambda vit: PeftAdapter(vit, LoraAdapterConfig(rank=2, bias="adapted")),
+    "dora": lambda vit: PeftAdapter(vit, DoraAdapterConfig(rank=2)),
+    "peft-loha": lambda vit: PeftAdapter(vit, PeftAdapterConfig(type="LOHA", options={"r": 2})),
+    "peft-ia3": lambda vit: PeftAdapter(vit, PeftAdapterConfig(type="IA3", targets=["attn.proj"])),
+    "dora-bias": lambda vit: PeftAdapter(vit, DoraAdapterConfig(rank=2, bias="adapted")),
     "soma": lambda vit: Soma(vit, rank=2),
-    "soma-bias": lambda vit: Soma(vit, rank=2, train_bias=True),
+    "soma-bias": lambda vit: Soma(vit, rank=2, bias="adapted"),
     "adaptformer": lambda vit: AdaptFormer(48, 2, bottleneck=4),
     "chain-lora-adaptformer": lambda vit: Chain(
-        [PeftAdapter(vit, lora_config(rank=2)), AdaptFormer(48, 2, bottleneck=4)]
+        [PeftAdapter(vit, LoraAdapterConfig(rank=2)), AdaptFormer(48, 2, bottleneck=4)]
     ),
 }
 PROMPTS = {"vpt": lambda vit: Vpt(48, 2, num_prompts=3)}
 MIXED = {
     "chain-lora-causal_tune": lambda vit: Chain(
-        [PeftAdapter(vit, lora_config(rank=2)), CausalTune(**TOKENS)]
+        [PeftAdapter(vit, LoraAdapterConfig(rank=2)), CausalTune(**TOKENS)]
     ),
     "chain-causal_tune-vpt": lambda vit: Chain([CausalTune(**TOKENS), Vpt(48, 2, num_prompts=3)]),
 }
@@ -337,11 +335,11 @@ def test_moved_to_a_gpu_while_attached_it_gives_the_same_features(vit, adapter, 
 
 def test_a_model_of_another_size_is_refused_with_both_sizes(vit):
     with pytest.raises(ConfigError, match="width=64, depth=2, the model has width=48, depth=2"):
-        attach(vit, CausalTune(64, 2, 6, 3))
+        attach(vit, CausalTune(64, 2))
     with pytest.raises(ConfigError, match="depth=2"):
-        attach(vit, CausalTune(48, 12, 6, 3))
+        attach(vit, CausalTune(48, 12))
 
 
 def test_a_model_without_blocks_is_refused():
     with pytest.raises(ConfigError, match="Linear has no blocks"):
-        attach(nn.Linear(2, 2), CausalTune(48, 2, 6, 3))
+        attach(nn.Linear(2, 2), CausalTune(48, 2))

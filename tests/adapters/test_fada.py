@@ -5,7 +5,6 @@ import torch
 from torch.nn import functional
 
 from causalseg.adapters.fada import Fada
-from causalseg.config.initialisation import Init
 from causalseg.spectral.grid import grid_to_tokens, tokens_to_grid
 from causalseg.spectral.haar import haar2, ihaar2
 
@@ -13,9 +12,10 @@ GRIDS = [(1, 1), (1, 7), (5, 8), (6, 4), (9, 3)]
 
 
 def small():
-    """An adapter of a few thousand numbers, every part of which has a visible effect."""
+    """An adapter of a few thousand values, each with a visible effect."""
     torch.manual_seed(0)
-    adapter = Fada(12, 3, 8, 4, Init(kind="small", scale=0.3))
+    options = {"num_tokens": 8, "rank": 4, "init": {"kind": "small", "scale": 0.3}}
+    adapter = Fada(12, 3, **options)
     for branch in (adapter.content, adapter.style):
         for factor in branch.tokens.parameters():
             torch.nn.init.normal_(factor)

@@ -7,7 +7,8 @@ import torch
 
 from causalseg.adapters.base import Chain, attach
 from causalseg.adapters.full import FullTune
-from causalseg.adapters.peft import PeftAdapter, lora_config
+from causalseg.adapters.peft import PeftAdapter
+from causalseg.config.adapters import LoraAdapterConfig
 from causalseg.errors import ConfigError
 from tiny_vit import SIZE, make_vit
 
@@ -83,7 +84,7 @@ def test_weight_decay_acts_on_weight_matrices_only(vit):
 
 
 def test_lora_can_work_on_top_of_it_but_not_below(vit, images):
-    full, lora = FullTune(vit), PeftAdapter(vit, lora_config(rank=2))
+    full, lora = FullTune(vit), PeftAdapter(vit, LoraAdapterConfig(rank=2))
     before = vit(images)
     with attach(vit, Chain([full, lora])):
         assert torch.allclose(vit(images), before, atol=1e-6)
@@ -95,7 +96,7 @@ def test_lora_can_work_on_top_of_it_but_not_below(vit, images):
 
 @pytest.mark.parametrize("options", [{"rate": 0.0}, {"layer_decay": 0.0}, {"layer_decay": 1.1}])
 def test_a_rate_out_of_range_is_refused(vit, options):
-    with pytest.raises(ConfigError, match=r"rate above 0 and layer_decay in \(0, 1\]"):
+    with pytest.raises(ConfigError, match=next(iter(options))):
         FullTune(vit, **options)
 
 

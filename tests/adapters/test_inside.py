@@ -11,19 +11,25 @@ from causalseg.adapters.adaptformer import AdaptFormer
 from causalseg.adapters.base import Chain, attach
 from causalseg.adapters.causal_tune import CausalTune
 from causalseg.adapters.full import FullTune
-from causalseg.adapters.peft import PeftAdapter, lora_config, peft_config
+from causalseg.adapters.peft import PeftAdapter
 from causalseg.adapters.soma import Soma
 from causalseg.adapters.vpt import Vpt
-from causalseg.config.initialisation import Init
+from causalseg.config.adapters import DoraAdapterConfig, LoraAdapterConfig, PeftAdapterConfig
 from tiny_vit import SIZE, make_vit
 
 # How to make it, and how far its start may be from the backbone; None: it does not start there.
 ADAPTERS = {
-    "lora": (lambda vit: PeftAdapter(vit, lora_config(rank=4)), 1e-6),
-    "lora-all": (lambda vit: PeftAdapter(vit, lora_config(rank=4, targets="all"), [1]), 1e-6),
-    "dora": (lambda vit: PeftAdapter(vit, lora_config(rank=4, use_dora=True)), 1e-6),
-    "loha": (lambda vit: PeftAdapter(vit, peft_config("LOHA", {"r": 2}, ["mlp.fc1"])), 1e-6),
-    "ia3": (lambda vit: PeftAdapter(vit, peft_config("IA3", {}, ["attn.proj"])), 1e-6),
+    "lora": (lambda vit: PeftAdapter(vit, LoraAdapterConfig(rank=4)), 1e-6),
+    "lora-all": (
+        lambda vit: PeftAdapter(vit, LoraAdapterConfig(rank=4, targets="all", layers=[1])),
+        1e-6,
+    ),
+    "dora": (lambda vit: PeftAdapter(vit, DoraAdapterConfig(rank=4)), 1e-6),
+    "loha": (lambda vit: PeftAdapter(vit, PeftAdapterConfig(type="LOHA", options={"r": 2})), 1e-6),
+    "ia3": (
+        lambda vit: PeftAdapter(vit, PeftAdapterConfig(type="IA3", targets=["attn.proj"])),
+        1e-6,
+    ),
     "soma": (lambda vit: Soma(vit, rank=4), 1e-5),
     "full": (lambda vit: FullTune(vit), 0.0),
     "full-layers": (lambda vit: FullTune(vit, layers=[1]), 0.0),
@@ -153,7 +159,7 @@ def test_converted_while_detached_it_works_on_a_converted_model(vit, adapter, im
 
 
 def test_in_a_chain_another_adapter_sees_patch_tokens_only(vit, adapter, images):
-    after = CausalTune(48, 2, 6, 3, init=Init(kind="small", scale=0.5))
+    after = CausalTune(48, 2, init={"kind": "small", "scale": 0.5})
     before = features(vit, images)
     with attach(vit, Chain([adapter, after])):
         chained = features(vit, images)

@@ -6,8 +6,6 @@ import torch
 
 from causalseg.adapters.rein import Rein
 from causalseg.adapters.tokens import FullTokens
-from causalseg.config.initialisation import Init
-from causalseg.errors import ConfigError
 from golden_modules import errors, load, options
 
 GOLDEN = {
@@ -20,15 +18,15 @@ GOLDEN = {
 }
 
 
-def small(rank=4, use_softmax=True, trained=True):
-    """An adapter of a few thousand numbers; `trained` gives every part a visible effect."""
+def small(rank=4, use_softmax=True):
+    """An adapter of a few thousand values, each with a visible effect."""
     torch.manual_seed(0)
-    adapter = Rein(24, 3, 8, rank, 12, Init(kind="small"), use_softmax)
-    if trained:
-        with torch.no_grad():
-            adapter.scale.fill_(0.5)
-            for parameter in adapter.tokens.parameters():
-                parameter.normal_()
+    options = {"num_tokens": 8, "rank": rank, "init": "small", "use_softmax": use_softmax}
+    adapter = Rein(24, 3, query_width=12, **options)
+    with torch.no_grad():
+        adapter.scale.fill_(0.5)
+        for parameter in adapter.tokens.parameters():
+            parameter.normal_()
     return adapter
 
 
@@ -40,7 +38,7 @@ def test_every_golden_file_is_in_use(golden):
 @pytest.mark.parametrize("name", GOLDEN)
 def test_outputs_queries_and_gradients_equal_the_golden_numbers(golden, name, dtype):
     data = load(golden / f"{name}.npz")
-    adapter = Rein(**options(data), init=Init(kind="small"), use_softmax="use_softmax" not in name)
+    adapter = Rein(**options(data), init="small", use_softmax="use_softmax" not in name)
     assert isinstance(adapter.tokens, FullTokens) == ("_reins_" in name)
     assert (adapter.queries() is None) == ("link_token_to_query" in name)
     outputs, gradients = errors(adapter, data, GOLDEN[name], dtype)
@@ -51,7 +49,7 @@ def test_outputs_queries_and_gradients_equal_the_golden_numbers(golden, name, dt
 def test_the_zero_start_equals_the_golden_numbers_at_first_and_after_a_step(golden):
     data = np.load(golden / "zero_start_rein_4x5_b2_c12.npz")
     data = {name: torch.from_numpy(array) for name, array in data.items()}
-    adapter = Rein(12, 3, 6, 3).double()
+    adapter = Rein(12, 3, num_tokens=6, rank=3).double()
     names = {
         "A": adapter.tokens.A,
         "B": adapter.tokens.B,
@@ -112,21 +110,14 @@ def test_token_0_takes_attention_and_gives_no_value(rank):
 
 
 def test_vit_large_has_exactly_the_published_layout_of_parameters():
-    adapter = Rein(1024, 24, 100, 16, query_width=256, init=Init(kind="small"))
+    adapter = Rein(1024, 24, query_width=256, init="small")
     assert sum(p.numel() for p in adapter.parameters()) == 2_990_081
 
 
 def test_tokens_exist_for_the_named_blocks_only():
-    assert Rein(8, 6, 4, 2, layers=[5, 1]).tokens().shape == (2, 4, 8)
-    assert Rein(8, 6, 4, None, layers=[5, 1]).tokens().shape == (2, 4, 8)
-
-
-@pytest.mark.parametrize("rank", [4, None])
-def test_the_edit_is_small_at_the_start(rank):
-    adapter = small(rank, trained=False)
-    tokens = torch.randn(2, 15, 24)
-    edit = adapter(tokens, 0, (3, 5)) - tokens
-    assert 0 < edit.norm() < 0.01 * tokens.norm()
+    for rank in (2, None):
+        adapter = Rein(8, 6, num_tokens=4, rank=rank, layers=[5, 1])
+        assert adapter.tokens().shape == (2, 4, 8)
 
 
 def test_patches_in_another_order_give_the_output_in_that_order():
@@ -149,17 +140,3 @@ def test_features_come_back_in_their_dtype_and_close(rank):
     assert (half.dtype, mixed.dtype) == (torch.bfloat16, torch.float32)
     for rounded in (half.float(), mixed):
         assert (rounded - expected).norm() < 0.02 * expected.norm()
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"num_tokens": 1}, "two tokens at least"),
-        ({"rank": 0}, "rank = 0"),
-        ({"query_width": 0}, "query_width = 0"),
-        ({"layers": [2]}, "give different blocks from 0 to 1"),
-    ],
-)
-def test_impossible_options_are_refused_by_name(options, message):
-    with pytest.raises(ConfigError, match=message):
-        Rein(8, 2, **options)

@@ -5,15 +5,15 @@ import pytest
 import torch
 
 from causalseg.adapters.set import SetAdapter
-from causalseg.config.initialisation import Init
 
 GRIDS = [(1, 1), (1, 7), (5, 8), (6, 4), (9, 3)]
 
 
 def small(query_width=None):
-    """An adapter of a few thousand numbers, every part of which has a visible effect."""
+    """An adapter of a few thousand values, each with a visible effect."""
     torch.manual_seed(0)
-    adapter = SetAdapter(12, 3, 8, 4, query_width, Init(kind="small", scale=0.3))
+    options = {"num_tokens": 8, "rank": 4, "init": {"kind": "small", "scale": 0.3}}
+    adapter = SetAdapter(12, 3, query_width=query_width, **options)
     for branch in (adapter.amplitude, adapter.phase):
         for factor in branch.tokens.parameters():
             torch.nn.init.normal_(factor)

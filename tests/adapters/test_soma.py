@@ -86,17 +86,12 @@ def test_made_again_for_the_same_backbone_it_is_the_same(vit, images):
 
 
 def test_biases_of_all_adapted_layers_train_where_asked_for(vit):
-    plain, adapter = Soma(vit, rank=2), Soma(vit, rank=2, train_bias=True)
+    plain, adapter = Soma(vit, rank=2), Soma(vit, rank=2, bias="adapted")
     biases = {key: value for key, value in adapter.values.items() if key not in plain.values}
     assert len(biases) == 8
     for key, value in biases.items():
         assert torch.equal(value, vit.get_parameter(key.replace("/", ".")))
         assert not adapter.is_decayed(f"values.{key}")
-
-
-def test_early_blocks_can_be_left_out(vit):
-    adapter = Soma(vit, layers=[1])
-    assert {key.split("/")[1] for key in adapter.values} == {"1"}
 
 
 def test_a_rank_above_the_number_of_components_is_refused(vit):

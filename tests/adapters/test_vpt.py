@@ -71,8 +71,3 @@ def test_rotary_positions_are_refused():
     vit = make_eva(depth=3, use_rot_pos_emb=True)
     with pytest.raises(ConfigError, match="blocks of Eva take no further tokens.*another adapter"):
         attach(vit, Vpt(48, 3))
-
-
-def test_no_prompts_are_refused():
-    with pytest.raises(ConfigError, match="num_prompts = 0: one at least"):
-        Vpt(48, 3, num_prompts=0)

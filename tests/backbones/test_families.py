@@ -15,7 +15,7 @@ from causalseg.config.adapters import (
     CausalTuneConfig,
     FadaConfig,
     FullConfig,
-    LoraConfig,
+    LoraAdapterConfig,
     ReinConfig,
     SetConfig,
     VptConfig,
@@ -258,12 +258,12 @@ def test_stages_are_adapted_by_the_layers_that_are_named_in_any_order():
 
 def test_lora_works_on_the_linear_layers_of_a_stage():
     backbone = make_backbone("convnext")
-    adapter = build_adapter(LoraConfig(targets=["mlp.fc1"], rank=2), backbone, None)
+    adapter = build_adapter(LoraAdapterConfig(targets=["mlp.fc1"], rank=2), backbone, None)
     assert len(adapter.values) == 2 * 5  # A and B of five blocks
     with pytest.raises(ConfigError, match=r"no linear layer attn\.qkv.*mlp\.fc1, mlp\.fc2"):
-        build_adapter(LoraConfig(), backbone, None)
+        build_adapter(LoraAdapterConfig(), backbone, None)
     with pytest.raises(ConfigError, match="other backbones or adapters"):
-        build_adapter(LoraConfig(), make_backbone("resnet"), None)
+        build_adapter(LoraAdapterConfig(), make_backbone("resnet"), None)
 
 
 def test_full_tuning_of_stages_slows_the_shallow_ones():

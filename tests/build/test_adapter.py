@@ -37,7 +37,6 @@ VARIANTS = {
     "released": "{recipe: released, num_tokens: 4}",  # on square images
     "full path": "{recipe: full_path, num_tokens: 4}",
     "suppress": "{suppress: true, num_tokens: 4}",
-    "learnable": "{band: {learnable: true, gains: true, peak_normalised: true}, num_tokens: 4}",
     "low removed": "{band: low_removed, num_tokens: 4}",
 }
 CHAIN = NAMES["chain"]
@@ -199,12 +198,12 @@ def test_layers_are_a_list_or_the_last_k_that_reach_the_head(tiny):
     assert place(None, backbone) == list(range(depth))
     assert place([0, 1], backbone) == [0, 1]
     assert place(2, backbone) == [depth - 2, depth - 1]
-    with pytest.raises(ConfigError, match=f"99: {depth} blocks"):
+    with pytest.raises(ConfigError, match=f"99: .*at most {depth}.*{depth} blocks"):
         place(99, backbone)
     backbone = build_segmenter(tiny("adapter=none", "backbone.levels=[0,0,1,1]")).backbone
     assert place(None, backbone) == [0, 1]
     assert place(1, backbone) == [1]
-    with pytest.raises(ConfigError, match="nothing beyond block 1"):
+    with pytest.raises(ConfigError, match="2 blocks of the backbone reach the head"):
         place([2], backbone)
 
 
@@ -213,9 +212,8 @@ def test_layers_are_a_list_or_the_last_k_that_reach_the_head(tiny):
     [
         (["adapter={recipe: released, band: all}"], "band has no effect with recipe=released"),
         (["adapter={transform: fft, suppress: true}"], "suppress has no effect with transform=fft"),
-        (["adapter={transform: haar, band: {gains: true}}"], "band.gains has no effect"),
+        (["adapter={band: {gains: true}}"], "gains = True was removed"),
         (["adapter.band=middle"], "allowed are both, low_removed, high_removed, all"),
-        (["adapter.band={low: null, high: null, learnable: true}"], "learnable has no effect"),
         (["intervene={kind: dsu, alpha: 0.3}"], "alpha has no effect with kind=dsu"),
         (["intervene={high_gain: null}"], "nothing would change"),
         (["intervene={high_gain: [2, 1]}"], r"must be \[smallest, largest\]"),
@@ -229,9 +227,8 @@ def test_layers_are_a_list_or_the_last_k_that_reach_the_head(tiny):
         (["adapter={name: rein, layers: true}"], "layers"),
         (["intervene.layers=[99]"], "blocks from 0"),
         (["intervene.layers=[1, 1]"], "different blocks"),
-        (["intervene.low=0.1"], "low has no effect without low_gain"),
+        (["intervene.low=0.1"], "low has no effect with low_gain=null"),
         (["intervene=dsu", "train.batch=1"], "needs two at least"),
-        (["adapter={band: {low: null, peak_normalised: true}}"], "largest weight is 1"),
         (["adapter={band: all, suppress: true}"], "suppress has no effect"),
         (["adapter={transform: haar, band: {low: 0.3}}"], "allowed are both, low_removed"),
         (["adapter={recipe: released}"], "make train.crop square"),
@@ -296,6 +293,6 @@ def test_full_trains_no_block_beyond_the_last_that_reaches_the_head(tiny):
 def test_a_second_intervention_takes_the_place_of_the_first(tiny):
     images, _ = batch()
     model = build_segmenter(tiny("adapter=none", "intervene={p: 1}"))
-    model.intervene(MixStyle(p=1.0))
+    model.intervene(MixStyle(p=1))
     model.eval()
     assert torch.equal(model(images), build_segmenter(tiny("adapter=none")).eval()(images))

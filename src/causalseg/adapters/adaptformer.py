@@ -5,12 +5,11 @@ With x' the tokens after a block's attention:
     (1) side = ReLU(LN(x') W_down + b_down) W_up + b_up
     (2) out  = x' + MLP(LN(x')) + s side
 
-W_up, b_up and b_down start at 0, so the start is the backbone. A hook on ``mlp`` takes LN(x'), one
-on ``drop_path2``, the last step before the sum, adds the side path: outside of LayerScale.
+W_up, b_up and b_down are 0 at first. A hook on ``mlp`` takes LN(x'), one on ``drop_path2``, the
+last step before the sum, adds the side path: outside of LayerScale.
 """
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 from jaxtyping import Float
@@ -18,35 +17,23 @@ from torch import Tensor, nn
 
 from causalseg.adapters.base import Adapter, Removable
 from causalseg.backbones.trunk import find_trunk
+from causalseg.config.adapters import AdaptFormerConfig
+from causalseg.config.mistakes import check
 from causalseg.errors import ConfigError
 
 
 class AdaptFormer(Adapter):
-    """A bottleneck beside the MLP of every block; all tokens pass it, prefix tokens too.
+    """A bottleneck beside the MLP of every block; for all tokens, prefix tokens too.
 
-    Args:
-        width: c, channels of the backbone.
-        depth: number of blocks.
-        bottleneck: r, channels of the side path.
-        scale: s, fixed.
-        layers: the blocks it works on; None for all.
-
-    Raises:
-        ConfigError: if a size or the scale is not positive.
+    The options are the fields of `AdaptFormerConfig`.
     """
 
-    def __init__(
-        self,
-        width: int,
-        depth: int,
-        bottleneck: int = 64,
-        scale: float = 0.1,
-        layers: Sequence[int] | None = None,
-    ):
-        super().__init__(width, depth, layers)
-        if bottleneck < 1 or scale <= 0:
-            raise ConfigError(f"bottleneck = {bottleneck}, scale = {scale}: both must be positive")
-        self.sides = nn.ModuleList(_SidePath(width, bottleneck, scale) for _ in self.layers)
+    def __init__(self, width: int, depth: int, **options: Any):
+        checked = check(AdaptFormerConfig, options)
+        super().__init__(width, depth, checked.layers)
+        self.sides = nn.ModuleList(
+            _SidePath(width, checked.bottleneck, checked.scale) for _ in self.layers
+        )
 
     def install(self, vit: nn.Module) -> list[Removable]:
         """Hook the side path into the blocks.
@@ -88,7 +75,7 @@ class _SidePath(nn.Module):
 
 
 class _AddSide:
-    """Adds the side path of the tokens that `_TakeInput` handed over."""
+    """Adds the side path of the tokens from `_TakeInput`."""
 
     def __init__(self, side: nn.Module):
         self.side = side
@@ -100,7 +87,7 @@ class _AddSide:
 
 
 class _TakeInput:
-    """Hands the input of the MLP over."""
+    """Hands the input of the MLP to `_AddSide`."""
 
     def __init__(self, add: _AddSide):
         self.add = add

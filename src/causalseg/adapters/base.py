@@ -1,8 +1,8 @@
 """The adapter contract, and attaching one to a frozen backbone.
 
 Most adapters edit patch tokens after a block: they derive from `Adapter` and write `forward`. Those
-that work elsewhere in a block write `install` instead. Either way `attach` puts an adapter to work
-and `Attachment.detach`, or leaving its context, gives the old model back, bit for bit.
+that work elsewhere in a block write `install` instead. `attach` installs an adapter;
+`Attachment.detach`, or leaving its context, restores the model bit for bit.
 
 Hooks are callable objects of module-level classes: a closure would silently break deepcopy and
 pickle, a wrapper module would rename the state dict.
@@ -20,7 +20,7 @@ from causalseg.errors import ConfigError
 
 
 class Removable(Protocol):
-    """What an installed part can do: be taken off again."""
+    """A hook or a `Swap`."""
 
     def remove(self) -> None:
         """Undo the installation."""
@@ -29,16 +29,21 @@ class Removable(Protocol):
 class Adapter(nn.Module):
     """What trains beside a frozen backbone.
 
+    The methods of this package take the fields of their block in `config.adapters` as keywords,
+    with the same defaults and checks as in a configuration file.
+
     Args:
         width: c, channels of the backbone; one for each block where they differ.
         depth: number of blocks of the backbone, or of stages where it is hierarchical.
-        layers: the blocks it works on, from 0; None for all.
+        layers: indices of the blocks to adapt, or k for the last k; None for all.
 
     Raises:
-        ConfigError: if a layer is no block of the backbone, or named twice.
+        ConfigError: if an option is unknown or out of range, or a layer is no block.
     """
 
-    def __init__(self, width: int | Sequence[int], depth: int, layers: Sequence[int] | None = None):
+    def __init__(
+        self, width: int | Sequence[int], depth: int, layers: int | Sequence[int] | None = None
+    ):
         super().__init__()
         self.widths = (width,) * depth if isinstance(width, int) else tuple(width)
         self.width, self.depth = self.widths[-1], depth
@@ -47,11 +52,11 @@ class Adapter(nn.Module):
     def forward(
         self, tokens: Float[Tensor, "b n c"], layer: int, grid: tuple[int, int]
     ) -> Float[Tensor, "b n c"]:
-        """Return the adapted patch tokens of one block.
+        """Return the adapted patch tokens of one block, in their dtype.
 
         Args:
             tokens: patch tokens of the block, without prefix tokens.
-            layer: number of the block among ``layers``, from 0.
+            layer: index of the block among ``layers``, from 0.
             grid: ``(h, w)`` in patches.
         """
         raise NotImplementedError(f"{type(self).__name__} works inside the blocks: attach it")
@@ -61,14 +66,14 @@ class Adapter(nn.Module):
         return None
 
     def install(self, vit: nn.Module) -> list[Removable]:
-        """Put the adapter to work on a model; here: `forward` after each of ``layers``."""
+        """Install the adapter in a model; here: `forward` after each of ``layers``."""
         return install_after_blocks(vit, self, self.layers)
 
     def merge(self) -> None:
-        """Fold an attached adapter into the backbone's weights, where the method allows it.
+        """Merge an attached adapter into the backbone's weights, where the method allows it.
 
-        For inference: the outputs stay, the cost goes, training ends. Detaching still restores the
-        old model. Methods that cannot be folded do nothing here.
+        For inference: same outputs without the extra cost, but no more training. Detaching still
+        restores the model.
         """
 
     def rate(self, name: str) -> float:
@@ -76,24 +81,18 @@ class Adapter(nn.Module):
         return 1.0
 
     def is_decayed(self, name: str) -> bool:
-        """Say whether weight decay acts on a parameter, beside the rules for all modules."""
+        """Return whether weight decay applies to a parameter, beside the rules for all modules."""
         return True
 
 
 class _Parts(Adapter):
-    """An adapter made of others.
-
-    Args:
-        adapters: the parts.
-        widths: c after each block.
-        layers: the blocks it works on; None for all.
-    """
+    """An adapter made of others: the base class of `Chain` and `Stages`."""
 
     def __init__(
         self,
         adapters: Sequence[Adapter],
         widths: Sequence[int],
-        layers: Sequence[int] | None = None,
+        layers: int | Sequence[int] | None = None,
     ):
         super().__init__(widths, len(widths), layers)
         self.parts = nn.ModuleList(adapters)
@@ -104,24 +103,28 @@ class _Parts(Adapter):
         return next((queries for queries in reversed(offers) if queries is not None), None)
 
     def rate(self, name: str) -> float:
-        """Ask the part a parameter belongs to."""
-        _, index, inner = name.split(".", 2)
-        return self._adapters()[int(index)].rate(inner)
+        """Ask the part that has the parameter."""
+        part, inner = self._find(name)
+        return part.rate(inner)
 
     def is_decayed(self, name: str) -> bool:
-        """Ask the part a parameter belongs to."""
+        """Ask the part that has the parameter."""
+        part, inner = self._find(name)
+        return part.is_decayed(inner)
+
+    def _find(self, name: str) -> tuple[Adapter, str]:
         _, index, inner = name.split(".", 2)
-        return self._adapters()[int(index)].is_decayed(inner)
+        return self._adapters()[int(index)], inner
 
     def _adapters(self) -> list[Adapter]:
         return list(self.parts)  # type: ignore[arg-type]
 
 
 class Chain(_Parts):
-    """Several adapters at work on one model, in the order given.
+    """Several adapters on one model, in this order.
 
     Args:
-        adapters: made for the same model; the last one that offers queries gives them.
+        adapters: made for the same model; the last one with queries gives them to the head.
     """
 
     def __init__(self, adapters: Sequence[Adapter]):
@@ -139,7 +142,7 @@ class Chain(_Parts):
         return handles
 
     def merge(self) -> None:
-        """Fold the parts that can be folded."""
+        """Merge the parts that can be merged."""
         for part in self._adapters():
             part.merge()
 
@@ -150,25 +153,25 @@ class Stages(_Parts):
     Args:
         adapters: one for each of ``layers``, made for one block of that stage's width.
         widths: c after each stage.
-        layers: the stages it works on, from 0; None for all.
+        layers: indices of the stages; None for all.
     """
 
     def forward(
         self, tokens: Float[Tensor, "b n c"], layer: int, grid: tuple[int, int]
     ) -> Float[Tensor, "b n c"]:
-        """Let the stage's own adapter edit its features."""
+        """Return the features of a stage, edited by its own adapter."""
         return self.parts[layer](tokens, 0, grid)
 
 
 class Swap:
-    """A parameter, submodule or flag that another one stands in for, until `remove`."""
+    """A replacement of a parameter, submodule or flag, until `remove`."""
 
     def __init__(self, owner: nn.Module, name: str, replacement: nn.Module | nn.Parameter | bool):
         self.owner, self.name, self.original = owner, name, getattr(owner, name)
         setattr(owner, name, replacement)
 
     def remove(self) -> None:
-        """Put the original back, where the model is by now."""
+        """Put the original back, on the device and in the dtype the model now has."""
         now, original = getattr(self.owner, self.name), self.original
         if isinstance(original, nn.Parameter):
             original.data = original.data.to(now.device, now.dtype)
@@ -179,13 +182,13 @@ class Swap:
 
 
 class Attachment:
-    """An adapter at work on a model; a context manager that detaches on leaving."""
+    """An attached adapter; a context manager that detaches on leaving."""
 
     def __init__(self, handles: list[Removable]):
         self._handles = handles
 
     def detach(self) -> None:
-        """Take the adapter off; the model computes what it did before. Safe to call twice."""
+        """Restore the model. Safe to call twice."""
         while self._handles:
             self._handles.pop().remove()
 
@@ -197,7 +200,7 @@ class Attachment:
 
 
 def attach(vit: nn.Module, adapter: Adapter) -> Attachment:
-    """Put ``adapter`` to work on a backbone.
+    """Attach an adapter to a backbone.
 
     The ``requires_grad`` of the model's parameters stays as it is: freeze the model yourself where
     you want it frozen. With activation checkpointing, finish the backward pass of one image size
@@ -224,7 +227,7 @@ def attach(vit: nn.Module, adapter: Adapter) -> Attachment:
         has, made_for = _describe(trunk.widths), _describe(adapter.widths)
         raise ConfigError(
             f"{type(adapter).__name__} was made for {made_for}, the model has {has}: "
-            f"build the adapter for that"
+            "build the adapter for that"
         )
     return Attachment(adapter.install(vit))
 
@@ -247,21 +250,30 @@ def install_after_blocks(vit: nn.Module, edit: nn.Module, layers: Sequence[int])
     return handles
 
 
-def check_layers(layers: Sequence[int] | None, depth: int) -> tuple[int, ...]:
-    """Return the blocks that ``layers`` names, in order; None means all.
+def check_layers(layers: int | Sequence[int] | None, depth: int) -> tuple[int, ...]:
+    """Return the indices of the blocks that ``layers`` means, in order.
+
+    Args:
+        layers: indices, or a number k for the last k blocks; None means all.
+        depth: number of blocks.
 
     Raises:
-        ConfigError: if one is no block of the backbone, or named twice, or there is none.
+        ConfigError: if one is no block, or named twice, or there is none.
     """
-    chosen = tuple(range(depth)) if layers is None else tuple(sorted(layers))
-    unknown = [layer for layer in chosen if not 0 <= layer < depth]
-    if unknown or not chosen or len(set(chosen)) < len(chosen):
-        raise ConfigError(f"layers = {list(chosen)}: give different blocks from 0 to {depth - 1}")
-    return chosen
+    if layers is None:
+        return tuple(range(depth))
+    chosen = range(depth - layers, depth) if isinstance(layers, int) else sorted(layers)
+    is_known = all(0 <= layer < depth for layer in chosen)
+    if not is_known or not chosen or len(set(chosen)) < len(chosen):
+        raise ConfigError(
+            f"layers = {layers}: give different blocks from 0 to {depth - 1}, or the number of "
+            f"last blocks, at most {depth}"
+        )
+    return tuple(chosen)
 
 
 def trainable_parameters(module: nn.Module) -> int:
-    """Return how many numbers of a module train."""
+    """Return the number of trainable values of a module."""
     return sum(p.numel() for p in module.parameters() if p.requires_grad)
 
 

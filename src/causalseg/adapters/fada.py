@@ -1,8 +1,7 @@
 """FADA (Bi et al., NeurIPS 2024): tokens for the low and the high frequencies of a Haar transform.
 
-The low-frequency sub-band carries content, the three high-frequency ones style. Each of the two has
-own tokens; the style is instance-normalised before they see it. For the patch tokens X of block l
-on their grid:
+The low-frequency sub-band carries content, the three high-frequency ones style. Each has its
+own tokens; the style is instance-normalised first. For the patch tokens X of block l on their grid:
 
     (1) LL, LH, HL, HH = Haar(X)                 one level, orthonormal, per channel
     (2) Q_L = LL
@@ -18,7 +17,7 @@ coefficients it sees as three times as many positions. So the edit does not chan
 band of a channel is multiplied by a positive factor.
 """
 
-from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -26,7 +25,8 @@ from torch import Tensor
 
 from causalseg.adapters.refinement import TokenRefinement, standardise
 from causalseg.adapters.tokens import TokenEdit
-from causalseg.config.initialisation import Init
+from causalseg.config.adapters import FadaConfig
+from causalseg.config.mistakes import check
 from causalseg.spectral.grid import grid_to_tokens, tokens_to_grid
 from causalseg.spectral.haar import haar2, ihaar2
 
@@ -36,46 +36,22 @@ _STYLE_EPS = 1e-5  # added to variances, the usual value of instance normalisati
 class Fada(TokenEdit):
     """Low-rank tokens that refine content and normalised style of every block.
 
-    W1, b1, W2, b2 are own to content and style and shared by all blocks; s is shared by all. It
-    offers no queries.
+    Content and style each have their own W1, b1, W2, b2, shared by all blocks; s is shared by all.
+    It offers no queries.
 
-    Args:
-        width: c, channels of the backbone.
-        depth: number of blocks.
-        num_tokens: m, tokens per block, for content and style each.
-        rank: r of the tokens.
-        init: how tokens and the edit start.
-        layers: the blocks it works on; None for all.
-
-    Raises:
-        ConfigError: for sizes below 1 (tokens below 2) or layers that are no blocks.
+    The options are the fields of `FadaConfig`.
     """
 
-    def __init__(
-        self,
-        width: int,
-        depth: int,
-        num_tokens: int = 100,
-        rank: int = 16,
-        init: Init = Init(),  # noqa: B008 (frozen)
-        layers: Sequence[int] | None = None,
-    ):
-        super().__init__(width, depth, layers)
-        sizes = (len(self.layers), num_tokens, rank, width)
-        self.content = TokenRefinement(*sizes)
-        self.style = TokenRefinement(*sizes)
-        self.start(init, [self.content.delta, self.style.delta], None)
+    def __init__(self, width: int, depth: int, **options: Any):
+        checked = check(FadaConfig, options)
+        super().__init__(width, depth, checked)
+        self.content = TokenRefinement(len(self.layers), width, checked)
+        self.style = TokenRefinement(len(self.layers), width, checked)
 
     def forward(
         self, tokens: Float[Tensor, "b n c"], layer: int, grid: tuple[int, int]
     ) -> Float[Tensor, "b n c"]:
-        """Return the adapted patch tokens of one block, in the dtype given.
-
-        Args:
-            tokens: patch tokens of the block, without prefix tokens.
-            layer: number of the block among ``layers``, from 0.
-            grid: ``(h, w)`` in patches.
-        """
+        """Return the adapted patch tokens of one block; see `Adapter.forward`."""
         X = tokens_to_grid(tokens, grid)
         with torch.autocast(X.device.type, enabled=False):
             LL, *bands = haar2(X)  # (1)

@@ -1,18 +1,20 @@
-"""Full fine-tuning: every parameter of the backbone trains, the shallow ones slower.
+"""Full fine-tuning: every parameter of the backbone trains, shallow ones more slowly.
 
     learning rate of block l = base * rate * layer_decay ** (depth - 1 - l)
     of everything before the blocks: l = -1
 
 Layer-wise decay follows ELECTRA and BEiT (arXiv 2003.10555, 2106.08254). The adapter owns copies
-of the parameters; while attached they stand in for the frozen ones.
+of the parameters; while attached they replace the frozen ones.
 """
 
-from collections.abc import Sequence
+from typing import Any
 
 from torch import nn
 
 from causalseg.adapters.base import Adapter, Removable, Swap
 from causalseg.backbones.trunk import find_trunk
+from causalseg.config.adapters import FullConfig
+from causalseg.config.mistakes import check
 from causalseg.errors import ConfigError
 
 # No part of a block's output: what timm's models do after the last block, or only in pre-training.
@@ -22,46 +24,34 @@ _TOKENS = ("pos_embed", "cls_token", "dist_token", "reg_token")
 
 
 class FullTune(Adapter):
-    """Copies of the backbone's parameters, all trainable.
+    """Trainable copies of the backbone's parameters.
 
     Args:
         vit: the backbone; stays as it is.
-        rate: factor on the learning rate, above 0.
-        layer_decay: factor from a block to the one before it, in (0, 1].
-        layers: the blocks that train; None for all of them and the stem.
         has_stem: train also what comes before the blocks: patch embedding, positions, class and
-            register tokens.
+            register tokens; always the case if all blocks train.
+        options: fields of `FullConfig`.
 
     Attributes:
         values: the trainable copies, by name with "/" for ".".
 
     Raises:
-        ConfigError: if a number is out of range.
+        ConfigError: if an option is unknown or out of range.
     """
 
-    def __init__(
-        self,
-        vit: nn.Module,
-        rate: float = 0.1,
-        layer_decay: float = 0.9,
-        layers: Sequence[int] | None = None,
-        has_stem: bool = False,
-    ):
+    def __init__(self, vit: nn.Module, *, has_stem: bool = False, **options: Any):
+        checked = check(FullConfig, options)
         trunk = find_trunk(vit)
-        super().__init__(trunk.widths, len(trunk.names), layers)
-        if rate <= 0 or not 0 < layer_decay <= 1:
-            raise ConfigError(
-                f"rate = {rate}, layer_decay = {layer_decay}: allowed are rate above 0 and "
-                "layer_decay in (0, 1]"
-            )
-        self.base_rate, self.layer_decay = rate, layer_decay
+        super().__init__(trunk.widths, len(trunk.names), checked.layers)
+        has_stem = has_stem or checked.layers is None
+        self.base_rate, self.layer_decay = checked.rate, checked.layer_decay
         self._blocks = tuple(f"{name}." for name in trunk.names)
         chosen = tuple(self._blocks[layer] for layer in self.layers)
 
         def trains(name: str) -> bool:
             if name.startswith(self._blocks):
                 return name.startswith(chosen)
-            return (has_stem or layers is None) and name.split(".")[0] not in _UNUSED
+            return has_stem and name.split(".")[0] not in _UNUSED
 
         self.values = nn.ParameterDict(
             {
@@ -72,16 +62,16 @@ class FullTune(Adapter):
         )
 
     def install(self, vit: nn.Module) -> list[Removable]:
-        """Let the trainable copies stand in for the model's parameters.
+        """Replace the model's parameters by the trainable copies.
 
         Raises:
             ConfigError: if the model has no such parameters.
         """
-        found = dict(vit.named_parameters())
+        frozen = dict(vit.named_parameters())
         swaps = []
         for key, value in self.values.items():
             name = key.replace("/", ".")
-            if name not in found or found[name].shape != value.shape:
+            if name not in frozen or frozen[name].shape != value.shape:
                 raise ConfigError(
                     f"the model has no parameter {name} of shape {tuple(value.shape)}: attach to a "
                     "model like the one the adapter was made for, this adapter before others"
@@ -91,13 +81,13 @@ class FullTune(Adapter):
         return [Swap(*swap) for swap in swaps]
 
     def rate(self, name: str) -> float:
-        """Return the factor on the learning rate: less for shallow blocks, least before them."""
+        """Return the factor on the learning rate, which falls from the last block to the stem."""
         path = name.removeprefix("values.").replace("/", ".")
         starts = [path.startswith(block) for block in self._blocks]
         block = starts.index(True) if any(starts) else -1
         return self.base_rate * self.layer_decay ** (self.depth - 1 - block)
 
     def is_decayed(self, name: str) -> bool:
-        """Weight matrices are decayed; biases, norms, LayerScale, positions and tokens are not."""
+        """Decay weight matrices, not biases, norms, LayerScale, positions and tokens."""
         is_position = name.endswith(_TABLES) or name.removeprefix("values.") in _TOKENS
         return self.get_parameter(name).ndim > 1 and not is_position

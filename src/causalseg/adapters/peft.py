@@ -3,24 +3,23 @@
 LoRA (Hu et al., ICLR 2022, arXiv 2106.09685) adds a product of two thin matrices to a weight that
 stays frozen; DoRA (Liu et al., ICML 2024, arXiv 2402.09353) learns the length of its rows too:
 
-    LoRA: W' = W + (alpha / r) B A                  A (r, in), B (out, r), B = 0 at the start
+    LoRA: W' = W + (alpha / r) B A                  A (r, in), B (out, r), B = 0 at first
     DoRA: W' = m (W + (alpha / r) B A) / norm       norm: of each row, a constant for gradients
 
-All formulas are peft's. Here its layers are made on copies of the linear layers, take their places
-when the adapter is attached, and leave when it is detached; a model is never changed by making an
-adapter for it. What peft makes for a layer is stored under the layer's path, with "/" for ".".
-So are biases that peft lets train (``bias="lora_only"``): they are its copies, and take the places
-of the frozen ones likewise.
+All formulas are peft's. Its layers are made on copies of the linear layers and replace them while
+the adapter is attached; making an adapter never changes the model. The parameters of a layer are
+stored under its path, with "/" for ".". So are trained biases (``bias="lora_only"`` in peft), which
+are copies that replace the frozen ones likewise.
 """
 
 import copy
 import dataclasses
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import torch
-from peft import PeftConfig, PeftType, inject_adapter_in_model
+from peft import LoraConfig, PeftConfig, PeftType, inject_adapter_in_model
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.integrations import dequantize_module_weight
@@ -28,36 +27,55 @@ from torch import Tensor, nn
 
 from causalseg.adapters.base import Adapter, Removable, Swap
 from causalseg.backbones.trunk import find_trunk
+from causalseg.config.adapters import DoraAdapterConfig, LoraAdapterConfig, PeftAdapterConfig
 from causalseg.errors import ConfigError, did_you_mean
 
-# Types that act layer by layer and keep all they know in parameters, or in a seed. The others share
-# weights between layers, need data, a schedule or task ids, mix images, or start from an SVD of the
-# weight that nothing stores.
-_KNOWN = (
-    *("BEFT", "C3A", "DEFT", "DELORA", "FOURIERFT", "GLORA", "GRALORA", "HIRA", "HRA", "IA3"),
-    *("LOHA", "LOKR", "LORA", "MISS", "OFT", "PEANUT", "RANDLORA", "ROAD", "WAVEFT"),
-)
+# Types that act layer by layer and store everything in parameters, or a seed. The others share
+# weights between layers, need data, a schedule or task ids, mix images, or are initialised by an
+# SVD of the weight that is not stored.
+_KNOWN = [
+    "BEFT",
+    "C3A",
+    "DEFT",
+    "DELORA",
+    "FOURIERFT",
+    "GLORA",
+    "GRALORA",
+    "HIRA",
+    "HRA",
+    "IA3",
+    "LOHA",
+    "LOKR",
+    "LORA",
+    "MISS",
+    "OFT",
+    "PEANUT",
+    "RANDLORA",
+    "ROAD",
+    "WAVEFT",
+]
 PEFT_TYPES = tuple(name for name in _KNOWN if name in PeftType.__members__)
 _ALL = "all"
-_PAST_LAYERS = (nn.TransformerEncoderLayer, nn.TransformerDecoderLayer, nn.MultiheadAttention)
+_TORCH_ATTENTION = (nn.TransformerEncoderLayer, nn.TransformerDecoderLayer, nn.MultiheadAttention)
 # A block within a stage: targets are named within a block.
 _IN_STAGE = re.compile(r"^(blocks\.)?\d+\.")
-# EVA's and BEiT's attention reads the weight past the layer `qkv`, unless this flag is set.
+# EVA's and BEiT's attention does not call the layer `qkv`, unless this flag is set.
 _BIAS_APART = "qkv_bias_separate"
-_TRAINED_BIAS = "lora_only"  # peft's name for the biases of the adapted layers
-# What `targets`, `layers` and this package decide, and peft's notes for its own files.
-_RESERVED = frozenset(
-    (
-        *("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern"),
-        *("modules_to_save", "bias", "inference_mode", "peft_type", "task_type"),
-        *("auto_mapping", "peft_version", "base_model_name_or_path", "revision"),
-    )
-)
+_TRAINED_BIAS: Final = "lora_only"  # peft's name for the biases of the adapted layers
+# Set by `targets`, `layers` and this package, or metadata of peft's own files.
+_RESERVED = {field.name for field in dataclasses.fields(PeftConfig)} | {
+    "target_modules",
+    "exclude_modules",
+    "layers_to_transform",
+    "layers_pattern",
+    "modules_to_save",
+    "bias",
+}
 
 
 @torch.compiler.substitute_in_graph(dequantize_module_weight)
 def _plain_weight(module: nn.Module) -> nn.Parameter:
-    """Stand in for peft's function in a traced graph: Dynamo of torch 2.14 cannot follow its check.
+    """Replace peft's function in a traced graph: Dynamo of torch 2.14 cannot follow its check.
 
     Raises:
         TypeError: for a quantized weight; causalseg makes none.
@@ -68,93 +86,56 @@ def _plain_weight(module: nn.Module) -> nn.Parameter:
     return weight  # type: ignore[return-value]
 
 
-def lora_config(
-    rank: int = 8,
-    alpha: float = 16.0,
-    dropout: float = 0.0,
-    targets: Sequence[str] = ("attn.qkv",),
-    use_dora: bool = False,
-    train_bias: bool = False,
-) -> PeftConfig:
-    """Configure LoRA or DoRA.
-
-    Args:
-        rank: r.
-        alpha: the product of A and B is scaled by alpha / r.
-        dropout: probability in [0, 1) that an input of A is dropped in training.
-        targets: linear layers of a block, such as ``attn.qkv``; ``all`` for every one.
-        use_dora: also learn the length of the weight's rows.
-        train_bias: also train the biases of these layers.
+def peft_config(options: LoraAdapterConfig | PeftAdapterConfig) -> PeftConfig:
+    """Return peft's configuration of a method that acts layer by layer.
 
     Raises:
-        ConfigError: if a number is out of range.
+        ConfigError: if its type or an option is unknown, or peft refuses a value.
     """
-    if rank < 1 or alpha <= 0 or not 0 <= dropout < 1:
-        raise ConfigError(
-            f"rank = {rank}, alpha = {alpha}, dropout = {dropout}: allowed are rank from 1, "
-            "alpha above 0, dropout in [0, 1)"
+    if isinstance(options, LoraAdapterConfig):
+        return LoraConfig(
+            r=options.rank,
+            lora_alpha=options.alpha,  # type: ignore[arg-type]  # floats work
+            lora_dropout=options.dropout,
+            use_dora=isinstance(options, DoraAdapterConfig),
+            target_modules=options.targets,
+            bias=_TRAINED_BIAS if options.bias == "adapted" else "none",
         )
-    options = {"r": rank, "lora_alpha": alpha, "lora_dropout": dropout, "use_dora": use_dora}
-    config = peft_config("LORA", options, targets)
-    if train_bias:
-        config.bias = _TRAINED_BIAS
-    return config
-
-
-def peft_config(
-    type: str, options: Mapping[str, Any], targets: Sequence[str] = ("attn.qkv",)
-) -> PeftConfig:
-    """Configure any method of peft that acts layer by layer.
-
-    Args:
-        type: a name of `PEFT_TYPES`, such as ``LOHA``.
-        options: fields of peft's configuration of that type, such as ``{"r": 4}``.
-        targets: linear layers of a block, such as ``attn.qkv``; ``all`` for every one.
-
-    Raises:
-        ConfigError: if the type or an option is not known, or peft refuses a value.
-    """
-    _check_type(type)
-    make = PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(type)]
+    if options.type not in PEFT_TYPES:
+        raise ConfigError(f"peft type {options.type!r}: {did_you_mean(options.type, PEFT_TYPES)}")
+    make = PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(options.type)]
     known = {field.name for field in dataclasses.fields(make) if field.init} - _RESERVED
-    unknown = sorted(options.keys() - known)
-    if unknown:
-        raise ConfigError(
-            f"peft {type} has no option {unknown[0]}: {did_you_mean(unknown[0], known)}"
-        )
-    modules = targets if isinstance(targets, str) else list(targets)
-    defaults: dict[str, Any] = {"feedforward_modules": []} if type == "IA3" else {}
+    for name in sorted(options.options.keys() - known):
+        raise ConfigError(f"peft {options.type} has no option {name}: {did_you_mean(name, known)}")
+    defaults: dict[str, Any] = {"feedforward_modules": []} if options.type == "IA3" else {}
     try:
-        return make(target_modules=modules, **(defaults | dict(options)))
+        return make(target_modules=options.targets, **(defaults | options.options))
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"peft {type} refuses {dict(options)}: {error}") from error
+        raise ConfigError(f"peft {options.type} refuses {options.options}: {error}") from error
 
 
 class PeftAdapter(Adapter):
-    """Layers of peft in the places of linear layers.
+    """Layers of peft in place of linear layers.
 
     Args:
         vit: the backbone; stays as it is.
-        config: from `lora_config` or `peft_config`.
-        layers: the blocks it works on; None for all.
+        options: of lora, dora or peft.
 
     Attributes:
-        values: the parameters that peft made, by path; what trains and is saved.
+        values: the parameters of peft's layers, by path; these train and are saved.
 
     Raises:
-        ConfigError: if the type of the configuration is not offered, a target names no linear
-            layer of a block, biases are to train and there is none, or peft refuses the sizes.
+        ConfigError: if a target is no linear layer of a block, ``bias`` is adapted without a bias
+            to train, or peft refuses an option or the sizes.
     """
 
-    def __init__(self, vit: nn.Module, config: PeftConfig, layers: Sequence[int] | None = None):
+    def __init__(self, vit: nn.Module, options: LoraAdapterConfig | PeftAdapterConfig):
         trunk = find_trunk(vit)
-        super().__init__(trunk.widths, len(trunk.names), layers)
-        _check_type(PeftType(config.peft_type).value)
-        named = config.target_modules
-        targets = {named} if isinstance(named, str) else set(named or ())
+        super().__init__(trunk.widths, len(trunk.names), options.layers)
+        targets: set[str] = {_ALL} if isinstance(options.targets, str) else set(options.targets)
         linears = _find_linears(vit, targets, [trunk.names[layer] for layer in self.layers])
         # A plain dict: the layers are no submodules here, as they hold layers of the backbone.
-        self._tuners, biases = _make_tuners(config, linears)
+        self._tuners, biases = _make_tuners(peft_config(options), linears)
         self._biases = {path: f"{path}.bias".replace(".", "/") for path in biases}
         self._shapes = {path: tuple(linear.weight.shape) for path, linear in linears.items()}
         self._placements: list[_Placement] = []
@@ -168,11 +149,11 @@ class PeftAdapter(Adapter):
         )
 
     def install(self, vit: nn.Module) -> list[Removable]:
-        """Put peft's layers in the places of the linear layers.
+        """Replace the linear layers by peft's layers.
 
         Raises:
-            ConfigError: if it is at work already, the model has no such layers, or another adapter
-                has taken their places.
+            ConfigError: if it is attached already, the model has no such layers, or another adapter
+                has replaced them.
         """
         if self._placements:
             raise ConfigError(f"{type(self).__name__} is attached to a model: detach it first")
@@ -190,12 +171,12 @@ class PeftAdapter(Adapter):
         return [*self._placements, *swaps]
 
     def merge(self) -> None:
-        """Put plain linear layers with the adapted weights in the places of peft's layers."""
+        """Replace peft's layers by plain linear layers with the adapted weights."""
         for placement in self._placements:
             placement.merge()
 
     def is_decayed(self, name: str) -> bool:
-        """Matrices are decayed; factors per channel and other vectors, at rest at 1, are not."""
+        """Decay matrices, not vectors such as factors per channel, which are 1 at first."""
         shape = self.get_parameter(name).shape
         return len(shape) > 1 and min(shape) > 1
 
@@ -213,7 +194,7 @@ class PeftAdapter(Adapter):
         return super()._apply(fn, recurse)
 
     def _own_modules(self) -> Iterator[nn.Module]:
-        """Peft's layers and what is in them, without the backbone's layers."""
+        """Peft's layers and their submodules, without the backbone's layers."""
         for tuner in self._tuners.values():
             for name, module in tuner.named_modules():
                 if name.partition(".")[0] != "base_layer":
@@ -221,7 +202,7 @@ class PeftAdapter(Adapter):
 
 
 class _Placement(Swap):
-    """A layer of peft in the place of a linear layer, until `remove`."""
+    """A layer of peft in place of a linear layer, until `remove`."""
 
     def __init__(
         self, owner: nn.Module, name: str, tuner: nn.Module, placements: "list[_Placement]"
@@ -244,20 +225,17 @@ class _Placement(Swap):
         self.placements.remove(self)
 
 
-def _check_type(type: str) -> None:
-    if type not in PEFT_TYPES:
-        raise ConfigError(f"peft type {type!r}: {did_you_mean(type, PEFT_TYPES)}")
-
-
 def _find_linears(vit: nn.Module, targets: set[str], blocks: Sequence[str]) -> dict[str, nn.Linear]:
     """Return the targeted linear layers of the ``blocks`` by their path in the model."""
-    found, used, offered = {}, set(), set()
+    chosen, used, offered = {}, set(), set()
     for block in blocks:
-        if any(isinstance(module, _PAST_LAYERS) for module in vit.get_submodule(block).modules()):
+        if any(
+            isinstance(module, _TORCH_ATTENTION) for module in vit.get_submodule(block).modules()
+        ):
             raise ConfigError(
-                f"{block} holds one of torch's own attention layers, which read their weights past "
-                "the linear layers: nothing put in their places would have an effect. Choose "
-                "another adapter, or write the attention with linear layers of your own"
+                f"{block} has one of torch's own attention layers, which do not call their linear "
+                "layers: replacing these would have no effect. Choose another adapter, or write "
+                "the attention with linear layers"
             )
         for path, module in vit.get_submodule(block).named_modules():
             if not isinstance(module, nn.Linear):
@@ -265,20 +243,16 @@ def _find_linears(vit: nn.Module, targets: set[str], blocks: Sequence[str]) -> d
             name = _IN_STAGE.sub("", path)
             offered.add(name)
             if name in targets or _ALL in targets:
-                found[f"{block}.{path}"] = module
+                chosen[f"{block}.{path}"] = module
                 used.add(name)
     missing = sorted(targets - used - {_ALL})
-    if missing or not found:
+    if missing or not chosen:
+        allowed = ", ".join([*sorted(offered), "or all"]) if offered else "another adapter"
         raise ConfigError(
             f"targets {sorted(targets)}: no linear layer {' or '.join(missing) or 'at all'} in "
-            f"{', '.join(blocks)}; allowed are "
-            + (
-                ", ".join([*sorted(offered), "or all"])
-                if offered
-                else "other backbones or adapters"
-            )
+            f"{', '.join(blocks)}; allowed are {allowed}"
         )
-    return found
+    return chosen
 
 
 def _make_tuners(
@@ -319,7 +293,7 @@ def _make_tuners(
 
 
 def _make_path(root: nn.Module, path: str) -> nn.Module:
-    """Return the submodule at ``path``, made of empty modules where there is none."""
+    """Return the submodule at ``path``; missing ones are added as empty modules."""
     for name in path.split("."):
         if name not in root._modules:
             root.add_module(name, nn.Module())
@@ -334,10 +308,10 @@ def _check_tuner(tuner: nn.Module, linear: nn.Linear, path: str, trains_bias: bo
     frozen = [p for name, p in base.named_parameters() if not (trains_bias and name == "bias")]
     if any(p.requires_grad for p in frozen) or not any(p.requires_grad for p in own):
         raise ConfigError(
-            f"{path}: nothing trains, or biases beside those of the adapted layers do: leave "
-            "peft's options bias, inference_mode and those that choose layers at their defaults"
+            f"{path}: these options of peft train nothing here, or the frozen layer itself: leave "
+            "those that choose layers at their defaults"
         )
-    if not linear.weight.is_meta and any(  # meta: a model without numbers, to count parameters
+    if not linear.weight.is_meta and any(  # meta: a model without values, to count parameters
         not torch.equal(new, old)
         for new, old in zip(base.parameters(), linear.parameters(), strict=True)
     ):

@@ -15,35 +15,34 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from causalseg.adapters.tokens import LowRankTokens
+from causalseg.adapters.tokens import LowRankTokens, make_delta
+from causalseg.config.adapters import FadaConfig, SetConfig
 
-_LOGIT_EPS = 1e-10  # added to the variance of logits, which are small at the start
+_LOGIT_EPS = 1e-10  # added to the variance of logits, which are small at first
 
 
 class TokenRefinement(nn.Module):
-    """Token attention and linear layers: what low-rank tokens make of coefficients.
+    """Token attention and linear layers: D for coefficients Q.
 
     W1, b1, W2, b2 are shared by all blocks; A and B of the tokens are per block.
 
     Args:
         depth: number of blocks it works on.
-        num_tokens: m.
-        rank: r of the tokens.
         width: c.
+        options: number, rank and initialisation of the tokens.
         is_normalised: instance-normalise the logits over the positions.
-
-    Raises:
-        ConfigError: for sizes below 1 (tokens below 2).
     """
 
     def __init__(
-        self, depth: int, num_tokens: int, rank: int, width: int, is_normalised: bool = False
+        self, depth: int, width: int, options: SetConfig | FadaConfig, is_normalised: bool = False
     ):
         super().__init__()
         self.is_normalised = is_normalised
-        self.tokens = LowRankTokens(depth, num_tokens, rank, width)
+        self.tokens = LowRankTokens(
+            depth, options.num_tokens, options.rank, width, options.init.token_std
+        )
         self.token_to_feature = nn.Linear(width, width)  # W1, b1
-        self.delta = nn.Linear(width, width)  # W2, b2
+        self.delta = make_delta(width, options.init)  # W2, b2
 
     def forward(self, Q: Float[Tensor, "b n c"], layer: int) -> Float[Tensor, "b n c"]:
         """Return D for the coefficients Q at n positions, in the precision of Q."""
@@ -59,9 +58,7 @@ class TokenRefinement(nn.Module):
 def standardise(X: Float[Tensor, "b n c"], eps: float) -> Float[Tensor, "b n c"]:
     """Instance normalisation: mean 0 and variance 1 over the positions, per image and channel.
 
-    Args:
-        X: values at n positions.
-        eps: added to the variance; a channel that is constant becomes 0.
+    ``eps`` is added to the variance; a channel that is constant becomes 0.
     """
     centered = X - X.mean(-2, keepdim=True)
     return centered * torch.rsqrt(centered.square().mean(-2, keepdim=True) + eps)

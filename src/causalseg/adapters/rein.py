@@ -7,76 +7,52 @@ The method, for the patch tokens X of block l:
     (3) Z  = P[:, 1:] (T[1:] W1^T + b1) + X     token 0 takes attention and gives no value
     (4) out = X + s (Z W2^T + b2)
 
-Low-rank tokens are never multiplied out, which gives the same numbers with less work:
+Low-rank tokens are never multiplied out, which gives the same values with less work:
 
-    logits       (X B^T) A^T / sqrt(c)          r products for a token, not c
+    logits       (X B^T) A^T / sqrt(c)          r products per token, not c
     attention    (P [A, 1]) [B W1^T; b1] s W2^T with row 0 of [A, 1] set to zero
 """
 
 import math
-from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from causalseg.adapters.tokens import FullTokens, LowRankTokens, TokenEdit
-from causalseg.config.initialisation import Init
+from causalseg.adapters.tokens import FullTokens, LowRankTokens, TokenEdit, make_delta
+from causalseg.config.adapters import ReinConfig
+from causalseg.config.mistakes import check
 
 
 class Rein(TokenEdit):
-    """Learnt tokens that every patch attends to; what it reads is added to its features.
+    """Learnt tokens that every patch attends to; the result is added to its features.
 
     W1, b1, W2, b2 and s are shared by all blocks; the tokens are per block.
 
-    Args:
-        width: c, channels of the backbone.
-        depth: number of blocks.
-        num_tokens: m, tokens per block; also the number of queries given to the head.
-        rank: r of the tokens; None for tokens of full rank.
-        query_width: width of the head's queries; None leaves the query link out, for a head
-            without queries.
-        init: how tokens, queries and the edit start.
-        use_softmax: False takes the plain products ``X T^T`` as weights, not divided by sqrt(c).
-        layers: the blocks it works on; None for all.
-
-    Raises:
-        ConfigError: for sizes below 1 (tokens below 2), layers that are not there.
+    The options are the fields of `ReinConfig`.
     """
 
-    def __init__(
-        self,
-        width: int,
-        depth: int,
-        num_tokens: int = 100,
-        rank: int | None = 16,
-        query_width: int | None = None,
-        init: Init = Init(),  # noqa: B008 (frozen)
-        use_softmax: bool = True,
-        layers: Sequence[int] | None = None,
-    ):
-        super().__init__(width, depth, layers)
-        self.use_softmax = use_softmax
+    def __init__(self, width: int, depth: int, *, query_width: int | None = None, **options: Any):
+        checked = check(ReinConfig, options)
+        super().__init__(width, depth, checked)
+        self.use_softmax = checked.use_softmax
+        num_layers, num_tokens, rank = len(self.layers), checked.num_tokens, checked.rank
+        init = checked.init
         self.tokens: LowRankTokens | FullTokens
         if rank is None:
-            self.tokens = FullTokens(len(self.layers), num_tokens, width)
+            self.tokens = FullTokens(num_layers, num_tokens, width, init.token_std)
         else:
-            self.tokens = LowRankTokens(len(self.layers), num_tokens, rank, width)
+            self.tokens = LowRankTokens(num_layers, num_tokens, rank, width, init.token_std)
         self.token_to_feature = nn.Linear(width, width)  # W1, b1
-        self.delta = nn.Linear(width, width)  # W2, b2
-        self.start(init, [self.delta], query_width)
+        self.delta = make_delta(width, init)  # W2, b2
+        self.link_queries(query_width, checked)
 
     def forward(
         self, tokens: Float[Tensor, "b n c"], layer: int, grid: tuple[int, int]
     ) -> Float[Tensor, "b n c"]:
-        """Return the adapted patch tokens of one block, in the dtype given.
-
-        Args:
-            tokens: patch tokens of the block, without prefix tokens.
-            layer: number of the block among ``layers``, from 0.
-            grid: ``(h, w)`` in patches; makes no difference here.
-        """
+        """Return the adapted patch tokens of one block; see `Adapter.forward`."""
         W2, b2 = self.scaled(self.delta.weight), self.scaled(self.delta.bias)
         return self._delta(tokens, layer, W2, b2).to(tokens.dtype).add_(tokens)  # (4)
 
@@ -103,12 +79,12 @@ class Rein(TokenEdit):
         return P @ weights.to(X.dtype), torch.cat([B @ W1.T, b1[None]])
 
     def _weights(self, products: Float[Tensor, "... m"]) -> Float[Tensor, "... m"]:
-        """P from ``X T^T``: (2)."""
+        """Return P of (2) for ``X T^T``."""
         if not self.use_softmax:
             return products
         return torch.softmax(products / math.sqrt(self.width), dim=-1)
 
 
 def _without_first(rows: Float[Tensor, "m k"]) -> Float[Tensor, "m k"]:
-    """Set row 0 to zero: token 0 gives no value, and P needs no copy without its column."""
+    """Set row 0 to zero: token 0 gives no value, without a copy of P that lacks its column."""
     return torch.cat([torch.zeros_like(rows[:1]), rows[1:]])

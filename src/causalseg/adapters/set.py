@@ -15,13 +15,13 @@ tokens X of block l on their grid:
 The code released with the paper transforms over batch and channels. Here the transform runs over
 the patch grid, as the paper's idea asks: an image never depends on its neighbours in the batch.
 
-The paper is silent on these: A + s D_A is not clamped, a negative amplitude turns the phase by pi.
-The real part drops what is not Hermitian, so a phase shift that is equal at all frequencies acts in
+Where the paper is silent: A + s D_A is not clamped, a negative amplitude turns the phase by pi. The
+real part drops what is not Hermitian, so a phase shift that is equal at all frequencies acts in
 second order only. (7) equals ``Re iFFT(F')``, with X bit for bit at s = 0.
 """
 
 import math
-from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -29,7 +29,8 @@ from torch import Tensor
 
 from causalseg.adapters.refinement import TokenRefinement
 from causalseg.adapters.tokens import TokenEdit
-from causalseg.config.initialisation import Init
+from causalseg.config.adapters import SetConfig
+from causalseg.config.mistakes import check
 from causalseg.spectral.grid import grid_to_tokens, tokens_to_grid
 from causalseg.spectral.transforms import fft2, ifft2
 
@@ -40,46 +41,23 @@ _REAL = 1e-5  # |imaginary part| over amplitude that counts as rounding: such a 
 class SetAdapter(TokenEdit):
     """Low-rank tokens that refine amplitude and phase of the spectrum of every block.
 
-    Args:
-        width: c, channels of the backbone.
-        depth: number of blocks.
-        num_tokens: m, tokens per block and branch; also the number of queries given to the head.
-        rank: r of the tokens.
-        query_width: width of the head's queries, made from the phase tokens; None leaves the query
-            link out, for a head without queries.
-        init: how tokens, queries and the edit start.
-        layers: the blocks it works on; None for all.
+    Queries are made of the phase tokens.
 
-    Raises:
-        ConfigError: for sizes below 1 (tokens below 2) or layers that are no blocks.
+    The options are the fields of `SetConfig`.
     """
 
-    def __init__(
-        self,
-        width: int,
-        depth: int,
-        num_tokens: int = 100,
-        rank: int = 16,
-        query_width: int | None = None,
-        init: Init = Init(),  # noqa: B008 (frozen)
-        layers: Sequence[int] | None = None,
-    ):
-        super().__init__(width, depth, layers)
-        sizes = (len(self.layers), num_tokens, rank, width)
-        self.amplitude = TokenRefinement(*sizes, is_normalised=True)
-        self.phase = TokenRefinement(*sizes)
-        self.start(init, [self.amplitude.delta, self.phase.delta], query_width)
+    def __init__(self, width: int, depth: int, *, query_width: int | None = None, **options: Any):
+        checked = check(SetConfig, options)
+        super().__init__(width, depth, checked)
+        num_layers = len(self.layers)
+        self.amplitude = TokenRefinement(num_layers, width, checked, is_normalised=True)
+        self.phase = TokenRefinement(num_layers, width, checked)
+        self.link_queries(query_width, checked)
 
     def forward(
         self, tokens: Float[Tensor, "b n c"], layer: int, grid: tuple[int, int]
     ) -> Float[Tensor, "b n c"]:
-        """Return the adapted patch tokens of one block, in the dtype given.
-
-        Args:
-            tokens: patch tokens of the block, without prefix tokens.
-            layer: number of the block among ``layers``, from 0.
-            grid: ``(h, w)`` in patches.
-        """
+        """Return the adapted patch tokens of one block; see `Adapter.forward`."""
         X = tokens_to_grid(tokens, grid)
         with torch.autocast(X.device.type, enabled=False):
             real, imaginary = (grid_to_tokens(part) for part in fft2(X))  # (1)
@@ -97,7 +75,7 @@ class SetAdapter(TokenEdit):
         return tokens + grid_to_tokens(edit).to(tokens.dtype)
 
     def linked_tokens(self) -> Float[Tensor, "l m c"]:
-        """Return the phase tokens: content makes the queries."""
+        """Return the phase tokens, which carry the content."""
         return self.phase.tokens()
 
 

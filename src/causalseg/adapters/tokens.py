@@ -1,38 +1,39 @@
-"""Tokens of every block, the link that makes queries of them, and how an edit of tokens starts.
+"""Tokens of every block, the link that turns them into queries, and how the edit is initialised.
 
 Low-rank tokens are ``T_l = A_l B_l`` with A (m, r) and B (r, c); full tokens are T (m, c) itself.
 By default both have the standard deviation of Rein's code (0.009 at 384 channels and rank 16).
-The link follows Rein (CVPR 2024): all tokens pass a linear to the query width; their maximum over
-blocks, mean over blocks and last block are joined and projected once more. Tokens are small, so
-those queries are nearly equal as Rein's code has them; `TokenEdit` scales them apart.
+The link follows Rein (CVPR 2024): all tokens pass a linear layer to the query width; their maximum
+over blocks, mean over blocks and last block are concatenated and projected once more.
 """
 
 import math
-from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from causalseg.adapters.base import Adapter
+from causalseg.config.adapters import LinkedConfig, TokensConfig
 from causalseg.config.initialisation import Init
 from causalseg.errors import ConfigError
+
+_PATCH_INPUTS = 3 * 16 * 16  # Rein's bound is that of a projection of such patches
 
 
 class TokenEdit(Adapter):
     """What adapters with tokens share: the scale s of their edit and the query link.
 
-    Args:
-        width: c, channels of the backbone.
-        depth: number of blocks.
-        layers: the blocks it works on; None for all.
+    Adapters with a link also take ``query_width``, the width of the head's queries; None, for a
+    head without queries, makes no link.
     """
 
     scale: nn.Parameter | None
     link: "QueryLink | None"
 
-    def __init__(self, width: int | Sequence[int], depth: int, layers: Sequence[int] | None = None):
-        super().__init__(width, depth, layers)
+    def __init__(self, width: int, depth: int, options: TokensConfig):
+        super().__init__(width, depth, options.layers)
+        scale = options.init.initial_scale
+        self.scale = None if scale is None else nn.Parameter(torch.tensor(float(scale)))
         self.link = None
 
     def queries(self) -> Float[Tensor, "m d"] | None:
@@ -40,37 +41,17 @@ class TokenEdit(Adapter):
         return None if self.link is None else self.link(self.linked_tokens())
 
     def linked_tokens(self) -> Float[Tensor, "l m c"]:
-        """Return the tokens of all blocks that the queries are made of."""
+        """Return the tokens of all blocks that become queries."""
         return self.tokens()  # type: ignore[operator]
+
+    def link_queries(self, query_width: int | None, options: LinkedConfig) -> None:
+        """Make the query link, once the tokens have their values; a width of None makes none."""
+        if query_width is not None and options.query_link:
+            self.link = QueryLink(self.linked_tokens(), query_width, options.init.query_std)
 
     def scaled(self, edit: Tensor) -> Tensor:
         """Return ``s edit``; without a scale the edit itself."""
         return edit if self.scale is None else self.scale.to(edit.dtype) * edit
-
-    @torch.no_grad()
-    def start(self, init: Init, deltas: Sequence[nn.Linear], query_width: int | None) -> None:
-        """Make scale and link, and give everything its first values.
-
-        Args:
-            init: how; see `Init`.
-            deltas: the layers W2, b2 that write the edit.
-            query_width: width of the head's queries; None leaves the link out.
-        """
-        first = init.first_scale
-        self.register_parameter(
-            "scale", None if first is None else nn.Parameter(torch.tensor(float(first)))
-        )
-        for delta in deltas if first is None else ():
-            nn.init.zeros_(delta.weight)
-            nn.init.zeros_(delta.bias)
-        if init.token_std is not None:
-            for module in self.modules():
-                if isinstance(module, LowRankTokens | FullTokens):
-                    module.set_std(init.token_std)
-        if query_width is not None:
-            self.link = QueryLink(self.width, query_width)
-            if init.query_std is not None:
-                self.link.set_std(self.linked_tokens(), init.query_std)
 
 
 class LowRankTokens(nn.Module):
@@ -81,101 +62,85 @@ class LowRankTokens(nn.Module):
         num_tokens: m, tokens per block.
         rank: r.
         width: c, channels of the backbone.
-
-    Raises:
-        ConfigError: for sizes below 1 (tokens below 2).
+        std: initial standard deviation of the tokens; None is Rein's.
     """
 
-    def __init__(self, depth: int, num_tokens: int, rank: int, width: int):
+    def __init__(
+        self, depth: int, num_tokens: int, rank: int, width: int, std: float | None = None
+    ):
         super().__init__()
-        _check_sizes(num_tokens, rank=rank, width=width)
-        self.A = nn.Parameter(torch.empty(depth, num_tokens, rank))
-        self.B = nn.Parameter(torch.empty(depth, rank, width))
-        _draw(self.A, math.sqrt(rank * width))
-        _draw(self.B, math.sqrt(rank * width))
+        self.A = _draw((depth, num_tokens, rank), math.sqrt(rank * width))
+        self.B = _draw((depth, rank, width), math.sqrt(rank * width))
+        if std is not None:
+            with torch.no_grad():
+                factor = (std / self().std()).sqrt()
+                self.A.mul_(factor)
+                self.B.mul_(factor)
 
     def forward(self) -> Float[Tensor, "l m c"]:
         """Return the tokens of all blocks."""
         return self.A @ self.B
 
-    @torch.no_grad()
-    def set_std(self, std: float) -> None:
-        """Scale A and B alike so that the tokens have this standard deviation."""
-        factor = (std / self().std()).sqrt()
-        self.A.mul_(factor)
-        self.B.mul_(factor)
-
 
 class FullTokens(nn.Module):
-    """The tokens T_l of all blocks, of full rank.
+    """The tokens T_l of all blocks, of full rank; arguments as those of `LowRankTokens`."""
 
-    Args:
-        depth: number of blocks.
-        num_tokens: m, tokens per block.
-        width: c, channels of the backbone.
-
-    Raises:
-        ConfigError: for sizes below 1 (tokens below 2).
-    """
-
-    def __init__(self, depth: int, num_tokens: int, width: int):
+    def __init__(self, depth: int, num_tokens: int, width: int, std: float | None = None):
         super().__init__()
-        _check_sizes(num_tokens, width=width)
-        self.T = nn.Parameter(torch.empty(depth, num_tokens, width))
-        _draw(self.T, width)
+        self.T = _draw((depth, num_tokens, width), width)
+        if std is not None:
+            with torch.no_grad():
+                self.T.mul_(std / self.T.std())
 
     def forward(self) -> Float[Tensor, "l m c"]:
         """Return the tokens of all blocks."""
         return self.T
 
-    @torch.no_grad()
-    def set_std(self, std: float) -> None:
-        """Scale the tokens so that they have this standard deviation."""
-        self.T.mul_(std / self.T.std())
-
 
 class QueryLink(nn.Module):
-    """Tokens of all blocks -> the head's queries (m, query width)."""
+    """Tokens of all blocks -> the head's queries (m, query width).
 
-    def __init__(self, width: int, query_width: int):
+    Args:
+        tokens: of all blocks, with their initial values.
+        query_width: width of the queries.
+        std: initial root mean square of the queries' differences to the mean query; 1 is that of
+            queries a head learns itself. None leaves them nearly equal, as torch draws the layers:
+            the decoder then has to separate them first.
+
+    Raises:
+        ConfigError: if the query width is below 1.
+    """
+
+    def __init__(self, tokens: Float[Tensor, "l m c"], query_width: int, std: float | None = None):
         super().__init__()
         if query_width < 1:
-            raise ConfigError(f"query_width = {query_width}: the width of the head's queries")
-        self.transform = nn.Linear(width, query_width)
+            raise ConfigError(f"query_width = {query_width} must be at least 1")
+        self.transform = nn.Linear(tokens.shape[-1], query_width)
         self.merge = nn.Linear(3 * query_width, query_width)
+        if std is not None:
+            # Maximum, mean and last block are all linear in this weight: one factor is exact.
+            with torch.no_grad():
+                queries = self(tokens)
+                deviation = (queries - queries.mean(0)).square().mean().sqrt()
+                self.transform.weight *= std / deviation
 
     def forward(self, tokens: Float[Tensor, "l m c"]) -> Float[Tensor, "m d"]:
-        """Join maximum, mean and last block of the projected tokens."""
+        """Project maximum, mean and last block of the tokens."""
         projected = self.transform(tokens)
         parts = (projected.amax(0), projected.mean(0), projected[-1])
         return self.merge(torch.cat(parts, dim=-1))
 
-    @torch.no_grad()
-    def set_std(self, tokens: Float[Tensor, "l m c"], std: float) -> None:
-        """Scale the first linear's weight so that the queries of these tokens differ by ``std``.
 
-        Nearly equal queries first have to be told apart by the decoder. Maximum, mean and last
-        block are all linear in that weight, so one factor is exact.
-
-        Args:
-            tokens: of all blocks.
-            std: root mean square of the queries' differences to the mean query; the queries that
-                a head learns itself start with 1.
-        """
-        queries = self(tokens)
-        self.transform.weight *= std / (queries - queries.mean(0)).square().mean().sqrt()
+def make_delta(width: int, init: Init) -> nn.Linear:
+    """Return W2 and b2, which write the edit: 0 with `zero`, as torch draws them with `small`."""
+    delta = nn.Linear(width, width)
+    if init.kind == "zero":
+        nn.init.zeros_(delta.weight)
+        nn.init.zeros_(delta.bias)
+    return delta
 
 
-def _check_sizes(num_tokens: int, **others: int) -> None:
-    if num_tokens < 2 or min(others.values()) < 1:
-        shown = ", ".join(f"{name} = {size}" for name, size in others.items())
-        raise ConfigError(
-            f"num_tokens = {num_tokens}, {shown}: two tokens at least (the first gives no value), "
-            "the others positive"
-        )
-
-
-def _draw(parameter: nn.Parameter, fan_out: float) -> None:
-    """Draw evenly up to Rein's bound, that of a projection of 16 x 16 x 3 inputs to ``fan_out``."""
-    bound = math.sqrt(6 / (3 * 16 * 16 + fan_out))
-    nn.init.uniform_(parameter, -bound, bound)
+def _draw(shape: tuple[int, ...], fan_out: float) -> nn.Parameter:
+    """Return a parameter that is uniform within Rein's bound."""
+    bound = math.sqrt(6 / (_PATCH_INPUTS + fan_out))
+    return nn.Parameter(torch.empty(shape).uniform_(-bound, bound))

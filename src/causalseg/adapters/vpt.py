@@ -2,11 +2,10 @@
 
     [prefix, _, patches] of block l = block_l([prefix, P_l, patches])
 
-The prompts P_l take part in the attention of their block only; what it makes of them is dropped.
+The prompts P_l take part in the attention of their block only; their outputs are dropped.
 """
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -16,38 +15,26 @@ from torch import Tensor, nn
 
 from causalseg.adapters.base import Adapter, Removable
 from causalseg.backbones.trunk import find_trunk
+from causalseg.config.adapters import VptConfig
+from causalseg.config.mistakes import check
 from causalseg.errors import ConfigError
 from causalseg.spectral.grid import split_prefix
 
-_PATCH_INPUTS = 3 * 16 * 16  # the paper's start is that of a projection of such patches
+_PATCH_INPUTS = 3 * 16 * 16  # the paper's bound is that of a projection of such patches
 
 
 class Vpt(Adapter):
     """Prompts of every block, behind the prefix tokens.
 
-    Args:
-        width: c, channels of the backbone.
-        depth: number of blocks.
-        num_prompts: m, prompts of a block.
-        layers: the blocks it works on; None for all.
-
-    Raises:
-        ConfigError: if there is no prompt.
+    The options are the fields of `VptConfig`.
     """
 
-    def __init__(
-        self,
-        width: int,
-        depth: int,
-        num_prompts: int = 50,
-        layers: Sequence[int] | None = None,
-    ):
-        super().__init__(width, depth, layers)
-        if num_prompts < 1:
-            raise ConfigError(f"num_prompts = {num_prompts}: one at least")
-        self.prompts = nn.Parameter(torch.empty(len(self.layers), num_prompts, width))
+    def __init__(self, width: int, depth: int, **options: Any):
+        checked = check(VptConfig, options)
+        super().__init__(width, depth, checked.layers)
         bound = math.sqrt(6 / (_PATCH_INPUTS + width))
-        nn.init.uniform_(self.prompts, -bound, bound)
+        prompts = torch.empty(len(self.layers), checked.num_prompts, width)
+        self.prompts = nn.Parameter(prompts.uniform_(-bound, bound))
 
     def install(self, vit: nn.Module) -> list[Removable]:
         """Hook the prompts into the blocks.
@@ -74,7 +61,7 @@ class Vpt(Adapter):
         return handles
 
     def is_decayed(self, name: str) -> bool:
-        """Prompts are learnt inputs: pulling them to zero means nothing."""
+        """Prompts are learnt inputs, which need not be small."""
         return False
 
 
@@ -93,7 +80,7 @@ class _InsertPrompts:
 
 
 class _DropPrompts:
-    """Takes the prompts out of a block's output."""
+    """Drops the prompts from a block's output."""
 
     def __init__(self, num_prefix: int, num_prompts: int):
         self.num_prefix, self.num_prompts = num_prefix, num_prompts

@@ -9,7 +9,7 @@ Reading files, overrides and errors is `configfile`.
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from causalseg.config.adapters import (
     AdapterConfig,
@@ -25,7 +25,7 @@ from causalseg.config.block import Block, named
 from causalseg.config.data import DataConfig
 from causalseg.config.heads import HeadConfig, Mask2FormerHeadConfig
 from causalseg.config.inference import EvalConfig, InferenceConfig
-from causalseg.config.intervene import InterveneConfig, kind_alone
+from causalseg.config.intervene import InterveneConfig
 from causalseg.config.run import RunConfig, TrainConfig
 from causalseg.config.stages import COMPUTING, Stage
 from causalseg.errors import did_you_mean
@@ -74,7 +74,7 @@ class Config(Block):
     """The frozen model."""
     adapter: AdapterConfig = CausalTuneConfig()
     """The method: a name, a block, or a list of them that work one after the other."""
-    intervene: Annotated[InterveneConfig | None, BeforeValidator(kind_alone)] = None
+    intervene: InterveneConfig | None = None
     """A random change of the features in training: spectral, mixstyle, dsu or a block; null is
     none."""
     head: HeadConfig = Mask2FormerHeadConfig()

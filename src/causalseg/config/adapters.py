@@ -6,36 +6,37 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from causalseg.config.block import Block, Layers, Radius, named
-from causalseg.config.initialisation import Init, renamed
+from causalseg.config.initialisation import Init
 from causalseg.config.intervene import InterveneConfig
+from causalseg.config.legacy import drop_removed, move_linear_path, move_to_init
 
 Tokens = Annotated[int, Field(ge=2)]
 Rank = Annotated[int, Field(ge=1)]
 
-_NAMED_BANDS = {
-    "both": (0.2, 0.7),
-    "low_removed": (0.2, None),
-    "high_removed": (None, 0.7),
-    "all": (None, None),
+_NAMED_BANDS: dict[str, dict[str, float | None]] = {
+    "both": {"low": 0.2, "high": 0.7},
+    "low_removed": {"low": 0.2, "high": None},
+    "high_removed": {"low": None, "high": 0.7},
+    "all": {"low": None, "high": None},
 }
 
 
 class NoAdapterConfig(Block):
-    """Head only: the backbone's own features."""
+    """No adapter: the frozen backbone with a head."""
 
     name: Literal["none"] = "none"
     """The method."""
 
 
 class PlacedConfig(Block):
-    """What works on some or all blocks."""
+    """Options of every adapter."""
 
     layers: Layers = None
-    """Blocks it works on: a list of numbers from 0, or a number k for the last k; null is all."""
+    """Blocks to adapt: a list of indices from 0, or a number k for the last k; null is all."""
 
 
 class TokensConfig(PlacedConfig):
-    """What has tokens in every block."""
+    """Options of adapters with tokens in every block."""
 
     init: Init = Init()
     """Initialisation: zero, small (the published one), or a block."""
@@ -43,22 +44,22 @@ class TokensConfig(PlacedConfig):
     @model_validator(mode="before")
     @classmethod
     def _old_names(cls, options: Any) -> Any:
-        return renamed(options)
+        return move_to_init(options)
 
     def sets_query_std(self) -> bool:
-        """Whether the queries start otherwise than by default."""
+        """Whether the standard deviation of the queries is not the default one."""
         return self.init.query_std != Init.model_fields["query_std"].default
 
 
 class LinkedConfig(TokensConfig):
-    """What has tokens that a head can take as its queries."""
+    """Options of adapters whose tokens can be the queries of a head."""
 
     query_link: bool = True
-    """Make a Mask2Former head's queries of the tokens; false lets the head learn its own."""
+    """Use the tokens as the queries of a Mask2Former head; false lets the head learn its own."""
 
 
 class FullConfig(PlacedConfig):
-    """The whole backbone trains, deeper blocks faster."""
+    """Full fine-tuning with a learning rate that falls from the last block to the first."""
 
     name: Literal["full"] = "full"
     """The method."""
@@ -74,11 +75,11 @@ class ReinConfig(LinkedConfig):
     name: Literal["rein"] = "rein"
     """The method."""
     num_tokens: Tokens = 100
-    """Tokens per block; through the query link also the number of a Mask2Former head's queries."""
+    """Tokens per block; with query_link also the number of queries."""
     rank: Rank | None = 16
     """Rank of the tokens; null makes them full."""
     use_softmax: bool = True
-    """Weigh the tokens by softmax; false takes the plain products as weights."""
+    """Softmax over the tokens; false uses the plain products as attention weights."""
 
 
 class SetConfig(LinkedConfig):
@@ -87,13 +88,13 @@ class SetConfig(LinkedConfig):
     name: Literal["set"] = "set"
     """The method."""
     num_tokens: Tokens = 100
-    """Tokens per block and branch; through the query link also the number of queries."""
+    """Tokens per block and branch; with query_link also the number of queries."""
     rank: Rank = 16
     """Rank of the tokens."""
 
 
 class FadaConfig(TokensConfig):
-    """FADA: tokens for the content and style bands of a Haar transform."""
+    """FADA: tokens for the content and style sub-bands of a Haar transform."""
 
     name: Literal["fada"] = "fada"
     """The method."""
@@ -103,7 +104,7 @@ class FadaConfig(TokensConfig):
     """Rank of the tokens."""
 
 
-class LoraConfig(PlacedConfig):
+class LoraAdapterConfig(PlacedConfig):
     """LoRA: a low-rank update of linear layers."""
 
     name: Literal["lora"] = "lora"
@@ -117,10 +118,10 @@ class LoraConfig(PlacedConfig):
     targets: list[str] | Literal["all"] = ["attn.qkv"]
     """Linear layers of a block by name, such as attn.qkv, attn.proj, mlp.fc1; or all."""
     bias: Literal["none", "adapted"] = "none"
-    """adapted also trains the biases of these layers."""
+    """adapted also trains the biases of the targets."""
 
 
-class DoraConfig(LoraConfig):
+class DoraAdapterConfig(LoraAdapterConfig):
     """DoRA: LoRA on the direction of the weights, with learnt magnitudes."""
 
     name: Literal["dora"] = "dora"  # type: ignore[assignment]
@@ -128,7 +129,7 @@ class DoraConfig(LoraConfig):
 
 
 class SomaConfig(PlacedConfig):
-    """SoMA: LoRA that starts from the minor singular components of the weights."""
+    """SoMA: LoRA initialised with the minor singular components of the weights."""
 
     name: Literal["soma"] = "soma"
     """The method."""
@@ -137,11 +138,11 @@ class SomaConfig(PlacedConfig):
     targets: list[str] | Literal["all"] = "all"
     """Linear layers of a block by name, such as attn.qkv; or all."""
     bias: Literal["none", "adapted"] = "none"
-    """adapted also trains the biases of these layers; the published code trains all biases."""
+    """adapted also trains the biases of the targets; the published code trains all biases."""
 
 
-class PeftConfig(PlacedConfig):
-    """Any other tuner of the library peft."""
+class PeftAdapterConfig(PlacedConfig):
+    """Any other method of the library peft."""
 
     name: Literal["peft"] = "peft"
     """The method."""
@@ -161,7 +162,7 @@ class AdaptFormerConfig(PlacedConfig):
     bottleneck: Annotated[int, Field(ge=1)] = 64
     """Width of the bottleneck."""
     scale: Annotated[float, Field(gt=0)] = 0.1
-    """Fixed scale of what it adds."""
+    """Fixed factor on its output."""
 
 
 class VptConfig(PlacedConfig):
@@ -173,40 +174,31 @@ class VptConfig(PlacedConfig):
     """Prompt tokens per block."""
 
 
-class BandConfig(Block):
+class Band(Block):
     """The causal band; or one of the names both, low_removed, high_removed and all."""
 
     low: Radius | None = 0.2
-    """R_L, as a fraction of the grid's highest frequency: what is below is suppressed; null keeps
-    it."""
+    """R_L, as a fraction of the grid's highest frequency: lower frequencies are suppressed; null
+    keeps them."""
     high: Radius | None = 0.7
-    """R_H, likewise: what is above fades; null keeps it."""
-    learnable: bool = False
-    """Learn the radii of every block, starting here."""
-    gains: bool = False
-    """Learn a gain for each block, bin of the radius and channel, starting at 1."""
-    peak_normalised: bool = False
-    """Divide the band by its largest weight."""
+    """R_H, likewise: higher frequencies fade; null keeps them."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_name(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return drop_removed(value)
+        if value not in _NAMED_BANDS:
+            raise ValueError(f"allowed are {', '.join(_NAMED_BANDS)}, or low and high")
+        return _NAMED_BANDS[value]
 
     @model_validator(mode="after")
-    def _ordered(self) -> Self:
+    def _check_order(self) -> Self:
         if self.low is not None and self.high is not None and not self.low < self.high:
             raise ValueError(
                 f"low = {self.low} must be below high = {self.high}; the paper has 0.2 and 0.7"
             )
-        if self.learnable and self.low is None and self.high is None:
-            raise ValueError("learnable has no effect without low and high")
-        if self.peak_normalised and self.low is None:
-            raise ValueError("peak_normalised has no effect without low: the largest weight is 1")
         return self
-
-
-def _band_by_name(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    if value not in _NAMED_BANDS:
-        raise ValueError(f"allowed are {', '.join(_NAMED_BANDS)}, or low and high")
-    return dict(zip(("low", "high"), _NAMED_BANDS[value], strict=True))
 
 
 class CausalTuneConfig(LinkedConfig):
@@ -215,30 +207,27 @@ class CausalTuneConfig(LinkedConfig):
     name: Literal["causal_tune"] = "causal_tune"
     """The method."""
     recipe: Literal["paper", "centered", "full_path", "released"] = "full_path"
-    """paper: the published formula, literally; centered: without its spike at patch (0, 0);
-    full_path: centered, and the linear path takes all frequencies, not the band alone; released:
-    what the authors' code computes, on square grids."""
+    """paper: the published formula; centered: without its spike at patch (0, 0); full_path:
+    centered, with all frequencies in the linear path; released: the authors' code, on square
+    grids."""
     transform: Literal["dct", "fft", "haar"] = "dct"
-    """The transform; the paper's method is dct, the others are its ablation."""
-    band: Annotated[BandConfig, BeforeValidator(_band_by_name)] = BandConfig()
-    """Which frequencies are causal."""
+    """The transform; dct is the paper's method, the others are its ablations."""
+    band: Band = Band()
+    """The causal frequencies."""
     suppress: bool = False
-    """Take the rest of the spectrum out of the features, as far as learnt."""
+    """Subtract the rest of the spectrum from the features, times a learnt factor."""
     num_tokens: Tokens = 100
-    """Tokens per block; through the query link also the number of a Mask2Former head's queries."""
+    """Tokens per block; with query_link also the number of queries."""
     rank: Rank = 16
     """Rank of the tokens."""
 
     @model_validator(mode="before")
     @classmethod
     def _fill(cls, options: Any) -> Any:
-        """What goes with another choice, and `linear_path` of 0.2."""
+        """Set the defaults that depend on recipe and transform."""
         if not isinstance(options, dict):
             return options
-        path, recipe = options.get("linear_path"), options.get("recipe", "centered")
-        if path == "band" or (path == "full" and recipe == "centered"):
-            named = {"recipe": "full_path" if path == "full" else recipe}
-            options = {k: v for k, v in options.items() if k != "linear_path"} | named
+        options = move_linear_path(options)
         if options.get("recipe") == "released":
             return {"init": "small", **options}
         if options.get("transform", "dct") != "dct":
@@ -246,29 +235,20 @@ class CausalTuneConfig(LinkedConfig):
         return options
 
     @model_validator(mode="after")
-    def _no_idle_settings(self) -> Self:
+    def _check_combination(self) -> Self:
         if self.recipe == "released":
             if self.init.kind != "small":
-                raise ValueError("recipe=released starts as its code does: it has init.kind=small")
-            idle, why = {"transform", "band", "suppress"}, "recipe=released"
+                raise ValueError("recipe=released has init.kind=small, as its code does")
+            self.refuse_changes({"transform", "band", "suppress"}, "recipe=released")
         elif self.transform != "dct":
-            idle, why = {"suppress"}, f"transform={self.transform}"
+            why = f"transform={self.transform}"
             if self.recipe == "full_path":
                 raise ValueError(f"{why} has the recipes paper and centered: give one of them")
-            learnt = [k for k in ("learnable", "gains", "peak_normalised") if getattr(self.band, k)]
-            if learnt:
-                raise ValueError(f"band.{learnt[0]} has no effect with {why}")
-            radii = (self.band.low, self.band.high)
-            if self.transform == "haar" and radii not in _NAMED_BANDS.values():
+            if self.transform == "haar" and self.band.model_dump() not in _NAMED_BANDS.values():
                 raise ValueError("band with transform=haar: allowed are " + ", ".join(_NAMED_BANDS))
-        else:
-            if self.band.low is None and self.band.high is None and self.suppress:
-                raise ValueError("suppress has no effect with a band that passes all")
-            return self
-        defaults = type(self).model_fields
-        used = [key for key in sorted(idle) if getattr(self, key) != defaults[key].default]
-        if used:
-            raise ValueError(f"{used[0]} has no effect with {why}: leave it out")
+            self.refuse_changes({"suppress"}, why)
+        elif self.suppress and self.band == Band(low=None, high=None):
+            raise ValueError("suppress has no effect with a band that passes all")
         return self
 
 
@@ -278,10 +258,10 @@ _Part = (
     | ReinConfig
     | SetConfig
     | FadaConfig
-    | LoraConfig
-    | DoraConfig
+    | LoraAdapterConfig
+    | DoraAdapterConfig
     | SomaConfig
-    | PeftConfig
+    | PeftAdapterConfig
     | AdaptFormerConfig
     | VptConfig
 )
@@ -296,7 +276,7 @@ class ChainConfig(Block):
         list[Annotated[_Part, Field(discriminator="name"), named("causal_tune")]],
         Field(min_length=1),
     ]
-    """The adapters, in the order in which they work on a block."""
+    """The adapters, in the order in which they edit a block's output."""
 
     @model_validator(mode="after")
     def _weights_train_once(self) -> Self:
@@ -329,7 +309,7 @@ def parts_of(adapter: Block) -> Sequence[Any]:
 def label(adapter: Block, intervene: InterveneConfig | None = None) -> str:
     """Return the name of a method for people, such as `lora + causal_tune + intervene (dsu)`."""
     names = [
-        f"peft {part.type}" if isinstance(part, PeftConfig) else part.name
+        f"peft {part.type}" if isinstance(part, PeftAdapterConfig) else part.name
         for part in parts_of(adapter)
     ] or ["none"]
     return " + ".join(names if intervene is None else [*names, f"intervene ({intervene.kind})"])
@@ -337,9 +317,8 @@ def label(adapter: Block, intervene: InterveneConfig | None = None) -> str:
 
 def linked_part(adapter: Block) -> int | None:
     """Return the index of the part whose tokens become the queries of a head: the last linked."""
-    found = [
-        index
-        for index, part in enumerate(parts_of(adapter))
-        if isinstance(part, LinkedConfig) and part.query_link
-    ]
-    return found[-1] if found else None
+    linked = None
+    for index, part in enumerate(parts_of(adapter)):
+        if isinstance(part, LinkedConfig) and part.query_link:
+            linked = index
+    return linked

@@ -1,4 +1,4 @@
-"""What every group of options is made of."""
+"""The base class of every group of options, and types of common options."""
 
 from typing import Annotated, Any
 
@@ -17,6 +17,12 @@ class Block(BaseModel):
     """A group of options: frozen, no unknown keys, documented by its docstrings."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    def refuse_changes(self, keys: set[str], cause: str) -> None:
+        """Raise ValueError if one of these options, idle with ``cause``, is not at its default."""
+        for key in sorted(keys):
+            if getattr(self, key) != type(self).model_fields[key].default:
+                raise ValueError(f"{key} has no effect with {cause}: leave it out")
 
 
 def named(default: str) -> BeforeValidator:

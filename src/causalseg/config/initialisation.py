@@ -1,11 +1,10 @@
-"""How an adapter with tokens starts: one block for YAML and Python alike.
+"""Initialisation of adapters with tokens.
 
     zero    W2 = b2 = 0 and no scale: the edit is 0 at first and has its full gradient at once,
             as in LoRA and AdaptFormer; `zero_mlp_delta_f` of Rein's code
-    small   W2, b2 as torch draws them, times a learnt scale that starts at 0.001: as published
+    small   W2, b2 as torch draws them, times a learnt scale, at first 0.001: as published
 
-With `small` the optimiser first has to grow the scale, by about a learning rate a step, before
-anything else has a gradient worth the name.
+With `small` all other gradients are multiplied by the scale, which the optimiser has to grow first.
 """
 
 from typing import Annotated, Any, Literal, Self
@@ -22,10 +21,10 @@ class Init(Block):
     """Initialisation of tokens, queries and of the layer that writes the edit."""
 
     kind: Literal["zero", "small"] = "zero"
-    """zero: W2 = b2 = 0, the edit starts at nothing with its full gradient; small: W2 and b2 drawn
-    at random, times a learnt scale, as published."""
+    """zero: W2 = b2 = 0, no edit at first, full gradient; small: W2 and b2 drawn at random, times a
+    learnt scale, as published."""
     scale: Annotated[float, Field(allow_inf_nan=False)] | None = None
-    """small: starting value of the learnt scale; null is the published 0.001."""
+    """small: initial value of the learnt scale; null is the published 0.001."""
     token_std: _Std | None = None
     """Standard deviation of the tokens; null is that of Rein's code, about 0.01."""
     query_std: _Std | None = 1.0
@@ -47,21 +46,8 @@ class Init(Block):
         return self
 
     @property
-    def first_scale(self) -> float | None:
-        """Starting value of the learnt scale; None where there is none."""
+    def initial_scale(self) -> float | None:
+        """Initial value of the learnt scale; None where there is none."""
         if self.kind == "zero":
             return None
         return _PUBLISHED_SCALE if self.scale is None else self.scale
-
-
-def renamed(options: Any) -> Any:
-    """Bring the spelling of 0.2 (`scale`, `token_spread`, `query_spread`) to `init`.
-
-    Run folders of 0.2 have all three; what they named was the published initialisation.
-    """
-    names = {"scale": "scale", "token_spread": "token_std", "query_spread": "query_std"}
-    if not isinstance(options, dict) or "init" in options or not names.keys() & options.keys():
-        return options
-    kept = {key: value for key, value in options.items() if key not in names}
-    moved = {new: options[old] for old, new in names.items() if old in options}
-    return {**kept, "init": {"kind": "small", **moved}}

@@ -11,17 +11,13 @@ from typing import Any
 
 from torch import nn
 
-from causalseg.adapters.band import BandWeights
 from causalseg.adapters.base import Adapter
 from causalseg.adapters.tokens import FullTokens, LowRankTokens
 from causalseg.config.run import TrainConfig
 from causalseg.model import Segmenter
 
 # Their numbers are scales, shifts or learnt inputs: pulling them to zero means nothing.
-_NOT_DECAYED = (
-    *(nn.LayerNorm, nn.GroupNorm, nn.Embedding),
-    *(LowRankTokens, FullTokens, BandWeights),
-)
+_NOT_DECAYED = (nn.LayerNorm, nn.GroupNorm, nn.Embedding, LowRankTokens, FullTokens)
 
 
 def learning_rate(base: float, step: int, steps: int, power: float, warmup: int = 0) -> float:

@@ -2,8 +2,7 @@
 
 ``G = exp(-(u^2 + v^2) / (2 R_H^2)) - exp(-(u^2 + v^2) / (2 R_L^2))`` with ``u = i / h`` and
 ``v = j / w`` in [0, 1) (Causal-Tune, arXiv 2512.16567; that frequencies are normalised by the grid
-is our reading). A radius of None takes its side of the band away: the first term becomes 1, the
-second 0. Both None pass everything.
+is our reading). Without R_H the first term is 1, without R_L the second is 0.
 
 A Gaussian is separable, so applying one between the DCT and its inverse is a product with a small
 matrix on each side of the grid: `lowpass_matrix`.
@@ -13,74 +12,47 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from causalseg.errors import ConfigError
-from causalseg.spectral.constants import exact, kept
-from causalseg.spectral.transforms import dct_matrix
-
-Radius = float | Float[Tensor, ""]
-"""A number, or a learnt one: a mask made of it then has a gradient."""
+from causalseg.spectral.transforms import cache_constant, dct_matrix, widest_float
 
 
-def check_radii(low: float | None, high: float | None) -> None:
-    """Raise ConfigError unless the radii are positive and ``low < high``."""
-    for name, radius in (("low", low), ("high", high)):
-        if radius is not None and not radius > 0:
-            raise ConfigError(
-                f"band {name} = {radius}: a radius is a positive fraction of the grid's highest "
-                "frequency, or null for no limit on that side"
-            )
-    if low is not None and high is not None and not low < high:
-        raise ConfigError(
-            f"band low = {low} is not below high = {high}: the band would be empty or negative; "
-            "choose low < high, for example 0.2 and 0.7"
-        )
+def gaussian_band(
+    u: Float[Tensor, " h"], v: Float[Tensor, " w"], low: float | None, high: float | None
+) -> Float[Tensor, "h w"]:
+    """Return G in [0, 1] for the frequencies u of rows and v of columns.
+
+    Args:
+        u: in units of the highest frequency.
+        v: likewise.
+        low: R_L, positive and below ``high``: lower frequencies are suppressed, DC to 0; None keeps
+            them.
+        high: R_H: higher frequencies fade; None keeps them.
+    """
+
+    def lowpass(radius: float | None, without: float) -> Tensor:
+        if radius is None:
+            return torch.full((len(u), len(v)), without, device=u.device, dtype=u.dtype)
+        return torch.outer(_gaussian(u, radius), _gaussian(v, radius))
+
+    return lowpass(high, 1.0) - lowpass(low, 0.0)
 
 
-def _gaussian(n: int, radius: Radius, device: torch.device | str) -> Float[Tensor, " n"]:
-    """``exp(-u^2 / (2 radius^2))`` for ``u = 0, 1/n, ... (n-1)/n``."""
-    u = torch.arange(n, device=device, dtype=exact(device)) / n
-    return torch.exp(-(u**2) / (2 * radius**2))
-
-
-@kept
+@cache_constant
 def band_mask(
     grid: tuple[int, int],
-    low: Radius | None = 0.2,
-    high: Radius | None = 0.7,
+    low: float | None = 0.2,
+    high: float | None = 0.7,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> Float[Tensor, "h w"]:
-    """Return the weight G of every coefficient.
-
-    Args:
-        grid: ``(h, w)`` in patches.
-        low: R_L, below which frequencies are suppressed; None keeps them (low-pass only).
-        high: R_H, above which frequencies fade; None keeps them (high-pass only).
-        device: where the mask is made.
-        dtype: its precision.
-
-    Returns:
-        Weights in [0, 1]; DC is 0 whenever ``low`` is given.
-
-    Raises:
-        ConfigError: for radii that are not positive or not ordered.
-    """
-    if not isinstance(low, Tensor) and not isinstance(high, Tensor):
-        check_radii(low, high)
-    h, w = grid
-
-    def lowpass(radius: Radius | None, otherwise: float) -> Tensor:
-        if radius is None:
-            return torch.full((h, w), otherwise, device=device, dtype=exact(device))
-        return torch.outer(_gaussian(h, radius, device), _gaussian(w, radius, device))
-
-    return (lowpass(high, 1.0) - lowpass(low, 0.0)).to(dtype)
+    """Return G for every DCT coefficient of an ``(h, w)`` grid; see `gaussian_band`."""
+    u, v = (_frequencies(n, device) for n in grid)
+    return gaussian_band(u, v, low, high).to(dtype)
 
 
-@kept
+@cache_constant
 def lowpass_matrix(
     n: int,
-    radius: Radius | None,
+    radius: float | None,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> Float[Tensor, "n n"]:
@@ -90,12 +62,12 @@ def lowpass_matrix(
     """
     if radius is None:
         return torch.eye(n, device=device, dtype=dtype)
-    D = dct_matrix(n, device, exact(device))
-    return (D.T @ (_gaussian(n, radius, device)[:, None] * D)).to(dtype)
+    D = dct_matrix(n, device, widest_float(device))
+    return (D.T @ (_gaussian(_frequencies(n, device), radius)[:, None] * D)).to(dtype)
 
 
 def band_pass(
-    X: Float[Tensor, "b h w c"], low: Radius | None = 0.2, high: Radius | None = 0.7
+    X: Float[Tensor, "b h w c"], low: float | None = 0.2, high: float | None = 0.7
 ) -> Float[Tensor, "b h w c"]:
     """Return ``iDCT(G * DCT X) = H_h X H_w - L_h X L_w``: two products, without the spectrum."""
     h, w = X.shape[1:3]
@@ -106,32 +78,28 @@ def band_pass(
     return _columns(w, low, high, X.device, X.dtype) @ by_row
 
 
-@kept
+def _frequencies(n: int, device: torch.device | str) -> Float[Tensor, " n"]:
+    """Return ``0, 1/n, ... (n-1)/n``."""
+    return torch.arange(n, device=device, dtype=widest_float(device)) / n
+
+
+def _gaussian(u: Float[Tensor, " n"], radius: float) -> Float[Tensor, " n"]:
+    return torch.exp(-(u**2) / (2 * radius**2))
+
+
+@cache_constant
 def _rows(
-    h: int, low: Radius | None, high: Radius | None, device: torch.device, dtype: torch.dtype
+    h: int, low: float | None, high: float | None, device: torch.device, dtype: torch.dtype
 ) -> Float[Tensor, "hb h"]:
     radii = (high,) if low is None else (high, low)
     return torch.stack([lowpass_matrix(h, R, device, dtype) for R in radii], dim=1).flatten(0, 1)
 
 
-@kept
+@cache_constant
 def _columns(
-    w: int, low: Radius | None, high: Radius | None, device: torch.device, dtype: torch.dtype
+    w: int, low: float | None, high: float | None, device: torch.device, dtype: torch.dtype
 ) -> Float[Tensor, "w bw"]:
     passed = lowpass_matrix(w, high, device, dtype)
     if low is None:
         return passed
     return torch.cat([passed, -lowpass_matrix(w, low, device, dtype)], dim=1)
-
-
-def band_energy(
-    Y: Float[Tensor, "b h w c"], low: float | None = 0.2, high: float | None = 0.7
-) -> Float[Tensor, " b"]:
-    """Return the share of each image's spectral energy that passes the band, in [0, 1].
-
-    ``sum (G Y)^2 / sum Y^2`` over frequencies and channels; 0 for an all-zero spectrum.
-    """
-    G = band_mask((Y.shape[1], Y.shape[2]), low, high, Y.device, Y.dtype)
-    total = Y.square().sum((1, 2, 3))
-    passed = (G[:, :, None] * Y).square().sum((1, 2, 3))
-    return passed / total.clamp_min(torch.finfo(Y.dtype).tiny)

@@ -9,13 +9,40 @@ Fourier: ``Y = (C_h - i S_h) X (C_w - i S_w)``, C and S the cosine and sine of `
 ``sqrt(n)``, both symmetric, in real matrices: compilers generate no code for complex numbers.
 """
 
+import functools
 import math
+from collections.abc import Callable
+from typing import ParamSpec
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from causalseg.spectral.constants import exact, kept
+P = ParamSpec("P")
+
+
+def cache_constant(make: Callable[P, Tensor]) -> Callable[P, Tensor]:
+    """Cache a function of sizes, device and dtype; its results must not be modified.
+
+    Without the cache every block would launch dozens of tiny kernels. A traced graph makes its own
+    constants, so that no fake tensor is cached.
+    """
+    cached = functools.lru_cache(maxsize=512)(make)
+
+    @functools.wraps(make)
+    def get(*args: P.args, **kwargs: P.kwargs) -> Tensor:
+        if torch.compiler.is_compiling():
+            return make(*args, **kwargs)
+        # A tensor made in inference mode could not be used in training later.
+        with torch.inference_mode(False), torch.no_grad():
+            return cached(*args, **kwargs)  # type: ignore[arg-type]
+
+    return get
+
+
+def widest_float(device: torch.device | str) -> torch.dtype:
+    """Return the widest float of a device: constants are computed in it, then rounded once."""
+    return torch.float32 if torch.device(device).type == "mps" else torch.float64
 
 
 def widen(X: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
@@ -23,12 +50,12 @@ def widen(X: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     return X if X.dtype == torch.float64 else X.float()
 
 
-@kept
+@cache_constant
 def dct_matrix(
     n: int, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
 ) -> Float[Tensor, "n n"]:
     """Return the orthonormal DCT-II matrix D; rows are frequencies, columns positions."""
-    index = torch.arange(n, device=device, dtype=exact(device))
+    index = torch.arange(n, device=device, dtype=widest_float(device))
     D = torch.cos(math.pi / n * index[:, None] * (index[None, :] + 0.5)) * math.sqrt(2 / n)
     return torch.cat([D[:1] / math.sqrt(2), D[1:]]).to(dtype)
 
@@ -65,14 +92,14 @@ def idct2(Y: Float[Tensor, "b h w c"]) -> Float[Tensor, "b h w c"]:
     return _transform(Y, is_inverse=True)
 
 
-@kept
+@cache_constant
 def fourier_matrices(
     n: int, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
 ) -> Float[Tensor, "2 n n"]:
     """Return C and S, cosine and sine of ``2 pi i x / n`` over ``sqrt(n)``."""
     index = torch.arange(n, device=device)
     # The product modulo n keeps the angles small, so the entries are exact for large n too.
-    angle = torch.outer(index, index).remainder(n).to(exact(device)) * (2 * math.pi / n)
+    angle = torch.outer(index, index).remainder(n).to(widest_float(device)) * (2 * math.pi / n)
     return (torch.stack([angle.cos(), angle.sin()]) / math.sqrt(n)).to(dtype)
 
 

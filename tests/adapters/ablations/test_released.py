@@ -10,7 +10,6 @@ import torch
 
 from causalseg.adapters.ablations.released import ReleasedCausalTune, _inverse, released_mask
 from causalseg.adapters.base import attach
-from causalseg.config.initialisation import Init
 from causalseg.errors import ConfigError
 from golden_modules import error, errors, load, options
 
@@ -24,9 +23,10 @@ GRID = (4, 4)
 
 
 def small(rank=4):
-    """An adapter of a few thousand numbers in which every part has a visible effect."""
+    """An adapter of a few thousand values, each with a visible effect."""
     torch.manual_seed(0)
-    adapter = ReleasedCausalTune(24, 2, 8, rank, init=Init(kind="small", scale=0.5))
+    options = {"num_tokens": 8, "rank": rank, "init": {"kind": "small", "scale": 0.5}}
+    adapter = ReleasedCausalTune(24, 2, **options)
     with torch.no_grad():
         for parameter in adapter.tokens.parameters():
             parameter.normal_()
@@ -99,7 +99,7 @@ def test_the_result_of_an_image_depends_on_the_other_image_of_its_batch(tokens):
 
 def test_with_as_many_patches_as_channels_a_patch_does_not_see_the_others():
     torch.manual_seed(0)
-    adapter = ReleasedCausalTune(16, 1, 8, 4, init=Init(kind="small", scale=0.5))
+    adapter = ReleasedCausalTune(16, 1, init={"kind": "small", "scale": 0.5})
     tokens = torch.randn(1, 16, 16)
     changed = tokens.clone()
     changed[0, 3] += 1

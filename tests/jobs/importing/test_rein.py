@@ -16,7 +16,6 @@ from safetensors.torch import load_file
 from causalseg.adapters.ablations.released import ReleasedCausalTune
 from causalseg.adapters.rein import Rein
 from causalseg.build.model import load_run
-from causalseg.config.initialisation import Init
 from causalseg.errors import ConfigError, MissingFileError, RunError, WeightsError
 from causalseg.jobs.importing.rein import _source_in_adapter, _take, import_checkpoint
 from command_line import run
@@ -138,7 +137,7 @@ def test_a_checkpoint_without_a_scale_is_one_of_zero_mlp_delta_f(tiny):
 def test_an_imported_adapter_computes_what_the_published_code_computes(name, kind, grid, golden):
     data = {key: torch.from_numpy(array) for key, array in np.load(golden / f"{name}.npz").items()}
     state = {key.replace("param/", "backbone.reins."): value for key, value in data.items()}
-    adapter = kind(**options(data), init=Init(kind="small"))
+    adapter = kind(**options(data), init="small")
     problems = {"missing": [], "of another shape": []}
     adapter.load_state_dict(_take(adapter, state, _source_in_adapter, set(), problems))
     y = data["x"]

@@ -1,6 +1,6 @@
 """What the released code of Causal-Tune computes, which is not what its paper says.
 
-For comparison with the numbers of that code, not for use. Established from the inputs, outputs and
+For comparison with the results of that code, not for use. Established from the inputs, outputs and
 gradients of the released modules. For the patch tokens X of block l, on a grid with h = w:
 
     (1) V  = X, ordered (n, b, c), read in that order as (b, c, h, w)
@@ -8,7 +8,7 @@ gradients of the released modules. For the patch tokens X of block l, on a grid 
     (3) D  = Z W2^T + b2                  Rein's (1) to (4), with Yc for X and without s
     (4) out = X + s clamp(F, 0, 255)      F = Re(inverse Fourier transform of D), orthonormal
 
-(1) reads numbers of many patches, and of many images of the batch, as one plane: with n = c a plane
+(1) reads values of many patches, and of many images of the batch, as one plane: with n = c a plane
 is the channels of one patch. So the result of an image depends on the other images of its batch.
 (2) is a constant for autograd: X gets the gradient of the identity alone. In (4) the inverse is not
 that of the DCT. It keeps only what is even in position, and negative values become zero.
@@ -17,17 +17,21 @@ The real part needs no complex numbers: ``F = C_h D C_w - S_h D S_w`` with the c
 C and S of the Fourier matrix.
 """
 
-from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from causalseg.adapters.rein import Rein
-from causalseg.config.initialisation import Init
 from causalseg.errors import ConfigError
-from causalseg.spectral.constants import exact, kept
-from causalseg.spectral.transforms import dct_matrix, fourier_matrices, widen
+from causalseg.spectral.transforms import (
+    cache_constant,
+    dct_matrix,
+    fourier_matrices,
+    widen,
+    widest_float,
+)
 
 _LIMIT = 255.0  # upper bound of the clamp
 
@@ -38,40 +42,17 @@ class ReleasedCausalTune(Rein):
     The results of an image depend on the other images of its batch. Only the parameters that get
     a gradient in the released code exist here.
 
-    Args:
-        width: c, channels of the backbone.
-        depth: number of blocks.
-        num_tokens: m, tokens per block; also the number of queries given to the head.
-        rank: r of the tokens; None for tokens of full rank.
-        query_width: width of the head's queries; None leaves the query link out.
-        init: first scale, tokens and queries; the kind is `small`, as in that code.
-        layers: the blocks it works on; None for all.
-
-    Raises:
-        ConfigError: for sizes below 1 (tokens below 2), layers that are not there.
+    The options are the fields of `ReinConfig`; ``init`` is `small` by default, as in that code.
     """
 
-    def __init__(
-        self,
-        width: int,
-        depth: int,
-        num_tokens: int = 100,
-        rank: int | None = 16,
-        query_width: int | None = None,
-        init: Init = Init(kind="small"),  # noqa: B008 (frozen)
-        layers: Sequence[int] | None = None,
-    ):
-        super().__init__(width, depth, num_tokens, rank, query_width, init, layers=layers)
+    def __init__(self, width: int, depth: int, *, query_width: int | None = None, **options: Any):
+        options = {"init": "small", **options}
+        super().__init__(width, depth, query_width=query_width, **options)
 
     def forward(
         self, tokens: Float[Tensor, "b n c"], layer: int, grid: tuple[int, int]
     ) -> Float[Tensor, "b n c"]:
-        """Return the adapted patch tokens of one block, in the dtype given.
-
-        Args:
-            tokens: patch tokens of the block, without prefix tokens.
-            layer: number of the block among ``layers``, from 0.
-            grid: ``(h, w)`` in patches, with h = w.
+        """Return the adapted patch tokens of one block; see `Adapter.forward`.
 
         Raises:
             ConfigError: if the grid is not square.
@@ -80,8 +61,7 @@ class ReleasedCausalTune(Rein):
         if h != w:
             raise ConfigError(
                 f"a grid of {h} x {w} patches: the released code of Causal-Tune handles square "
-                "grids only, so there is nothing to reproduce here; give images whose height and "
-                "width hold the same number of patches, or take the adapter causal_tune"
+                "grids only; give square images, or choose another recipe of causal_tune"
             )
         with torch.autocast(tokens.device.type, enabled=False):
             query = self._coefficients(tokens, h)
@@ -91,7 +71,7 @@ class ReleasedCausalTune(Rein):
             return tokens + self.scaled(increment).to(tokens.dtype)  # (4)
 
     def _coefficients(self, tokens: Float[Tensor, "b n c"], side: int) -> Float[Tensor, "n b c"]:
-        """Yc of (1) and (2), in float32 or wider, cut off from the gradient."""
+        """Return Yc of (1) and (2), in float32 or wider, without a gradient."""
         X = widen(tokens.detach()).transpose(0, 1)
         D = dct_matrix(side, X.device, X.dtype)
         G = released_mask(side, X.device, X.dtype)
@@ -120,7 +100,7 @@ def _inverse(D: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
     return C @ D @ C - S @ D @ S
 
 
-@kept
+@cache_constant
 def released_mask(
     n: int, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
 ) -> Float[Tensor, "n n"]:
@@ -131,7 +111,7 @@ def released_mask(
     ``1 - 0.3 (k - z) / (n - z)`` above. Fitted to the masks of the released code at 4, 7, 8, 16
     and 32 patches a side, all of which it reproduces.
     """
-    index = torch.arange(n, device=device, dtype=exact(device))
+    index = torch.arange(n, device=device, dtype=widest_float(device))
     k = torch.maximum(index[:, None], index[None, :])
     first, last = int(0.1 * n), int(0.7 * n)
     G = torch.where(k <= first, 0.95 * k / max(first, 1), 0.99)
