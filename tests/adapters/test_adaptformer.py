@@ -9,7 +9,7 @@ from torch import nn
 from causalseg.adapters.adaptformer import AdaptFormer
 from causalseg.adapters.base import attach
 from causalseg.errors import ConfigError
-from tiny_vit import SIZE, make_eva, make_vit
+from tiny_vit import make_eva, make_vit
 
 
 @pytest.fixture
@@ -20,11 +20,6 @@ def adapter():
         for parameter in adapter.parameters():
             parameter += 0.1 * torch.randn_like(parameter)
     return adapter
-
-
-@pytest.fixture
-def images():
-    return torch.rand(2, 3, *SIZE, generator=torch.Generator().manual_seed(2))
 
 
 def test_a_block_is_the_papers_formula(adapter):

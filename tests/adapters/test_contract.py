@@ -114,11 +114,6 @@ def forget_compiled_code():
     torch._dynamo.reset()  # it counts recompilations of the same lines over all tests
 
 
-@pytest.fixture
-def images():
-    return torch.rand(2, 3, *SIZE, generator=torch.Generator().manual_seed(2))
-
-
 def test_making_it_leaves_the_model_as_it_was(vit, adapter):
     plain = make_backbone()
     assert list(vit.state_dict()) == list(plain.state_dict())

@@ -10,7 +10,7 @@ from causalseg.adapters.full import FullTune
 from causalseg.adapters.peft import PeftAdapter
 from causalseg.config.adapters import LoraAdapterConfig
 from causalseg.errors import ConfigError
-from tiny_vit import SIZE, make_vit
+from tiny_vit import make_vit
 
 make_model = partial(make_vit, depth=3, num_classes=7, global_pool="token", reg_tokens=4)
 
@@ -18,11 +18,6 @@ make_model = partial(make_vit, depth=3, num_classes=7, global_pool="token", reg_
 @pytest.fixture
 def vit():
     return make_model()
-
-
-@pytest.fixture
-def images():
-    return torch.rand(2, 3, *SIZE, generator=torch.Generator().manual_seed(2))
 
 
 def test_everything_before_the_last_norm_trains(vit):

@@ -12,7 +12,7 @@ from causalseg.adapters.base import Chain, attach
 from causalseg.adapters.peft import PEFT_TYPES, PeftAdapter
 from causalseg.config.adapters import DoraAdapterConfig, LoraAdapterConfig, PeftAdapterConfig
 from causalseg.errors import ConfigError
-from tiny_vit import SIZE, make_eva, make_vit
+from tiny_vit import make_eva, make_vit
 
 # Options that fit a width of 48, and make the start the backbone where peft's default does not.
 OPTIONS = {
@@ -33,16 +33,6 @@ def move(adapter):
     with torch.no_grad():
         for parameter in adapter.parameters():
             parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
-
-
-@pytest.fixture
-def vit():
-    return make_vit()
-
-
-@pytest.fixture
-def images():
-    return torch.rand(2, 3, *SIZE, generator=torch.Generator().manual_seed(2))
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import torch
 from causalseg.adapters.base import attach
 from causalseg.adapters.soma import Soma, minor_components
 from causalseg.errors import ConfigError
-from tiny_vit import SIZE, make_vit
+from tiny_vit import make_vit
 
 
 @pytest.fixture
@@ -15,11 +15,6 @@ def vit():
     for parameter in vit.parameters():
         parameter.data += 0.1 * torch.randn_like(parameter)
     return vit
-
-
-@pytest.fixture
-def images():
-    return torch.rand(2, 3, *SIZE, generator=torch.Generator().manual_seed(2))
 
 
 @pytest.mark.parametrize("shape", [(30, 12), (12, 30), (12, 12)])

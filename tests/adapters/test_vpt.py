@@ -8,18 +8,13 @@ import torch
 from causalseg.adapters.base import attach
 from causalseg.adapters.vpt import Vpt
 from causalseg.errors import ConfigError
-from tiny_vit import SIZE, make_eva, make_vit
+from tiny_vit import make_eva, make_vit
 
 
 @pytest.fixture
 def adapter():
     torch.manual_seed(1)
     return Vpt(48, 3, num_prompts=4, layers=[0, 2])
-
-
-@pytest.fixture
-def images():
-    return torch.rand(2, 3, *SIZE, generator=torch.Generator().manual_seed(2))
 
 
 @pytest.mark.parametrize(("class_token", "num_registers"), [(False, 0), (True, 0), (True, 4)])

@@ -262,7 +262,7 @@ def test_lora_works_on_the_linear_layers_of_a_stage():
     assert len(adapter.values) == 2 * 5  # A and B of five blocks
     with pytest.raises(ConfigError, match=r"no linear layer attn\.qkv.*mlp\.fc1, mlp\.fc2"):
         build_adapter(LoraAdapterConfig(), backbone, None)
-    with pytest.raises(ConfigError, match="other backbones or adapters"):
+    with pytest.raises(ConfigError, match="choose another adapter"):
         build_adapter(LoraAdapterConfig(), make_backbone("resnet"), None)
 
 

@@ -1,13 +1,17 @@
-"""The DCT: held to scipy, inverse, energy, gradients, any size."""
+"""DCT and Fourier transform: held to scipy and numpy, inverse, energy, gradients, any size."""
 
 import numpy as np
 import pytest
 import torch
 
-from causalseg.spectral.transforms import dct2, dct_matrix, idct2
+from causalseg.spectral.transforms import dct2, dct_matrix, fft2, idct2, ifft2
 
 GOLDEN_SIZES = ["1x1", "1x7", "2x2", "4x4", "7x7", "8x8", "6x9", "16x12", "5x32"]
-SIZES = [(1, 1), (1, 7), (7, 1), (5, 32), (37, 37), (64, 128)]
+sizes = pytest.mark.parametrize("size", [(1, 1), (1, 7), (7, 1), (5, 32), (6, 8), (37, 37)])
+TRANSFORMS = {"dct": (lambda X: (dct2(X),), idct2), "fft": (fft2, ifft2)}
+transforms = pytest.mark.parametrize(
+    ("transform", "inverse"), TRANSFORMS.values(), ids=TRANSFORMS.keys()
+)
 
 
 @pytest.mark.parametrize("size", GOLDEN_SIZES)
@@ -22,36 +26,57 @@ def test_dct_equals_scipy(golden, size, dtype, tolerance):
         )
 
 
-@pytest.mark.parametrize("size", SIZES)
-def test_inverse_restores_the_input(size):
+@sizes
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
+def test_fft_equals_numpy(size, dtype, tolerance):
+    X = torch.randn(2, *size, 3, dtype=dtype)
+    expected = torch.from_numpy(np.fft.fft2(X.double().numpy(), axes=(1, 2), norm="ortho"))
+    for part, theirs in zip(fft2(X), (expected.real, expected.imag), strict=True):
+        assert part.dtype == dtype
+        assert torch.allclose(part.double(), theirs, atol=tolerance, rtol=0)
+
+
+def test_the_real_inverse_drops_what_would_be_imaginary():
+    Y = torch.randn(2, 5, 8, 3, dtype=torch.complex128)
+    expected = np.fft.ifft2(Y.numpy(), axes=(1, 2), norm="ortho").real
+    assert torch.allclose(ifft2(Y.real, Y.imag), torch.from_numpy(expected), atol=1e-12)
+
+
+@transforms
+@sizes
+def test_the_inverse_restores_the_input_and_energy_is_preserved(transform, inverse, size):
     X = torch.randn(2, *size, 3, dtype=torch.float64)
-    assert torch.allclose(idct2(dct2(X)), X, atol=1e-12)
+    parts = transform(X)
+    assert torch.allclose(inverse(*parts), X, atol=1e-12)
+    energy = sum(part.square().sum((1, 2)) for part in parts)
+    assert torch.allclose(energy, X.square().sum((1, 2)))
 
 
-@pytest.mark.parametrize("size", SIZES)
-def test_dct_preserves_energy_of_each_channel(size):
-    X = torch.randn(2, *size, 3, dtype=torch.float64)
-    assert torch.allclose(dct2(X).square().sum((1, 2)), X.square().sum((1, 2)))
+@transforms
+def test_a_constant_map_is_dc_alone(transform, inverse):
+    real, *imaginary = transform(torch.full((1, 4, 6, 1), 2.0))
+    assert real[0, 0, 0, 0] == pytest.approx(2 * (4 * 6) ** 0.5)
+    assert real.flatten()[1:].abs().max() < 1e-5
+    assert all(part.abs().max() < 1e-5 for part in imaginary)
 
 
-def test_a_constant_map_is_dc_alone():
-    Y = dct2(torch.full((1, 4, 6, 1), 2.0))
-    assert Y[0, 0, 0, 0] == pytest.approx(2 * (4 * 6) ** 0.5)
-    assert Y.flatten()[1:].abs().max() < 1e-5
+@transforms
+def test_gradients_are_those_of_finite_differences(transform, inverse):
+    X = torch.randn(1, 3, 4, 2, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(transform, X)
+    parts = [torch.randn_like(part).requires_grad_() for part in transform(X)]
+    assert torch.autograd.gradcheck(inverse, parts)
 
 
-def test_gradients_are_those_of_finite_differences():
-    X = torch.randn(1, 3, 5, 2, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(dct2, X)
-    assert torch.autograd.gradcheck(idct2, X)
-
-
-def test_half_precision_input_is_transformed_in_single_even_under_autocast():
-    X = torch.randn(1, 8, 8, 2).bfloat16()
+@transforms
+def test_half_precision_input_is_transformed_in_single_even_under_autocast(transform, inverse):
+    X = torch.randn(1, 6, 8, 2).bfloat16()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        Y = dct2(X)
-    assert Y.dtype == torch.float32
-    assert torch.allclose(Y, dct2(X.float()), atol=1e-6)
+        parts = transform(X)
+        back = inverse(*parts)
+    assert {part.dtype for part in (*parts, back)} == {torch.float32}
+    assert torch.allclose(parts[0], transform(X.float())[0], atol=1e-5)
+    assert torch.allclose(back, X.float(), atol=1e-5)
 
 
 def test_a_matrix_first_made_in_inference_mode_can_train_later():

@@ -227,30 +227,27 @@ class _Placement(Swap):
 
 def _find_linears(vit: nn.Module, targets: set[str], blocks: Sequence[str]) -> dict[str, nn.Linear]:
     """Return the targeted linear layers of the ``blocks`` by their path in the model."""
-    chosen, used, offered = {}, set(), set()
+    chosen, offered = {}, set()
     for block in blocks:
-        if any(
-            isinstance(module, _TORCH_ATTENTION) for module in vit.get_submodule(block).modules()
-        ):
+        modules = dict(vit.get_submodule(block).named_modules())
+        if any(isinstance(module, _TORCH_ATTENTION) for module in modules.values()):
             raise ConfigError(
                 f"{block} has one of torch's own attention layers, which do not call their linear "
                 "layers: replacing these would have no effect. Choose another adapter, or write "
                 "the attention with linear layers"
             )
-        for path, module in vit.get_submodule(block).named_modules():
-            if not isinstance(module, nn.Linear):
-                continue
-            name = _IN_STAGE.sub("", path)
-            offered.add(name)
-            if name in targets or _ALL in targets:
-                chosen[f"{block}.{path}"] = module
-                used.add(name)
-    missing = sorted(targets - used - {_ALL})
+        for path, module in modules.items():
+            if isinstance(module, nn.Linear):
+                name = _IN_STAGE.sub("", path)
+                offered.add(name)
+                if name in targets or _ALL in targets:
+                    chosen[f"{block}.{path}"] = module
+    missing = sorted(targets - offered - {_ALL})
     if missing or not chosen:
-        allowed = ", ".join([*sorted(offered), "or all"]) if offered else "another adapter"
+        allowed = f"allowed are {', '.join(sorted(offered))} or all"
         raise ConfigError(
             f"targets {sorted(targets)}: no linear layer {' or '.join(missing) or 'at all'} in "
-            f"{', '.join(blocks)}; allowed are {allowed}"
+            f"{', '.join(blocks)}; {allowed if offered else 'choose another adapter'}"
         )
     return chosen
 
@@ -272,17 +269,16 @@ def _make_tuners(
     try:
         inject_adapter_in_model(config, copies)
     except (TypeError, ValueError, RuntimeError, AttributeError) as error:
-        raise ConfigError(
-            f"peft {PeftType(config.peft_type).value} refuses the layers: {error}"
-        ) from error
+        kind = PeftType(config.peft_type).value
+        raise ConfigError(f"peft {kind} refuses the layers: {error}") from error
     tuners = {path: copies.get_submodule(path) for path in linears}
     biases = {}
     trains_bias = getattr(config, "bias", None) == _TRAINED_BIAS
     for path, tuner in tuners.items():
-        _check_tuner(tuner, linears[path], path, trains_bias)
-        bias = tuner.get_submodule("base_layer").bias
-        if trains_bias and bias is not None:
-            biases[path] = bias
+        base = tuner.get_submodule("base_layer")
+        _check_unchanged(base, linears[path], path)
+        if trains_bias and base.bias is not None:
+            biases[path] = base.bias
         tuner.base_layer = None  # type: ignore[assignment]
     if trains_bias and not biases:
         raise ConfigError(
@@ -301,23 +297,15 @@ def _make_path(root: nn.Module, path: str) -> nn.Module:
     return root
 
 
-def _check_tuner(tuner: nn.Module, linear: nn.Linear, path: str, trains_bias: bool) -> None:
-    """Raise unless peft left the frozen layer as it was and made something that trains."""
-    base = tuner.get_submodule("base_layer") if isinstance(tuner, BaseTunerLayer) else tuner
-    own = [p for p in tuner.parameters() if all(p is not frozen for frozen in base.parameters())]
-    frozen = [p for name, p in base.named_parameters() if not (trains_bias and name == "bias")]
-    if any(p.requires_grad for p in frozen) or not any(p.requires_grad for p in own):
-        raise ConfigError(
-            f"{path}: these options of peft train nothing here, or the frozen layer itself: leave "
-            "those that choose layers at their defaults"
-        )
+def _check_unchanged(base: nn.Module, linear: nn.Linear, path: str) -> None:
+    """Raise if peft changed the frozen layer when it made its own."""
     if not linear.weight.is_meta and any(  # meta: a model without values, to count parameters
         not torch.equal(new, old)
         for new, old in zip(base.parameters(), linear.parameters(), strict=True)
     ):
         raise ConfigError(
             f"{path}: this initialisation of peft changes the frozen weight; choose another, or "
-            "the adapter soma, which starts from components of the weight"
+            "the adapter soma, which trains components of the weight"
         )
 
 

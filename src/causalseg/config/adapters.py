@@ -10,7 +10,6 @@ from causalseg.config.initialisation import Init
 from causalseg.config.intervene import InterveneConfig
 from causalseg.config.legacy import drop_removed, move_linear_path, move_to_init
 
-Tokens = Annotated[int, Field(ge=2)]
 Rank = Annotated[int, Field(ge=1)]
 
 _NAMED_BANDS: dict[str, dict[str, float | None]] = {
@@ -40,6 +39,10 @@ class TokensConfig(PlacedConfig):
 
     init: Init = Init()
     """Initialisation: zero, small (the published one), or a block."""
+    num_tokens: Annotated[int, Field(ge=2)] = 100
+    """Tokens per block, per branch with set and fada; as many queries with query_link."""
+    rank: Rank = 16
+    """Rank of the tokens."""
 
     @model_validator(mode="before")
     @classmethod
@@ -74,9 +77,7 @@ class ReinConfig(LinkedConfig):
 
     name: Literal["rein"] = "rein"
     """The method."""
-    num_tokens: Tokens = 100
-    """Tokens per block; with query_link also the number of queries."""
-    rank: Rank | None = 16
+    rank: Rank | None = 16  # type: ignore[assignment]
     """Rank of the tokens; null makes them full."""
     use_softmax: bool = True
     """Softmax over the tokens; false uses the plain products as attention weights."""
@@ -87,10 +88,6 @@ class SetConfig(LinkedConfig):
 
     name: Literal["set"] = "set"
     """The method."""
-    num_tokens: Tokens = 100
-    """Tokens per block and branch; with query_link also the number of queries."""
-    rank: Rank = 16
-    """Rank of the tokens."""
 
 
 class FadaConfig(TokensConfig):
@@ -98,10 +95,6 @@ class FadaConfig(TokensConfig):
 
     name: Literal["fada"] = "fada"
     """The method."""
-    num_tokens: Tokens = 100
-    """Tokens per block and band."""
-    rank: Rank = 16
-    """Rank of the tokens."""
 
 
 class LoraAdapterConfig(PlacedConfig):
@@ -216,10 +209,6 @@ class CausalTuneConfig(LinkedConfig):
     """The causal frequencies."""
     suppress: bool = False
     """Subtract the rest of the spectrum from the features, times a learnt factor."""
-    num_tokens: Tokens = 100
-    """Tokens per block; with query_link also the number of queries."""
-    rank: Rank = 16
-    """Rank of the tokens."""
 
     @model_validator(mode="before")
     @classmethod

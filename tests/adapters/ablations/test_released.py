@@ -8,7 +8,7 @@ import pytest
 import timm
 import torch
 
-from causalseg.adapters.ablations.released import ReleasedCausalTune, _inverse, released_mask
+from causalseg.adapters.ablations.released import ReleasedCausalTune, released_mask
 from causalseg.adapters.base import attach
 from causalseg.errors import ConfigError
 from golden_modules import error, errors, load, options
@@ -67,13 +67,6 @@ def test_the_mask_is_that_of_the_released_code_at_every_known_size(golden):
         assert torch.allclose(released_mask(n), expected, atol=1e-6), n
     expected = load(golden / "causal_tune_released_lorareins_4x4_b2_c16.npz")["mask_released"]
     assert torch.allclose(released_mask(4, dtype=torch.float64), expected, atol=1e-6)
-
-
-@pytest.mark.parametrize("n", [1, 2, 7, 16])
-def test_the_inverse_is_the_real_part_of_an_inverse_fourier_transform(n):
-    planes = torch.randn(2, 3, n, n, dtype=torch.float64)
-    expected = torch.fft.ifft2(planes, norm="ortho").real
-    assert torch.allclose(_inverse(planes), expected, atol=1e-12)
 
 
 def test_increments_lie_between_0_and_255(tokens):
