@@ -1,6 +1,7 @@
 """What README, docs and examples show is true: commands parse, configurations load, code runs."""
 
 import ast
+import importlib
 import os
 import re
 import shlex
@@ -123,6 +124,16 @@ def test_python_in_the_readme_runs_and_leaves_the_vit_unchanged(text):
     exec(compile(ast.parse(text), "README.md", "exec"), names)
     assert names["tokens"].shape == (1, 1 + 16 * 22, 384)
     assert not any(block._forward_hooks for block in names["vit"].blocks)
+
+
+def test_python_imports_that_are_shown_exist():
+    for page in PAGES:
+        shown_imports = re.findall(
+            r"^ *from (causalseg[\w.]*) import (.+)$", page.read_text(), re.M
+        )
+        for module, names in shown_imports:
+            for name in names.split(", "):
+                assert hasattr(importlib.import_module(module), name), f"{page.name}: {name}"
 
 
 def test_the_first_two_lines_of_usage_are_the_two_targets():
