@@ -1,7 +1,7 @@
 """Draw the contact sheet: a row for each corruption, a column for each severity.
 
 Run: ``python benchmarks/corruption_sheet.py [docs/images/corruptions.jpg] [--seed 10]``. The
-picture is a drawn scene, so the sheet can be made anywhere; driving corruptions get its depth.
+image is a synthetic scene, so no data set is needed; driving corruptions get its depth.
 """
 
 import argparse
@@ -35,8 +35,8 @@ def draw_sheet(seed: int) -> Image.Image:
     sheet.paste(shrink(image), (columns[0], GAP))
     top = GAP + TILE[1] + HEAD
     for severity, left in enumerate(columns, 1):
-        place = (left + TILE[0] / 2, top - HEAD / 2)
-        draw.text(place, f"severity {severity}", INK, font, anchor="mm")
+        middle = (left + TILE[0] / 2, top - HEAD / 2)
+        draw.text(middle, f"severity {severity}", INK, font, anchor="mm")
     group = ""
     for name, corruption in CORRUPTIONS.items():
         if corruption.group != group:

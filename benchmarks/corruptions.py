@@ -1,8 +1,7 @@
-"""How fast corruptions are: images per second of CPU time at 480x360 and severity 3, one thread.
+"""Speed of corruptions: images per second of CPU time at 480x360 and severity 3, on one thread.
 
-Run: ``python benchmarks/corruptions.py [--images 12] [--severity 3] [--json FILE]``. CPU time of
-the one thread does not count what other processes take. What is made once and kept is made before:
-a column says what the first images took.
+Run: ``python benchmarks/corruptions.py [--images 12] [--severity 3] [--json FILE]``. A warm-up run
+fills the caches; its time is in a column of its own.
 """
 
 import argparse
@@ -25,7 +24,7 @@ def draw(seed: int) -> Tensor:
 
 
 def seconds(name: str, images: list[Tensor], severity: int, first_seed: int) -> float:
-    """CPU time an image."""
+    """Return the CPU time an image."""
     start = time.process_time()
     for seed, image in enumerate(images, first_seed):
         corrupt(image, name, severity, seed)

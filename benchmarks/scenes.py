@@ -1,12 +1,14 @@
-"""How fast scenes are drawn: images per second for each domain at 320x240, on one thread.
+"""Speed of synthetic scenes: images per second for each domain at 320x240, on one thread.
 
-Run: ``python benchmarks/scenes.py [images a domain]``. Nothing in the drawing uses more than one
-thread, so a loader with w workers gives about w times as many.
+Run: ``python benchmarks/scenes.py [images a domain]``. A loader with w workers gives about w times
+as many.
 """
 
 import json
 import sys
 import time
+
+import torch
 
 from causalseg.scenes import DOMAINS, render
 
@@ -15,6 +17,7 @@ SIZE = (240, 320)
 
 def main(count: int) -> None:
     """Print a table, then the same as one line of JSON."""
+    torch.set_num_threads(1)
     rates = {}
     for domain in DOMAINS:
         render(0, SIZE, domain)

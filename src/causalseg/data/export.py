@@ -1,4 +1,4 @@
-"""Scenes as files, in the layout that the free folder form reads."""
+"""Synthetic scenes as files, in the layout of the folder form."""
 
 import json
 from collections.abc import Sequence
@@ -16,14 +16,14 @@ def write_scenes(out: Path, domain: str, seeds: Sequence[int], size: tuple[int, 
     """Write images/, labels/ (train ids), depth/ (16-bit, centimetres, capped) and classes.json.
 
     Raises:
-        DataError: for an unknown domain or a size that cannot be drawn.
+        DataError: for an unknown domain or a size that is too small.
         RunError: if a file cannot be written.
     """
     for seed in seeds:
         scene = scenes.render(seed, size, domain)
         centimetres = np.minimum(100 * scene.depth, 2**16 - 1).astype(np.uint16)
-        pictures = {"images": scene.image, "labels": scene.label, "depth": centimetres}
-        for folder, pixels in pictures.items():
+        arrays = {"images": scene.image, "labels": scene.label, "depth": centimetres}
+        for folder, pixels in arrays.items():
             with replacing(out / folder / f"{domain}_{seed:06d}.png") as temporary:
                 Image.fromarray(pixels).save(temporary, format="PNG")
     content = {"names": CITYSCAPES19.names, "palette": CITYSCAPES19.palette, "ignore_ids": [255]}

@@ -1,4 +1,4 @@
-"""Drawn street scenes with exact labels and depth, in five domains: data that needs no download."""
+"""Synthetic street scenes with exact labels and depth, in five domains; needs no download."""
 
 from causalseg.scenes.ground import SKY_DEPTH
 from causalseg.scenes.street import DOMAINS, Scene, render
