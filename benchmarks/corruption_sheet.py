@@ -25,7 +25,7 @@ def draw_sheet(seed: int) -> Image.Image:
     scene = render(SCENE, SIZE)
     image = torch.from_numpy(scene.image).movedim(-1, 0).float() / 255
     depth = torch.from_numpy(scene.depth)
-    groups = {corruption.group for corruption in CORRUPTIONS.values()}
+    groups = set(CORRUPTIONS.values())
     columns = [NAMES + k * (TILE[0] + GAP) for k in range(5)]
     width = columns[-1] + TILE[0] + GAP
     height = HEAD + (len(CORRUPTIONS) + 1) * (TILE[1] + GAP) + len(groups) * HEAD
@@ -37,10 +37,10 @@ def draw_sheet(seed: int) -> Image.Image:
     for severity, left in enumerate(columns, 1):
         middle = (left + TILE[0] / 2, top - HEAD / 2)
         draw.text(middle, f"severity {severity}", INK, font, anchor="mm")
-    group = ""
-    for name, corruption in CORRUPTIONS.items():
-        if corruption.group != group:
-            group = corruption.group
+    last_group = ""
+    for name, group in CORRUPTIONS.items():
+        if group != last_group:
+            last_group = group
             draw.text((4, top + HEAD / 2), group.upper(), INK, font, anchor="lm")
             draw.line((NAMES, top + HEAD / 2, width - GAP, top + HEAD / 2), LINE)
             top += HEAD

@@ -18,7 +18,7 @@ from causalseg.scenes import render
 
 SIZE = (66, 88)
 ODD_SIZES = ((30, 50), (81, 64), (7, 5))
-DRIVING = tuple(name for name, c in CORRUPTIONS.items() if c.group == "driving")
+DRIVING = tuple(name for name, group in CORRUPTIONS.items() if group == "driving")
 NOT_RANDOM = (
     "defocus_blur", "zoom_blur", "gaussian_blur", "brightness", "contrast", "saturate",
     "pixelate", "jpeg_compression",
@@ -183,7 +183,7 @@ def test_pixelate_leaves_the_published_number_of_pixels():
     assert torch.equal(blocks, blocks[:, :, :1, :, :1].expand_as(blocks))
 
 
-@pytest.mark.parametrize("name", [n for n, c in CORRUPTIONS.items() if c.group == "blur"])
+@pytest.mark.parametrize("name", [n for n, group in CORRUPTIONS.items() if group == "blur"])
 def test_a_blur_leaves_a_uniform_image_alone(name):
     image = torch.tensor([0.1, 0.5, 0.9])[:, None, None].expand(3, 40, 60)
     for severity in (1, 5):

@@ -6,7 +6,6 @@ of ours for driving that use depth. Only the image changes, never its label.
 
 import zlib
 from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,50 +16,46 @@ from causalseg.corruptions import blur, digital, driving, light, sensor, weather
 from causalseg.corruptions.view import estimate_view
 from causalseg.errors import ConfigError, DataError, did_you_mean
 
-__all__ = ["CORRUPTIONS", "Corruption", "check_corruption", "corrupt"]
+__all__ = ["CORRUPTIONS", "check_corruption", "corrupt"]
 
 
-class Corruption(NamedTuple):
-    """A kind of corruption.
-
-    Attributes:
-        group: ``noise``, ``blur``, ``weather`` or ``digital`` as in Cityscapes-C, or ``driving``.
-        summary: what it does, in a line.
-        apply: image (``driving``: view), severity and generator to image; values may leave [0, 1].
-    """
-
-    group: str
-    summary: str
-    apply: Callable[..., Float[np.ndarray, "3 H W"]]
-
-
-CORRUPTIONS: dict[str, Corruption] = {
-    "gaussian_noise": Corruption("noise", "Gaussian noise of the sensor", sensor.gaussian_noise),
-    "shot_noise": Corruption("noise", "Poisson noise of few photons", sensor.shot_noise),
-    "impulse_noise": Corruption("noise", "salt and pepper", sensor.impulse_noise),
-    "speckle_noise": Corruption("noise", "noise in proportion to the value", sensor.speckle_noise),
-    "defocus_blur": Corruption("blur", "a lens out of focus", blur.defocus_blur),
-    "glass_blur": Corruption("blur", "frosted glass: pixels copy near ones", blur.glass_blur),
-    "motion_blur": Corruption("blur", "a camera that moves sideways", blur.motion_blur),
-    "zoom_blur": Corruption("blur", "a lens that zooms", blur.zoom_blur),
-    "gaussian_blur": Corruption("blur", "Gaussian blur", blur.gaussian_blur),
-    "snow": Corruption("weather", "falling snow over a whitened image", weather.snow),
-    "frost": Corruption("weather", "synthetic ice on the lens", weather.frost),
-    "fog": Corruption("weather", "clouds of fog, whatever the distance", weather.fog),
-    "spatter": Corruption("weather", "drops of water or mud on the lens", weather.spatter),
-    "brightness": Corruption("digital", "brighter, hue and saturation kept", digital.brightness),
-    "contrast": Corruption("digital", "less contrast", digital.contrast),
-    "saturate": Corruption("digital", "colours paler, then stronger", digital.saturate),
-    "elastic_transform": Corruption("digital", "pixels move", digital.elastic_transform),
-    "pixelate": Corruption("digital", "coarse pixels", digital.pixelate),
-    "jpeg_compression": Corruption("digital", "JPEG of low quality", digital.jpeg_compression),
-    "fog_depth": Corruption("driving", "fog that thickens with distance", driving.fog_depth),
-    "rain_streaks": Corruption("driving", "rain, wet road, haze", driving.rain_streaks),
-    "snow_ground": Corruption("driving", "snow on the ground and falling", driving.snow_ground),
-    "night": Corruption("driving", "night with lamps, headlights and noise", light.night),
-    "sun_glare": Corruption("driving", "a low sun ahead", light.sun_glare),
-    "motion_drive": Corruption("driving", "blur in the direction of travel", driving.motion_drive),
+# Each takes an image (driving: a view), a severity and a generator and returns an image, whose
+# values may leave [0, 1]. The name of the function is that of the corruption.
+_GROUPS: dict[str, tuple[Callable[..., Float[np.ndarray, "3 H W"]], ...]] = {
+    "noise": (
+        sensor.gaussian_noise,
+        sensor.shot_noise,
+        sensor.impulse_noise,
+        sensor.speckle_noise,
+    ),
+    "blur": (
+        blur.defocus_blur,
+        blur.glass_blur,
+        blur.motion_blur,
+        blur.zoom_blur,
+        blur.gaussian_blur,
+    ),
+    "weather": (weather.snow, weather.frost, weather.fog, weather.spatter),
+    "digital": (
+        digital.brightness,
+        digital.contrast,
+        digital.saturate,
+        digital.elastic_transform,
+        digital.pixelate,
+        digital.jpeg_compression,
+    ),
+    "driving": (
+        driving.fog_depth,
+        driving.rain_streaks,
+        driving.snow_ground,
+        light.night,
+        light.sun_glare,
+        driving.motion_drive,
+    ),
 }
+_FUNCTIONS = {apply.__name__: apply for group in _GROUPS.values() for apply in group}
+CORRUPTIONS = {apply.__name__: group for group, several in _GROUPS.items() for apply in several}
+"""The group of each corruption: ``noise``, ``blur``, ``weather``, ``digital`` or ``driving``."""
 
 
 def corrupt(
@@ -93,9 +88,9 @@ def corrupt(
     X = _to_planes(image)
     # The name is part of the seed: two corruptions of one image do not share random numbers.
     rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
-    group, _, apply = CORRUPTIONS[name]
-    scene = estimate_view(X, _to_depth(depth, image)) if group == "driving" else X
-    result = np.clip(apply(scene, severity, rng), 0, 1).astype(np.float32, copy=False)
+    is_driving = CORRUPTIONS[name] == "driving"
+    scene = estimate_view(X, _to_depth(depth, image)) if is_driving else X
+    result = np.clip(_FUNCTIONS[name](scene, severity, rng), 0, 1).astype(np.float32, copy=False)
     return torch.from_numpy(np.ascontiguousarray(result)).to(image)
 
 

@@ -96,7 +96,7 @@ class CorruptedData(Dataset[Sample]):
         sample = self.data[index]
         seed = derive_seed(self.seed, zlib.crc32(sample.name.encode()))
         depth = None
-        if CORRUPTIONS[self.corruption].group == "driving":
+        if CORRUPTIONS[self.corruption] == "driving":
             depth = _read_depth(self.data, index)
         image = corrupt(sample.image, self.corruption, self.severity, seed, depth)
         return sample._replace(image=image)
