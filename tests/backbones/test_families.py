@@ -6,10 +6,10 @@ import torch
 from torch import nn
 
 from causalseg.adapters.base import Adapter, attach, install_after_blocks
-from causalseg.backbones.presets import resolve_name
 from causalseg.backbones.timm import FrozenBackbone, build_backbone
 from causalseg.backbones.trunk import find_trunk
 from causalseg.build.adapter import build_adapter
+from causalseg.config import BackboneConfig
 from causalseg.config.adapters import (
     AdaptFormerConfig,
     CausalTuneConfig,
@@ -351,7 +351,7 @@ SMALLEST = [
 @pytest.mark.slow
 @pytest.mark.parametrize("preset", SMALLEST)
 def test_small_models_work_at_full_structure(preset):
-    backbone = build_backbone(resolve_name(preset), "random")
+    backbone = build_backbone(BackboneConfig(name=preset, weights="random"))
     with (
         torch.no_grad(),
         attach(backbone.vit, make_causal_tune(backbone, init=STRONG)),

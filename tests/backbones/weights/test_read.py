@@ -12,15 +12,20 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from causalseg.backbones.timm import build_backbone
+from causalseg.backbones.timm import FrozenBackbone, build_backbone
 from causalseg.backbones.weights import wheel
 from causalseg.backbones.weights.model import build_model, place
 from causalseg.backbones.weights.read import read_state
 from causalseg.backbones.weights.wheel import find_wheel, read_wheel
+from causalseg.config import BackboneConfig
 from causalseg.errors import WeightsError
 
 SMALL = "vit_small_patch14_dinov2"
 needs_wheel = pytest.mark.skipif(not wheel.has_wheel(), reason=f"needs {wheel.INSTALL_WHEEL}")
+
+
+def build(name, weights, seed=0, **options):
+    return build_model(BackboneConfig(name=name, weights=str(weights), **options), seed)
 
 
 def make_vit(registers=False, **options):
@@ -92,7 +97,7 @@ def test_a_model_is_unchanged_by_a_file_that_is_refused():
 def test_a_file_that_is_not_there_is_an_error_that_names_the_choices(tmp_path):
     for weights in ("whel", str(tmp_path)):
         with pytest.raises(WeightsError, match=r"no file '.*hub, wheel, random, or the path"):
-            build_backbone("dinov2_vits14", weights)
+            build("dinov2_vits14", weights)
 
 
 @pytest.mark.parametrize("kind", ["zip", "legacy", "safetensors"])
@@ -148,11 +153,11 @@ def test_contents_that_are_no_state_dict_are_described(tmp_path, content, kind):
 
 def test_random_weights_follow_the_seed_alone():
     state = torch.random.get_rng_state()
-    first = build_model("test_vit", "random", seed=3).model.state_dict()
+    first = build("test_vit", "random", seed=3).model.state_dict()
     assert torch.equal(torch.random.get_rng_state(), state)
     torch.rand(5)
-    assert equal(build_model("test_vit", "random", seed=3).model.state_dict(), first)
-    assert not equal(build_model("test_vit", "random", seed=4).model.state_dict(), first)
+    assert equal(build("test_vit", "random", seed=3).model.state_dict(), first)
+    assert not equal(build("test_vit", "random", seed=4).model.state_dict(), first)
 
 
 @pytest.mark.parametrize("offline", [False, True])
@@ -163,7 +168,7 @@ def test_a_hub_out_of_reach_is_reported_within_seconds(monkeypatch, tmp_path, of
     monkeypatch.setattr(huggingface_hub, "hf_hub_url", lambda *_: nobody)
     start = time.monotonic()
     with pytest.raises(WeightsError, match=r"(?s)cannot get.*HF_HUB_OFFLINE.*HF_HOME.*weights=whe"):
-        build_backbone("dinov2_vits14", "hub")
+        build("dinov2_vits14", "hub")
     assert time.monotonic() - start < 5
 
 
@@ -176,9 +181,9 @@ def test_cached_hub_weights_need_no_network_and_equal_timms_loading(monkeypatch,
     snapshot.mkdir(parents=True)
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text("abc")
-    state = build_model(name, "random", seed=5).model.state_dict()
+    state = build(name, "random", seed=5).model.state_dict()
     save_file(state, snapshot / "model.safetensors")
-    vit, rule, _ = build_model(name, "hub", seed=0)
+    vit, rule, _ = build(name, "hub", seed=0)
     assert rule == "antialias"
     assert equal(
         vit.state_dict(), timm.create_model(name, pretrained=True, num_classes=0).state_dict()
@@ -187,13 +192,13 @@ def test_cached_hub_weights_need_no_network_and_equal_timms_loading(monkeypatch,
 
 def test_a_model_without_published_weights_is_named():
     with pytest.raises(WeightsError, match="no weights for vit_base_patch16_xp_224: give"):
-        build_backbone("vit_base_patch16_xp_224", "hub")
+        build("vit_base_patch16_xp_224", "hub")
 
 
 def test_only_vit_s_without_registers_fits_the_wheel():
     for name in ("dinov2_vitb14", "dinov2_vits14_reg"):
         with pytest.raises(WeightsError, match=r"only DINOv2 ViT-S/14 \(dinov2_vits14\)"):
-            build_backbone(name, "wheel")
+            build(name, "wheel")
 
 
 def test_a_missing_wheel_names_the_command(monkeypatch):
@@ -245,13 +250,13 @@ def test_the_wheels_model_equals_its_graph(tmp_path):
         tmp_path / "encoder.onnx", options, providers=["CPUExecutionProvider"]
     )
     images = torch.rand(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
-    backbone = build_backbone("dinov2_vits14", "wheel")
+    backbone = build_backbone(BackboneConfig(name="dinov2_vits14", weights="wheel"))
     inputs = (images - backbone.mean) / backbone.std
     expected = [torch.tensor(x) for x in session.run(names, {"input_image": inputs.numpy()})]
     for level, tokens in zip(backbone(images), expected, strict=False):
         assert torch.allclose(level.flatten(2).mT, tokens[:, 1:], atol=1e-4)
     assert torch.allclose(backbone.vit.forward_features(inputs), expected[-1], atol=1e-4)
-    timms = build_backbone("dinov2_vits14", "wheel", position="antialias")
+    timms = FrozenBackbone(build("dinov2_vits14", "wheel").model, position="antialias")
     assert not torch.allclose(timms.vit.forward_features(inputs), expected[-1], atol=0.1)
 
 

@@ -296,7 +296,7 @@ def test_rein_and_causal_tune_are_told_apart(tmp_path, tiny):
         (("backbone.name=dinov2_vits14",), WeightsError, "the backbone has 384 and 12"),
         (("backbone.name=dinov2",), ConfigError, "dinov2"),
         ((*TINY, "head.num_heads=4"), ConfigError, "no such option"),
-        ((*TINY, "eval.window=[50, 50]"), ConfigError, "not divisible by the patch of 16"),
+        ((*TINY, "train.crop=[50, 50]"), ConfigError, "not divisible by the patch of 16"),
         ((*TINY, "backbone.levels=[0, 1, 2, 3]"), WeightsError, r"learnable_tokens_a \(6, 5, 4\)"),
         ((*TINY, "adapter=lora"), ConfigError, "leave out those that change adapter or head"),
         ((*TINY, "adapter.name=causal_tune"), ConfigError, "the options say .*causal_tune"),

@@ -10,7 +10,7 @@ Another patch is resampled from the weights' own patch embedding:
 
 import math
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import timm
 import torch
@@ -18,6 +18,7 @@ from jaxtyping import Float
 from timm.layers import resample_patch_embed
 from torch import Tensor, nn
 
+from causalseg.backbones.presets import resolve_name
 from causalseg.backbones.weights.formats import (
     ConvertedWeights,
     PositionRule,
@@ -28,9 +29,8 @@ from causalseg.backbones.weights.formats import (
 from causalseg.backbones.weights.hub import HUB_FILE, fetch_from_hub
 from causalseg.backbones.weights.read import read_state, sha256_of
 from causalseg.backbones.weights.wheel import WHEEL_SHA256, read_wheel
+from causalseg.config import BackboneConfig
 from causalseg.errors import ConfigError, WeightsError
-
-PatchResize = Literal["pinv", "bicubic"]
 
 _CLASSIFIERS = ("head.", "head_dist.", "fc.")
 _FLEXIBLE = {"vision_transformer", "eva"}  # timm's modules whose ViTs know dynamic_img_size
@@ -46,28 +46,22 @@ class Loaded(NamedTuple):
     sha256: str | None
 
 
-def build_model(
-    name: str,
-    weights: str,
-    seed: int = 0,
-    patch: int | None = None,
-    patch_resize: PatchResize = "pinv",
-    sha256: str | None = None,
-) -> Loaded:
+def build_model(options: BackboneConfig, seed: int = 0) -> Loaded:
     """Create a timm model for any image size, without a classifier, and fill it.
 
-    The arguments are those of `causalseg.backbones.timm.build_backbone`, but for ``name``, which is
-    timm's. The global random state is not changed.
+    ``seed`` is that of random weights; the global random state is not changed.
 
     Raises:
-        ConfigError: if the model has no patches to resize.
+        ConfigError: if the name is unknown, or the model has no patches to resize.
         WeightsError: if the weights cannot be found, read or placed, or are another file.
     """
+    name, weights, patch = resolve_name(options.name), options.weights, options.patch
     found, checksum = _read_weights(name, weights)
-    if sha256 not in (None, checksum):
+    if options.sha256 not in (None, checksum):
         raise WeightsError(
             f"weights {weights!r}: the file's checksum is {checksum}, backbone.sha256 says "
-            f"{sha256}: give the file that the run was made with, or set backbone.sha256=null"
+            f"{options.sha256}: give the file that the run was made with, or set "
+            "backbone.sha256=null"
         )
     state, kernel = found.state, found.state.get(_PATCH)
     if kernel is not None and (kernel.ndim != 4 or not 0 < kernel.shape[2] == kernel.shape[3]):
@@ -80,7 +74,7 @@ def build_model(
         model = _create(name, patch, state)
     if weights != "random":
         if kernel is not None and patch is not None:
-            state = state | {_PATCH: _resize_patch(kernel, patch, patch_resize)}
+            state = state | {_PATCH: _resize_patch(kernel, patch, options.patch_resize)}
         place(model, state, f"weights {weights!r} ({found.origin}) for {name}")
     return Loaded(model, found.position, checksum)
 
@@ -171,7 +165,7 @@ def _read_grid_side(native: nn.Module, state: State) -> int | None:
 
 
 def _resize_patch(
-    kernel: Float[Tensor, "c 3 p p"], patch: int, how: PatchResize
+    kernel: Float[Tensor, "c 3 p p"], patch: int, how: str
 ) -> Float[Tensor, "c 3 q q"]:
     """Resample a patch embedding to another patch."""
     if kernel.shape[-1] == patch:

@@ -307,8 +307,8 @@ def _write(run: RunFolder, config: Config, parts: dict[str, State], origin: dict
             with replacing(beside.path / f"{name}.safetensors") as file:
                 save_file({key: value.contiguous() for key, value in tensors.items()}, file)
         if "backbone" in parts:
-            options = dict(config.backbone) | {"weights": str(beside.path / _OWN_WEIGHTS)}
-            config = _with_backbone(config, sha256=build_backbone(**options).sha256)
+            local = _with_backbone(config, weights=str(beside.path / _OWN_WEIGHTS))
+            config = _with_backbone(config, sha256=build_backbone(local.backbone).sha256)
         write_text(beside.config, dump_config(config))
         write_json(beside.origin, origin)
         if run.path.is_dir():
