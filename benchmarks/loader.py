@@ -16,7 +16,7 @@ from PIL import Image
 
 from causalseg.data.augment import Augment
 from causalseg.data.classes import CITYSCAPES19
-from causalseg.data.folders import FolderData, Place, read_ids
+from causalseg.data.folders import FolderData, Location, read_ids
 from causalseg.data.loader import AugmentedData, PermutedDraws, StepSampler, make_loader
 from causalseg.scenes import render
 
@@ -60,7 +60,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         write_files(Path(folder))
         plain = FolderData(
-            Place(Path(folder, "images")), Place(Path(folder, "labels")), read_ids(CITYSCAPES19)
+            Location(Path(folder, "images")),
+            Location(Path(folder, "labels")),
+            read_ids(CITYSCAPES19),
         )
         data = AugmentedData(plain, Augment(CROP))
         for workers in (0, 1, 2):

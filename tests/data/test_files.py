@@ -69,7 +69,7 @@ def test_members_also_have_a_path_in_a_folder_of_the_zips_name(tmp_path):
     assert Files(tmp_path).names_in_zip_folders() == {"sub/Name.v1/x": "sub/x"}
 
 
-def test_places_are_told_in_words(tmp_path):
+def test_messages_name_the_root_and_the_zip_of_a_file(tmp_path):
     write(tmp_path, "a")
     assert Files(tmp_path).describe() == f"folder {tmp_path}"
     for number in range(5):
@@ -155,24 +155,11 @@ def test_an_unknown_name_and_a_root_of_another_kind_are_named(tmp_path):
     write(tmp_path, "a")
     with pytest.raises(MissingFileError, match="no file b in folder"):
         Files(tmp_path).read("b")
-    with pytest.raises(DataError, match=r"a is not a zip file .*download it again"):
+    with pytest.raises(DataError, match="cannot open zip file .*a: .*download it again"):
         Files(tmp_path / "a")
 
 
-@pytest.mark.parametrize("is_zip64", [False, True])
-def test_a_zip_cut_short_names_the_member_at_which_it_ends(tmp_path, is_zip64):
-    path = tmp_path / "cut.zip"
-    with zipfile.ZipFile(path, "w") as archive:
-        for name in ("a/first", "a/second", "a/third"):
-            with archive.open(name, "w", force_zip64=is_zip64) as member:
-                member.write(bytes(1000))
-    assert Files(path).read("a/third") == bytes(1000)
-    path.write_bytes(path.read_bytes()[:1500])
-    with pytest.raises(DataError, match=r"cut.zip is cut short .* member a/second. Download"):
-        Files(path)
-
-
-def test_a_broken_zip_is_kept_in_mind_and_stops_no_other_file(tmp_path):
+def test_a_broken_zip_is_listed_and_stops_no_other_file(tmp_path):
     write(tmp_path, "a")
     write_zip(tmp_path / "z.zip", "b")
     write_zip(tmp_path / "cut.zip", "c", "d")
@@ -182,7 +169,7 @@ def test_a_broken_zip_is_kept_in_mind_and_stops_no_other_file(tmp_path):
     assert files.names == ("a", "b")
     assert files.read("b").startswith(b"zip b")
     assert len(files.broken) == 2
-    assert "cut.zip is cut short or broken" in files.broken[0]
+    assert "cut.zip" in files.broken[0]
     assert "gone.zip" in files.broken[1]
     (tmp_path / "gone.zip").unlink()
     settle(tmp_path)
@@ -191,24 +178,9 @@ def test_a_broken_zip_is_kept_in_mind_and_stops_no_other_file(tmp_path):
     assert open_files(tmp_path).names == ("a", "b", "c")
 
 
-def test_a_cut_zip_without_sizes_names_the_member_it_knows(tmp_path):
-    path = write_zip(tmp_path / "cut.zip", "first", "second")
-    change(path, b"PK\3\4", 6, b"\x08\0")
-    change(path, b"PK\3\4", 18, bytes(8))
-    path.write_bytes(path.read_bytes()[:300])
-    with pytest.raises(DataError, match="in or after its member first"):
-        Files(path)
-
-
-def test_a_broken_member_is_named_with_its_zip(tmp_path):
-    path = write_zip(tmp_path / "x.zip", "a/b", compression=zipfile.ZIP_DEFLATED)
-    change(path, b"PK\3\4", 30 + len("a/b") + 5, b"\xff\xff\xff")
-    with pytest.raises(DataError, match=r"cannot read .*x.zip: a/b: .*broken, download it again"):
-        Files(tmp_path).read("a/b")
-
-
-def test_a_broken_member_of_a_stronger_compression_is_named_too(tmp_path):
-    path = write_zip(tmp_path / "x.zip", "a/b", compression=zipfile.ZIP_LZMA)
+@pytest.mark.parametrize("compression", [zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA])
+def test_a_broken_member_is_named_with_its_zip(tmp_path, compression):
+    path = write_zip(tmp_path / "x.zip", "a/b", compression=compression)
     change(path, b"PK\3\4", 30 + len("a/b") + 4, b"\xff" * 5)
     with pytest.raises(DataError, match=r"cannot read .*x.zip: a/b: .*broken, download it again"):
         Files(tmp_path).read("a/b")
@@ -216,7 +188,7 @@ def test_a_broken_member_of_a_stronger_compression_is_named_too(tmp_path):
 
 def test_a_member_of_a_zip_that_was_replaced_is_named(tmp_path):
     path = write_zip(tmp_path / "x.zip", "a", "b")
-    copy = pickle.loads(pickle.dumps(Files(path)))  # as in another process: the zip is opened anew
+    copy = pickle.loads(pickle.dumps(Files(path)))  # as in another process: the zip is opened again
     write_zip(path, "a")
     assert copy.read("a").startswith(b"zip a")
     with pytest.raises(DataError, match=r"x.zip: b is gone: the zip was replaced"):

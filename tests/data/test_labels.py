@@ -11,9 +11,9 @@ from causalseg.data.labels import ColourLabels, IdLabels, PolygonLabels
 from causalseg.errors import DataError
 from png import encode_16_bit, encode_png
 
-IDS = IdLabels({7: 0, 8: 1, 0: 255, 300: 2}, "Mend it", is_first_channel=True)
-COLOURS = ColourLabels({(128, 64, 128): 0, (0, 0, 142): 1, (0, 0, 0): 255}, "Mend it")
-POLYGONS = PolygonLabels({"road": 0, "car": 1, "polegroup": 255, "plate": -1, "pole": 2}, "Mend it")
+IDS = IdLabels({7: 0, 8: 1, 0: 255, 300: 2}, "fix it", is_first_channel=True)
+COLOURS = ColourLabels({(128, 64, 128): 0, (0, 0, 142): 1, (0, 0, 0): 255}, "fix it")
+POLYGONS = PolygonLabels({"road": 0, "car": 1, "polegroup": 255, "plate": -1, "pole": 2}, "fix it")
 
 
 def encode(pixels, mode=None, format="PNG", **options) -> bytes:
@@ -105,7 +105,7 @@ def test_an_unknown_id_is_named_with_its_file(wrong):
     with pytest.raises(DataError) as caught:
         train_ids(IDS, content)
     assert str(caught.value) == (
-        f"label x.png has ids [{wrong}] that are no class; allowed are 0, 7..8, 300. Mend it"
+        f"label x.png has ids [{wrong}] that are no class: allowed are 0, 7..8, 300; fix it"
     )
 
 
@@ -128,12 +128,12 @@ def test_raw_colours_keep_their_channels_apart():
 def test_an_unknown_colour_is_named_with_its_file():
     pixels = np.array([[(128, 64, 129), (255, 255, 255), (0, 0, 142)]], np.uint8)
     expected = (
-        r"label x.png has colours \[\(128, 64, 129\), \(255, 255, 255\)\] that are no class; "
-        r"allowed are \(128, 64, 128\), .*Mend it"
+        r"label x.png has colours \[\(128, 64, 129\), \(255, 255, 255\)\] that are no class: "
+        r"allowed are \(128, 64, 128\), .*fix it"
     )
     with pytest.raises(DataError, match=expected):
         train_ids(COLOURS, encode(pixels))
-    with pytest.raises(DataError, match="mode I;16: a label is a picture of 8-bit colours"):
+    with pytest.raises(DataError, match="mode I;16: a label is an image of 8-bit colours"):
         COLOURS.read(encode(np.zeros((1, 1), np.uint16)), "x.png")
 
 
@@ -174,7 +174,7 @@ def test_a_group_is_its_label_unless_it_has_an_entry_of_its_own():
 
 def test_an_unknown_label_of_a_polygon_is_named_with_a_hint():
     with pytest.raises(
-        DataError, match=r"x.png has the label 'raod' .*did you mean 'road'\?.*Mend"
+        DataError, match=r"x.png has the label 'raod' .*did you mean 'road'\?.*fix it"
     ):
         train_ids(POLYGONS, polygons(("raod", box(0, 0, 3, 3))))
 
@@ -194,7 +194,7 @@ def test_an_unknown_label_of_a_polygon_is_named_with_a_hint():
     ids=range(20),
 )
 def test_what_is_no_polygon_file_is_refused(content):
-    with pytest.raises(DataError, match="cannot read label x.json: .*expected is JSON with"):
+    with pytest.raises(DataError, match="cannot read label x.json: .*it must be JSON with"):
         POLYGONS.read(content, "x.json")
 
 

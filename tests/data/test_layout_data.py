@@ -147,7 +147,7 @@ def test_of_several_trees_of_labels_the_first_that_is_there_counts(tree):
 
 
 def test_a_layout_that_contradicts_itself_is_refused(tree):
-    with pytest.raises(ConfigError, match="has fields that the one of images lacks: number"):
+    with pytest.raises(ConfigError, match="has fields that the template of images lacks: number"):
         LayoutData(with_split(labels="gt/val/{city}/{number}.png"), "val", tree)
     for encoding, label in (
         (Ids({9: 2}), "9"),
@@ -165,8 +165,8 @@ def test_an_unknown_id_names_file_and_id_even_in_a_zip(tree):
     zipped(tree / "gt", tree / "gt.zip")
     shutil.rmtree(tree / "gt")
     expected = (
-        f"label {tree / 'gt.zip'}: gt/val/ulm/a_id.png has ids [33] that are no class; allowed are "
-        "0, 7..8. Mend the file, or the map of the layout Toytown (Doe et al., 2020)"
+        f"label {tree / 'gt.zip'}: gt/val/ulm/a_id.png has ids [33] that are no class: allowed are "
+        "0, 7..8; correct the file, or the labels of Toytown (Doe et al., 2020)"
     )
     with pytest.raises(DataError) as caught:
         LayoutData(LAYOUT, "val", tree)[1]
@@ -195,7 +195,7 @@ def test_unreadable_files_are_named(tree, part):
     data = LayoutData(LAYOUT, "val", tree)
     (tree / part).write_bytes(b"no picture")
     kind = "image" if part.startswith("img") else "label"
-    with pytest.raises(DataError, match=f"cannot read {kind} .*{part}: it is no picture"):
+    with pytest.raises(DataError, match=f"cannot read {kind} .*{part}: it is no image"):
         data[1]
     (tree / part).unlink()
     with pytest.raises(DataError, match=f"cannot read .*{part}: .*No such file"):

@@ -48,7 +48,7 @@ def test_the_folder_before_the_first_field_is_known():
 
 @pytest.mark.parametrize("text", ["a/{b.png", "a/b}.png", "a/{}.png", "{1}.png"])
 def test_a_lone_brace_is_refused(text):
-    with pytest.raises(ConfigError, match="has a brace that is no field"):
+    with pytest.raises(ConfigError, match="has a brace outside of a field"):
         Template(text)
 
 

@@ -1,20 +1,21 @@
-"""From the options of data to objects: sources, their order, domains."""
+"""From the options of data to objects: training images, the order of drawing them, and domains."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache, partial
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int
-from torch.utils.data import ConcatDataset, Dataset
+from torch.utils.data import ConcatDataset
 
 from causalseg.build.pairs import (
-    AnyConfig,
-    Opened,
+    Pairs,
+    Source,
     build_classes,
-    classes_of,
-    name_of,
+    describe_source,
+    find_classes,
     open_pairs,
 )
 from causalseg.config import Config
@@ -26,16 +27,19 @@ from causalseg.data.classes import ClassList
 from causalseg.data.dataset import Sample
 from causalseg.data.layout_data import LayoutData
 from causalseg.data.loader import Draws, PermutedDraws, WeightedDraws
-from causalseg.data.sampling import count_pixels, image_chances
+from causalseg.data.sampling import count_pixels, weigh_images
 from causalseg.data.wrappers import CachedData, CorruptedData, ResizedData
 from causalseg.engine.evaluate import Domain
 from causalseg.errors import CausalsegError, ConfigError, did_you_mean
 from causalseg.model import Segmenter
 from causalseg.runs.log import logger
 
+Problems = dict[str, CausalsegError]
+"""The error of each source or domain that cannot be used, by name."""
+
 
 def with_classes_inside(config: Config) -> Config:
-    """Return the configuration with a classes.json read into it: a run must not need the file."""
+    """Return the configuration with its classes.json read in: a run must not need the file."""
     if isinstance(config.data.classes, ClassesConfig) or config.data.classes in CLASS_LISTS:
         return config
     classes = build_classes(config.data)
@@ -50,7 +54,7 @@ def with_classes_inside(config: Config) -> Config:
 
 
 def with_steps(config: Config, num_images: int) -> Config:
-    """Return the configuration with the steps that its epochs make of the training images.
+    """Return the configuration with steps in place of epochs of ``num_images`` images.
 
     Raises:
         ConfigError: if the schedule does not fit into them.
@@ -68,57 +72,44 @@ def with_steps(config: Config, num_images: int) -> Config:
 def build_data(
     data: DataConfig, inference: InferenceConfig
 ) -> tuple[ConcatDataset[Sample], dict[str, Domain]]:
-    """Build what is trained on and what is scored.
+    """Build training images, all sources joined, and domains.
+
+    Args:
+        data: sources and domains.
+        inference: how an image is predicted, where a domain has no other size.
 
     Raises:
-        CausalsegError: as `build_sources` and `build_domains`, with all that is wrong in both.
+        ConfigError: if there is no source or no domain.
+        CausalsegError: if sources or domains are missing or wrong; names all of them.
     """
-    sources, problems = _try_sources(data)
-    domains, others = _try_domains(data, inference)
-    if problems:
-        hint = f"\nThese domains can be scored: {', '.join(domains)}" if domains else ""
-        _refuse(problems | others, hint)
-    _refuse_domains(others, domains)
-    return _joined_sources(data, sources), domains
-
-
-def build_sources(data: DataConfig) -> ConcatDataset[Sample]:
-    """Build the training data: all sources, joined.
-
-    Raises:
-        ConfigError: if there is none, or one has other classes.
-        CausalsegError: if one is not there or not as it should be; names all of them.
-    """
-    sources, problems = _try_sources(data)
-    if problems:
-        _refuse(problems)
-    return _joined_sources(data, sources)
-
-
-def _try_sources(data: DataConfig) -> tuple[list[Dataset[Sample]], dict[str, CausalsegError]]:
     if not data.sources:
         raise ConfigError(
-            "data.sources is empty, there is nothing to train on: name one at least, such as "
+            "data.sources is empty: give at least one to train on, such as "
             "'data.sources=[{images: day/images, labels: day/labels}]'"
         )
     _check_roots(data)
     classes, sources = build_classes(data), []
-    problems: dict[str, CausalsegError] = {}
-    for name, source in _named_sources(data).items():
-        try:
-            built, own = _build_pairs(data, source, classes)
-            _need_same_classes(source, own, classes)
-        except CausalsegError as error:
-            problems[name] = error
-            continue
-        if source.resize is not None:
-            built = ResizedData(built, source.resize, source.keep_ratio)
-        sources.append(built)
-    return sources, problems
+    problems: Problems = {}
+    for name, source in _name_sources(data).items():
+        with _collecting(problems, name):
+            _check_use(data, source, classes, is_source=True)
+            pairs, _ = _build_pairs(data, source, classes)
+            if source.resize is not None:
+                pairs = ResizedData(pairs, source.resize, source.keep_ratio)
+            sources.append(pairs)
+    domains = _build_domains(data, inference, problems)
+    _raise_problems(problems, domains)
+    if data.cache == "memory":
+        sources = [CachedData(each) for each in sources]
+    return ConcatDataset(sources), domains
 
 
-def _joined_sources(data: DataConfig, sources: list[Dataset[Sample]]) -> ConcatDataset[Sample]:
-    return ConcatDataset([CachedData(each) if data.cache == "memory" else each for each in sources])
+def build_domains(data: DataConfig, inference: InferenceConfig) -> dict[str, Domain]:
+    """Build domains alone, as `build_data`."""
+    problems: Problems = {}
+    domains = _build_domains(data, inference, problems)
+    _raise_problems(problems, domains)
+    return domains
 
 
 def count_for_head(
@@ -127,7 +118,7 @@ def count_for_head(
     """Count the pixels of every class for a head that balances them; ``workers`` processes read.
 
     Returns:
-        The pixels of every image and class; None if the head does not need them.
+        The pixels of every image and class; None if the head does not use them.
 
     Raises:
         DataError: if no pixel has a class.
@@ -150,122 +141,80 @@ def build_draws(
     """Build the order in which training images are drawn.
 
     Args:
-        data: says how they are drawn.
+        data: the options; rare classes or weights of sources change the order.
         sources: the images.
-        seed: the same seed is the same order.
-        workers: processes that read labels, where these must be counted.
-        counts: pixels of every image and class, where they are known.
+        seed: the same seed gives the same order.
+        workers: processes that read labels to count classes.
+        counts: pixels of every image and class, if already counted.
     """
     if data.rare_classes:
-        given = data.rare_classes
         if counts is None:
             counts = count_pixels(sources, len(build_classes(data).names), workers)
-        return WeightedDraws(image_chances(counts, given.temperature, given.min_pixels), seed)
-    weights = [source.weight for source in data.sources]
-    if None in weights:
-        return PermutedDraws(len(sources), seed)
-    parts = sources.datasets
-    chances = [
-        weight / len(part)  # type: ignore[arg-type, operator]
-        for weight, part in zip(weights, parts, strict=True)
+        return WeightedDraws(weigh_images(counts, data.rare_classes), seed)
+    weights = [
+        source.weight / len(part)  # type: ignore[arg-type]
+        for source, part in zip(data.sources, sources.datasets, strict=True)
+        if source.weight is not None
         for _ in range(len(part))  # type: ignore[arg-type]
     ]
-    return WeightedDraws(chances, seed)
+    return WeightedDraws(weights, seed) if weights else PermutedDraws(len(sources), seed)
 
 
-def build_domains(data: DataConfig, inference: InferenceConfig) -> dict[str, Domain]:
-    """Build what is scored.
+def list_pairs(data: DataConfig) -> dict[str, Callable[[], Pairs]]:
+    """Return by name a function that opens each source and domain without its changes.
 
-    Args:
-        data: sources and domains.
-        inference: how an image is predicted, where a domain says nothing else.
-
-    Raises:
-        ConfigError: if there is no domain.
-        CausalsegError: if a domain is not there or not as it should be; says which ones are.
-    """
-    domains, problems = _try_domains(data, inference)
-    _refuse_domains(problems, domains)
-    return domains
-
-
-def _try_domains(
-    data: DataConfig, inference: InferenceConfig
-) -> tuple[dict[str, Domain], dict[str, CausalsegError]]:
-    _need_domains(data)
-    _check_roots(data)
-    classes, domains = build_classes(data), {}
-    problems: dict[str, CausalsegError] = {}
-    for name in data.only or data.domains:
-        try:
-            domains[name] = _build_domain(data, name, classes, inference)
-        except CausalsegError as error:
-            problems[name] = error
-    return domains, problems
-
-
-def _refuse_domains(problems: Mapping[str, CausalsegError], domains: Mapping[str, Domain]) -> None:
-    if problems:
-        rest = f"[{','.join(domains)}]"
-        _refuse(problems, f"\nThe others can be scored: data.only={rest}" if domains else "")
-
-
-def list_pairs(data: DataConfig) -> dict[str, Callable[[], Opened]]:
-    """Return by name what opens each source and domain as it lies on the disk.
-
-    Sources and domains of the same files are opened once, under the names of all.
-    What has no partner is left out there, and told by the data set.
-    With ``data.only`` the other domains are left out.
+    Sources and domains of the same files are opened once, under all their names. Unpaired files
+    are skipped; the data set lists them. With ``data.only`` the other domains are left out.
 
     Raises:
-        ConfigError: if a source or domain cannot be used with the classes, or is corrupted by
-            something unknown; says which ones.
+        ConfigError: if a source or domain does not fit the classes, or its corruption is unknown;
+            names all of them.
     """
     _need_domains(data)
     _check_roots(data)
-    classes = build_classes(data)
-    sources = _named_sources(data)
-    domains = {f"domain {name}": data.domains[name] for name in data.only or data.domains}
-    mistakes = []
-    for name, given in (sources | domains).items():
-        try:
-            own = classes_of(data, given, classes)
-            if given.corrupt:
-                check_corruption(given.corrupt.name, given.corrupt.severity)
-            if name in sources:
-                _need_same_classes(given, own, classes)
-            map_classes(classes, own)
-        except ConfigError as error:
-            mistakes.append(f"{name}: {error}")
-    if mistakes:
-        raise ConfigError("\n".join(mistakes))
-    opened: dict[str, Callable[[], Opened]] = {}
+    classes, sources = build_classes(data), _name_sources(data)
+    used = sources | {f"domain {name}": data.domains[name] for name in data.only or data.domains}
+    problems: Problems = {}
     names: dict[str, list[str]] = {}
-    for name, given in (sources | domains).items():
-        plain = given.model_copy(
-            update={"corrupt": None, "resize": None, "keep_ratio": False, "weight": None}
-        )
-        same = names.setdefault(plain.model_dump_json(), [])
-        same.append(name)
-        if len(same) == 1:
-            opened[name] = partial(open_pairs, data, given, classes, is_strict=False)
-    return {_joined(same): opened[same[0]] for same in names.values()}
+    for name, source in used.items():
+        with _collecting(problems, name):
+            _check_use(data, source, classes, is_source=name in sources)
+        changes = {"corrupt": None, "resize": None, "keep_ratio": False, "weight": None}
+        names.setdefault(source.model_copy(update=changes).model_dump_json(), []).append(name)
+    _raise_problems(problems)
+    return {
+        _join(same): partial(open_pairs, data, used[same[0]], classes, is_strict=False)
+        for same in names.values()
+    }
 
 
-def _named_sources(data: DataConfig) -> dict[str, AnyConfig]:
-    return {f"source {i}: {name_of(each)}": each for i, each in enumerate(data.sources, start=1)}
+def _name_sources(data: DataConfig) -> dict[str, Source]:
+    named = enumerate(data.sources, start=1)
+    return {f"source {i}: {describe_source(each)}": each for i, each in named}
 
 
-def _refuse(problems: Mapping[str, CausalsegError], hint: str = "") -> NoReturn:
-    """Raise one error of all, the same text once."""
+@contextmanager
+def _collecting(problems: Problems, name: str) -> Iterator[None]:
+    try:
+        yield
+    except CausalsegError as error:
+        problems[name] = error
+
+
+def _raise_problems(problems: Problems, usable: Mapping[str, Domain] | None = None) -> None:
+    """Raise one error for all problems, each text once, with the domains that can be scored."""
+    if not problems:
+        return
     names: dict[str, list[str]] = {}
     for name, error in problems.items():
         names.setdefault(str(error), []).append(name)
-    kind = type(next(iter(problems.values())))
-    raise kind("\n".join(f"{_joined(of)}: {text}" for text, of in names.items()) + hint)
+    lines = [f"{_join(same)}: {text}" for text, same in names.items()]
+    if usable:
+        lines.append(f"domains that can be scored: data.only=[{','.join(usable)}]")
+    raise type(next(iter(problems.values())))("\n".join(lines))
 
 
-def _joined(names: Sequence[str]) -> str:
+def _join(names: Sequence[str]) -> str:
     more = f" and {len(names) - 2} more" if len(names) > 3 else ""
     return ", ".join(names[:2] if more else names) + more
 
@@ -273,15 +222,15 @@ def _joined(names: Sequence[str]) -> str:
 def _need_domains(data: DataConfig) -> None:
     if not data.domains:
         raise ConfigError(
-            "data.domains is empty, there is nothing to score: name one at least, such as "
+            "data.domains is empty: give at least one to score, such as "
             "'data.domains={night: {images: night/images, labels: night/labels}}'"
         )
 
 
 def _check_roots(data: DataConfig) -> None:
-    """Refuse a root of no data set, and warn of one that nothing uses."""
-    given = (*data.sources, *data.domains.values())
-    used = {each.layout for each in given if isinstance(each, LayoutConfig) and not each.root}
+    """Refuse a root of an unknown data set; warn of an unused one."""
+    sources = (*data.sources, *data.domains.values())
+    used = {each.layout for each in sources if isinstance(each, LayoutConfig) and not each.root}
     for name in data.roots:
         if name not in LAYOUTS:
             allowed = did_you_mean(name, used & LAYOUTS.keys() or LAYOUTS)
@@ -291,10 +240,34 @@ def _check_roots(data: DataConfig) -> None:
             _warn_once(f"data.roots.{name} is not used: sources and domains {reads}")
 
 
+def _check_use(data: DataConfig, source: Source, classes: ClassList, is_source: bool) -> None:
+    """Refuse a source of other classes, a domain without a class mapping, unknown corruptions."""
+    own = find_classes(data, source, classes)
+    if source.corrupt:
+        check_corruption(source.corrupt.name, source.corrupt.severity)
+    if is_source and own.names != classes.names:
+        raise ConfigError(
+            f"source {describe_source(source)} has the classes {', '.join(own.names)}, but "
+            "data.classes has others: set data.classes to them, or train on another source"
+        )
+    map_classes(classes, own)
+
+
+def _build_domains(
+    data: DataConfig, inference: InferenceConfig, problems: Problems
+) -> dict[str, Domain]:
+    _need_domains(data)
+    _check_roots(data)
+    classes, domains = build_classes(data), {}
+    for name in data.only or data.domains:
+        with _collecting(problems, name):
+            domains[name] = _build_domain(data, data.domains[name], classes, inference)
+    return domains
+
+
 def _build_domain(
-    data: DataConfig, name: str, classes: ClassList, inference: InferenceConfig
+    data: DataConfig, domain: Source, classes: ClassList, inference: Inference
 ) -> Domain:
-    domain = data.domains[name]
     pairs, own = _build_pairs(data, domain, classes)
     entries: dict[str, Any] = {}
     if isinstance(domain, LayoutConfig):
@@ -308,7 +281,7 @@ def _build_domain(
         entries["corruption"] = {
             "name": domain.corrupt.name,
             "severity": domain.corrupt.severity,
-            "clean": _clean(data, domain),
+            "clean": _find_clean(data, domain),
         }
     mapping = None
     if own.names != classes.names:
@@ -317,29 +290,18 @@ def _build_domain(
     return Domain(pairs, inference, own, mapping, entries)
 
 
-def _clean(data: DataConfig, corrupted: AnyConfig) -> str | None:
+def _find_clean(data: DataConfig, corrupted: Source) -> str | None:
     """Return the scored domain that is the same but for the corruption."""
     clean = corrupted.model_copy(update={"corrupt": None})
     return next((n for n in data.only or data.domains if data.domains[n] == clean), None)
 
 
-def _build_pairs(data: DataConfig, source: AnyConfig, classes: ClassList) -> Opened:
-    """Build a source or domain, corrupted where asked for; say so if it is not complete."""
+def _build_pairs(data: DataConfig, source: Source, classes: ClassList) -> Pairs:
+    """Build a source or domain with its corruption; warn if it is not complete."""
     pairs, own = open_pairs(data, source, classes)
     if isinstance(pairs, LayoutData) and pairs.shortfall:
         _warn_once(f"{pairs.describe()}: {pairs.shortfall}")
-    if source.corrupt:
-        given = source.corrupt
-        pairs = CorruptedData(pairs, given.name, given.severity, given.seed)
-    return pairs, own
-
-
-def _need_same_classes(source: AnyConfig, own: ClassList, classes: ClassList) -> None:
-    if own.names != classes.names:
-        raise ConfigError(
-            f"source {name_of(source)} has the classes {', '.join(own.names)}; data.classes are "
-            "others: set data.classes to them, or train on another source"
-        )
+    return CorruptedData(pairs, source.corrupt) if source.corrupt else pairs, own
 
 
 @cache

@@ -18,7 +18,6 @@ from causalseg.config import Config
 from causalseg.config.adapters import linked_part
 from causalseg.config.heads import LinearHeadConfig, Mask2FormerHeadConfig
 from causalseg.config.load import load_config
-from causalseg.data.augment import Augment, RandomCorruption
 from causalseg.errors import ConfigError
 from causalseg.heads.base import Head
 from causalseg.heads.linear import LinearHead
@@ -86,23 +85,6 @@ def load_run(
     model = build_segmenter(load_config(folder.need(folder.config)))
     load_weights(folder, model, checkpoint)
     return model.eval().to(device)
-
-
-def build_augment(config: Config) -> Augment:
-    """Build the training augmentation."""
-    given = config.train.augment
-    style = None
-    if given.corrupt is not None:
-        style = RandomCorruption(given.corrupt.names, given.corrupt.p, given.corrupt.severity)
-    return Augment(
-        config.train.crop,
-        given.scale,
-        given.longest,
-        given.max_class_share,
-        given.flip,
-        given.photometric,
-        style,
-    )
 
 
 def check_fits_patch(config: Config, patch: int) -> None:

@@ -1,4 +1,4 @@
-"""From the options of one source or domain to images with labels, and of data to its classes."""
+"""From the options of a source or domain to images with labels and their classes."""
 
 from pathlib import Path
 
@@ -15,13 +15,13 @@ from causalseg.data.catalogue import CLASS_LISTS, LAYOUTS
 from causalseg.data.classes import CITYSCAPES19, ClassList, read_classes
 from causalseg.data.dataset import Sample, ScenesData
 from causalseg.data.files import describe_nearest
-from causalseg.data.folders import FolderData, Place, place_of, read_colours, read_ids
+from causalseg.data.folders import FolderData, Location, parse_location, read_colours, read_ids
 from causalseg.data.layout_data import LayoutData, describe_tree
 from causalseg.errors import ConfigError, MissingFileError, did_you_mean
 
-Opened = tuple[Dataset[Sample], ClassList]
+Pairs = tuple[Dataset[Sample], ClassList]
 """Images with labels, and the classes of the labels."""
-AnyConfig = FolderConfig | LayoutConfig | ScenesConfig
+Source = FolderConfig | LayoutConfig | ScenesConfig
 
 
 def build_classes(data: DataConfig) -> ClassList:
@@ -55,10 +55,10 @@ def build_classes(data: DataConfig) -> ClassList:
 
 
 def open_pairs(
-    data: DataConfig, source: AnyConfig, classes: ClassList, is_strict: bool = True
-) -> Opened:
-    """Build a source or domain as it lies on the disk."""
-    own = classes_of(data, source, classes)
+    data: DataConfig, source: Source, classes: ClassList, is_strict: bool = True
+) -> Pairs:
+    """Build a source or domain from its files, without corruption or resizing."""
+    own = find_classes(data, source, classes)
     pairs: Dataset[Sample]
     match source:
         case FolderConfig():
@@ -66,10 +66,10 @@ def open_pairs(
                 reader = read_colours(own)
             else:
                 reader = read_ids(own, data.ignore, source.id_map)
-            images, labels = (_find_place(data, text) for text in (source.images, source.labels))
+            images, labels = (_find_location(data, text) for text in (source.images, source.labels))
             pairs = FolderData(images, labels, reader, source.every, is_strict)
         case LayoutConfig():
-            root = _root_of(data, source)
+            root = _find_root(data, source)
             pairs = LayoutData(LAYOUTS[source.layout], source.split, root, source.every, is_strict)
         case ScenesConfig():
             pairs = ScenesData(source.domain, source.count, source.first, source.size)
@@ -78,7 +78,7 @@ def open_pairs(
     return pairs, own
 
 
-def classes_of(data: DataConfig, source: AnyConfig, classes: ClassList) -> ClassList:
+def find_classes(data: DataConfig, source: Source, classes: ClassList) -> ClassList:
     """Return the classes of the labels of a source or domain."""
     match source:
         case LayoutConfig(layout=name):
@@ -93,13 +93,13 @@ def classes_of(data: DataConfig, source: AnyConfig, classes: ClassList) -> Class
     return classes
 
 
-def _root_of(data: DataConfig, source: LayoutConfig) -> Path:
-    """Where a published data set lies; a root of its own stands before those of all."""
+def _find_root(data: DataConfig, source: LayoutConfig) -> Path:
+    """Return the root of a published data set; the source's own root comes first."""
     own = source.root or data.roots.get(source.layout)
     if own is None and data.root is None:
         raise ConfigError(
             f"{source.layout} has no root: give data.roots.{source.layout}=PATH, or data.root, "
-            f"a folder that holds {source.layout}/"
+            f"a folder that contains {source.layout}/"
         )
     root, layout = _find_path(data, own or source.layout), LAYOUTS[source.layout]
     if not root.exists() and source.split in layout.splits:
@@ -114,8 +114,8 @@ def _root_of(data: DataConfig, source: LayoutConfig) -> Path:
     return root
 
 
-def name_of(source: AnyConfig) -> str:
-    """Return what a source or domain is called in messages."""
+def describe_source(source: Source) -> str:
+    """Return a short name of a source or domain for messages."""
     match source:
         case LayoutConfig(layout=name, split=split):
             return f"{name} {split}"
@@ -125,9 +125,9 @@ def name_of(source: AnyConfig) -> str:
             return f"scenes {domain}"
 
 
-def _find_place(data: DataConfig, text: str) -> Place:
-    place = place_of(text)
-    return place._replace(folder=_find_path(data, str(place.folder)))
+def _find_location(data: DataConfig, text: str) -> Location:
+    location = parse_location(text)
+    return location._replace(folder=_find_path(data, str(location.folder)))
 
 
 def _find_path(data: DataConfig, path: str) -> Path:
@@ -136,5 +136,5 @@ def _find_path(data: DataConfig, path: str) -> Path:
         return Path(data.root or ".").expanduser() / Path(path).expanduser()
     except RuntimeError as error:
         raise ConfigError(
-            f"no home folder for the ~ of {path} or of data.root = {data.root}: write it out"
+            f"no home folder for the ~ of {path} or of data.root = {data.root}: give a full path"
         ) from error

@@ -1,1 +1,1 @@
-"""Images, labels, classes, augmentation and the scene generator."""
+"""Images with labels: reading, classes, augmentation and the stream of batches."""

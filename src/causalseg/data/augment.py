@@ -1,55 +1,38 @@
-"""Training augmentation of the field's protocol, drawn from a generator that is handed in.
+"""Training augmentation of the field's protocol; all randomness comes from the given generator.
 
 Resize (shortest edge a random multiple of the crop height) -> crop in which no class dominates ->
-horizontal flip -> photometric distortion. Everything random comes from the generator of the
-sample, so a sample does not depend on the worker or the process that made it.
+horizontal flip -> random corruption -> photometric distortion. The generator belongs to the sample,
+so a sample does not depend on the worker or the process.
+
+Photometric distortion is SSD's, as in mmseg. Each step has probability 1/2 and clips to [0, 1]:
+
+    brightness   X + b                    b in +-32/255
+    contrast     c X                      c in [0.5, 1.5]
+    saturation   S of HSV times s         s in [0.5, 1.5], S at most 1
+    hue          H of HSV turned by h     h in +-18/180 of a full turn: OpenCV counts H to 180
+
+Brightness comes first, hue after saturation, and contrast before both or, equally often, after.
+
+HSV has V = max(R, G, B) and S = (V - min(R, G, B)) / V, so that with V and H kept
+
+    (1) S -> min(s S, 1)   is   X -> V - (V - X) min(s, 1 / S)
 """
 
-from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 from torchvision.transforms.v2 import functional as F
 
+from causalseg.config.run import AugmentConfig, RandomCorruptionConfig
 from causalseg.corruptions import check_corruption, corrupt
 from causalseg.data.classes import IGNORE
 from causalseg.data.dataset import Sample, resize_label
-from causalseg.data.photometric import draw_distortion
 
 _CROP_TRIES = 10
-
-
-class RandomCorruption:
-    """One of several corruptions at a random severity, now and then.
-
-    Args:
-        names: corruptions to choose from, all alike.
-        p: probability in [0, 1].
-        severity: lowest and highest.
-
-    Raises:
-        ConfigError: if there is no such corruption or severity.
-    """
-
-    def __init__(self, names: Sequence[str], p: float, severity: tuple[int, int]):
-        for name in names:
-            for level in severity:
-                check_corruption(name, level)
-        self.names, self.p, self.severity = list(names), p, severity
-
-    def __call__(
-        self, image: Float[Tensor, "3 H W"], generator: Generator
-    ) -> Float[Tensor, "3 H W"]:
-        """Return the image, or the image under a corruption."""
-        if _uniform(generator) >= self.p:
-            return image
-
-        def draw(low: int, high: int) -> int:
-            return int(torch.randint(low, high + 1, (), generator=generator))
-
-        name = self.names[draw(0, len(self.names) - 1)]
-        return corrupt(image, name, draw(*self.severity), seed=draw(0, 2**31 - 1))
+_RANGES = ((-32 / 255, 32 / 255), (0.5, 1.5), (0.5, 1.5), (-18 / 180, 18 / 180))
+_DEFAULT = AugmentConfig()
 
 
 class Augment:
@@ -57,46 +40,37 @@ class Augment:
 
     Args:
         crop: height and width in pixels.
-        scale: range of the resize in steps of 0.1: shortest edge = scale x crop height.
-        longest: no edge is resized beyond this many pixels.
-        max_class_share: crops where one class covers more are drawn again; ten draws at most.
-        flip: probability of a horizontal flip.
-        photometric: whether to distort brightness, contrast, saturation and hue.
-        corruption: a random corruption of the crop; None for none.
+        options: what is drawn, from which ranges.
+
+    Raises:
+        ConfigError: if a corruption is unknown.
     """
 
-    def __init__(
-        self,
-        crop: tuple[int, int],
-        scale: tuple[float, float] = (0.5, 2.0),
-        longest: int = 2048,
-        max_class_share: float = 0.75,
-        flip: float = 0.5,
-        photometric: bool = True,
-        corruption: "RandomCorruption | None" = None,
-    ):
-        self.crop, self.scale, self.longest = crop, scale, longest
-        self.max_class_share, self.flip, self.photometric = max_class_share, flip, photometric
-        self.corruption = corruption
+    def __init__(self, crop: tuple[int, int], options: AugmentConfig = _DEFAULT):
+        self.crop, self.options = crop, options
+        if options.corrupt:
+            for name in options.corrupt.names:
+                check_corruption(name, options.corrupt.severity[0])
 
     def __call__(self, sample: Sample, generator: Generator) -> Sample:
         """Return the augmented sample: image (3, *crop), label (*crop); padding is ignored."""
         sample = self._crop(self._resize(sample, generator), generator)
-        if _uniform(generator) < self.flip:
+        if _draw_uniform(generator) < self.options.flip:
             image, label = F.horizontal_flip(sample.image), F.horizontal_flip(sample.label)
             sample = sample._replace(image=image, label=label)
-        if self.corruption:
-            sample = sample._replace(image=self.corruption(sample.image, generator))
-        if self.photometric:
+        if self.options.corrupt:
+            image = corrupt_randomly(sample.image, self.options.corrupt, generator)
+            sample = sample._replace(image=image)
+        if self.options.photometric:
             sample = sample._replace(image=draw_distortion(generator)(sample.image))
         return sample
 
     def _resize(self, sample: Sample, generator: Generator) -> Sample:
-        low, high = self.scale
+        low, high = self.options.scale
         choices = round((high - low) * 10) + 1
         scale = low + 0.1 * int(torch.randint(choices, (), generator=generator))
         H, W = sample.label.shape
-        factor = min(scale * self.crop[0] / min(H, W), self.longest / max(H, W))
+        factor = min(scale * self.crop[0] / min(H, W), self.options.longest / max(H, W))
         size = (max(1, round(H * factor)), max(1, round(W * factor)))
         return sample._replace(
             image=F.resize(sample.image, list(size), antialias=True).clamp(0, 1),
@@ -113,12 +87,12 @@ class Augment:
             )
             label = F.crop(sample.label, top, left, height, width)
             counts = torch.bincount(label[label != IGNORE])
-            if len(counts) and counts.max() <= self.max_class_share * counts.sum():
+            if len(counts) and counts.max() <= self.options.max_class_share * counts.sum():
                 break
         return sample._replace(image=F.crop(sample.image, top, left, height, width), label=label)
 
     def _pad(self, sample: Sample) -> Sample:
-        """Grow an image below the crop's size to the right and bottom with its mean colour."""
+        """Grow an image smaller than the crop to the right and bottom with its mean colour."""
         H, W = sample.label.shape
         below, right = max(0, self.crop[0] - H), max(0, self.crop[1] - W)
         if not (below or right):
@@ -129,8 +103,66 @@ class Augment:
         return sample._replace(image=image, label=label)
 
 
+def corrupt_randomly(
+    image: Float[Tensor, "3 H W"], options: RandomCorruptionConfig, generator: Generator
+) -> Float[Tensor, "3 H W"]:
+    """Return the image, or with probability ``options.p`` the image under a corruption."""
+    if _draw_uniform(generator) >= options.p:
+        return image
+    name = options.names[_draw_integer(0, len(options.names) - 1, generator)]
+    severity = _draw_integer(*options.severity, generator)
+    return corrupt(image, name, severity, seed=_draw_integer(0, 2**31 - 1, generator))
+
+
+class Distortion(NamedTuple):
+    """A photometric distortion; the default changes nothing.
+
+    Attributes:
+        brightness: b.
+        contrast: c.
+        saturation: s.
+        hue: h, in full turns.
+        is_contrast_first: whether contrast comes before saturation and hue.
+    """
+
+    brightness: float = 0.0
+    contrast: float = 1.0
+    saturation: float = 1.0
+    hue: float = 0.0
+    is_contrast_first: bool = False
+
+    def __call__(self, image: Float[Tensor, "3 H W"]) -> Float[Tensor, "3 H W"]:
+        """Return a distorted image; both in [0, 1]."""
+        image = (image + self.brightness).clamp(0, 1)
+        before, after = (self.contrast, 1.0) if self.is_contrast_first else (1.0, self.contrast)
+        image = scale_saturation((before * image).clamp(0, 1), self.saturation)
+        if self.hue:
+            image = F.adjust_hue(image, self.hue)
+        return (after * image).clamp(0, 1)
+
+
+def draw_distortion(generator: Generator) -> Distortion:
+    """Draw a distortion; always takes nine numbers from the generator."""
+    *coins, is_contrast_first = (torch.rand(5, generator=generator) < 0.5).tolist()
+    fractions = torch.rand(4, generator=generator).tolist()
+    values = [low + (high - low) * f for (low, high), f in zip(_RANGES, fractions, strict=True)]
+    brightness, contrast, saturation, hue = (
+        value if is_used else neutral
+        for value, is_used, neutral in zip(values, coins, Distortion()[:4], strict=True)
+    )
+    return Distortion(brightness, contrast, saturation, hue, is_contrast_first)
+
+
+def scale_saturation(image: Float[Tensor, "3 H W"], factor: float) -> Float[Tensor, "3 H W"]:
+    """Multiply the saturation of an image in [0, 1], up to 1; hue and value stay."""
+    value = image.amax(0)
+    missing = value - image
+    largest = value / missing.amax(0).clamp(min=torch.finfo(image.dtype).tiny)  # 1 / S
+    return value - missing * largest.clamp(max=factor)  # (1)
+
+
 def mix_classes(onto: Sample, other: Sample, generator: Generator) -> Sample:
-    """Paste half of the classes of another crop, drawn at random, onto a crop of the same size."""
+    """Paste a random half of the classes of another crop onto a crop of the same size."""
     present = other.label[other.label != IGNORE].unique()
     order = torch.randperm(len(present), generator=generator)
     chosen = present[order[: (len(present) + 1) // 2]]
@@ -139,5 +171,9 @@ def mix_classes(onto: Sample, other: Sample, generator: Generator) -> Sample:
     return onto._replace(image=image, label=torch.where(mask, other.label, onto.label))
 
 
-def _uniform(generator: Generator) -> float:
+def _draw_uniform(generator: Generator) -> float:
     return float(torch.rand((), generator=generator))
+
+
+def _draw_integer(low: int, high: int, generator: Generator) -> int:
+    return int(torch.randint(low, high + 1, (), generator=generator))

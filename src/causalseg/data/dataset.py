@@ -1,7 +1,7 @@
-"""Images with labels: what all files have in common, and scenes drawn on the fly.
+"""Images with labels: the base of all data sets of files, and synthetic scenes.
 
-A data set is indexed and yields `Sample`s. Labels come out as train ids 0..k-1 with 255 for
-`ignored`, whatever the ids in the files; originals are never touched.
+A data set is indexed and yields `Sample`s. Labels are train ids 0..k-1 with 255 for `ignored`,
+whatever the ids in the files; files are never changed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,10 +18,10 @@ from torchvision.transforms.v2 import functional as F
 
 from causalseg import scenes
 from causalseg.data.classes import IGNORE, ClassList
-from causalseg.data.labels import LabelReader, open_picture
+from causalseg.data.labels import LabelReader, open_image
 from causalseg.errors import ConfigError, DataError
 
-_MOST_STRETCHED = 0.1  # of a label that is brought to its image's size
+_MAX_STRETCH = 0.1  # of a label that is resized to its image
 _IMAGE_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
 
 
@@ -34,15 +34,15 @@ class Sample(NamedTuple):
 
 
 class PairData(Dataset[Sample]):
-    """Images and labels in files: what folders and published layouts have in common.
+    """Images and labels in files: the base of folders and published layouts.
 
     Args:
-        pairs: image and label file of each sample, named as `read` takes them.
+        pairs: image and label file of each sample, as `read` takes them.
         names: name of each sample.
         labels: reads the label files.
-        is_label_resized: bring labels of another size than their image's to it, by the nearest
-            pixel, if their proportions differ by less than a tenth; otherwise they are an error.
-        lonely: what was left out for want of an image or a label, in words.
+        is_label_resized: resize labels of another size than their image's by the nearest pixel, if
+            the aspect ratio differs by at most 10 %; otherwise they are an error.
+        unpaired: messages about files skipped because their image or label is missing.
     """
 
     def __init__(
@@ -51,10 +51,10 @@ class PairData(Dataset[Sample]):
         names: list[str],
         labels: LabelReader,
         is_label_resized: bool = False,
-        lonely: Sequence[str] = (),
+        unpaired: Sequence[str] = (),
     ):
         self.pairs, self.names, self.labels = pairs, names, labels
-        self.is_label_resized, self.lonely = is_label_resized, lonely
+        self.is_label_resized, self.unpaired = is_label_resized, unpaired
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -63,11 +63,11 @@ class PairData(Dataset[Sample]):
         return self.join(index, self.read_image(index), self.read_label(index))
 
     def join(self, index: int, image: Float[Tensor, "3 H W"], label: Int[Tensor, "_ _"]) -> Sample:
-        """Return the sample of an image and its label; a DataError says if sizes do not match."""
+        """Return the sample of an image and its label; raise DataError if sizes do not match."""
         H, W = image.shape[1:]
         if label.shape != (H, W):
             h, w = label.shape
-            if not self.is_label_resized or abs(h * W / (w * H) - 1) > _MOST_STRETCHED:
+            if not self.is_label_resized or abs(h * W / (w * H) - 1) > _MAX_STRETCH:
                 image_file, label_file = map(self.where, self.pairs[index])
                 same = "proportions" if self.is_label_resized else "size"
                 raise DataError(
@@ -78,18 +78,18 @@ class PairData(Dataset[Sample]):
         return Sample(image, label, self.names[index])
 
     def read_image(self, index: int) -> Float[Tensor, "3 H W"]:
-        """Return an image in [0, 1]; a DataError says if it cannot be read."""
+        """Return an image in [0, 1]; raise DataError if it cannot be read."""
         file = self.pairs[index][0]
         return decode_image(self.read(file), self.where(file))
 
     def read_label(self, index: int) -> Int[Tensor, "H W"]:
-        """Return a label's train ids at its own size; a DataError says if it cannot be read."""
+        """Return a label's train ids at its own size; raise DataError if it cannot be read."""
         return self.labels.to_train_ids(
             self.read_label_ids(index), self.where(self.pairs[index][1])
         )
 
     def read_label_ids(self, index: int) -> Int[np.ndarray, "H W"]:
-        """Return a label's raw ids, before the table; a DataError says if it cannot be read."""
+        """Return a label's raw ids, before the table; raise DataError if it cannot be read."""
         file = self.pairs[index][1]
         return self.labels.read(self.read(file), self.where(file))
 
@@ -98,14 +98,14 @@ class PairData(Dataset[Sample]):
         raise NotImplementedError
 
     def where(self, file: str) -> str:
-        """Return where a file of a pair is, for messages."""
+        """Return the location of a file of a pair, for messages."""
         raise NotImplementedError
 
 
 class ScenesData(Dataset[Sample]):
-    """Procedural street scenes of one domain (`scenes.render`), drawn when asked for.
+    """Procedural street scenes of one domain (`scenes.render`), rendered on access.
 
-    A scene is named by its seed alone: one street has one name under every sky.
+    A scene is named by its seed alone: a street has the same name in every domain.
 
     Args:
         domain: weather and light.
@@ -115,7 +115,7 @@ class ScenesData(Dataset[Sample]):
     """
 
     def __init__(self, domain: str, count: int, first: int = 0, size: tuple[int, int] = (240, 320)):
-        scenes.render(first, size, domain)  # a wrong domain or size shows now, not in a worker
+        scenes.render(first, size, domain)  # raises for a wrong domain or size, not in a worker
         self.domain, self.count, self.first, self.size = domain, count, first, size
 
     def __len__(self) -> int:
@@ -138,37 +138,33 @@ def read_image(file: Path) -> Float[Tensor, "3 H W"]:
     """Read an image as RGB in [0, 1], pixels as stored: EXIF orientation is not applied.
 
     Raises:
-        DataError: if it is missing, broken or of a kind that has no plain colours.
+        DataError: if it is missing, broken or of a mode without plain colours.
     """
     return decode_image(read_bytes(file, f"image {file}"), str(file))
 
 
 def decode_image(content: bytes, where: str) -> Float[Tensor, "3 H W"]:
-    """Decode the content of an image file as `read_image` does; ``where`` it is, for messages."""
-    with open_picture(content, f"image {where}") as picture:
-        if picture.mode.startswith("I;16"):  # Pillow would clip 16 bits, not scale them
-            gray = np.array(picture).astype(np.float32) / (2**16 - 1)
+    """Decode the content of an image file as `read_image` does; ``where`` is for messages."""
+    with open_image(content, f"image {where}") as image:
+        if image.mode.startswith("I;16"):  # Pillow would clip 16 bits, not scale them
+            gray = np.array(image).astype(np.float32) / (2**16 - 1)
             return torch.from_numpy(gray).expand(3, -1, -1).contiguous()
-        if picture.mode not in _IMAGE_MODES:
+        if image.mode not in _IMAGE_MODES:
             raise DataError(
-                f"image {where} has mode {picture.mode}: allowed are {', '.join(_IMAGE_MODES)}"
-                " and I;16"
+                f"image {where} has mode {image.mode}: allowed are {', '.join(_IMAGE_MODES)} and "
+                "I;16"
             )
-        pixels = np.array(picture.convert("RGB"))
+        pixels = np.array(image.convert("RGB"))
     return _to_image(pixels)
 
 
 def _to_image(pixels: Int[np.ndarray, "H W 3"]) -> Float[Tensor, "3 H W"]:
-    """Planes of numbers in [0, 1]; contiguous, or everything after would be slower."""
+    """Return planes in [0, 1], contiguous for the speed of later steps."""
     return torch.from_numpy(pixels).movedim(-1, 0).contiguous().float().div_(255)
 
 
 def check_train_ids(train_ids: Mapping[str, int], classes: ClassList, what: str) -> None:
-    """Refuse a map of label ids, as a user knows them, that leads to no class.
-
-    Raises:
-        ConfigError: it names ``what`` the map is and the label id.
-    """
+    """Raise ConfigError if the table ``what`` sends a label id to an unknown class."""
     for label_id, train_id in train_ids.items():
         if not (0 <= train_id < len(classes.names) or train_id == IGNORE):
             raise ConfigError(
@@ -183,18 +179,18 @@ def scale_size(size: tuple[int, int], factor: float) -> tuple[int, int]:
 
 
 def fit_inside(size: tuple[int, int], inside: tuple[int, int]) -> tuple[int, int]:
-    """Return the size of an image fit inside another in proportion, turned for upright images."""
+    """Return the size of an image fit inside another in proportion, rotated if it is upright."""
     short, long = sorted(inside)
     return scale_size(size, min(short / min(size), long / max(size)))
 
 
 def resize_label(label: Int[Tensor, "h w"], size: tuple[int, int]) -> Int[Tensor, "H W"]:
-    """Bring train ids to another height and width: those of the pixels nearest to the centres."""
+    """Resize train ids to another height and width by the pixels nearest to the centres."""
     return F.resize(label[None], list(size), interpolation=InterpolationMode.NEAREST_EXACT)[0]
 
 
 def read_bytes(file: Path, what: str) -> bytes:
-    """Return the content of a file; a DataError says of ``what`` that it cannot be read."""
+    """Return the content of a file; raise DataError with the name ``what`` on failure."""
     try:
         return file.read_bytes()
     except OSError as error:

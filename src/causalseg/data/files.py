@@ -1,12 +1,11 @@
 """The files below a root as one tree: those on disk and those inside zip files.
 
-A zip file counts as unpacked where it lies, so a data set can be read as it was downloaded. A file
-on disk hides a zip's member of the same path.
+A zip file counts as unpacked into the folder that contains it, so a data set is read as it was
+downloaded. A file on disk hides a member of a zip with the same path.
 """
 
 import lzma
 import os
-import struct
 import time
 import zlib
 from collections.abc import Iterator
@@ -18,17 +17,16 @@ from causalseg.errors import DataError, MissingFileError
 
 _ON_DISK = -1
 _SHOWN = 8  # entries of a folder in a message
-_SETTLED = 1_000_000_000  # ns; folders changed later than that may change again at the same mtime
-_LOCAL_HEADER = struct.Struct("<4s5H3L2H")  # of a zip's member, as PKWARE's APPNOTE 4.3.7 has it
+_SETTLED = 1_000_000_000  # ns; a folder changed more recently may change again at the same mtime
 _ENCRYPTED = 0x1  # bit of a member's flags
 _opened: dict[Path, "Files"] = {}
 
 
 def open_files(root: Path) -> "Files":
-    """Return the files below a folder or in a zip file, scanned again only if something changed.
+    """Return the files below a folder or in a zip file; scan again only after a change.
 
     Raises:
-        MissingFileError: if there is no such folder or file.
+        MissingFileError: if the folder or file does not exist.
         DataError: if a folder cannot be listed, or the zip file is broken.
     """
     root = root.resolve()
@@ -40,18 +38,17 @@ def open_files(root: Path) -> "Files":
 class Files:
     """All files below a root by their path relative to it, ``/`` between folders.
 
-    Links to folders are followed. Left out are hidden files, what macOS adds to zip files, and
-    names that are not UTF-8, which no publisher uses.
-    Copies in other processes open the zip files anew, each once, when they first read from one.
+    Links to folders are followed. Hidden files, macOS' additions to zip files, and names that are
+    not UTF-8 are left out. Copies in other processes open the zip files again on first use.
 
     Args:
         root: a folder, or a zip file.
 
     Attributes:
-        names: the paths, sorted.
-        zips: the zip files among them, relative to the root; none of them is in ``names``.
+        names: the paths, sorted, without zip files.
+        zips: the zip files, relative to the root.
         not_utf8: paths on disk that are left out for their name.
-        broken: what is wrong with those of the zip files that cannot be opened.
+        broken: the error of each zip file that cannot be opened.
     """
 
     def __init__(self, root: Path):
@@ -64,17 +61,17 @@ class Files:
         self._scanned, self._stamps = time.time_ns(), {str(root): root.stat().st_mtime_ns}
         self._archives: dict[int, ZipFile] = {}
         self._process = os.getpid()
-        self._place: dict[str, int] = {}  # of every name: number of its zip, or _ON_DISK
-        self._unlike: dict[str, int] = {}  # another zip with other content under this name
+        self._source: dict[str, int] = {}  # of every name: index of its zip, or _ON_DISK
+        self._conflicts: dict[str, int] = {}  # another zip with different content for this name
         try:
-            found = sorted(self._walk(str(root), "", ())) if root.is_dir() else [""]
+            names = sorted(self._walk(str(root), "", ())) if root.is_dir() else [""]
         except OSError as error:
             raise DataError(f"cannot list {root}: {error}") from error
-        listed = list(filter(is_utf8, found))
-        self.not_utf8 = tuple(name for name in found if not is_utf8(name))
+        listed = list(filter(is_utf8, names))
+        self.not_utf8 = tuple(name for name in names if not is_utf8(name))
         self.zips = tuple(filter(_is_zip, listed))
         self.broken: list[str] = []
-        self._place.update({name: _ON_DISK for name in listed if not _is_zip(name)})
+        self._source.update({name: _ON_DISK for name in listed if not _is_zip(name)})
         for number in range(len(self.zips)):
             try:
                 self._add_zip(number)
@@ -82,13 +79,13 @@ class Files:
                 if root.is_file():
                     raise
                 self.broken.append(str(error))
-        self.names = tuple(sorted(self._place))
+        self.names = tuple(sorted(self._source))
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_archives": {}}
 
     def is_current(self) -> bool:
-        """Whether folders and zip files are as they were when they were scanned."""
+        """Whether folders and zip files are unchanged since the scan."""
         try:
             now = {path: Path(path).stat().st_mtime_ns for path in self._stamps}
         except OSError:
@@ -100,13 +97,13 @@ class Files:
 
         Raises:
             MissingFileError: if no file has this name.
-            DataError: if it cannot be read: it, or its zip file, is broken or encrypted.
+            DataError: if it, or its zip file, is broken or encrypted.
         """
-        number = self._place.get(name)
+        number = self._source.get(name)
         if number is None:
             raise MissingFileError(f"no file {name} in {self.describe()}")
-        if name in self._unlike:
-            zips = " and ".join(str(self._zip_path(i)) for i in (number, self._unlike[name]))
+        if name in self._conflicts:
+            zips = " and ".join(str(self._zip_path(i)) for i in (number, self._conflicts[name]))
             raise DataError(f"{name} is in {zips} with different content: keep one of them")
         if number == _ON_DISK:
             try:
@@ -123,7 +120,7 @@ class Files:
             return archive.read(member)
         except KeyError as error:
             raise DataError(
-                f"{self.where(name)} is gone: the zip was replaced while it was in use; start again"
+                f"{self.where(name)} is gone: the zip was replaced while in use; start again"
             ) from error
         except NotImplementedError as error:
             raise DataError(f"cannot read {self.where(name)}: {error}; unpack the zip") from error
@@ -133,21 +130,18 @@ class Files:
             ) from error
 
     def names_in_zip_folders(self) -> dict[str, str]:
-        """Return the members of zip files as if each zip were unpacked into a folder of its name.
-
-        The dictionary leads from such a path to the name.
-        """
-        places = ((name, number) for name, number in self._place.items() if number != _ON_DISK)
-        return {f"{self._stem(number)}/{self._member(name)}": name for name, number in places}
+        """Return the names of members by their paths if zips count as folders of their names."""
+        members = [(name, number) for name, number in self._source.items() if number != _ON_DISK]
+        return {f"{self._stem(number)}/{self._member(name)}": name for name, number in members}
 
     def where(self, name: str) -> str:
         """Return where a file is: its path, or ``zip: member``."""
-        if self._place.get(name, _ON_DISK) == _ON_DISK:
+        if self._source.get(name, _ON_DISK) == _ON_DISK:
             return str(self.root / name)
-        return f"{self._zip_path(self._place[name])}: {self._member(name)}"
+        return f"{self._zip_path(self._source[name])}: {self._member(name)}"
 
     def describe(self) -> str:
-        """Return what the root is, in words."""
+        """Return the kind and path of the root, and its zip files."""
         if self.root.is_file():
             return f"zip file {self.root}"
         more = f" and {len(self.zips) - 3} more" if len(self.zips) > 3 else ""
@@ -156,7 +150,7 @@ class Files:
         )
 
     def _walk(self, folder: str, prefix: str, above: tuple[tuple[int, int], ...]) -> Iterator[str]:
-        """Yield the files below a folder; ``above`` are the folders that it is in."""
+        """Yield the files below a folder; ``above`` are its parent folders."""
         status = os.stat(folder)  # noqa: PTH116
         this = (status.st_dev, status.st_ino)
         if this in above:  # a link back to a folder around it
@@ -177,14 +171,14 @@ class Files:
         for member in self._archive(number).infolist():
             if member.is_dir() or any(map(_is_hidden, member.filename.split("/"))):
                 continue
-            other = self._place.setdefault(mount + member.filename, number)
+            other = self._source.setdefault(mount + member.filename, number)
             if other not in (number, _ON_DISK):
                 same = self._archive(other).getinfo(self._member(mount + member.filename))
                 if (same.CRC, same.file_size) != (member.CRC, member.file_size):
-                    self._unlike[mount + member.filename] = number
+                    self._conflicts[mount + member.filename] = number
 
     def _archive(self, number: int) -> ZipFile:
-        """Return a zip file opened by this process: processes must not share a place in it."""
+        """Return a zip file opened by this process: processes must not share a file position."""
         if self._process != os.getpid():
             self._archives, self._process = {}, os.getpid()
         if number not in self._archives:
@@ -203,11 +197,11 @@ class Files:
         return str(PurePosixPath(self.zips[number] or self.root.name).with_suffix(""))
 
     def _member(self, name: str) -> str:
-        return name.removeprefix(self._mount(self._place[name]))
+        return name.removeprefix(self._mount(self._source[name]))
 
 
 def describe_nearest(path: Path) -> str:
-    """Return what lies in the nearest folder above a path that is there, in words."""
+    """Return a clause with the contents of the nearest existing folder above a path."""
     if path.is_symlink():
         return f"it is a link to {path.readlink()}, which is not there"
     folder = next(above for above in path.absolute().parents if above.is_dir())
@@ -236,42 +230,7 @@ def _is_hidden(name: str) -> bool:
 def _open_zip(path: Path) -> ZipFile:
     try:
         return ZipFile(path)
-    except (OSError, NotImplementedError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot open zip file {path}: {error}") from error
-    except BadZipFile as error:
-        last = _last_member(path)
-        if last is None:
-            raise DataError(
-                f"{path} is not a zip file ({error}): download it again or move it away"
-            ) from error
+    except (BadZipFile, OSError, NotImplementedError, UnicodeDecodeError) as error:
         raise DataError(
-            f"zip file {path} is cut short or broken ({error}): it breaks off in or after "
-            f"its member {last}. Download it again or move it away"
+            f"cannot open zip file {path}: {error}; download it again, or move it away"
         ) from error
-
-
-def _last_member(path: Path) -> str | None:
-    """Return the last member that begins in a zip file whose directory, at the end, is lost.
-
-    Goes from local header to local header; one that does not tell its size ends the search.
-    """
-    last, at = None, 0
-    with path.open("rb") as file:
-        while len(header := file.read(_LOCAL_HEADER.size)) == _LOCAL_HEADER.size:
-            signature, _, flags, *_, packed, _, name_length, extra_length = _LOCAL_HEADER.unpack(
-                header
-            )
-            if signature != b"PK\x03\x04":
-                break
-            name = file.read(name_length)
-            if len(name) < name_length:
-                break
-            last = name.decode("utf-8", "replace")
-            extra = file.read(extra_length)
-            if packed == 2**32 - 1 and len(extra) >= 20:  # Zip64: tag, length, size, packed size
-                packed = int.from_bytes(extra[12:20], "little")
-            if flags & 0x8 and not packed:
-                break
-            at += _LOCAL_HEADER.size + name_length + extra_length + packed
-            file.seek(at)
-    return last

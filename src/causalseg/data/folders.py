@@ -1,7 +1,7 @@
 """A user's own data: images and labels in two folders, paired by stem or by fields of templates.
 
 day/images                        a folder: its files, each named by its stem, the field `name`
-day/{city}/{name}_photo.jpg       a template (`templates`): what matches, in folders and zips
+day/{city}/{name}_photo.jpg       a template (`templates`): matching files, in folders and zips
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,7 +19,7 @@ IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
 LABEL_ENDINGS = (".png", ".webp")  # not JPEG: it changes ids
 
 
-class Place(NamedTuple):
+class Location(NamedTuple):
     """A folder, or the files below it that match a template."""
 
     folder: Path
@@ -29,74 +29,71 @@ class Place(NamedTuple):
         return str(self.folder / self.template)
 
 
-def place_of(text: str) -> Place:
-    """Return a place as options write it: a path, or one in which braces are fields."""
+def parse_location(text: str) -> Location:
+    """Return the location that an option gives: a path, or one with fields in braces."""
     head, brace, _ = text.partition("{")
     cut = head.rfind("/") + 1
-    return Place(Path(text[:cut] or "."), text[cut:]) if brace else Place(Path(text))
+    return Location(Path(text[:cut] or "."), text[cut:]) if brace else Location(Path(text))
 
 
 class FolderData(PairData):
     """Images and labels in two folders, in the order of names.
 
-    A sample's name is its stem; of a template the values of its fields, ``__`` between them.
+    A sample's name is its stem, or for a template the values of its fields joined by ``__``.
 
     Args:
-        images: where images are.
-        labels: where labels are: of each image the one of the same stem, or the file that its
-            fields make of the template.
+        images: location of the images.
+        labels: location of the labels: an image's label has the same stem or fields.
         reader: reads the label files.
         every: use every k-th image.
-        is_strict: refuse images without label and labels without image; else leave them out.
+        is_strict: refuse unpaired images and labels; else skip them.
 
     Raises:
-        MissingFileError: if a folder is not there.
-        ConfigError: if a template is wrong, has another ending than images or labels have, or a
-            field that images have not.
-        DataError: if there is no image, two have one name, or, where strict, an image is without
-            label or the other way round.
+        MissingFileError: if a folder does not exist.
+        ConfigError: if a template is wrong, has an ending that is not read, or a field that
+            images lack.
+        DataError: if there is no image, two have one name, or, where strict, an image or a label
+            is unpaired.
     """
 
     def __init__(
         self,
-        images: Place,
-        labels: Place,
+        images: Location,
+        labels: Location,
         reader: LabelReader,
         every: int = 1,
         is_strict: bool = True,
     ):
-        pictures = _find(images, IMAGE_ENDINGS, {})
-        masks = _find(labels, LABEL_ENDINGS, pictures.patterns)
-        lacking = [field for field in masks.patterns if field not in pictures.patterns]
+        sources = _find(images, IMAGE_ENDINGS, {})
+        masks = _find(labels, LABEL_ENDINGS, sources.patterns)
+        lacking = [field for field in masks.patterns if field not in sources.patterns]
         if lacking:
             raise ConfigError(
                 f"labels {labels} have the field {lacking[0]}, images {images} only "
-                f"{', '.join(pictures.patterns)}: a label is found by the fields of its image"
+                f"{', '.join(sources.patterns)}: a label is found by the fields of its image"
             )
-        if not pictures.found:
+        if not sources.files:
             raise DataError(f"{images} has no images: {', '.join(IMAGE_ENDINGS)} are read")
-        fields = {key: found.fields for key, found in pictures.found.items()}
-        wanted = {
+        fields = {key: file.fields for key, file in sources.files.items()}
+        label_of = {
             key: masks.key(fields[key]) for key in sorted(fields, key=lambda k: _name(fields[k]))
         }
-        unlabelled = [
-            _name(fields[key]) for key, label in wanted.items() if label not in masks.found
+        unlabelled = [_name(fields[k]) for k, label in label_of.items() if label not in masks.files]
+        unused = [_name(masks.files[k].fields) for k in masks.files.keys() - {*label_of.values()}]
+        unpaired = [
+            *_describe_unpaired(labels, "label", unlabelled),
+            *_describe_unpaired(images, "image", sorted(unused)),
         ]
-        unused = [_name(masks.found[key].fields) for key in masks.found.keys() - {*wanted.values()}]
-        lonely = [
-            *_lonely(labels, "label", unlabelled),
-            *_lonely(images, "image", sorted(unused)),
-        ]
-        if lonely and is_strict:
-            raise DataError(lonely[0] + masks.broken + pictures.broken)
-        paired = [key for key, label in wanted.items() if label in masks.found][::every]
-        pairs = [(pictures.found[key], masks.found[wanted[key]]) for key in paired]
+        if unpaired and is_strict:
+            raise DataError(unpaired[0] + masks.broken + sources.broken)
+        paired = [key for key, label in label_of.items() if label in masks.files][::every]
+        pairs = [(sources.files[key], masks.files[label_of[key]]) for key in paired]
         self._listed = {each.where: each.listed for pair in pairs for each in pair if each.listed}
         super().__init__(
             [(image.where, label.where) for image, label in pairs],
-            _names(images, [fields[key] for key in paired]),
+            _make_names(images, [fields[key] for key in paired]),
             reader,
-            lonely=lonely,
+            unpaired=unpaired,
         )
 
     def read(self, file: str) -> bytes:
@@ -114,15 +111,15 @@ class FolderData(PairData):
 def read_ids(
     classes: ClassList, ignore: int = IGNORE, id_map: Mapping[int, int] | None = None
 ) -> LabelReader:
-    """Return the reader of labels that hold ids.
+    """Return the reader of labels that are ids.
 
     Args:
-        classes: the class list; its ids say what the label files hold.
+        classes: the class list, with the label ids of its classes.
         ignore: one more label id that means `no class`.
         id_map: label id -> train id (255 to ignore), in place of the class list's ids.
 
     Raises:
-        ConfigError: if ``id_map`` leads to no class, or ``ignore`` is the label id of a class.
+        ConfigError: if ``id_map`` names an unknown class, or ``ignore`` is the label id of a class.
     """
     pairs = dict(zip(classes.ids, range(len(classes.ids)), strict=True))
     pairs = pairs if id_map is None else dict(id_map)
@@ -136,19 +133,19 @@ def read_ids(
         if not 0 <= label_id < 2**16:
             raise ConfigError(f"id_map names label id {label_id}: label ids are 0..65535")
     table = dict.fromkeys([*classes.ignore, ignore], IGNORE) | pairs
-    return IdLabels(table, "Mend the file, the class list or id_map")
+    return IdLabels(table, "correct the file, the class list or id_map")
 
 
 def read_colours(classes: ClassList) -> LabelReader:
-    """Return the reader of labels that hold the colours of the class list.
+    """Return the reader of labels that are colours of the class list.
 
     Raises:
-        ConfigError: if the class list has no palette of its own, or a colour stands for two
-            classes, or for a class and none.
+        ConfigError: if the class list has no palette of its own, or a colour means two classes, or
+            a class and no class.
     """
     if not classes.has_palette:
         raise ConfigError(
-            "labels of colours need a palette: give the classes one, a colour for each name"
+            "labels of colours need a palette: give the classes one, with a colour for each name"
         )
     train_ids: dict[Colour, int] = {}
     for train_id, colour in enumerate(classes.palette):
@@ -165,77 +162,78 @@ def read_colours(classes: ClassList) -> LabelReader:
                 "class: a colour is a class or ignored, not both"
             )
     table = train_ids | dict.fromkeys(classes.ignore_colours, IGNORE)
-    return ColourLabels(table, "Mend the file, or palette and ignore_colours of the classes")
+    return ColourLabels(table, "correct the file, or palette and ignore_colours of the classes")
 
 
 def list_images(folder: Path) -> list[Path]:
     """Return the image files of a folder in the order of names."""
-    return [file for _, file in sorted(_stems(folder, IMAGE_ENDINGS).items())]
+    return [file for _, file in sorted(_list_stems(folder, IMAGE_ENDINGS).items())]
 
 
 class _File(NamedTuple):
-    """A file: its path, the values of its fields, and for a template where it is listed."""
+    """A file: its path, the values of its fields, and for a template its tree and name there."""
 
     where: str
     fields: Mapping[str, str]
     listed: tuple[Files, str] | None = None
 
 
-class _Found(NamedTuple):
-    """The files of a place by a key that is made of their fields.
+class _Files(NamedTuple):
+    """The files of a location by a key made of their fields.
 
     Attributes:
         patterns: the regular expression of every field.
-        key: makes the key of fields.
-        found: the files.
-        broken: zip files that cannot be opened, as a clause.
+        key: makes the key from fields.
+        files: the files.
+        broken: a clause about zip files that cannot be opened.
     """
 
     patterns: Mapping[str, str]
     key: Callable[[Mapping[str, str]], str]
-    found: dict[str, _File]
+    files: dict[str, _File]
     broken: str = ""
 
 
-def _find(place: Place, endings: tuple[str, ...], patterns: Mapping[str, str]) -> _Found:
-    if not place.template:
-        stems = _stems(place.folder, endings).items()
-        found = {stem: _File(str(file), {"name": stem}) for stem, file in stems}
-        return _Found({"name": ANY}, lambda fields: fields["name"], found)
-    if Path(place.template).suffix.lower() not in endings:
-        raise ConfigError(f"template {place} has to end in {' or '.join(endings)}")
-    folder, text = _with_zips(place)
+def _find(location: Location, endings: tuple[str, ...], patterns: Mapping[str, str]) -> _Files:
+    if not location.template:
+        stems = _list_stems(location.folder, endings).items()
+        files = {stem: _File(str(file), {"name": stem}) for stem, file in stems}
+        return _Files({"name": ANY}, lambda fields: fields["name"], files)
+    if Path(location.template).suffix.lower() not in endings:
+        raise ConfigError(f"template {location} has to end in {' or '.join(endings)}")
+    folder, text = _look_in_zips(location)
     template, listed = Template(text, patterns), open_files(folder)
     for name in listed.not_utf8:
         if template.match(name) is not None:
             raise _not_utf8(name, folder)
-    found = {}
+    files = {}
     for name in listed.names:
         match = template.match(name)
         if match is not None and not match.above:
-            where = listed.where(name)
-            found[name] = _File(where, match.fields, (listed, name))
-    broken = "".join(f"; it may be in a zip file that is broken: {each}" for each in listed.broken)
-    if not found:
+            files[name] = _File(listed.where(name), match.fields, (listed, name))
+    broken = "".join(f"; it may be in a broken zip file: {each}" for each in listed.broken)
+    if not files:
         some = ", ".join(listed.names[:5]) or "nothing"
-        raise DataError(f"{place} matches no file; in {listed.describe()} there is {some}{broken}")
-    return _Found(template.patterns, template.fill, found, broken)
+        raise DataError(
+            f"{location} matches no file; in {listed.describe()} there is {some}{broken}"
+        )
+    return _Files(template.patterns, template.fill, files, broken)
 
 
-def _with_zips(place: Place) -> tuple[Path, str]:
-    """Return a folder that is there and the template from it on.
+def _look_in_zips(location: Location) -> tuple[Path, str]:
+    """Return an existing folder and the rest of the template.
 
-    A folder that is not there may be in a zip file beside it.
+    A missing folder may be in a zip file beside it.
     """
-    folder, text = place
+    folder, text = location
     above = next(each for each in (folder, *folder.parents) if each.is_dir())
     if above == folder or not any(above.glob("*.zip")):
         return _need_folder(folder), text
     return above, f"{folder.relative_to(above).as_posix()}/{text}"
 
 
-def _stems(folder: Path, endings: tuple[str, ...]) -> dict[str, Path]:
-    """Return the files of a folder by stem; those are left out that are hidden, as macOS's are."""
+def _list_stems(folder: Path, endings: tuple[str, ...]) -> dict[str, Path]:
+    """Return the files of a folder by stem, without hidden ones."""
     files = [
         file
         for file in _need_folder(folder).iterdir()
@@ -264,19 +262,16 @@ def _need_folder(folder: Path) -> Path:
     return folder
 
 
-def _lonely(place: Place, kind: str, names: Sequence[str]) -> list[str]:
-    """Say that there is no image or no label for some names."""
+def _describe_unpaired(location: Location, kind: str, names: Sequence[str]) -> list[str]:
+    """Return a message if images or labels are missing for some names."""
     if not names:
         return []
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    hint = ""
-    if place.template:
-        hint = (
-            ". A field takes all that fits: narrow it, such as {name:[a-z0-9]+}, if it takes more"
-        )
+    hint = "; if a field matches too much, narrow it, such as {name:[a-z0-9]+}"
     return [
-        f"{place} has no {kind} for {', '.join(names[:5])}{more}: every image needs a label of the "
-        f"same stem or fields, PNG or lossless WebP, and every label an image{hint}"
+        f"{location} has no {kind} for {', '.join(names[:5])}{more}: every image needs a label of "
+        "the same stem or fields, PNG or lossless WebP, and every label an image"
+        + (hint if location.template else "")
     ]
 
 
@@ -284,7 +279,7 @@ def _name(fields: Mapping[str, str]) -> str:
     return "__".join(fields.values()).replace("/", "__")
 
 
-def _names(images: Place, samples: Iterable[Mapping[str, str]]) -> list[str]:
+def _make_names(images: Location, samples: Iterable[Mapping[str, str]]) -> list[str]:
     names = [_name(fields) for fields in samples]
     if len(set(names)) < len(names):
         name = next(name for name in names if names.count(name) > 1)

@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 from causalseg.data.classes import IGNORE, ClassList
 from causalseg.data.dataset import PairData, Sample
 from causalseg.data.layout_data import LayoutData
-from causalseg.data.workers import in_order
+from causalseg.data.workers import compute_in_order
 from causalseg.errors import DataError
 
 _TILE = 320  # pixels, the longer side
@@ -92,7 +92,7 @@ def check_pairs(
     count, k = len(cast(Sized, data)), len(classes.names)
     found = Findings(name, classes, count, np.zeros(k + 1, np.int64), np.zeros(k, np.int64))
     if isinstance(data, PairData):
-        found.problems += data.lonely
+        found.problems += data.unpaired
     if isinstance(data, LayoutData) and data.shortfall:
         found.published = data.num_published
         found.problems.append(data.shortfall)
@@ -105,7 +105,7 @@ def check_pairs(
     new = [index for index in range(count) if files[index] not in known]
     console = Console(stderr=True)
     looked = track(
-        in_order(partial(_look, data, k), new, workers),
+        compute_in_order(partial(_look, data, k), new, workers),
         f"checking {name}",
         len(new),
         console=console,

@@ -1,11 +1,10 @@
-"""What label files hold, and the way from there to train ids.
+"""From label files to train ids.
 
-A reader turns a file into *raw ids*, whole numbers that stand for what is written in it, and knows
-a table from raw ids to train ids:
+A reader turns a file into *raw ids*, and has a table from raw ids to train ids:
 
     ids       the id itself
     colours   red + 256 green + 65536 blue
-    polygons  place of the label in the table, from 1; 0 where no polygon lies
+    polygons  index of the label in the table, from 1; 0 in no polygon
 """
 
 import functools
@@ -27,24 +26,24 @@ from causalseg.errors import DataError, did_you_mean
 
 NOT_DRAWN = -1
 _UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # what PIL raises
-# What reading JSON of another form, or of numbers and depths beyond all measure, raises.
+# Raised by JSON of another form, and by huge numbers or depths.
 _NO_POLYGONS = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
-# Pillow spreads grey samples of 2 and 4 bits over 0..255.
-_SPREAD = {"L;2": 85, "L;4": 17}
+# Pillow scales grey samples of 2 and 4 bits to 0..255.
+_GREY_FACTORS = {"L;2": 85, "L;4": 17}
 _CHANNEL_MODES = ("LA", "PA", "RGB", "RGBA")
 _COLOUR_MODES = ("L", "P", "RGB", "RGBA")
 
 
 @contextmanager
-def open_picture(content: bytes, what: str) -> Iterator[ImageFile.ImageFile]:
-    """Open an encoded picture; a DataError says of ``what`` that it cannot be read."""
+def open_image(content: bytes, what: str) -> Iterator[ImageFile.ImageFile]:
+    """Open an encoded image; raise DataError with the name ``what`` if it cannot be read."""
     try:
-        with Image.open(io.BytesIO(content)) as picture:
-            yield picture
+        with Image.open(io.BytesIO(content)) as image:
+            yield image
     except DataError:
         raise
     except UnidentifiedImageError as error:
-        raise DataError(f"cannot read {what}: it is no picture of a known format") from error
+        raise DataError(f"cannot read {what}: it is no image of a known format") from error
     except _UNREADABLE as error:
         raise DataError(f"cannot read {what}: {error}") from error
 
@@ -71,7 +70,7 @@ class LabelReader:
         raise NotImplementedError
 
     def name(self, raw_id: int) -> str:
-        """Return what a raw id stands for, as a user knows it."""
+        """Return the id, colour or label of a raw id."""
         return str(raw_id)
 
     def to_train_ids(self, raw: Int[np.ndarray, "H W"], where: str) -> Int[Tensor, "H W"]:
@@ -87,7 +86,7 @@ class LabelReader:
             unknown = [i for i in np.unique(raw).tolist() if i not in self.table]
             raise DataError(
                 f"label {where} has {self.noun} [{', '.join(map(self.name, unknown[:8]))}] that are"
-                f" no class; allowed are {self._allowed()}. {self.advice}"
+                f" no class: allowed are {self._allowed()}; {self.advice}"
             )
         return torch.from_numpy((known - 1).astype(np.int64))
 
@@ -96,11 +95,11 @@ class LabelReader:
 
 
 class IdLabels(LabelReader):
-    """Reads pictures of ids: 8 or 16 bit, or a palette.
+    """Reads images of ids: 8 or 16 bit, or a palette.
 
     Args:
         table: id -> train id, 255 to ignore.
-        advice: what to do about an id that is not in it.
+        advice: what to do about an unknown id.
         is_first_channel: read the first of several channels, instead of refusing them.
     """
 
@@ -109,36 +108,36 @@ class IdLabels(LabelReader):
         self.is_first_channel = is_first_channel
 
     def read(self, content: bytes, where: str) -> Int[np.ndarray, "H W"]:
-        """Return the ids of a picture."""
-        with open_picture(content, f"label {where}") as picture:
-            raw_mode = picture.tile[0][3] if picture.tile else None
-            ids = np.asarray(picture)
-            if raw_mode in _SPREAD:
-                ids = ids // _SPREAD[raw_mode]
-            if picture.format == "WEBP":
+        """Return the ids of an image."""
+        with open_image(content, f"label {where}") as image:
+            raw_mode = image.tile[0][3] if image.tile else None
+            ids = np.asarray(image)
+            if raw_mode in _GREY_FACTORS:
+                ids = ids // _GREY_FACTORS[raw_mode]
+            if image.format == "WEBP":
                 ids = _without_colour(ids, content, where)
-            if self.is_first_channel and picture.mode in _CHANNEL_MODES:
+            if self.is_first_channel and image.mode in _CHANNEL_MODES:
                 ids = ids[..., 0]
                 if isinstance(raw_mode, str) and raw_mode.endswith(";16B"):
-                    ids = ids.astype(np.uint16) * 256 + _low_bytes(content, raw_mode)
+                    ids = ids.astype(np.uint16) * 256 + _read_low_bytes(content, raw_mode)
         if ids.ndim != 2 or ids.dtype.kind not in "iub":
             channels = "the first channel holds" if self.is_first_channel else "one channel of"
             raise DataError(
-                f"label {where} has mode {picture.mode}: a label is {channels} class ids "
+                f"label {where} has mode {image.mode}: a label is {channels} class ids "
                 "(8 or 16 bit, or a palette)"
             )
         return ids.astype(np.uint8) if ids.dtype.kind == "b" else ids
 
     def _allowed(self) -> str:
-        return _ranges(sorted(self.table))
+        return _format_ranges(sorted(self.table))
 
 
 class ColourLabels(LabelReader):
-    """Reads RGB pictures with one colour for each class.
+    """Reads RGB images with one colour for each class.
 
     Args:
         train_ids: colour -> train id, 255 to ignore.
-        advice: what to do about a colour that is not in it.
+        advice: what to do about an unknown colour.
     """
 
     noun = "colours"
@@ -147,16 +146,16 @@ class ColourLabels(LabelReader):
         super().__init__({r + 256 * g + 65536 * b: t for (r, g, b), t in train_ids.items()}, advice)
 
     def read(self, content: bytes, where: str) -> Int[np.ndarray, "H W"]:
-        """Return the colours of a picture, packed."""
-        with open_picture(content, f"label {where}") as picture:
-            if picture.mode not in _COLOUR_MODES:
+        """Return the colours of an image, packed."""
+        with open_image(content, f"label {where}") as image:
+            if image.mode not in _COLOUR_MODES:
                 raise DataError(
-                    f"label {where} has mode {picture.mode}: a label is a picture of 8-bit colours "
+                    f"label {where} has mode {image.mode}: a label is an image of 8-bit colours "
                     f"({', '.join(_COLOUR_MODES)})"
                 )
-            if picture.format == "WEBP":
+            if image.format == "WEBP":
                 _need_lossless(content, where)
-            pixels = np.asarray(picture.convert("RGBA"))
+            pixels = np.asarray(image.convert("RGBA"))
         return pixels.view("<u4")[..., 0] & 0xFFFFFF
 
     def name(self, raw_id: int) -> str:
@@ -167,25 +166,25 @@ class ColourLabels(LabelReader):
 class PolygonLabels(LabelReader):
     """Reads JSON files in Cityscapes' form and draws their polygons, later ones on top.
 
-    As Cityscapes' and IDD's tools do: deleted objects are not drawn, and an unknown label that ends
+    As in Cityscapes' and IDD's tools, deleted objects are not drawn, and an unknown label that ends
     in ``group`` is the label before that. Polygons of fewer than two points cover nothing.
 
     Args:
-        train_ids: label -> train id, 255 to ignore, ``NOT_DRAWN`` to leave what lies below.
-        advice: what to do about a label that is not in it.
+        train_ids: label -> train id, 255 to ignore, ``NOT_DRAWN`` to keep the pixels below.
+        advice: what to do about an unknown label.
     """
 
     def __init__(self, train_ids: Mapping[str, int], advice: str):
-        self.labels = {label: place for place, label in enumerate(train_ids, start=1)}
+        self.labels = {label: index for index, label in enumerate(train_ids, start=1)}
         drawn = {self.labels[label]: t for label, t in train_ids.items() if t != NOT_DRAWN}
         super().__init__({0: IGNORE, **drawn}, advice)
 
     def read(self, content: bytes, where: str) -> Int[np.ndarray, "H W"]:
-        """Return the places of the labels that are drawn in each pixel."""
+        """Return the index of the topmost label of each pixel."""
         try:
             annotation = json.loads(content)
-            picture = Image.new("I", _size(annotation))
-            draw = ImageDraw.Draw(picture)
+            image = Image.new("I", _read_size(annotation))
+            draw = ImageDraw.Draw(image)
             for shape in annotation["objects"]:
                 if shape.get("deleted"):
                     continue
@@ -199,10 +198,10 @@ class PolygonLabels(LabelReader):
             raise
         except _NO_POLYGONS as error:
             raise DataError(
-                f"cannot read label {where}: {error!r}; expected is JSON with imgHeight, imgWidth "
+                f"cannot read label {where}: {error!r}; it must be JSON with imgHeight, imgWidth "
                 "and objects, each with label and polygon"
             ) from error
-        return np.asarray(picture)
+        return np.asarray(image)
 
     def name(self, raw_id: int) -> str:
         """Return the label."""
@@ -213,13 +212,13 @@ class PolygonLabels(LabelReader):
             if known in self.labels:
                 return self.labels[known]
         raise DataError(
-            f"label {where} has the label {label!r} that is no class; "
-            f"{did_you_mean(label, self.labels)}. {self.advice}"
+            f"label {where} has the label {label!r} that is no class: "
+            f"{did_you_mean(label, self.labels)}; {self.advice}"
         )
 
 
-def _size(annotation: Mapping[str, Any]) -> tuple[int, int]:
-    """Return width and height of a file of polygons; ValueError if they are none of a picture."""
+def _read_size(annotation: Mapping[str, Any]) -> tuple[int, int]:
+    """Return width and height of a file of polygons; ValueError if no image has them."""
     width, height = annotation["imgWidth"], annotation["imgHeight"]
     limit = Image.MAX_IMAGE_PIXELS or math.inf
     if not (type(width) is type(height) is int and min(width, height) > 0):
@@ -238,21 +237,21 @@ def _lookup(table: tuple[tuple[int, int], ...]) -> Int[np.ndarray, " ids"]:
     return lookup
 
 
-def _low_bytes(content: bytes, raw_mode: str) -> Int[np.ndarray, "H W"]:
-    """Return the low bytes of a 16-bit picture's first channel: Pillow keeps only the high ones.
+def _read_low_bytes(content: bytes, raw_mode: str) -> Int[np.ndarray, "H W"]:
+    """Return the low bytes of a 16-bit image's first channel: Pillow keeps the high ones only.
 
-    PNG has the high byte first; told that the low one comes first, Pillow keeps the other.
+    PNG stores the high byte first; with the order swapped, Pillow keeps the low one.
     """
-    with Image.open(io.BytesIO(content)) as picture:
+    with Image.open(io.BytesIO(content)) as image:
         swapped = raw_mode.replace(";16B", ";16L")
-        picture.tile = [(*tile[:3], swapped) for tile in picture.tile]  # type: ignore[misc]
-        return np.asarray(picture)[..., 0]
+        image.tile = [(*tile[:3], swapped) for tile in image.tile]  # type: ignore[misc]
+        return np.asarray(image)[..., 0]
 
 
 def _without_colour(
     pixels: Int[np.ndarray, "H W c"], content: bytes, where: str
 ) -> Int[np.ndarray, "H W"]:
-    """Return the ids of a WebP picture, which has three channels for one."""
+    """Return the ids of a WebP image, which has three equal channels."""
     _need_lossless(content, where)
     if (pixels[..., :1] != pixels[..., :3]).any():
         raise DataError(f"label {where} is in colour: a label is one channel of class ids")
@@ -264,7 +263,7 @@ def _need_lossless(content: bytes, where: str) -> None:
         raise DataError(f"label {where} is a lossy WebP, which changes ids: save it without loss")
 
 
-def _ranges(numbers: list[int]) -> str:
+def _format_ranges(numbers: list[int]) -> str:
     """``[0, 1, 2, 5]`` as ``0..2, 5``."""
     runs: list[list[int]] = []
     for number in numbers:

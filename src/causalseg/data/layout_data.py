@@ -1,7 +1,7 @@
-"""A published data set, read as its layout says, from folders or from its zip files.
+"""A published data set, read by its layout from folders or zip files.
 
-Images and labels are found by the templates of a split, each below any folders, and paired by the
-fields of the templates.
+Images and labels are found by the templates of a split, below any folders, and paired by the fields
+of the templates.
 """
 
 import re
@@ -39,21 +39,21 @@ class LayoutData(PairData):
     ``__`` between folders.
 
     Args:
-        layout: how the data set is laid out.
-        split: which split.
-        root: folder that holds it, unpacked or as zip files, or a zip file.
+        layout: of the data set.
+        split: one of the layout's.
+        root: folder of the data set, unpacked or as zip files, or a zip file.
         every: use every k-th image.
-        is_strict: refuse images without label and labels without image; else leave them out.
+        is_strict: refuse unpaired images and labels; else skip them.
 
     Attributes:
-        num_published: pairs of the split as published; None where that is not settled.
-        shortfall: how many of them are missing, in words; empty if none.
+        num_published: pairs of the split as published; None where sources differ.
+        shortfall: message about missing pairs; empty if complete.
 
     Raises:
         ConfigError: if the layout has no such split or contradicts itself.
-        MissingFileError: if the root is not there, or has no images or no labels of the split.
-        DataError: if, where strict, an image has no label or the other way round, if either lies
-            in two places, or if images or labels are missing that a broken zip file may hold.
+        MissingFileError: if the root does not exist, or has no images or no labels of the split.
+        DataError: if, where strict, an image or a label is unpaired, if either is in two folders,
+            or if images or labels are missing and a zip file is broken.
     """
 
     def __init__(
@@ -64,28 +64,27 @@ class LayoutData(PairData):
                 f"{layout.title} has no split {split!r}: {did_you_mean(split, layout.splits)}"
             )
         self.layout, self.split, self.files = layout, split, open_files(root)
-        lonely: list[str] = []
-        found = sorted(self._find_pairs(lonely))
-        if lonely and is_strict:
-            raise DataError(lonely[0])
-        about, pairs = layout.splits[split], found[::every]
-        self.num_published = about.count
+        unpaired: list[str] = []
+        pairs = sorted(self._find_pairs(unpaired))
+        if unpaired and is_strict:
+            raise DataError(unpaired[0])
+        self.num_published = layout.splits[split].count
         self.shortfall = ""
-        if len(found) < (self.num_published or 0):
+        if len(pairs) < (self.num_published or 0):
             self.shortfall = (
-                f"{len(found):,} of {self.num_published:,} published pairs are there: complete the "
-                f"download{self._broken_zips()}"
+                f"{len(pairs):,} of {self.num_published:,} published pairs are there: complete the "
+                f"download{self._describe_broken()}"
             )
         super().__init__(
-            [(image, label) for image, label, _ in pairs],
-            [name for *_, name in pairs],
-            read_labels(layout),
+            [(image, label) for image, label, _ in pairs[::every]],
+            [name for *_, name in pairs[::every]],
+            make_reader(layout),
             layout.is_label_resized,
-            lonely,
+            unpaired,
         )
 
     def read(self, file: str) -> bytes:
-        """Return the content of a file; a DataError says if it cannot be read."""
+        """Return the content of a file; raise DataError if it cannot be read."""
         return self.files.read(file)
 
     def where(self, file: str) -> str:
@@ -93,11 +92,11 @@ class LayoutData(PairData):
         return self.files.where(file)
 
     def describe(self) -> str:
-        """Return data set, split and root, in words."""
+        """Return data set, split and root as a phrase."""
         return f"{self.layout.title}, split {self.split!r}, in {self.files.describe()}"
 
-    def _find_pairs(self, lonely: list[str]) -> list[tuple[str, str, str]]:
-        """Return image, label and name of every pair; say what has no partner."""
+    def _find_pairs(self, unpaired: list[str]) -> list[tuple[str, str, str]]:
+        """Return image, label and name of every pair; add messages about unpaired files."""
         split = self.layout.splits[self.split]
         image_template, images = self._find("images", list(map(Template, split.image_templates)))
         label_templates = [Template(t, image_template.patterns) for t in split.label_templates]
@@ -106,20 +105,20 @@ class LayoutData(PairData):
             if unknown:
                 raise ConfigError(
                     f"{self.layout.title}, split {self.split!r}: the template of labels has fields "
-                    f"that the one of images lacks: {', '.join(sorted(unknown))}"
+                    f"that the template of images lacks: {', '.join(sorted(unknown))}"
                 )
         label_template, labels = self._find("labels", label_templates)
-        wanted = {path: label_template.fill(match.fields) for path, (_, match) in images.items()}
+        label_of = {path: label_template.fill(match.fields) for path, (_, match) in images.items()}
         if split.spare != "images":
-            unlabelled = {images[path][0] for path, label in wanted.items() if label not in labels}
-            lonely += self._describe_lonely("label", "image", unlabelled)
+            unlabelled = {images[path][0] for path in images if label_of[path] not in labels}
+            unpaired += self._describe_unpaired("label", "image", unlabelled)
         if split.spare != "labels":
-            unused = {labels[path][0] for path in labels.keys() - set(wanted.values())}
-            lonely += self._describe_lonely("image", "label", unused)
+            unused = {labels[path][0] for path in labels.keys() - set(label_of.values())}
+            unpaired += self._describe_unpaired("image", "label", unused)
         names: dict[str, str] = {}
         pairs = []
         for path, (image, _) in images.items():
-            if wanted[path] not in labels:
+            if label_of[path] not in labels:
                 continue
             name = path[len(image_template.folder) :].rpartition(".")[0].replace("/", "__")
             if name in names:
@@ -128,81 +127,76 @@ class LayoutData(PairData):
                     "the ending or slashes: keep one of them"
                 )
             names[name] = image
-            pairs.append((image, labels[wanted[path]][0], name))
+            pairs.append((image, labels[label_of[path]][0], name))
         return pairs
 
     def _find(
         self, what: str, templates: Sequence[Template]
     ) -> tuple[Template, dict[str, tuple[str, Match]]]:
-        """Return the first template that anything matches, and what does.
+        """Return the first template with a match, and name and fields of its matches by path.
 
-        By path below the folder that all of it lies in: the name in the files, and the fields.
+        Paths start below the folder that contains all of them.
         """
         for template in templates:
-            found = _match(template, self.files)
-            if found:
+            matches = _match(template, self.files)
+            if matches:
                 break
         else:
             raise self._missing(what)
-        inside = {template.fill(match.fields): (name, match) for name, match in found}
-        above = sorted({match.above for _, match in found})
-        if len(set(map(self._place, above))) > 1 or len(inside) < len(found):
+        by_path = {template.fill(match.fields): (name, match) for name, match in matches}
+        above = sorted({match.above for _, match in matches})
+        if len(set(map(self._find_root, above))) > 1 or len(by_path) < len(matches):
             raise DataError(
-                f"{self.describe()}: {what} ({template.plain}) are in {len(above)} places, such as "
-                f"{self.files.root / above[0]} and {self.files.root / above[1]}: merge them if "
-                "they are parts, else give the folder of one of them as root, or move the others "
-                "away"
+                f"{self.describe()}: {what} ({template.plain}) are in {len(above)} folders, such "
+                f"as {self.files.root / above[0]} and {self.files.root / above[1]}: merge them if "
+                "they are parts, else give one of them as root, or move the others away"
             )
-        return template, inside
+        return template, by_path
 
-    def _place(self, above: str) -> str:
-        """Return the folder that a tree lies in, without one that has an archive's name."""
+    def _find_root(self, above: str) -> str:
+        """Return the root of a tree, without a folder that has an archive's name."""
         stems = {_ARCHIVE_ENDING.sub("", name) for name in self.layout.archives}
         start, _, last = above.removesuffix("/").rpartition("/")
         return f"{start}/".removeprefix("/") if last in stems else above
 
     def _missing(self, what: str) -> CausalsegError:
-        """Return the error that shows the expected tree beside what was found."""
+        """Return the error that shows the expected tree and the actual one."""
         split = self.layout.splits[self.split]
         others = [name for name in find_splits(self.layout, self.files) if name != self.split]
         lines = [
             f"{self.files.describe()} has no {what} of {self.layout.title}, split {self.split!r}"
-            f"{self._broken_zips()}",
+            f"{self._describe_broken()}",
             *describe_tree(split),
             "found in it:",
             *(f"  {line}" for line in _list_top(self.files)),
             *([f"other splits are there: {', '.join(others)}"] if others else []),
-            f"give the folder that holds the expected tree as root, or get it from "
-            f"{self.layout.homepage}",
+            f"give the folder of the expected tree as root, or get it from {self.layout.homepage}",
             *filter(None, [self.layout.describe_archives()]),
         ]
         return (DataError if self.files.broken else MissingFileError)("\n".join(lines))
 
-    def _describe_lonely(self, missing: str, of: str, files: set[str]) -> list[str]:
+    def _describe_unpaired(self, missing: str, kind: str, files: set[str]) -> list[str]:
         if not files:
             return []
         more = f" and {len(files) - _SHOWN} more" if len(files) > _SHOWN else ""
         return [
-            f"{self.describe()}: {of}s without {missing} ({len(files)}): "
-            f"{', '.join(sorted(files)[:_SHOWN])}{more}. Complete the download, or move them "
-            f"away{self._broken_zips()}"
+            f"{self.describe()}: {kind}s without {missing} ({len(files)}): "
+            f"{', '.join(sorted(files)[:_SHOWN])}{more}; complete the download, or move them "
+            f"away{self._describe_broken()}"
         ]
 
-    def _broken_zips(self) -> str:
-        """Return the zip files that may hold what is missing and cannot be opened, as a clause."""
-        return "".join(f"; it may be in a zip file that is broken: {b}" for b in self.files.broken)
+    def _describe_broken(self) -> str:
+        """Return a clause about zip files that cannot be opened and may contain missing files."""
+        return "".join(f"; it may be in a broken zip file: {each}" for each in self.files.broken)
 
 
 def find_splits(layout: Layout, files: Files) -> list[str]:
-    """Return the splits of a layout that have images among the files.
-
-    A split that is published with images without a label needs a label, too.
-    """
+    """Return the splits of a layout with images among the files; spare images need a label, too."""
     return [
         name
-        for name, about in layout.splits.items()
-        if _has(files, about.image_templates)
-        and (about.spare != "images" or has_labels(about, files))
+        for name, split in layout.splits.items()
+        if _has(files, split.image_templates)
+        and (split.spare != "images" or has_labels(split, files))
     ]
 
 
@@ -215,13 +209,13 @@ def _has(files: Files, templates: Sequence[str]) -> bool:
     return any(_match(Template(text), files) for text in templates)
 
 
-def read_labels(layout: Layout) -> LabelReader:
+def make_reader(layout: Layout) -> LabelReader:
     """Return the reader of a layout's labels.
 
     Raises:
-        ConfigError: if a label leads to no class.
+        ConfigError: if the table of labels names an unknown class.
     """
-    encoding, advice = layout.encoding, f"Mend the file, or the map of the layout {layout.title}"
+    encoding, advice = layout.encoding, f"correct the file, or the labels of {layout.title}"
     train_ids = {str(i): t for i, t in encoding.train_ids.items()}
     if isinstance(encoding, Polygons):
         train_ids = {label: t for label, t in train_ids.items() if t != NOT_DRAWN}
@@ -236,19 +230,19 @@ def read_labels(layout: Layout) -> LabelReader:
 
 
 def _match(template: Template, files: Files) -> list[tuple[str, Match]]:
-    """Return the files that match a template: names, and the fields.
+    """Return name and fields of the files that match a template.
 
-    Only if nothing else matches, zip files count as unpacked into folders of their names.
+    If nothing matches, zip files count as unpacked into folders of their names.
     """
     for paths in (zip(files.names, files.names, strict=True), files.names_in_zip_folders().items()):
-        found = [(name, match) for path, name in paths if (match := template.match(path))]
-        if found:
+        matches = [(name, match) for path, name in paths if (match := template.match(path))]
+        if matches:
             break
-    return found
+    return matches
 
 
 def describe_tree(split: Split) -> list[str]:
-    """Return the files that a split is expected to have, one line each after the first."""
+    """Return lines with the expected files of a split."""
     return [
         "expected in it, below any folders, unpacked or in zip files:",
         *(
@@ -259,9 +253,9 @@ def describe_tree(split: Split) -> list[str]:
 
 
 def _list_top(files: Files) -> list[str]:
-    """Return what lies in a root: zip files, and folders with their number of files.
+    """Return the zip files of a root, and its folders with their number of files.
 
-    A folder that holds all of it is looked into.
+    A folder that contains everything is entered.
     """
     zips, above = [name for name in files.zips if name], ""
     while not zips and len({name[len(above) :].partition("/")[0] for name in files.names}) == 1:

@@ -1,11 +1,11 @@
 """The stream of training batches: a pure function of seed and step.
 
-Sample number p of a run (p = step x batch + place) is an image that `Draws` names, augmented with a
-generator seeded by (seed, p). Nothing is carried from step to step, so a run may stop anywhere and
-go on, and may use any number of workers or processes.
+Sample number p of a run (p = step x batch + position) is an image chosen by `Draws`, augmented with
+a generator seeded by (seed, p). No state is carried from step to step, so a run may stop and resume
+at any step, and use any number of workers or processes.
 
-    PermutedDraws    place p mod N of the permutation of epoch p div N
-    WeightedDraws    any image, each with its own chance, independent of all other draws
+    PermutedDraws    position p mod N of the permutation of epoch p div N
+    WeightedDraws    any image by its sampling weight, independently of all other draws
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,22 +22,17 @@ from causalseg.data.dataset import Sample
 class AugmentedData(Dataset[Sample]):
     """A data set indexed by (index, seed): the sample, augmented with that seed.
 
+    With probability ``class_mix`` of the augmentation, half of the classes of another image are
+    pasted into the crop (ClassMix, Olsson et al., WACV 2021).
+
     Args:
         data: images with labels.
         augment: makes crops of them.
-        class_mix: probability that half of the classes of another image are pasted into a crop
-            (ClassMix, Olsson et al., WACV 2021).
-        draws: by whose chances the other image is drawn; None draws from all alike.
+        draws: chooses the other image; None draws uniformly.
     """
 
-    def __init__(
-        self,
-        data: Dataset[Sample],
-        augment: Augment,
-        class_mix: float = 0.0,
-        draws: "Draws | None" = None,
-    ):
-        self.data, self.augment, self.class_mix, self.draws = data, augment, class_mix, draws
+    def __init__(self, data: Dataset[Sample], augment: Augment, draws: "Draws | None" = None):
+        self.data, self.augment, self.draws = data, augment, draws
 
     def __len__(self) -> int:
         return len(self.data)  # type: ignore[arg-type]
@@ -46,7 +41,7 @@ class AugmentedData(Dataset[Sample]):
         index, seed = key
         generator = torch.Generator().manual_seed(seed)
         sample = self.augment(self.data[index], generator)
-        if float(torch.rand((), generator=generator)) >= self.class_mix:
+        if float(torch.rand((), generator=generator)) >= self.augment.options.class_mix:
             return sample
         number = int(torch.randint(2**31, (), generator=generator))
         other = self.draws(number) if self.draws else number % len(self)
@@ -61,7 +56,7 @@ class Draws(Protocol):
 
 
 class PermutedDraws:
-    """Every image once an epoch, in an order of its own.
+    """Every image once an epoch, in a new order each time.
 
     Args:
         length: N, images in the data set.
@@ -82,15 +77,15 @@ class PermutedDraws:
 
 
 class WeightedDraws:
-    """Any image at any time, each with its own chance.
+    """Any image at any time, by its sampling weight.
 
     Args:
-        chances: one number from 0 for each image, in proportion to how often it is drawn.
+        weights: sampling weight of each image, from 0.
         seed: seed of the run.
     """
 
-    def __init__(self, chances: Sequence[float] | np.ndarray, seed: int):
-        self.limits, self.seed = np.cumsum(chances), seed
+    def __init__(self, weights: Sequence[float] | np.ndarray, seed: int):
+        self.limits, self.seed = np.cumsum(weights), seed
 
     def __call__(self, p: int) -> int:
         """Return the index of the image."""
@@ -106,7 +101,7 @@ class StepSampler(Sampler[list[tuple[int, int]]]):
         batch: images a step, over all processes.
         steps: first step and the step after the last.
         seed: seed of the run.
-        process: number of this process and how many there are; the latter divides ``batch``.
+        process: rank and number of processes; the latter divides ``batch``.
     """
 
     def __init__(

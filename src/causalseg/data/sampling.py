@@ -1,7 +1,7 @@
-"""Rare-class sampling: how likely each training image is drawn, so that rare classes come up.
+"""Rare-class sampling: sampling weights by which images with rare classes are drawn more often.
 
-DAFormer (Hoyer et al., CVPR 2022, arXiv 2111.14887) draws a class c, then one of the images that
-have it. With f_c the share of c among all labelled pixels, the chance of image i is
+DAFormer (Hoyer et al., CVPR 2022, arXiv 2111.14887) draws a class c, then one of its images. With
+f_c the fraction of c among all labelled pixels, the sampling weight of image i is
 
     (1) P(c) = softmax over c of (1 - f_c) / T
     (2) p_i  = sum over the classes c of i of  P(c) / (number of images with c)
@@ -22,38 +22,39 @@ from rich.progress import track
 from torch import Tensor
 from torch.utils.data import ConcatDataset, Dataset, Subset
 
+from causalseg.config.data import RareClassesConfig
 from causalseg.data.classes import IGNORE
 from causalseg.data.dataset import PairData, Sample, resize_label
-from causalseg.data.workers import in_order
+from causalseg.data.workers import compute_in_order
 from causalseg.data.wrappers import CorruptedData, ResizedData
 from causalseg.errors import DataError
 
 
-def image_chances(
-    counts: Int[np.ndarray, "n k"], temperature: float = 0.01, min_pixels: int = 3000
+def weigh_images(
+    counts: Int[np.ndarray, "n k"], options: RareClassesConfig
 ) -> Float[np.ndarray, " n"]:
-    """Return the chance of every image to be drawn; the sum is 1.
+    """Return the sampling weight of every image; the sum is 1.
 
     Args:
         counts: pixels of every image and class, see `count_pixels`.
-        temperature: T.
-        min_pixels: an image has a class if so many of its pixels do.
+        options: T and the number of pixels from which an image has a class.
 
     Raises:
-        DataError: if no image has so many pixels of any class.
+        DataError: if no image has enough pixels of any class.
     """
-    has = counts >= min_pixels
+    has = counts >= options.min_pixels
     present = has.any(0)
     if not present.any():
         raise DataError(
-            f"no image has {min_pixels} pixels of any class: set data.rare_classes.min_pixels lower"
+            f"no image has {options.min_pixels} pixels of any class: set "
+            "data.rare_classes.min_pixels lower"
         )
-    share = counts.sum(0) / counts.sum()
-    logits = np.where(present, (1 - share) / temperature, -np.inf)
-    chances = np.exp(logits - logits.max())
-    chances /= chances.sum()  # (1)
-    each = np.divide(chances, has.sum(0), out=np.zeros_like(chances), where=present)
-    return has @ each  # (2)
+    fractions = counts.sum(0) / counts.sum()
+    logits = np.where(present, (1 - fractions) / options.temperature, -np.inf)
+    weights = np.exp(logits - logits.max())
+    weights /= weights.sum()  # (1)
+    per_image = np.divide(weights, has.sum(0), out=np.zeros_like(weights), where=present)
+    return has @ per_image  # (2)
 
 
 def count_pixels(
@@ -64,11 +65,11 @@ def count_pixels(
     Args:
         data: images with labels of train ids.
         num_classes: k.
-        workers: processes that read labels; 0 takes this one.
+        workers: processes that read labels; 0 reads in this one.
     """
     console, length = Console(stderr=True), len(cast(Sized, data))
     counted = track(
-        in_order(partial(_count_label, data, num_classes), range(length), workers),
+        compute_in_order(partial(_count_label, data, num_classes), range(length), workers),
         "counting classes",
         length,
         console=console,
@@ -83,7 +84,7 @@ def _count_label(data: Dataset[Sample], num_classes: int, index: int) -> Int[np.
 
 
 def _read_label(data: Dataset[Sample], index: int) -> Int[Tensor, "H W"]:
-    """Return the label of a sample, without its image where the data set allows it."""
+    """Return the label of a sample, without reading its image where possible."""
     match data:
         case PairData():
             return data.read_label(index)

@@ -1,7 +1,7 @@
 r"""Paths with fields: ``leftImg8bit/val/{city}/{name}_leftImg8bit.png``.
 
-A field is any text without a slash, or what its regular expression says (``{name:0001TP_\d+}``);
-a field that comes again must be the same text again.
+A field is any text without a slash, or matches its regular expression (``{name:0001TP_\d+}``); a
+repeated field must be the same text.
 """
 
 import re
@@ -10,32 +10,32 @@ from typing import NamedTuple
 
 from causalseg.errors import ConfigError
 
-ANY = "[^/]+"  # what a field is without a regular expression of its own
-# A name, and after a colon a regular expression, in which braces may stand around a count.
+ANY = "[^/]+"  # a field without a regular expression
+# A name, and after a colon a regular expression, which may have counts in braces.
 _FIELD = re.compile(r"\{([a-z]\w*)(?::((?:[^{}]|\{[^{}]*\})+))?\}")
 
 
 class Match(NamedTuple):
-    """The folders above a path that matches, with a slash at their end, and its fields."""
+    """The folders above a matching path, ending in a slash, and its fields."""
 
     above: str
     fields: dict[str, str]
 
 
 class Template:
-    """Matches paths that end in the template, from a folder's name on.
+    """Matches paths that end in the template, below any folders.
 
     Args:
         text: the template.
-        patterns: regular expressions of fields that have none in it.
+        patterns: regular expressions of fields without one in the text.
 
     Attributes:
         plain: the template without regular expressions.
-        folder: the folders before the first field, with a slash at their end.
+        folder: the folders before the first field, ending in a slash.
         patterns: the regular expression of every field.
 
     Raises:
-        ConfigError: if a brace opens no field, or a regular expression is wrong.
+        ConfigError: if a brace belongs to no field, or a regular expression is wrong.
     """
 
     def __init__(self, text: str, patterns: Mapping[str, str] | None = None):
@@ -45,7 +45,7 @@ class Template:
         self.patterns: dict[str, str] = {}
         if re.search(r"[{}]", _FIELD.sub("", text)):
             raise ConfigError(
-                f"template {text!r} has a brace that is no field: fields are {{name}} or "
+                f"template {text!r} has a brace outside of a field: fields are {{name}} or "
                 "{name:regular expression}"
             )
         regex, at = "", 0
@@ -65,11 +65,11 @@ class Template:
             ) from error
 
     def match(self, path: str) -> Match | None:
-        """Return what matches, or None."""
-        found = self._regex.fullmatch(path)
-        if found is None:
+        """Return folders and fields of a path, or None if it does not match."""
+        match = self._regex.fullmatch(path)
+        if match is None:
             return None
-        fields = found.groupdict()
+        fields = match.groupdict()
         return Match(fields.pop("_above"), fields)
 
     def fill(self, fields: Mapping[str, str]) -> str:

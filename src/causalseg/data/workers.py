@@ -1,4 +1,4 @@
-"""Loading processes: what they yield comes in order, their errors as if raised here."""
+"""Values computed by loading processes: in order, with errors as if raised in this process."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
@@ -10,24 +10,24 @@ from causalseg.errors import CausalsegError
 Item = TypeVar("Item")
 
 
-def in_order(
+def compute_in_order(
     function: Callable[[int], Item], indices: Sequence[int], workers: int
 ) -> Iterator[Item]:
     """Yield the function's value of every index, in their order.
 
     Args:
-        function: what to compute; it is copied to the processes.
-        indices: what it is called with.
-        workers: processes that compute; 0 takes this one.
+        function: is copied to the processes.
+        indices: its arguments.
+        workers: processes that compute; 0 computes in this one.
     """
     computed = DataLoader(
-        _Computed(function, indices), batch_size=None, num_workers=workers, collate_fn=_as_it_is
+        _Computed(function, indices), batch_size=None, num_workers=workers, collate_fn=_keep
     )
-    return plain_errors(computed)
+    return strip_worker_errors(computed)
 
 
-def plain_errors(loader: Iterable[Item]) -> Iterator[Item]:
-    """Pass on what a loader yields; an error of ours from a worker loses the worker's traceback."""
+def strip_worker_errors(loader: Iterable[Item]) -> Iterator[Item]:
+    """Yield the items of a loader; remove the worker's traceback from our errors."""
     try:
         yield from loader
     except CausalsegError as error:
@@ -45,10 +45,10 @@ class _Computed(Dataset[Item]):
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, place: int) -> Item:
-        return self.function(self.indices[place])
+    def __getitem__(self, i: int) -> Item:
+        return self.function(self.indices[i])
 
 
-def _as_it_is(value: Item) -> Item:
-    """Keep arrays arrays; a loader would make tensors of them."""
+def _keep(value: Item) -> Item:
+    """Keep arrays, which a loader would turn into tensors."""
     return value

@@ -1,4 +1,4 @@
-"""Data sets made of other data sets: kept in memory, resized, corrupted."""
+"""Data sets that wrap others: cached in memory, resized, corrupted."""
 
 import zlib
 from collections.abc import Sized
@@ -12,15 +12,16 @@ from torch import Tensor
 from torch.utils.data import Dataset, Subset
 from torchvision.transforms.v2 import functional as F
 
+from causalseg.config.data import CorruptConfig
 from causalseg.corruptions import CORRUPTIONS, check_corruption, corrupt
 from causalseg.data.dataset import Sample, ScenesData, fit_inside, resize_label
 from causalseg.data.loader import derive_seed
 
 
 class CachedData(Dataset[Sample]):
-    """Every sample of a data set, decoded once and kept: 4 bytes a pixel.
+    """Every sample of a data set, decoded once and kept in memory: 4 bytes a pixel.
 
-    Made before loading processes start, so that they share it.
+    Create it before loading processes start, so that they share it.
 
     Args:
         data: images of 8 bits a channel.
@@ -29,10 +30,10 @@ class CachedData(Dataset[Sample]):
     def __init__(self, data: Dataset[Sample]):
         console = Console(stderr=True)
         indices = range(_length(data))
-        shown = track(
+        tracked = track(
             indices, "decoding", console=console, transient=True, disable=not console.is_terminal
         )
-        self.samples = [_packed(data[index]) for index in shown]
+        self.samples = [_pack(data[index]) for index in tracked]
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -43,7 +44,7 @@ class CachedData(Dataset[Sample]):
 
 
 class ResizedData(Dataset[Sample]):
-    """Images and labels at another size: huge ones made smaller before they are augmented.
+    """Images and labels at another size: reduces huge images before augmentation.
 
     Args:
         data: the data set.
@@ -64,46 +65,45 @@ class ResizedData(Dataset[Sample]):
         return Sample(resized, resize_label(label, size), name)
 
     def size_of(self, label: Int[Tensor, "H W"]) -> tuple[int, int]:
-        """Return the height and width that a sample with this label gets."""
+        """Return the new height and width of a sample with this label."""
         H, W = label.shape
         return fit_inside((H, W), self.size) if self.keep_ratio else self.size
 
 
 class CorruptedData(Dataset[Sample]):
-    """Images under one corruption, each the same every time; labels stay.
+    """Images under one corruption, the same on every access; labels stay.
 
-    Corruptions that reckon with depth take that of drawn scenes; elsewhere they assume a street.
+    Corruptions that depend on depth use that of synthetic scenes; elsewhere they assume a street.
+    Each image's seed derives from ``options.seed`` and its name, so that a subset of a data set is
+    corrupted like all of it.
 
     Args:
         data: the data set.
-        name: of the corruption, see `causalseg.corruptions`.
-        severity: 1 to 5.
-        seed: of what is random in it; each image has a seed of its own, made of this one and the
-            image's name, so that a part of a data set is corrupted as all of it.
+        options: name, severity and seed.
 
     Raises:
-        ConfigError: if there is no such corruption or severity.
+        ConfigError: if the corruption is unknown.
     """
 
-    def __init__(self, data: Dataset[Sample], name: str, severity: int, seed: int = 0):
-        check_corruption(name, severity)
-        self.data, self.corruption, self.severity, self.seed = data, name, severity, seed
+    def __init__(self, data: Dataset[Sample], options: CorruptConfig):
+        check_corruption(options.name, options.severity)
+        self.data, self.options = data, options
 
     def __len__(self) -> int:
         return _length(self.data)
 
     def __getitem__(self, index: int) -> Sample:
-        sample = self.data[index]
-        seed = derive_seed(self.seed, zlib.crc32(sample.name.encode()))
+        sample, options = self.data[index], self.options
+        seed = derive_seed(options.seed, zlib.crc32(sample.name.encode()))
         depth = None
-        if CORRUPTIONS[self.corruption] == "driving":
+        if CORRUPTIONS[options.name] == "driving":
             depth = _read_depth(self.data, index)
-        image = corrupt(sample.image, self.corruption, self.severity, seed, depth)
+        image = corrupt(sample.image, options.name, options.severity, seed, depth)
         return sample._replace(image=image)
 
 
 def _read_depth(data: Dataset[Sample], index: int) -> Float[Tensor, "H W"] | None:
-    """Return the depth of a sample in metres; None where none is known."""
+    """Return the depth of a sample in metres; None where it is unknown."""
     match data:
         case ScenesData():
             return data.read_depth(index)
@@ -117,5 +117,5 @@ def _length(data: Dataset[Sample]) -> int:
     return len(cast(Sized, data))
 
 
-def _packed(sample: Sample) -> tuple[torch.Tensor, torch.Tensor, str]:
+def _pack(sample: Sample) -> tuple[torch.Tensor, torch.Tensor, str]:
     return (255 * sample.image).round().byte(), sample.label.byte(), sample.name

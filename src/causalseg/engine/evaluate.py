@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from causalseg.config.inference import InferenceConfig
 from causalseg.data.classes import IGNORE, ClassList
 from causalseg.data.dataset import Sample
-from causalseg.data.workers import plain_errors
+from causalseg.data.workers import strip_worker_errors
 from causalseg.engine import metrics
 from causalseg.engine.infer import predict
 from causalseg.errors import TrainingError
@@ -231,7 +231,7 @@ def _predict(
     """Load and predict images of a domain, in the order of ``indices``."""
     device = next(model.parameters()).device
     loader = DataLoader(Subset(domain.data, indices), batch_size=None, num_workers=workers)
-    for sample in plain_errors(loader):
+    for sample in strip_worker_errors(loader):
         size = (sample.label.shape[0], sample.label.shape[1])
         yield Scored(sample, *domain.predict(model, sample.image.to(device), size))
 

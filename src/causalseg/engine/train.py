@@ -17,7 +17,7 @@ from causalseg.data.loader import (
     derive_seed,
     make_loader,
 )
-from causalseg.data.workers import plain_errors
+from causalseg.data.workers import strip_worker_errors
 from causalseg.engine.meter import Meter
 from causalseg.engine.schedule import is_due, parameter_groups, set_step
 from causalseg.errors import ConfigError
@@ -195,7 +195,7 @@ def _batches(
     process = (fabric.global_rank, fabric.world_size)
     sampler = StepSampler(draws, options.batch, steps, seed, process)
     loader = make_loader(data, sampler, options.workers, fabric.device.type == "cuda")
-    for sample in plain_errors(loader):
+    for sample in strip_worker_errors(loader):
         yield (
             sample.image.to(fabric.device, non_blocking=True),
             sample.label.to(fabric.device, non_blocking=True),

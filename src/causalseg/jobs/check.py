@@ -10,7 +10,7 @@ import numpy as np
 from rich.table import Table
 
 from causalseg.build.data import list_pairs
-from causalseg.build.pairs import Opened
+from causalseg.build.pairs import Pairs
 from causalseg.config.load import load_config, parse_config
 from causalseg.config.settings import SETTINGS
 from causalseg.data.catalogue import LAYOUTS
@@ -121,7 +121,7 @@ def list_classes(findings: Sequence[Findings]) -> list[str]:
 
 def _find_pairs(
     what: str, overrides: Sequence[str], root: Path | None, split: str | None
-) -> Mapping[str, Callable[[], Opened | str]]:
+) -> Mapping[str, Callable[[], Pairs | str]]:
     """Return by name what opens each data set; it says so of one that was not downloaded."""
     if what in LAYOUTS:
         if overrides or root is None:
@@ -152,7 +152,7 @@ def _present_splits(layout: Layout, root: Path) -> Sequence[str]:
     return every if files.broken else find_splits(layout, files) or every[:1]
 
 
-def _open_layout(layout: Layout, split: str, root: Path, is_there: bool) -> Opened | str:
+def _open_layout(layout: Layout, split: str, root: Path, is_there: bool) -> Pairs | str:
     if is_there:
         return LayoutData(layout, split, root, is_strict=False), layout.classes
     is_labelled = has_labels(layout.splits[split], open_files(root))

@@ -23,7 +23,7 @@ from causalseg.data.catalogue.cityscapes import CITYSCAPES_IDS
 from causalseg.data.classes import CITYSCAPES19, IGNORE, ClassList
 from causalseg.data.dataset import decode_image
 from causalseg.data.files import Files, open_files
-from causalseg.data.labels import open_picture
+from causalseg.data.labels import open_image
 from causalseg.data.templates import Template
 from causalseg.engine.infer import predict
 from causalseg.errors import ConfigError, DataError, MissingFileError, did_you_mean
@@ -222,7 +222,7 @@ def check_submission(file: Path, server: Server, sizes: Mapping[str, tuple[int, 
 
 
 def _check_picture(content: bytes, where: str, server: Server, size: tuple[int, int]) -> None:
-    with open_picture(content, where) as picture:
+    with open_image(content, where) as picture:
         if (picture.format, picture.mode) != ("PNG", "L"):
             raise DataError(
                 f"{where} is a {picture.format} of mode {picture.mode}: {server.title} asks for a "

@@ -13,10 +13,11 @@ from causalseg.build.data import (
     with_classes_inside,
     with_steps,
 )
-from causalseg.build.model import build_augment, build_segmenter
+from causalseg.build.model import build_segmenter
 from causalseg.config import Config
 from causalseg.config.load import dump_config, list_differences, load_config
 from causalseg.config.stages import Stage, stage_of
+from causalseg.data.augment import Augment
 from causalseg.data.loader import AugmentedData
 from causalseg.engine.devices import make_fabric
 from causalseg.engine.evaluate import Domain, Example
@@ -71,7 +72,7 @@ def train_run(config: Config) -> RunFolder:
     # A checkpoint holds the counts that the head began with.
     counts = None if config.run.resume else count_for_head(model, sources, workers)
     draws = build_draws(config.data, sources, config.run.seed, workers, counts)
-    data = AugmentedData(sources, build_augment(config), config.train.augment.class_mix, draws)
+    data = AugmentedData(sources, Augment(config.train.crop, config.train.augment), draws)
     if fabric.is_global_zero:
         run.remove_leftovers(config.run.resume)
         write_text(run.config, dump_config(config))
