@@ -11,13 +11,13 @@ from causalseg.config.data import (
     LayoutConfig,
     ScenesConfig,
 )
-from causalseg.data.catalogue import CLASS_LISTS, LAYOUTS
+from causalseg.data.catalogue import CLASS_LISTS, LAYOUTS, find_layout
 from causalseg.data.classes import CITYSCAPES19, ClassList, read_classes
 from causalseg.data.dataset import Sample, ScenesData
 from causalseg.data.files import describe_nearest
 from causalseg.data.folders import FolderData, Location, parse_location, read_colours, read_ids
 from causalseg.data.layout_data import LayoutData, describe_tree
-from causalseg.errors import ConfigError, MissingFileError, did_you_mean
+from causalseg.errors import ConfigError, MissingFileError
 
 Pairs = tuple[Dataset[Sample], ClassList]
 """Images with labels, and the classes of the labels."""
@@ -82,9 +82,7 @@ def find_classes(data: DataConfig, source: Source, classes: ClassList) -> ClassL
     """Return the classes of the labels of a source or domain."""
     match source:
         case LayoutConfig(layout=name):
-            if name not in LAYOUTS:
-                raise ConfigError(f"layout = {name!r}: {did_you_mean(name, LAYOUTS)}")
-            return LAYOUTS[name].classes
+            return find_layout(name).classes
         case ScenesConfig():
             if classes != CITYSCAPES19:
                 raise ConfigError("scenes have the classes of cityscapes19: set data.classes to it")

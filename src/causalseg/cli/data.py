@@ -1,11 +1,11 @@
-"""The commands about data. They import what they need when they run, so that help is instant."""
+"""The commands about data. They import on execution, so that help is instant."""
 
 from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
-data_app = App(name="data", help="Make data, and look at it before a run.")
+data_app = App(name="data", help="Generate data, and check data before a run.")
 
 
 def at_least_one(value: int) -> None:
@@ -46,22 +46,22 @@ def scenes(
 
 @data_app.command(name="list")
 def list_layouts(layout: str = "", /, *, short: bool = False) -> None:
-    """Print the published data sets that are known: where to get them, splits and their files.
+    """Print the known published data sets: where to get them, their splits and files.
 
     Parameters
     ----------
     layout
-        One of them; left out, all.
+        One of them; all if omitted.
     short
-        Names, splits and homepages alone, a line each.
+        Print one line each: name, splits and homepage.
     """
-    from causalseg.data.catalogue import LAYOUTS
-    from causalseg.jobs.check import describe_layout, list_short
+    from causalseg.data.catalogue import LAYOUTS, find_layout
 
+    layouts = {layout: find_layout(layout)} if layout else LAYOUTS
     if short:
-        print("\n".join(list_short([layout] if layout else list(LAYOUTS))))
+        print("\n".join(each.describe_short(name) for name, each in layouts.items()))
     else:
-        print("\n\n".join(map(describe_layout, [layout] if layout else LAYOUTS)))
+        print("\n\n".join(each.describe(name) for name, each in layouts.items()))
 
 
 @data_app.command(name="check")
@@ -83,11 +83,11 @@ def check_data(
     overrides
         Options of a setting or configuration as key=value, such as data.roots.acdc=/data/acdc.
     root
-        Where the data set lies; of a setting, the folder that holds all of its data sets.
+        Folder of the data set; for a setting, the folder that contains all of its data sets.
     split
-        Of a data set: its split; left out, all.
+        Split of a data set; all if omitted.
     sheet
-        PNG for some of the images with their labels.
+        PNG to write with some images and their labels.
     workers
         Processes that read; 0 reads in this one.
     """
@@ -96,15 +96,12 @@ def check_data(
     from causalseg.errors import DataError
     from causalseg.jobs import check
 
-    found = check.check_data(what, overrides, root, split, sheet, workers)
-    Console().print(check.table(found))
-    classes = check.list_classes(found)
-    if classes:
+    findings = check.check_data(what, overrides, root, split, sheet, workers)
+    Console().print(check.make_table(findings))
+    if classes := check.list_classes(findings):
         print("\n  ".join(["labelled pixels in percent:", *classes]))
-    problems = check.list_problems(found)
-    if problems:
-        rest = [each.name for each in found if not (each.absent or each.problems)]
-        lines = "\n".join(["these are not complete or cannot be used:", *problems])
-        hint = f"\nThe others can be used: {'; '.join(rest)}" if rest else ""
-        raise DataError(lines.replace("\n", "\n  ") + hint)
-    print("everything can be used")
+    if problems := check.list_problems(findings):
+        usable = [each.name for each in findings if not (each.absent or each.problems)]
+        lines = "\n".join(["incomplete or unusable:", *problems]).replace("\n", "\n  ")
+        raise DataError(lines + (f"\nusable: {'; '.join(usable)}" if usable else ""))
+    print("all data can be used")

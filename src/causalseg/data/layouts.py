@@ -13,11 +13,13 @@ Conversely, archives may have been unpacked each into a folder of its name:
 ``01_images/images/{name}.png`` counts as ``images/{name}.png``.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from causalseg.data.classes import CITYSCAPES19, IGNORE, ClassList, Colour
+from causalseg.data.templates import Template
 
 
 def read_labels(text: str, classes: ClassList = CITYSCAPES19) -> dict[str, int]:
@@ -129,6 +131,35 @@ class Layout:
     archives: tuple[str, ...] = ()
     size: tuple[int, int] | None = None
     is_label_resized: bool = False
+
+    def describe(self, name: str) -> str:
+        """Return name, source and expected files as lines of text.
+
+        Fields show their regular expression where splits differ by nothing else.
+        """
+        lines = [f"{name}: {self.title}", f"{self.homepage} ({self.license})"]
+        lines += filter(None, [self.describe_archives()])
+        if self.size:
+            lines.append(f"usual image size {self.size[1]} x {self.size[0]} px")
+        images = {name: [*map(Template, s.image_templates)] for name, s in self.splits.items()}
+        plain = Counter(each.plain for templates in images.values() for each in templates)
+        for name, split in self.splits.items():
+            count = "" if split.count is None else f" {split.count:,} pairs"
+            shown = [each.plain if plain[each.plain] == 1 else each.text for each in images[name]]
+            lines += [
+                f"  {name}:{count}",
+                f"    {' or '.join(shown)}",
+                f"    {' or '.join(Template(text).plain for text in split.label_templates)}",
+            ]
+        return "\n".join(lines)
+
+    def describe_short(self, name: str) -> str:
+        """Return name, splits and homepage as a line of text."""
+        splits = ", ".join(
+            split if part.count is None else f"{split} {part.count:,}"
+            for split, part in self.splits.items()
+        )
+        return f"{name}: {splits}; {self.homepage}"
 
     def describe_archives(self) -> str:
         """Return the published archives, and what to do with them; empty if none are known."""

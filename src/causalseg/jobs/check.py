@@ -1,28 +1,76 @@
-"""`causalseg data check`: look at everything that a run would read, before it runs."""
+"""`causalseg data check`: read every pair that a run would read, before it runs."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Hashable, Mapping, Sequence, Sized
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple, cast
 
 import numpy as np
+from jaxtyping import Int
+from rich.console import Console
+from rich.progress import track
 from rich.table import Table
+from torch.utils.data import Dataset
 
 from causalseg.build.data import list_pairs
 from causalseg.build.pairs import Pairs
 from causalseg.config.load import load_config, parse_config
 from causalseg.config.settings import SETTINGS
 from causalseg.data.catalogue import LAYOUTS
-from causalseg.data.classes import CITYSCAPES19
+from causalseg.data.classes import CITYSCAPES19, IGNORE, ClassList
+from causalseg.data.dataset import PairData, Sample
 from causalseg.data.files import open_files
-from causalseg.data.inspect import Findings, Looks, check_pairs, draw_sheet
 from causalseg.data.layout_data import LayoutData, find_splits, has_labels
 from causalseg.data.layouts import Layout
-from causalseg.data.templates import Template
-from causalseg.errors import CausalsegError, ConfigError, did_you_mean
+from causalseg.data.workers import compute_in_order
+from causalseg.errors import CausalsegError, ConfigError, DataError, did_you_mean
+from causalseg.report.contact_sheet import draw_sheet
 from causalseg.runs.scores import size_text
 from causalseg.writing import replacing
+
+_NUM_EXAMPLES = 4  # of each data set on a contact sheet
+_NUM_PROBLEMS = 5  # of each data set that are printed
+
+
+@dataclass
+class Findings:
+    """The content and the problems of one data set.
+
+    Attributes:
+        name: of the data set.
+        classes: of its labels.
+        count: number of pairs.
+        published: number of published pairs, if some of them are missing.
+        absent: why there was nothing to read; else empty.
+        problems: a message for each pair that cannot be used, for images without label, for labels
+            without image, and for missing published pairs.
+        sizes: number of images of each (height, width).
+        resized: number of labels of another size than their image's, where that is allowed.
+        pixels: labelled pixels by class; the last number is that of ignored pixels.
+        examples: some samples, evenly spaced, none of them read before.
+    """
+
+    name: str
+    classes: ClassList = CITYSCAPES19
+    count: int = 0
+    published: int | None = None
+    absent: str = ""
+    problems: list[str] = field(default_factory=list)
+    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
+    resized: int = 0
+    pixels: Int[np.ndarray, " k+1"] = field(default_factory=lambda: np.zeros(1, np.int64))
+    examples: list[Sample] = field(default_factory=list)
+
+
+class PairResult(NamedTuple):
+    """Size, resizing and pixels of a pair as in `Findings`, or its problem."""
+
+    size: tuple[int, int] = (0, 0)
+    is_resized: bool = False
+    pixels: Int[np.ndarray, " k+1"] = np.zeros(0, np.int64)
+    problem: str = ""
 
 
 def check_data(
@@ -38,102 +86,171 @@ def check_data(
     Args:
         what: name of a layout or a setting, or the path of a configuration.
         overrides: of the configuration, such as ``data.roots.cityscapes=/data/cityscapes``.
-        root: where a layout lies; of a setting or a configuration, ``data.root``.
-        split: of a layout; None looks at all.
-        sheet: where a contact sheet is written, a PNG; None writes none.
-        workers: processes that read; 0 takes this one.
+        root: of a layout; of a setting or a configuration, ``data.root``.
+        split: of a layout; None checks all.
+        sheet: path of a contact sheet, a PNG; None writes none.
+        workers: processes that read; 0 reads in this one.
 
     Returns:
-        What was found in each data set; one that could not be opened has one problem. Without
-        ``split``, splits that were not downloaded are no problem, unless none is there.
+        The findings of each data set; one that could not be opened has one problem. Without
+        ``split``, missing splits are no problem, unless all are missing.
 
     Raises:
-        ConfigError: if the name is not known, a source or domain cannot be used with the classes,
-            ``sheet`` is no PNG, or ``workers`` is below 0.
-        MissingFileError: if the root of a layout is not there.
+        ConfigError: if the name is unknown, a source or domain does not fit the classes, ``sheet``
+            is no PNG, or ``workers`` is below 0.
+        MissingFileError: if the root of a layout does not exist.
     """
     if sheet is not None and sheet.suffix.lower() != ".png":
         raise ConfigError(f"sheet {sheet}: the sheet is a PNG, give a name that ends in .png")
     if workers < 0:
-        raise ConfigError(f"workers {workers}: 0 or more processes read")
-    looks: Looks = {}
-    found = []
+        raise ConfigError(f"workers {workers}: give 0 or more processes")
+    known: dict[Hashable, PairResult] = {}
+    findings = []
     for name, open_pairs in _find_pairs(what, overrides, root, split).items():
         try:
             opened = open_pairs()
         except CausalsegError as error:
-            found.append(replace(_nothing(name), problems=[str(error)]))
+            findings.append(Findings(name, problems=[str(error)]))
             continue
-        num_examples = 0 if sheet is None else 4
         if isinstance(opened, str):
-            found.append(replace(_nothing(name), absent=opened))
+            findings.append(Findings(name, absent=opened))
         else:
-            found.append(check_pairs(name, *opened, num_examples, looks, workers))
-    if sheet is not None and any(each.examples for each in found):
+            num_examples = 0 if sheet is None else _NUM_EXAMPLES
+            findings.append(check_pairs(name, *opened, known, num_examples, workers))
+    rows = [(each.name, each.classes, each.examples) for each in findings if each.examples]
+    if sheet is not None and rows:
         with replacing(sheet) as temporary:
-            draw_sheet(found, temporary)
-    return found
+            draw_sheet(rows, temporary)
+    return findings
+
+
+def check_pairs(
+    name: str,
+    data: Dataset[Sample],
+    classes: ClassList,
+    known: dict[Hashable, PairResult],
+    num_examples: int = 0,
+    workers: int = 0,
+) -> Findings:
+    """Read every image and label of a data set.
+
+    Args:
+        name: of the data set.
+        data: the data set.
+        classes: of its labels.
+        known: results of pairs that are not read again; new ones are added.
+        num_examples: samples to keep for a contact sheet.
+        workers: processes that read; 0 reads in this one.
+    """
+    count, k = len(cast(Sized, data)), len(classes.names)
+    findings = Findings(name, classes, count, pixels=np.zeros(k + 1, np.int64))
+    keys: list[Hashable] = [(name, index) for index in range(count)]
+    if isinstance(data, PairData):
+        findings.problems += data.unpaired
+        reader = f"{type(data.labels)} {data.labels.table}"
+        keys = [(reader, *map(data.where, pair)) for pair in data.pairs]
+    if isinstance(data, LayoutData) and data.shortfall:
+        findings.published = data.num_published
+        findings.problems.append(data.shortfall)
+    new = [index for index in range(count) if keys[index] not in known]
+    console = Console(stderr=True)
+    results = track(
+        compute_in_order(partial(_check_pair, data, k), new, workers),
+        f"checking {name}",
+        len(new),
+        console=console,
+        disable=not console.is_terminal,
+    )
+    known |= {keys[index]: result for index, result in zip(new, results, strict=True)}
+    for result in map(known.__getitem__, keys):
+        if result.problem:
+            findings.problems.append(result.problem)
+            continue
+        findings.sizes[result.size] += 1
+        findings.resized += result.is_resized
+        findings.pixels += result.pixels
+    spaced = {count * (2 * i + 1) // (2 * num_examples) for i in range(num_examples)}
+    findings.examples = [data[i] for i in new if i in spaced and not known[keys[i]].problem]
+    return findings
+
+
+def _check_pair(data: Dataset[Sample], k: int, index: int) -> PairResult:
+    is_resized = False
+    try:
+        if isinstance(data, PairData):
+            image, label = data.read_image(index), data.read_label(index)
+            is_resized = label.shape != image.shape[1:]
+            label = data.join(index, image, label).label
+        else:
+            label = data[index].label
+    except DataError as error:
+        return PairResult(problem=str(error))
+    ids = np.where(label == IGNORE, k, label)
+    H, W = label.shape
+    return PairResult((H, W), is_resized, np.bincount(ids.ravel(), minlength=k + 1))
 
 
 def list_problems(findings: Sequence[Findings]) -> list[str]:
-    """Return everything that was wrong, the first few of each data set; the same once for all."""
-    shown = 5
+    """Return the first problems of each data set; the same text once, with all names."""
     names: dict[str, list[str]] = {}
-    for found in findings:
-        for problem in found.problems[:shown]:
-            names.setdefault(problem, []).append(found.name)
-    more = [found for found in findings if len(found.problems) > shown]
+    for each in findings:
+        for problem in each.problems[:_NUM_PROBLEMS]:
+            names.setdefault(problem, []).append(each.name)
     return [
-        *(f"{', '.join(of)}: {problem}" for problem, of in names.items()),
-        *(f"{found.name}: {len(found.problems) - shown} more" for found in more),
+        *(f"{', '.join(same)}: {problem}" for problem, same in names.items()),
+        *(
+            f"{each.name}: {len(each.problems) - _NUM_PROBLEMS} more"
+            for each in findings
+            if len(each.problems) > _NUM_PROBLEMS
+        ),
     ]
 
 
-def table(findings: Sequence[Findings]) -> Table:
-    """Return pairs, problems and sizes of each data set, and which share of pixels is ignored."""
-    shown = Table(title="what was found")
+def make_table(findings: Sequence[Findings]) -> Table:
+    """Return a table of pairs, problems, sizes and the fraction of ignored pixels."""
+    table = Table(title="data sets")
     for head in ("", "pairs", "problems", "size", "ignored"):
-        shown.add_column(head, overflow="fold")
-    for found in findings:
-        ignored = f"{100 * found.pixels[-1] / max(1, found.pixels.sum()):.3g} %"
-        sizes = [f"{size_text(size)} px ({n})" for size, n in found.sizes.most_common(3)]
-        more = ["..."] if len(found.sizes) > 3 else []
-        more += [f"{found.resized} labels resized to their images"] if found.resized else []
-        pairs = found.absent or str(found.count)
-        pairs += "" if found.published is None else f" of {found.published}"
-        shown.add_row(found.name, pairs, str(len(found.problems)), "\n".join(sizes + more), ignored)
-    return shown
+        table.add_column(head, overflow="fold")
+    for each in findings:
+        ignored = f"{100 * each.pixels[-1] / max(1, each.pixels.sum()):.3g} %"
+        sizes = [f"{size_text(size)} px ({n})" for size, n in each.sizes.most_common(3)]
+        sizes += ["..."] if len(each.sizes) > 3 else []
+        sizes += [f"{each.resized} labels resized to their images"] if each.resized else []
+        pairs = each.absent or str(each.count)
+        pairs += "" if each.published is None else f" of {each.published}"
+        table.add_row(each.name, pairs, str(len(each.problems)), "\n".join(sizes), ignored)
+    return table
 
 
 def list_classes(findings: Sequence[Findings]) -> list[str]:
-    """Return the classes of each data set, the most common first, in percent of labelled pixels."""
+    """Return the classes of each data set in percent of labelled pixels, most frequent first."""
     lines = []
-    for found in findings:
-        pixels, names = found.pixels[:-1], found.classes.names
+    for each in findings:
+        pixels, names = each.pixels[:-1], each.classes.names
         order = np.argsort(-pixels, kind="stable")
-        shares = [f"{names[k]} {100 * pixels[k] / pixels.sum():.3g}" for k in order if pixels[k]]
+        percent = [f"{names[k]} {100 * pixels[k] / pixels.sum():.3g}" for k in order if pixels[k]]
         absent = [names[k] for k in order if not pixels[k]]
-        if shares:
+        if percent:
             none = f"; none of {', '.join(absent)}" if absent else ""
-            lines.append(f"{found.name}: {', '.join(shares)}{none}")
+            lines.append(f"{each.name}: {', '.join(percent)}{none}")
     return lines
 
 
 def _find_pairs(
     what: str, overrides: Sequence[str], root: Path | None, split: str | None
 ) -> Mapping[str, Callable[[], Pairs | str]]:
-    """Return by name what opens each data set; it says so of one that was not downloaded."""
+    """Return by name a function that opens each data set, or says why there is nothing to read."""
     if what in LAYOUTS:
         if overrides or root is None:
-            raise ConfigError(f"data check {what}: say where it lies with --root, and nothing else")
+            raise ConfigError(f"data check {what}: give its folder with --root, and no overrides")
         layout = LAYOUTS[what]
-        splits = [split] if split is not None else _present_splits(layout, root)
+        splits = [split] if split is not None else _find_present_splits(layout, root)
         return {
             f"{what} {name}": partial(_open_layout, layout, name, root, name in splits)
             for name in (layout.splits if split is None else splits)
         }
     if split is not None:
-        raise ConfigError("--split belongs to a layout; a setting has its own splits")
+        raise ConfigError("--split applies to a layout only: a setting has its own splits")
     if root is not None:
         overrides = [f"data.root={root}", *overrides]
     if what in SETTINGS:
@@ -141,75 +258,19 @@ def _find_pairs(
     elif Path(what).suffix in (".yaml", ".yml"):
         config = load_config(Path(what), overrides)
     else:
-        known = [*LAYOUTS, *SETTINGS]
-        raise ConfigError(f"data check {what!r}: {did_you_mean(what, known)}, or a .yaml file")
+        names = [*LAYOUTS, *SETTINGS]
+        raise ConfigError(f"data check {what!r}: {did_you_mean(what, names)}, or a .yaml file")
     return list_pairs(config.data)
 
 
-def _present_splits(layout: Layout, root: Path) -> Sequence[str]:
-    """Return the splits to be opened: those with images; one at least, to say what is missing."""
+def _find_present_splits(layout: Layout, root: Path) -> Sequence[str]:
+    """Return the splits to open: those with images, or the first, whose error shows the tree."""
     files, every = open_files(root), list(layout.splits)
     return every if files.broken else find_splits(layout, files) or every[:1]
 
 
-def _open_layout(layout: Layout, split: str, root: Path, is_there: bool) -> Pairs | str:
-    if is_there:
+def _open_layout(layout: Layout, split: str, root: Path, is_present: bool) -> Pairs | str:
+    if is_present:
         return LayoutData(layout, split, root, is_strict=False), layout.classes
     is_labelled = has_labels(layout.splits[split], open_files(root))
-    return "labels alone" if is_labelled else "not there"
-
-
-def _nothing(name: str) -> Findings:
-    """Return what is found where there is nothing."""
-    none = np.zeros(len(CITYSCAPES19.names), np.int64)
-    return Findings(name, CITYSCAPES19, 0, np.append(none, 0), none)
-
-
-def list_short(names: Sequence[str]) -> list[str]:
-    """Return published data sets in a line each: name, splits, homepage.
-
-    Raises:
-        ConfigError: if a name is not known.
-    """
-    lines = []
-    for name in names:
-        layout = _find_layout(name)
-        splits = ", ".join(
-            split if about.count is None else f"{split} {about.count:,}"
-            for split, about in layout.splits.items()
-        )
-        lines.append(f"{name}: {splits}; {layout.homepage}")
-    return lines
-
-
-def describe_layout(name: str) -> str:
-    """Return where a data set comes from and the files it is expected to have, as text.
-
-    Fields show their regular expression where splits differ by nothing else.
-
-    Raises:
-        ConfigError: if the name is not known.
-    """
-    layout = _find_layout(name)
-    lines = [f"{name}: {layout.title}", f"{layout.homepage} ({layout.license})"]
-    if layout.archives:
-        lines.append(layout.describe_archives())
-    if layout.size:
-        lines.append(f"images of {size_text(layout.size)} px, as a rule")
-    images = {k: [*map(Template, v.image_templates)] for k, v in layout.splits.items()}
-    plain = Counter(each.plain for templates in images.values() for each in templates)
-    for split, about in layout.splits.items():
-        count = "" if about.count is None else f" {about.count:,} pairs"
-        shown = [each.plain if plain[each.plain] == 1 else each.text for each in images[split]]
-        lines += [
-            f"  {split}:{count}",
-            f"    {' or '.join(shown)}",
-            f"    {' or '.join(Template(text).plain for text in about.label_templates)}",
-        ]
-    return "\n".join(lines)
-
-
-def _find_layout(name: str) -> Layout:
-    if name not in LAYOUTS:
-        raise ConfigError(f"data list {name!r}: {did_you_mean(name, LAYOUTS)}")
-    return LAYOUTS[name]
+    return "only labels" if is_labelled else "not there"

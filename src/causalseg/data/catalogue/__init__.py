@@ -24,7 +24,7 @@ from causalseg.data.catalogue import (
 )
 from causalseg.data.classes import CITYSCAPES19, ClassList
 from causalseg.data.layouts import Layout
-from causalseg.errors import ConfigError
+from causalseg.errors import ConfigError, did_you_mean
 
 LAYOUTS: Mapping[str, Layout] = (
     cityscapes.LAYOUTS
@@ -50,6 +50,13 @@ CLASS_LISTS: Mapping[str, ClassList] = {
 }
 # From one class list to another: for each class of the first the class of the second, 255 for none.
 MAPPINGS: Mapping[tuple[str, str], Mapping[str, int]] = camvid.MAPPINGS | idd.MAPPINGS
+
+
+def find_layout(name: str) -> Layout:
+    """Return a layout by name; raise ConfigError if it is unknown."""
+    if name not in LAYOUTS:
+        raise ConfigError(f"layout = {name!r}: {did_you_mean(name, LAYOUTS)}")
+    return LAYOUTS[name]
 
 
 def map_classes(classes: ClassList, onto: ClassList) -> tuple[int, ...]:
