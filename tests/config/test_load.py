@@ -71,7 +71,7 @@ def test_settings_without_effect_are_refused():
 
 
 def test_scenes_scored_on_streets_trained_on_are_refused():
-    assert "data: domain night holds scenes whose street is trained on" in mistakes(
+    assert "data: domain night has scenes with training seeds" in mistakes(
         {}, "data.domains.night.first=900", "data.domains.night.count=101"
     )
     parse_config({"data": DATA}, ["data.domains.night.first=900", "data.domains.night.count=100"])
@@ -83,8 +83,8 @@ def test_impossible_ranges_are_refused():
     )
     assert "run.seed = -1" in mistakes({}, "run.seed=-1")
     assert "data.mean_over" in mistakes({}, "data.mean_over=[]")
-    assert "names a domain twice" in mistakes({}, "data.mean_over=[night, night]")
-    assert "names a domain twice" in mistakes({}, "data.only=[night, night]")
+    assert "has a domain twice" in mistakes({}, "data.mean_over=[night, night]")
+    assert "has a domain twice" in mistakes({}, "data.only=[night, night]")
 
 
 def test_differences_name_every_option_that_differs():
@@ -102,9 +102,7 @@ def test_mean_over_an_unknown_domain_is_refused():
 
 
 def test_no_domain_is_called_as_the_mean_is():
-    assert "'mean' stands for the mean over domains" in mistakes(
-        {}, "data.domains.mean={type: scenes}"
-    )
+    assert "'mean' is reserved" in mistakes({}, "data.domains.mean={type: scenes}")
 
 
 def test_overrides_apply_in_order_and_read_yaml():

@@ -12,48 +12,48 @@ Channel = Annotated[int, Field(ge=0, le=255)]
 
 
 class CorruptConfig(Block):
-    """A corruption of every image, the same each time."""
+    """A corruption of every image, the same on every access."""
 
     name: str
-    """Which: docs/corruptions.md shows all."""
+    """Name of the corruption; docs/corruptions.md shows all."""
     severity: Annotated[int, Field(ge=1, le=5)] = 3
-    """How strong, from 1 to 5."""
+    """Severity, from 1 to 5."""
     seed: Annotated[int, Field(ge=0)] = 0
-    """Seed of what is random in it."""
+    """Seed of its random parts."""
 
 
 class _PairsConfig(Block):
-    """What all kinds of sources and domains have."""
+    """Options of all types of sources and domains."""
 
     every: Annotated[int, Field(ge=1)] = 1
     """Use every k-th image in the order of names."""
     weight: Annotated[float, Field(gt=0)] | None = None
-    """Of a source: its part of the training images; give it to all sources or to none. null draws
-    from all images alike."""
+    """Sampling weight of a source, given for all sources or for none; null draws all images
+    equally often."""
     resize: Size | None = None
-    """Height and width: of a source's images and labels before augmentation; of a domain's images
-    in place of eval.size. null keeps them."""
+    """Height and width: of a source's images and labels before augmentation, or of a domain's
+    images instead of eval.size; null keeps the size."""
     keep_ratio: bool = False
-    """Keep the images' proportions: they fit inside resize, turned where upright."""
+    """Keep the aspect ratio: images fit inside resize, which is rotated for upright ones."""
     corrupt: CorruptConfig | None = None
-    """A corruption of the images; null is none."""
+    """A corruption of the images; null for none."""
 
     @model_validator(mode="after")
-    def _ratio_of_a_size(self) -> Self:
+    def _check_ratio(self) -> Self:
         if self.keep_ratio and self.resize is None:
             raise ValueError("keep_ratio has no effect without resize")
         return self
 
 
 class ClassesConfig(Block):
-    """Classes given in place: what a classes.json holds, or just their names."""
+    """Classes in the configuration: the content of a classes.json, or just their names."""
 
     names: Annotated[list[str], Field(min_length=1)]
     """One name for each class, in the order of train ids."""
     palette: list[tuple[Channel, Channel, Channel]] | None = None
-    """One RGB colour for each class; null makes distinct ones."""
+    """One RGB colour for each class; null generates distinct ones."""
     ids: list[int] | None = None
-    """Label id in the files of each class; null is 0, 1, 2 ..."""
+    """Label id of each class in the files; null for 0, 1, 2 ..."""
     ignore: list[int] = [255]
     """Label ids that mean `no class`."""
     ignore_colours: list[tuple[Channel, Channel, Channel]] = []
@@ -70,38 +70,38 @@ class FolderConfig(_PairsConfig):
     type: Literal["folder"] = "folder"
     """A pair of folders."""
     images: str
-    """Folder of images, within data.root if relative; PNG, JPEG or WebP. Or a template, such as
+    """Folder of PNG, JPEG or WebP images, relative to data.root, or a template such as
     'day/{city}/{name}_photo.jpg': a field is any text without a slash."""
     labels: str
-    """Folder of labels, PNG or lossless WebP, or a template such as 'masks/{name}_mask.png', whose
-    fields are among those of images."""
+    """Folder of PNG or lossless WebP labels, or a template such as 'masks/{name}_mask.png' with
+    fields of the images."""
     encoding: Literal["ids", "colours"] = "ids"
-    """What labels hold: one channel of class ids, or the RGB colours of the palette of classes."""
+    """Content of labels: one channel of class ids, or the RGB colours of the class palette."""
     id_map: dict[int, int] | None = None
-    """Label id in the file -> train id (255 to ignore); null takes the class list's ids."""
+    """Label id in the file -> train id (255 to ignore); null uses the ids of the class list."""
     classes: Annotated[str | ClassesConfig | None, BeforeValidator(_names_alone)] = None
-    """The classes of its labels, in the forms of data.classes, which null takes. Those of a source
-    have the same names; a domain of others is scored on its own where a map is known."""
+    """The classes of its labels, given like data.classes; null for data.classes. A source must have
+    the same names; a domain may have others if a class mapping is known."""
 
     @model_validator(mode="after")
-    def _options_are_of_the_encoding(self) -> Self:
+    def _check_encoding(self) -> Self:
         if self.encoding == "colours" and self.id_map is not None:
             raise ValueError("id_map has no effect with encoding: colours")
         return self
 
 
 class LayoutConfig(_PairsConfig):
-    """A published data set as it was downloaded: a directory, or its zip files in one."""
+    """A published data set as downloaded: a folder, unpacked or with its zip files."""
 
     type: Literal["layout"] = "layout"
     """A published data set."""
     layout: str
-    """Which: `causalseg data list` lists them."""
+    """Name of the data set; `causalseg data list` prints all."""
     split: str
-    """Its split, such as train or val."""
+    """Split of the data set, such as train or val."""
     root: str | None = None
-    """Where it lies, within data.root if relative; null takes data.roots, or the folder of its name
-    in data.root."""
+    """Folder of the data set, relative to data.root; null uses data.roots, or the folder of its
+    name in data.root."""
 
 
 class ScenesConfig(_PairsConfig):
@@ -137,80 +137,78 @@ class RareClassesConfig(Block):
     """Rare-class sampling of DAFormer (Hoyer et al., CVPR 2022): a class, then an image with it."""
 
     temperature: Annotated[float, Field(gt=0)] = 0.01
-    """T of P(class) = softmax((1 - its share of all pixels) / T): less, and rare classes come
+    """T of P(class) = softmax((1 - its fraction of all pixels) / T): a lower T draws rare classes
     more often."""
     min_pixels: Annotated[int, Field(ge=1)] = 3000
-    """An image has a class if so many of its pixels do."""
+    """Number of pixels from which an image has a class."""
 
 
 _Names = Annotated[list[str], Field(min_length=1)]
 
 
 class DataConfig(Block):
-    """Where images come from: one or more sources to train on, named domains to be judged on."""
+    """Sources of training images, and named domains for evaluation."""
 
     root: Annotated[str | None, COMPUTING] = None
-    """Folder that relative paths of this block start from, and that holds published data sets in
-    folders of their layouts' names; null is the working directory."""
+    """Folder to which paths of this block are relative, with published data sets in folders of
+    their names; null for the working directory."""
     roots: Annotated[dict[str, str], COMPUTING] = {}
-    """Where published data sets lie, by layout: data.roots.cityscapes=/data/cityscapes; relative
-    paths start from data.root."""
+    """Folders of published data sets by name, such as data.roots.cityscapes=/data/cityscapes,
+    relative to data.root."""
     classes: Annotated[str | ClassesConfig, BeforeValidator(_names_alone), Stage(0)] = (
         "cityscapes19"
     )
     """cityscapes19, camvid11, camvid32, idd7, the path of a classes.json, a list of class names, or
     a block."""
     ignore: Annotated[int, Field(ge=0, le=255)] = 255
-    """A label id that means `no class`, beside those the class list names."""
+    """A label id that means `no class`, in addition to those of the class list."""
     sources: Annotated[list[SourceConfig], Stage.TRAINING]
-    """Training data; several sources are joined. Empty only in an imported run."""
+    """Training data; several sources are joined. Empty in imported runs only."""
     domains: Annotated[dict[str, SourceConfig], Stage.SCORES | Stage.USE]
-    """Evaluation data by domain name, which becomes the name of a folder; each is scored on its
-    own. Empty only in an imported run, until it is scored."""
+    """Evaluation data by domain name, which becomes a folder name; each is scored separately.
+    Empty in imported runs only, until they are scored."""
     mean_over: Annotated[_Names | None, Stage.SCORES | Stage.USE] = None
-    """Domains whose mIoU is averaged (the unseen ones, say); null averages all."""
+    """Domains whose mIoU is averaged, such as the unseen ones; null averages all."""
     only: Annotated[_Names | None, Stage.SCORES | Stage.USE] = None
     """Score only these domains; null scores all."""
     rare_classes: Annotated[RareClassesConfig | None, Stage.TRAINING] = None
-    """Draw images with rare classes more often; null draws from all images alike."""
+    """Draw images with rare classes more often; null draws all images equally often."""
     cache: Annotated[Literal["none", "memory"], Stage.RESUME | Stage.TRAINING] = "none"
-    """memory decodes every training image once, before the first step, and keeps it at 8 bits a
+    """memory decodes every training image once, before the first step, and keeps 8 bits per
     channel."""
 
     @property
     def seen(self) -> list[str]:
-        """The domains that are like the training data: `mean_over` names the unseen ones, and what
-        is corrupted is unseen, too. Without `mean_over` there are none.
-        """
+        """In-distribution domains: neither corrupted nor in `mean_over`; none without it."""
         if self.mean_over is None:
             return []
-        domains = self.domains.items()
-        return [name for name, of in domains if name not in self.mean_over and not of.corrupt]
+        clean = [name for name, domain in self.domains.items() if not domain.corrupt]
+        return [name for name in clean if name not in self.mean_over]
 
     @property
     def averaged(self) -> list[str]:
-        """The domains whose mIoU is averaged, of those that are scored."""
+        """The scored domains whose mIoU is averaged."""
         if self.only is None:
             return self.mean_over or list(self.domains)
         return [name for name in self.only if name in (self.mean_over or self.only)] or self.only
 
     @model_validator(mode="after")
-    def _domains_name_folders(self) -> Self:
+    def _check_domain_names(self) -> Self:
         for name in self.domains:
             if name in ("", ".", "..") or any(slash in name for slash in "/\\"):
                 raise ValueError(
-                    f"domain name {name!r}: pictures of a domain lie in a folder of its name, so "
-                    r"it may not be empty, '.' or '..', nor have '/' or '\' in it"
+                    f"domain name {name!r} cannot be a folder name: it must not be empty, '.' or "
+                    r"'..', nor contain '/' or '\'"
                 )
         if "mean" in self.domains:
-            raise ValueError("domain name 'mean' stands for the mean over domains: take another")
+            raise ValueError("domain name 'mean' is reserved for the mean: use another")
         return self
 
     @model_validator(mode="after")
-    def _mean_is_over_known_domains(self) -> Self:
+    def _check_mean_over(self) -> Self:
         for key, names in (("mean_over", self.mean_over), ("only", self.only)):
             if len(set(names or [])) < len(names or []):
-                raise ValueError(f"{key} = {names} names a domain twice: name each once")
+                raise ValueError(f"{key} = {names} has a domain twice: give each once")
             unknown = [name for name in names or [] if name not in self.domains]
             if unknown:
                 raise ValueError(
@@ -219,24 +217,24 @@ class DataConfig(Block):
         return self
 
     @model_validator(mode="after")
-    def _weights_are_shares_of_all(self) -> Self:
+    def _check_weights(self) -> Self:
         weighted = [source.weight is not None for source in self.sources]
         if any(weighted) and not all(weighted):
             raise ValueError("give a weight to all sources or to none")
         if any(domain.weight is not None for domain in self.domains.values()):
             raise ValueError("a weight has no effect on a domain: every image is scored once")
         if any(weighted) and self.rare_classes:
-            raise ValueError("rare_classes draws from all sources alike: drop their weights")
+            raise ValueError("rare_classes ignores weights of sources: drop them")
         return self
 
     @model_validator(mode="after")
-    def _scenes_are_not_scored_on_streets_trained_on(self) -> Self:
+    def _check_seeds_of_scenes(self) -> Self:
         trained = [source for source in self.sources if isinstance(source, ScenesConfig)]
         for name, scored in self.domains.items():
             if isinstance(scored, ScenesConfig) and any(_overlap(scored, t) for t in trained):
                 raise ValueError(
-                    f"domain {name} holds scenes whose street is trained on (a seed is one street "
-                    "in every domain): set `first` of the source to a seed beyond, such as 10000"
+                    f"domain {name} has scenes with training seeds (a seed is the same street in "
+                    "every domain): set `first` of the source to another seed, such as 10000"
                 )
         return self
 
