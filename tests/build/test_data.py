@@ -28,7 +28,7 @@ TOWN = {"layout": "toytown", "split": "val"}
 
 
 def build_sources(data):
-    return build_data(data, Inference())[0]
+    return build_data(data, InferenceConfig())[0]
 
 
 def data_of(**options):

@@ -1,10 +1,10 @@
-"""Settings of the field by name: what they say, and how they join with what a user says."""
+"""Settings of the field by name, and how a user's options override them."""
 
 import pytest
 import yaml
 
 from causalseg.config.load import dump_config, parse_config
-from causalseg.config.settings import SETTINGS, lay_over, scored_part
+from causalseg.config.settings import SETTINGS, lay_over, list_overrides
 from causalseg.corruptions import CORRUPTIONS
 from causalseg.data.catalogue import LAYOUTS
 from causalseg.errors import ConfigError
@@ -27,10 +27,8 @@ def test_the_protocol_at_512_is_the_fields():
     config = parse_config({"setting": "citys2acdc"})
     assert list(config.data.domains) == ["night", "snow", "fog", "rain"]
     assert config.data.domains["fog"].resize == (540, 960)
-    assert (config.train.crop, config.eval.window, config.eval.stride) == (
-        *((512, 512), (512, 512)),
-        (341, 341),
-    )
+    assert config.train.crop == config.eval.window == (512, 512)
+    assert config.eval.stride == (341, 341)
     assert config.backbone.patch == 16
     cbm = parse_config({"setting": "gta2cbm"}).data.domains
     assert {name: domain.resize for name, domain in cbm.items()} == {
@@ -65,7 +63,7 @@ def test_the_highest_severity_alone_is_a_setting():
     assert "gaussian_noise_5" in data.mean_over
 
 
-def test_what_a_user_says_stands_above_the_setting():
+def test_the_file_overrides_the_setting():
     options = {
         "setting": "citys2acdc",
         "backbone": "dinov2_vitl14",
@@ -81,7 +79,7 @@ def test_what_a_user_says_stands_above_the_setting():
     assert len(config.data.domains) == 4
 
 
-def test_a_setting_given_as_an_override_stands_above_the_file():
+def test_a_setting_on_the_command_line_overrides_the_file():
     options = {"setting": "gta2cbm", "train": {"crop": [32, 32], "steps": 7}}
     config = parse_config(options, ["setting=citys2acdc"])
     assert config.setting == "citys2acdc"
@@ -96,7 +94,7 @@ def test_a_written_configuration_reads_as_itself():
     assert parse_config(yaml.safe_load(dump_config(config))) == config
 
 
-def test_domains_are_taken_whole():
+def test_domains_are_replaced_not_merged():
     joined = lay_over(SETTINGS["scenes"], {"data": {"domains": {"night": {"type": "scenes"}}}})
     assert list(joined["data"]["domains"]) == ["night"]
     assert joined["data"]["sources"] == SETTINGS["scenes"]["data"]["sources"]
@@ -107,18 +105,18 @@ def test_an_unknown_setting_gets_a_suggestion():
         parse_config({"setting": "city2acdc"})
 
 
-def test_whole_images_take_the_place_of_a_settings_windows():
+def test_whole_images_replace_the_windows_of_a_setting():
     config = parse_config({"setting": "citys2acdc", "eval": {"mode": "whole"}})
     assert (config.eval.mode, config.eval.window, config.eval.stride) == ("whole", None, None)
     config = parse_config({"setting": "citys2acdc"}, ["setting=scenes"])
     assert (config.eval.mode, config.eval.window) == ("whole", None)
 
 
-def test_a_setting_to_score_on_leaves_no_size_of_the_run_beside_its_own():
+def test_a_setting_to_score_on_replaces_all_sizes_of_the_run():
     options = {"setting": "scenes", "eval": {"mode": "slide", "shortest": 99, "blend": "hann"}}
-    scored = parse_config(options, scored_part("citys2acdc")).eval
+    scored = parse_config(options, list_overrides("citys2acdc")).eval
     assert (scored.shortest, scored.window, scored.blend) == (None, (512, 512), "mean")
-    assert parse_config(options, scored_part("scenes")).eval.mode == "whole"
+    assert parse_config(options, list_overrides("scenes")).eval.mode == "whole"
 
 
 @pytest.mark.parametrize("name", [["citys2acdc"], {"name": "citys2acdc"}, 3])

@@ -266,7 +266,7 @@ def _build_domains(
 
 
 def _build_domain(
-    data: DataConfig, domain: Source, classes: ClassList, inference: Inference
+    data: DataConfig, domain: Source, classes: ClassList, inference: InferenceConfig
 ) -> Domain:
     pairs, own = _build_pairs(data, domain, classes)
     entries: dict[str, Any] = {}

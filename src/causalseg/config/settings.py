@@ -1,8 +1,7 @@
-"""The field's settings by name: sources, target domains, and the sizes they are run at.
+"""The field's settings by name: sources, target domains and sizes.
 
-A setting is the part of a configuration that papers agree on. It stands below what the user's file
-says: only the roots of the data sets are left to give. Sizes are width x height here, and height
-first in options.
+A setting is the part of a configuration that papers agree on; the user's file overrides it and adds
+the roots of the data sets. Sizes are width x height here, and height first in options.
 
     at 512     crops and windows of 512, stride 341; Cityscapes scored at 1024 x 512, ACDC at
                960 x 540, BDD100K at 1280 x 720, Mapillary within 1024 x 512 in proportion
@@ -36,15 +35,21 @@ _SIZES: Mapping[int, Mapping[str, tuple[int, int]]] = {
     },
 }
 _STRIDES = {512: 341, 1024: 683}
-_VARYING = ("mapillary_v1",)  # images of many proportions, which are kept
-# What a setting decides of `eval`, so that nothing from elsewhere stays beside it.
-_SIZES_OF_EVAL = ("size", "shortest", "scale", "inside", "window", "stride")
+_VARYING = ("mapillary_v1",)  # images of many aspect ratios, which are kept
+# A setting determines these options of `eval`, so that no size of another file remains.
 _EVAL: Options = {
-    **{"mode": "whole", "blend": "mean", "windows_at_once": 2},
-    **dict.fromkeys(_SIZES_OF_EVAL),
+    "mode": "whole",
+    "blend": "mean",
+    "windows_at_once": 2,
+    "size": None,
+    "shortest": None,
+    "scale": None,
+    "inside": None,
+    "window": None,
+    "stride": None,
 }
-# Kamann and Rother, CVPR 2020: of ImageNet-C's 19 (Hendrycks and Dietterich, ICLR 2019) those that
-# leave each pixel where its label is; noise in the first three severities only. Papers on domain
+# Kamann and Rother, CVPR 2020: the corruptions of ImageNet-C's 19 (Hendrycks and Dietterich, ICLR
+# 2019) that keep pixels at their labels; noise in the first three severities only. Papers on domain
 # generalization report the highest severity of all sixteen instead.
 _CITYSCAPES_C = {
     **dict.fromkeys(("gaussian_noise", "shot_noise", "impulse_noise", "speckle_noise"), 3),
@@ -56,21 +61,20 @@ _CBM = {"cityscapes": "val", "bdd100k": "val", "mapillary": "val"}
 _LAYOUTS = {"mapillary": "mapillary_v1"}  # the 66 classes that the field maps to the 19
 
 
-def _field(sources: Sequence[str], domains: Mapping[str, Options], size: int) -> Options:
-    """The protocol at 512 or 1024."""
-    placed = {}
-    for name, about in domains.items():
-        resize = _SIZES[size].get(about["layout"])
-        placed[name] = {**about, "resize": resize}
-        if about["layout"] in _VARYING:
-            placed[name]["keep_ratio"] = True
-    corrupted = [name for name, about in domains.items() if "corrupt" in about]
+def _make_setting(sources: Sequence[str], domains: Mapping[str, Options], size: int) -> Options:
+    """Return the protocol at 512 or 1024."""
+    resized = {}
+    for name, domain in domains.items():
+        resized[name] = {**domain, "resize": _SIZES[size].get(domain["layout"])}
+        if domain["layout"] in _VARYING:
+            resized[name]["keep_ratio"] = True
+    corrupted = [name for name, domain in domains.items() if "corrupt" in domain]
     return {
         "backbone": {"patch": 16},
         "data": {
             "classes": "cityscapes19",
             "sources": [{"layout": name, "split": "train"} for name in sources],
-            "domains": placed,
+            "domains": resized,
             "mean_over": corrupted or None,
             "only": None,
         },
@@ -91,8 +95,8 @@ _ACDC = {
 }
 
 
-def _corrupted(severities: Mapping[str, Iterable[int]]) -> dict[str, Options]:
-    """Cityscapes val, clean and under corruptions at severities of their own."""
+def _corrupt(severities: Mapping[str, Iterable[int]]) -> dict[str, Options]:
+    """Return Cityscapes val, clean and under each corruption at its severities."""
     clean = _targets({"cityscapes": "val"})
     return clean | {
         f"{name}_{severity}": {
@@ -104,8 +108,8 @@ def _corrupted(severities: Mapping[str, Iterable[int]]) -> dict[str, Options]:
     }
 
 
-_KAMANN = _corrupted({name: range(1, n + 1) for name, n in _CITYSCAPES_C.items()})
-_SEVEREST = _corrupted({name: [5] for name in _CITYSCAPES_C})
+_KAMANN = _corrupt({name: range(1, n + 1) for name, n in _CITYSCAPES_C.items()})
+_SEVEREST = _corrupt({name: [5] for name in _CITYSCAPES_C})
 _PAIRS: dict[str, tuple[Sequence[str], Mapping[str, Options]]] = {
     "gta2cbm": (["gtav"], _targets(_CBM)),
     "synthia2cbm": (["synthia"], _targets(_CBM)),
@@ -130,7 +134,7 @@ _SMALL: dict[str, Options] = {
             "classes": _CAMVID_CLASSES,
             "sources": [_camvid("day_train")],
             "domains": {
-                # With classes of their own, so that a run of other classes can be scored, too.
+                # With their classes, so that runs with other classes can be scored.
                 "day": {**_camvid("day_test"), "classes": _CAMVID_CLASSES},
                 "dusk": {**_camvid("dusk"), "classes": _CAMVID_CLASSES},
             },
@@ -156,44 +160,40 @@ _SMALL: dict[str, Options] = {
     },
 }
 SETTINGS: dict[str, Options] = {
-    **{name: _field(*pair, size=512) for name, pair in _PAIRS.items()},
-    **{f"{name}@1024": _field(*pair, size=1024) for name, pair in _PAIRS.items()},
+    **{name: _make_setting(*pair, size=512) for name, pair in _PAIRS.items()},
+    **{f"{name}@1024": _make_setting(*pair, size=1024) for name, pair in _PAIRS.items()},
     **_SMALL,
 }
 
 
 def find_setting(name: object) -> Options:
-    """Return the options of a setting.
-
-    Raises:
-        ConfigError: if there is no such setting.
-    """
+    """Return the options of a setting; raise ConfigError if it is unknown."""
     if not isinstance(name, str) or name not in SETTINGS:
         raise ConfigError(f"setting = {name!r}: {did_you_mean(str(name), SETTINGS)}")
     return {**SETTINGS[name], "setting": name}
 
 
-def scored_part(name: str) -> list[str]:
+def list_overrides(name: str) -> list[str]:
     """Return overrides that score a trained run on the domains of a setting, at its sizes.
 
     Raises:
-        ConfigError: if there is no such setting.
+        ConfigError: if the setting is unknown.
     """
     options = find_setting(name)
     data = {key: options["data"][key] for key in ("domains", "mean_over", "only")}
     blocks = {"data": data, "eval": options["eval"]}
     return [
         f"{block}.{key}={json.dumps(value)}"
-        for block, given in blocks.items()
-        for key, value in given.items()
+        for block, values in blocks.items()
+        for key, value in values.items()
     ]
 
 
 def lay_over(below: Options, above: Options) -> Options:
-    """Join the blocks of two configurations; what stands above takes the place of what is below.
+    """Merge two configurations; values above override those below.
 
-    Sources and domains are taken whole from one of them. Where whole images are asked for above, a
-    window below says nothing.
+    Sources and domains are not merged but replaced. If ``above`` asks for whole images, a window
+    below is dropped.
     """
     joined = dict(below)
     for key, value in above.items():

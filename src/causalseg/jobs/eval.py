@@ -18,7 +18,7 @@ from causalseg.config import Config
 from causalseg.config.adapters import label
 from causalseg.config.data import CorruptConfig
 from causalseg.config.load import load_config
-from causalseg.config.settings import scored_part
+from causalseg.config.settings import list_overrides
 from causalseg.config.stages import Stage, keys_of, stage_of
 from causalseg.data.classes import IGNORE, ClassList
 from causalseg.data.dataset import Sample
@@ -121,7 +121,7 @@ def open_run(path: Path | str, overrides: Sequence[str]) -> tuple[RunFolder, Con
     expanded = []
     for override in overrides:
         key, _, value = override.partition("=")
-        expanded += scored_part(value) if key == "setting" else [override]
+        expanded += list_overrides(value) if key == "setting" else [override]
     for override in expanded:
         stage = stage_of(Config, override.partition("=")[0])
         if Stage.TRAINING in stage:
