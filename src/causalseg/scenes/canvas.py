@@ -22,7 +22,7 @@ from PIL import Image, ImageDraw
 from causalseg.corruptions.noise import Random
 
 Point = tuple[float, float, float]  # x, y, z
-Place = tuple[float, float]  # x, z on the ground
+Position = tuple[float, float]  # x, z on the ground
 Colour = tuple[float, float, float]  # red, green, blue in [0, 1]
 
 FINE = 2  # the ink image is this much finer than the final one, for smooth edges
@@ -106,12 +106,12 @@ class Canvas:
         project = self._fine.project
         self._draw.polygon([c for x, y, z in points for c in project(x, y, z)], fill=ink)
 
-    def sees(self, a: Place, b: Place) -> bool:
+    def sees(self, a: Position, b: Position) -> bool:
         """Say whether anything above the ground line from a to b can be in the image."""
         columns = [self.camera.project(x, 0, z)[0] for x, z in (a, b)]
         return max(columns) > 0 and min(columns) < self.shadow.width
 
-    def panel(self, ink: int, a: Place, b: Place, low: float, high: float) -> None:
+    def panel(self, ink: int, a: Position, b: Position, low: float, high: float) -> None:
         """Fill an upright rectangle over the ground line from a to b."""
         (x, z), (X, Z), focal, project = a, b, self._fine.focal, self._fine.project
         (u, v), (U, V) = project(x, low, z), project(X, low, Z)
@@ -131,15 +131,15 @@ class Canvas:
         half = r * wide
         self._draw.ellipse((u - half, v - r, u + half, v + r), fill=ink)
 
-    def spot(self, place: Place, radius: float, strength: int = 255) -> None:
+    def spot(self, position: Position, radius: float, strength: int = 255) -> None:
         """Put a round shadow on the ground."""
-        x, z = place
+        x, z = position
         u, top = self.camera.project(x, 0, z + radius)
         bottom = self.camera.project(x, 0, max(z - radius, NEAR))[1]
         half = self.camera.focal * radius / max(z, NEAR)
         ImageDraw.Draw(self.shadow).ellipse((u - half, top, u + half, bottom), fill=strength)
 
-    def cast(self, a: Place, b: Place, height: float) -> None:
+    def cast(self, a: Position, b: Position, height: float) -> None:
         """Put the shadow of an object ``height`` metres tall from a to b on the ground."""
         if self.sun == 0:
             return

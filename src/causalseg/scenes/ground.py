@@ -15,7 +15,7 @@ from causalseg.corruptions.noise import Array, fractal_noise, smooth_noise
 from causalseg.scenes.canvas import (
     Camera,
     Label,
-    Place,
+    Position,
     Random,
     pick,
     skip_number,
@@ -33,7 +33,7 @@ class Street(NamedTuple):
     half: float  # from the middle to the kerb
     parking: bool
     bands: tuple[tuple[tuple[float, int], ...], tuple[tuple[float, int], ...]]  # (end, class)
-    junction: Place  # where a street crosses, from z to z; far away if none does
+    junction: Position  # where a street crosses, from z to z; far away if none does
     zebra: float  # z of a crossing for people
 
     def centre(self, lane: int) -> float:

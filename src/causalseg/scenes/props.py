@@ -17,8 +17,8 @@ from causalseg.scenes.canvas import (
     Canvas,
     Colour,
     Label,
-    Place,
     Point,
+    Position,
     Random,
     pick,
     skip_number,
@@ -35,18 +35,20 @@ _LEAVES = (
 )  # fmt: skip
 
 
-def _between(a: Place, b: Place, t: float) -> Place:
+def _between(a: Position, b: Position, t: float) -> Position:
     return (a[0] + t * (b[0] - a[0]), a[1] + t * (b[1] - a[1]))
 
 
-def _split(a: Place, b: Place, count: int) -> Iterator[tuple[Place, Place, float]]:
+def _split(a: Position, b: Position, count: int) -> Iterator[tuple[Position, Position, float]]:
     """Yield the ends and the distance of each of ``count`` parts of a line on the ground."""
     for part in range(max(1, count)):
         p, q = _between(a, b, part / max(1, count)), _between(a, b, (part + 1) / max(1, count))
         yield p, q, (p[1] + q[1]) / 2
 
 
-def facade(canvas: Canvas, rng: Random, a: Place, b: Place, height: float, paint: Colour) -> None:
+def facade(
+    canvas: Canvas, rng: Random, a: Position, b: Position, height: float, paint: Colour
+) -> None:
     """Paint the wall of a building from a to b in bays, each with a column of windows."""
     bays = min(6, max(1, round(math.dist(a, b) / uniform(rng, 2.4, 5))))
     storey, margin = uniform(rng, 2.7, 3.6), uniform(rng, 0.12, 0.36)
@@ -78,7 +80,7 @@ def facade(canvas: Canvas, rng: Random, a: Place, b: Place, height: float, paint
 
 
 def building(
-    canvas: Canvas, rng: Random, side: int, x: float, span: Place, house: bool = False
+    canvas: Canvas, rng: Random, side: int, x: float, span: Position, house: bool = False
 ) -> None:
     """Paint a building at the side of the road: the long wall, the front face, the roof."""
     near, far = span
@@ -103,7 +105,7 @@ def building(
     canvas.panel(cornice, (x, near), (back, near), height - 0.4, height)
 
 
-def wall(canvas: Canvas, rng: Random, side: int, x: float, span: Place) -> None:
+def wall(canvas: Canvas, rng: Random, side: int, x: float, span: Position) -> None:
     """Paint a free-standing wall of brick, plaster or concrete with a coping."""
     near, far = span
     height = uniform(rng, 1.2, 3.2)
@@ -117,7 +119,7 @@ def wall(canvas: Canvas, rng: Random, side: int, x: float, span: Place) -> None:
         canvas.panel(coping, p, q, height - 0.15, height)
 
 
-def fence(canvas: Canvas, rng: Random, side: int, x: float, span: Place) -> None:
+def fence(canvas: Canvas, rng: Random, side: int, x: float, span: Position) -> None:
     """Paint a fence: planks, pickets with dark gaps or the rails of a barrier."""
     near, far = span
     kind, height = rng.integers(3), uniform(rng, 0.9, 2.0)
@@ -180,7 +182,7 @@ def bush(canvas: Canvas, rng: Random, x: float, z: float) -> None:
     foliage(canvas, rng, (x, 0.5 * radius, z), radius, 0.7)
 
 
-def hedge(canvas: Canvas, rng: Random, x: float, span: Place) -> None:
+def hedge(canvas: Canvas, rng: Random, x: float, span: Position) -> None:
     """Paint a hedge along the road."""
     near, far = span
     height, green = uniform(rng, 0.8, 2.4), tone(pick(rng, _LEAVES, 0.03), 0.9)

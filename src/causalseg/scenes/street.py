@@ -235,8 +235,8 @@ def _people(canvas: Canvas, rng: Random, street: Street, side: int) -> Iterator[
     for z in (4 + 56 * rng.random(rng.poisson(3)) ** 1.5).tolist():
         at = uniform(rng, kerb, end)
         for step in range(1 + int(rng.random() < 0.35)):
-            place = (side * (at + 0.6 * step), z + 0.3 * step)
-            yield place[1], partial(traffic.person, canvas, rng, *place)
+            position = (side * (at + 0.6 * step), z + 0.3 * step)
+            yield position[1], partial(traffic.person, canvas, rng, *position)
     for z in rng.uniform(0.3, 2.8, rng.poisson(1)).tolist():
         if street.zebra < _FAR:
             at = uniform(rng, -street.half, street.half)

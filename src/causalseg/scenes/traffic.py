@@ -17,8 +17,8 @@ from causalseg.scenes.canvas import (
     Canvas,
     Colour,
     Label,
-    Place,
     Point,
+    Position,
     Random,
     pick,
     tone,
@@ -35,9 +35,9 @@ class Body(NamedTuple):
 
     label: int
     size: Point  # width, height, length
-    outline: tuple[Place, ...]
+    outline: tuple[Position, ...]
     glass: tuple[int, ...]  # the edges of the outline that are windows
-    window: tuple[Place, ...]  # the windows of the side
+    window: tuple[Position, ...]  # the windows of the side
 
 
 _CABIN = ((17, 66), (31, 93), (58, 93), (73, 66))
@@ -51,7 +51,7 @@ HATCH = Body(Label.CAR, (1.75, 1.5, 4.0), _HATCH, (2, 4), _CABIN)
 VAN = Body(Label.CAR, (1.95, 2.0, 4.9), _VAN, (2, 4), ((60, 58), (60, 90), (73, 90), (85, 58)))
 LORRY = Body(Label.TRUCK, (2.4, 3.3, 7.5), _TRUCK, (5,), ((80, 45), (80, 72), (93, 72), (96, 45)))
 # Seams of the side: where they are and from what to what height they go, in percent.
-_DOORS: dict[int, tuple[tuple[float, ...], Place]] = {
+_DOORS: dict[int, tuple[tuple[float, ...], Position]] = {
     Label.CAR: ((44, 60), (20, 96)),
     Label.BUS: ((20, 40, 60, 80), (40, 90)),
     Label.TRUCK: ((74,), (20, 100)),
@@ -201,7 +201,7 @@ def _flank(
 
 
 def _lights(
-    canvas: Canvas, label: int, sides: Place, z: float, height: float, oncoming: bool
+    canvas: Canvas, label: int, sides: Position, z: float, height: float, oncoming: bool
 ) -> None:
     """Paint the two head or tail lights and the plate of the near end."""
     left, right = sides
