@@ -102,6 +102,9 @@ def test_severities_are_domains_of_one_corruption(trained, capsys):
     assert (loss["corruption"], loss["clean"], loss["severities"]) == ("fog", "here", [1, 4])
     assert scores["robustness"]["source"] is None  # no mean_over tells seen from unseen
     assert "severity=1,4" in scores["overrides"]
+    fog = "data.domains.here.corrupt={name: fog}"
+    assert run("eval", trained, fog, "data.only=[here]", "--corrupt", "snow") == 2
+    assert "corrupted already" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -172,12 +175,6 @@ def test_runs_to_be_compared_are_looked_at_before_the_first_is_scored(trained, t
         assert run("eval", *arguments, "eval.flip=true") == 2
         assert message in capsys.readouterr().err.replace("\n", " ")
     assert (trained / "eval.json").read_bytes() == before
-
-
-def test_a_domain_is_corrupted_once(trained, capsys):
-    fog = "data.domains.here.corrupt={name: fog}"
-    assert run("eval", trained, fog, "data.only=[here]", "--corrupt", "snow") == 2
-    assert "corrupted already" in capsys.readouterr().err
 
 
 def test_the_command_names_every_server():

@@ -189,9 +189,9 @@ def _print_comparison(comparison: "Comparison") -> None:
     names = ["method", score, f"difference to {comparison.reference}", ADAPTER, "seeds"]
     known = [head for head, _ in heads]
     chosen = [known.index(name) for name in names if name in known]
-    shown = Table(title=f"mIoU in percent, mean over {', '.join(over)}")
+    printed = Table(title=f"mIoU in percent, mean over {', '.join(over)}")
     for i in chosen:
-        shown.add_column("\n".join(heads[i]).strip(), justify="right" if i else "left")
+        printed.add_column("\n".join(heads[i]).strip(), justify="right" if i else "left")
     for row in rows:
-        shown.add_row(*(row[i] for i in chosen))
-    Console().print(shown)
+        printed.add_row(*(row[i] for i in chosen))
+    Console().print(printed)

@@ -163,10 +163,10 @@ def _width(columns: Sequence[Sequence[str]]) -> int:
     return sum(max(map(len, column)) + 3 for column in columns) + 1
 
 
-def _split(given: Sequence[str]) -> tuple[list[Path], list[str]]:
+def _split(arguments: Sequence[str]) -> tuple[list[Path], list[str]]:
     """Return run folders and overrides."""
-    overrides = [text for text in given if "=" in text and not Path(text).is_dir()]
-    folders = [Path(text) for text in given if text not in overrides]
+    overrides = [text for text in arguments if "=" in text and not Path(text).is_dir()]
+    folders = [Path(text) for text in arguments if text not in overrides]
     if not folders:
         raise ConfigError("name at least one run folder: causalseg eval RUN [key=value ...]")
     return folders, overrides

@@ -1,4 +1,4 @@
-"""The quickstart: head only against Causal-Tune, same head, steps and seed, on unseen weather."""
+"""The quickstart: a linear probe and Causal-Tune with one head and seed, in unseen weather."""
 
 from importlib.resources import files
 from pathlib import Path
@@ -16,7 +16,7 @@ ADAPTERS = ("none", "causal_tune")
 def run_quickstart(out: Path) -> tuple[DomainTable, Path]:
     """Train both runs below ``out`` and compare them.
 
-    A run that is already complete is kept, an interrupted one goes on.
+    A finished run is kept, an interrupted one is resumed.
 
     Returns:
         The table of mIoU by domain and the path of the report.

@@ -112,6 +112,8 @@ def locked(folder: Path) -> Iterator[None]:
             f"{folder} is in use by another process: wait until it ends, stop it, or choose "
             "another folder"
         ) from None
+    except NotImplementedError:  # before filelock 4, on a file system without locks
+        pass
     try:
         yield
     finally:

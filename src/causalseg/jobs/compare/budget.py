@@ -182,8 +182,8 @@ def _sizes(part: Any, has_fixed_tokens: bool, count: Count, budget: int) -> list
 def _size_option(part: Any) -> str | None:
     """The option that sets the size of an adapter; None if there is none."""
     if part.name == "peft":
-        made = peft_config(part)
-        return "options.r" if getattr(made, "r", 0) else None
+        config = peft_config(part)
+        return "options.r" if getattr(config, "r", 0) else None
     return next((name for name in _SIZES if getattr(part, name, None) is not None), None)
 
 
@@ -218,11 +218,11 @@ def _neighbours(part: Any, option: str, fixed: Values, count: Count, budget: int
 def _scaled_alpha(part: Any, rank: int) -> Values:
     """The alpha that keeps the scale alpha / rank of an update."""
     if part.name == "peft":
-        made = peft_config(part)
+        config = peft_config(part)
         for name in ("alpha", "lora_alpha"):
-            alpha = getattr(made, name, None)
+            alpha = getattr(config, name, None)
             if alpha is not None:
-                scaled = alpha * rank / made.r
+                scaled = alpha * rank / config.r
                 return {_OF_PEFT + name: int(scaled) if scaled == int(scaled) else scaled}
     return {"alpha": part.alpha * rank / part.rank} if hasattr(part, "alpha") else {}
 

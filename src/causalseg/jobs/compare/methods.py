@@ -1,6 +1,6 @@
-"""From the names of methods to what each changes in a shared configuration.
+"""Methods by name: the options that each changes in a shared configuration.
 
-A name is an adapter (``rein``), several joined by ``+`` in the order in which they work
+A name is an adapter (``rein``), several joined by ``+`` in the order in which they act
 (``lora+causal_tune``; the part ``intervene`` adds the intervention), or defined in a YAML file:
 
     paper: {adapter: {name: causal_tune, recipe: paper}}
@@ -31,14 +31,13 @@ def read_methods(names: Sequence[str], file: Path | None = None) -> list[Method]
     """Return the methods of these names.
 
     Args:
-        names: what is compared; none means everything in ``file``.
+        names: of methods; empty means all in ``file``.
         file: YAML, a mapping of names to overrides, nested or flat, with ``reported`` (mIoU in
             percent by domain, or of the mean) and ``reported_source`` beside them.
 
     Raises:
         MissingFileError: if there is no such file.
-        ConfigError: with every name that means nothing or comes twice, and every wrong entry of
-            the file that is used.
+        ConfigError: with every unknown or repeated name, and every wrong entry among the methods.
     """
     known = _read_entries(file) if file else {}
     if not names and not known:
@@ -75,12 +74,12 @@ def _read_entries(file: Path) -> dict[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file} is not YAML: {error}") from error
     if not isinstance(content, dict):
-        raise ConfigError(f"{file} must hold `name: {{key: value}}` lines, one for each method")
+        raise ConfigError(f"{file} must contain `name: {{key: value}}` lines, one for each method")
     return {str(name): about for name, about in content.items()}
 
 
 def _join(name: str, adapters: set[str], known: Mapping[str, Any]) -> Method:
-    """The method of a name that is made of adapters."""
+    """The method of a name that joins adapters."""
     parts = name.split("+")
     used = [part for part in parts if part != INTERVENE]
     unknown = [part for part in used if part not in adapters]

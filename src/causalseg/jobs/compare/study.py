@@ -74,7 +74,7 @@ def plan_study(
     Args:
         config: YAML file of the shared configuration.
         overrides: of the shared configuration, as key=value.
-        methods: what is compared.
+        methods: to compare.
         seeds: of every method.
         reference: name of one of the rows; None takes that of earlier comparisons in the folder,
             or the first method.
@@ -84,16 +84,16 @@ def plan_study(
         CausalsegError: with every mistake: in a method's configuration, in the data, and every
             cell whose folder contains another run.
     """
-    if not seeds or len(set(seeds)) < len(seeds):
-        raise ConfigError(f"seeds {list(seeds)}: name at least one, and each once")
+    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
+        raise ConfigError(f"seeds {list(seeds)}: name at least one, each once, 0 or more")
     _check_overrides(overrides, methods)
     out = out or Path("runs") / f"compare_{config.stem}"
     results = read_results(out / "results")
     rows, planned = _join_methods(results, methods, seeds)
     reference = _choose_reference(reference, results, rows, methods[0])
     cells = _parse(config, overrides, methods, seeds, out)
-    labels = {(cell.method.name, cell.seed) for cell in cells}
-    earlier = {key: result for key, result in results.items() if key not in labels}
+    keys = {cell.key for cell in cells}
+    earlier = {key: result for key, result in results.items() if key not in keys}
     shared = cells[0].config
     data = shared.data.model_copy(update={"cache": "none"})
     sources, domains = build_data(data, shared.inference)
@@ -148,11 +148,9 @@ def _run(study: Study, jobs: int) -> tuple[Comparison | None, list[str]]:
         (name, seed): _label(study, rows[name], seed, result)
         for (name, seed), result in study.earlier.items()
     }
+    results |= {cell.key: _collect(study, cell) for cell in study.cells if cell.is_finished}
+    waiting = [cell for cell in study.cells if cell.key not in results]
     failures: list[str] = []
-    for cell in study.cells:
-        if cell.is_finished:
-            results[cell.method.name, cell.seed] = _collect(study, cell)
-    waiting = [cell for cell in study.cells if (cell.method.name, cell.seed) not in results]
     comparison = _publish(study, results) if results else None
 
     def ended(cell: StudyCell, failure: str | None) -> None:
@@ -160,7 +158,7 @@ def _run(study: Study, jobs: int) -> tuple[Comparison | None, list[str]]:
         if failure is not None:
             failures.append(f"{cell.label}: {failure}")
             return
-        results[cell.method.name, cell.seed] = _collect(study, cell)
+        results[cell.key] = _collect(study, cell)
         comparison = _publish(study, results)
 
     logger.info(
@@ -189,19 +187,19 @@ def _join_methods(
 
 
 def _choose_reference(
-    wanted: str | None,
+    name: str | None,
     results: dict[tuple[str, int], Result],
     rows: Sequence[Method],
     first: Method,
 ) -> str:
     names = [method.name for method in rows]
     earlier = {result["method"]["reference"] for result in results.values()}.intersection(names)
-    if wanted is None:
+    if name is None:
         return earlier.pop() if len(earlier) == 1 else first.name
-    if wanted not in names:
-        hint = did_you_mean(wanted, names)
-        raise ConfigError(f"reference {wanted!r} is none of the methods compared; {hint}")
-    return wanted
+    if name not in names:
+        hint = did_you_mean(name, names)
+        raise ConfigError(f"reference {name!r} is none of the methods; {hint}")
+    return name
 
 
 def _check_overrides(overrides: Sequence[str], methods: Sequence[Method]) -> None:
@@ -237,31 +235,34 @@ def _parse(
     out: Path,
 ) -> list[StudyCell]:
     """Return every method with every seed, or raise ConfigError with all mistakes."""
-    cells, mistakes = [], []
+    configs: list[Config] = []
+    mistakes = []
+    contents: dict[str, str] = {}
+    for method in methods:
+        try:
+            parsed = load_config(config, [*overrides, *method.overrides, "run.resume=false"])
+            check_method(parsed)
+        except CausalsegError as error:
+            mistakes.append(f"{method.name}: {error}")
+            continue
+        known = {*parsed.data.domains, MEAN}
+        for name in sorted(method.reported.keys() - known):
+            hint = did_you_mean(name, known)
+            mistakes.append(f"{method.name}: reported names a domain {name!r}; {hint}")
+        if parsed.run.nodes > 1:
+            mistakes.append(f"run.nodes = {parsed.run.nodes}: a comparison runs on one machine")
+        same = contents.setdefault(parsed.model_dump_json(exclude={"run": _OWN}), method.name)
+        if same != method.name:
+            mistakes.append(f"{method.name}: the same configuration as {same}, drop one")
+        configs.append(parsed)
+    if mistakes:
+        raise ConfigError("\n".join(mistakes))
+    cells = []
     for seed in seeds:
-        contents: dict[str, str] = {}
-        for method in methods:
+        for method, parsed in zip(methods, configs, strict=True):
             folder = out / folder_name(method) / f"seed{seed}"
-            own = [f"run.seed={seed}", f"run.out={folder}", "run.resume=false"]
-            try:
-                parsed = load_config(config, [*overrides, *method.overrides, *own])
-                if seed == seeds[0]:
-                    check_method(parsed)
-            except CausalsegError as error:
-                mistakes.append(f"{method.name}: {error}")
-                continue
-            unknown = method.reported.keys() - {*parsed.data.domains, MEAN}
-            for name in sorted(unknown):
-                hint = did_you_mean(name, {*parsed.data.domains, MEAN})
-                mistakes.append(f"{method.name}: reported names a domain {name!r}; {hint}")
-            if parsed.run.nodes > 1:
-                mistakes.append(f"run.nodes = {parsed.run.nodes}: a comparison runs on one machine")
-            same = contents.setdefault(parsed.model_dump_json(exclude={"run": _OWN}), method.name)
-            if same != method.name:
-                mistakes.append(f"{method.name}: the same configuration as {same}, drop one")
-            cells.append(StudyCell(method, seed, parsed))
-        if mistakes:
-            raise ConfigError("\n".join(mistakes))
+            run = parsed.run.model_copy(update={"seed": seed, "out": str(folder)})
+            cells.append(StudyCell(method, seed, parsed.model_copy(update={"run": run})))
     return cells
 
 
@@ -300,10 +301,7 @@ def _check_earlier(
 ) -> None:
     """Raise RunError unless earlier results share the configuration of the cells."""
     overrides = {method.name: method.overrides for method in rows}
-    configs = {
-        (cell.method.name, cell.seed): with_classes_inside(cell.config).model_dump(mode="json")
-        for cell in cells
-    }
+    configs = {cell.key: with_classes_inside(cell.config).model_dump(mode="json") for cell in cells}
     configs |= {key: result["config"] for key, result in earlier.items()}
     try:
         check_shared({key: (overrides[key[0]], config) for key, config in configs.items()})

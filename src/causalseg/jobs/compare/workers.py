@@ -44,6 +44,11 @@ class StudyCell(NamedTuple):
         return RunFolder(self.config.run.out)
 
     @property
+    def key(self) -> tuple[str, int]:
+        """Name of the method and seed."""
+        return self.method.name, self.seed
+
+    @property
     def label(self) -> str:
         """Its name for people."""
         return f"{self.method.name} seed {self.seed}"
