@@ -95,7 +95,7 @@ def test_stopped_by_hand_it_says_how_to_go_on(config):
         (["backbone.weights=/nowhere.pth"], "/nowhere.pth"),
         (["backbone.name=dinov3"], "did you mean"),
         (["train.batch=3", "run.devices=1", "train.workers=-1"], "train.workers = -1"),
-        (["eval={mode: slide, window: [32, 32], stride: [64, 64]}"], "eval.stride = [64, 64]"),
+        (["eval={mode: slide, window: [32, 32], stride: [64, 64]}"], "stride = [64, 64]"),
     ],
 )
 def test_a_mistake_is_one_message_and_leaves_no_run_folder(

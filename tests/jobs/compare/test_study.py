@@ -94,7 +94,7 @@ def test_the_reference_is_one_of_the_methods_and_seeds_are_named_once(plan):
         ("run.nodes=2", "runs on one machine"),
         ("train.stesp=4", "did you mean 'steps'"),
         ("data.root=/nowhere", "no folder /nowhere/images"),
-        ("eval={mode: slide, window: [32, 32], stride: [64, 64]}", "eval.stride"),
+        ("eval={mode: slide, window: [32, 32], stride: [64, 64]}", "stride = "),
     ],
 )
 def test_a_mistake_leaves_no_folder(plan, tmp_path, override, message):
