@@ -1,3 +1,5 @@
+"""Class lists: read from files, checked, and given colours."""
+
 import json
 
 import pytest
@@ -32,13 +34,13 @@ def test_generated_colours_differ_and_do_not_depend_on_the_count():
     [
         ("{", "JSON"),
         ("[]", "object"),
-        ('{"names": []}', "'names'"),
+        ('{"names": []}', "names: "),
         ('{"names": ["a", "a"]}', "'a'"),
         ('{"names": ["a", "b"], "palette": [[0, 0, 0]]}', "2"),
-        ('{"names": ["a"], "palette": [[0, 0]]}', "colour"),
+        ('{"names": ["a"], "palette": [[0, 0]]}', "palette.0.2: "),
         ('{"names": ["a"], "palette": [[0, 0, 300]]}', r"0\.\.255"),
         ('{"names": ["a"], "ignore_ids": [0]}', "1 to 255"),
-        ('{"names": ["a"], "ignore_ids": ["x"]}', "list"),
+        ('{"names": ["a"], "ignore_ids": ["x"]}', "ignore_ids.0: "),
     ],
 )
 def test_a_broken_classes_file_is_named_with_its_fault(tmp_path, text, message):

@@ -1,15 +1,18 @@
 """Class lists: the names, colours and file ids of the classes of a data set.
 
-A *train id* is the place of a class in ``names`` (0..k-1): what the model predicts and what a label
-array holds. A *label id* is the number in the mask file. ``IGNORE`` (255) marks pixels of no class.
+A *train id* is the position of a class in ``names`` (0..k-1), as in predictions and label arrays. A
+*label id* is the number in the label file. ``IGNORE`` (255) marks pixels of no class.
 """
 
 import colorsys
-import json
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
+from pydantic import Field, StrictInt, ValidationError
+
+from causalseg.config.block import Block
 from causalseg.errors import DataError, MissingFileError
 
 IGNORE = 255
@@ -23,15 +26,15 @@ class ClassList:
     """The classes of a data set, in train-id order.
 
     Attributes:
-        names: One name for each class, all different; at most 255 of them.
-        palette: One colour for each class, each channel 0..255; left empty: made up.
-        ids: Label id in the mask file of each class; left empty: 0..k-1.
-        ignore: Label ids that mean "no class".
-        ignore_colours: Colours that mean "no class", in labels that are coloured pictures.
-        has_palette: Whether the colours were given; if not, they are `distinct_colours`.
+        names: one name for each class, all different; at most 255 of them.
+        palette: one colour for each class, each channel 0..255; generated if empty.
+        ids: label id of each class in the files; 0..k-1 if empty.
+        ignore: label ids that mean "no class".
+        ignore_colours: colours that mean "no class", in labels of colours.
+        has_palette: whether the palette was given.
 
     Raises:
-        DataError: If lengths differ, a name or an id comes twice, or a number is out of range.
+        DataError: if lengths differ, a name or an id is repeated, or a value is out of range.
     """
 
     names: tuple[str, ...]
@@ -60,13 +63,13 @@ class ClassList:
         _refuse_twice("name", self.names)
         _refuse_twice("label id", self.ids)
         for both in sorted(set(self.ids) & set(self.ignore)):
-            raise DataError(f"label id {both} is both a class and ignored: keep it in one place")
+            raise DataError(f"label id {both} is both a class and ignored: drop one of them")
         for name, colour in zip(self.names, self.palette, strict=True):
             if len(colour) != 3 or not all(0 <= channel <= 255 for channel in colour):
                 raise DataError(f"colour {colour} of class '{name}' is not three numbers in 0..255")
         for label in (*self.ids, *self.ignore):
             if not 0 <= label < 2**16:
-                raise DataError(f"label id {label} cannot be in a mask file: 0..65535 are possible")
+                raise DataError(f"label id {label} is out of range: allowed are 0..65535")
 
 
 def _refuse_twice(what: str, values: tuple[str, ...] | tuple[int, ...]) -> None:
@@ -89,63 +92,47 @@ def distinct_colours(count: int) -> tuple[Colour, ...]:
     return tuple(colours)
 
 
-def read_classes(path: Path) -> ClassList:
-    """Read a ``classes.json``: ``names``, and if wanted ``palette`` and ``ignore_ids``.
+class _ClassesFile(Block, extra="ignore"):
+    names: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
+    palette: list[Colour] | None = None
+    ignore_ids: tuple[StrictInt, ...] = (IGNORE,)
 
-    The label id of a name is its place in ``names``. A name whose id is in ``ignore_ids`` is no
-    class, and its colour means no class. Without ``palette`` the colours are `distinct_colours`;
-    without ``ignore_ids`` only 255 is ignored. Other keys are not read.
+
+def read_classes(path: Path) -> ClassList:
+    """Read a ``classes.json``: ``names``, and optionally ``palette`` and ``ignore_ids``.
+
+    The label id of a name is its position in ``names``. Names in ``ignore_ids`` are no class, and
+    their colours mean no class. Without ``palette`` the colours are `distinct_colours`; without
+    ``ignore_ids`` only 255 is ignored. Other keys are not read.
 
     Raises:
-        MissingFileError: If there is no such file.
-        DataError: If it is not such a JSON object or the classes are inconsistent.
+        MissingFileError: if the file does not exist.
+        DataError: if it is not such a JSON object or the classes are inconsistent.
     """
     if not path.is_file():
-        raise MissingFileError(f"{path}: no such file; it should name the classes, see 'your data'")
+        raise MissingFileError(f"no class list {path}: give the path of a classes.json")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # not JSON, or not UTF-8
-        raise DataError(f"{path}: not readable as JSON: {error}") from error
-    try:
-        if not isinstance(content, dict):
-            raise DataError('the top level is not an object like {"names": [...]}')
-        names = _strings(content.get("names"))
-        ignored = _integers("ignore_ids", content.get("ignore_ids", [IGNORE]))
-        rows = content.get("palette")
-        if rows is not None and not (isinstance(rows, list) and len(rows) == len(names)):
-            raise DataError(
-                f"'palette' must be a list of one colour for each of {len(names)} names"
-            )
-        kept = tuple(index for index in range(len(names)) if index not in ignored)
-        colours = [_colour(*pair) for pair in zip(names, rows or [], strict=False)]
+        file = _ClassesFile.model_validate_json(path.read_bytes())
+        ids = range(len(file.names))
+        if file.palette is not None and len(file.palette) != len(ids):
+            raise DataError(f"'palette' must have one colour for each of {len(ids)} names")
+        colours = dict(zip(ids, file.palette or (), strict=False))
+        classes = [index for index in ids if index not in file.ignore_ids]
         return ClassList(
-            tuple(names[index] for index in kept),
-            tuple(colours[index] for index in kept) if colours else (),
-            kept,
-            ignored,
-            tuple(colour for index, colour in enumerate(colours) if index not in kept),
+            tuple(file.names[index] for index in classes),
+            tuple(colours[index] for index in classes if colours),
+            tuple(classes),
+            file.ignore_ids,
+            tuple(colour for index, colour in colours.items() if index not in classes),
         )
+    except ValidationError as error:
+        mistakes = [
+            f"{'.'.join(map(str, entry['loc'])) or 'content'}: {entry['msg']}"
+            for entry in error.errors()
+        ]
+        raise DataError(f"{path}: {'; '.join(mistakes)}") from error
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
-
-
-def _strings(value: object) -> tuple[str, ...]:
-    if isinstance(value, list) and value and all(isinstance(item, str) and item for item in value):
-        return tuple(value)
-    raise DataError("'names' must be a list of class names")
-
-
-def _integers(key: str, value: object) -> tuple[int, ...]:
-    if isinstance(value, list) and all(type(item) is int for item in value):
-        return tuple(value)
-    raise DataError(f"'{key}' must be a list of whole numbers, got {value!r}")
-
-
-def _colour(name: str, value: object) -> Colour:
-    channels = _integers(f"palette of {name}", value)
-    if len(channels) != 3:
-        raise DataError(f"the colour of class '{name}' is not three numbers: {value!r}")
-    return (channels[0], channels[1], channels[2])
 
 
 # The 19 classes of Cityscapes (Cordts et al., CVPR 2016) in the order of their train ids.
