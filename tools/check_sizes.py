@@ -61,8 +61,7 @@ def main() -> None:
     at_root = sorted(path.name for path in PACKAGE.glob("*.py"))
     if len(at_root) > MAX_ROOT_MODULES:
         found.append(f"{PACKAGE}: {', '.join(at_root)}: {MAX_ROOT_MODULES} modules allowed")
-    for line in check_package(sorted(PACKAGE.rglob("*.py"))):
-        print(line)
+    found += check_package(sorted(PACKAGE.rglob("*.py")))
     sys.exit("\n".join(found) or None)
 
 

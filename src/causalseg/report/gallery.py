@@ -36,7 +36,7 @@ class Shown(NamedTuple):
     """Percent of the labelled pixels."""
 
 
-class Example(NamedTuple):
+class GalleryImage(NamedTuple):
     """An image of a domain; None stands for a run without a picture of it."""
 
     name: str
@@ -62,7 +62,7 @@ def picture_names(folders: Sequence[Path]) -> list[str]:
 
 def make_example(
     folders: Sequence[Path], name: str, names: Sequence[str], palette: UInt8[np.ndarray, "k 3"]
-) -> tuple[Example, set[int]]:
+) -> tuple[GalleryImage, set[int]]:
     """Make the pictures of one image.
 
     Args:
@@ -90,9 +90,9 @@ def make_example(
     ]
     seen = {int(i) for triple in known for ids in triple[1:] for i in np.unique(ids)} - {IGNORE}
     photo = _photo(image, f"Photograph {name}")
-    return Example(name, photo, _label_picture(truth, names, palette, f"Truth of {name}"), shown), (
-        seen
-    )
+    return GalleryImage(
+        name, photo, _label_picture(truth, names, palette, f"Truth of {name}"), shown
+    ), (seen)
 
 
 def data_uri(kind: str, content: bytes) -> str:

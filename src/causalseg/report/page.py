@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, UndefinedError
 
 from causalseg.errors import RunError
 from causalseg.report import charts, tables
-from causalseg.report.gallery import WRONG, Example, make_example, picture_names
+from causalseg.report.gallery import WRONG, GalleryImage, make_example, picture_names
 from causalseg.report.read import Run, Value, read_runs, reference_of
 from causalseg.report.tables import Confusion
 from causalseg.runs.folder import RunFolder
@@ -31,7 +31,7 @@ Palette = dict[str, Sequence[int]]
 class Gallery(NamedTuple):
     """Examples of a domain, each with what every run says of it, and how many are left out."""
 
-    examples: list[tuple[Example, list[str]]]
+    examples: list[tuple[GalleryImage, list[str]]]
     left_out: int
 
 
