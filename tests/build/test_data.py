@@ -228,11 +228,6 @@ def test_an_incomplete_download_is_warned_of_once(town, monkeypatch, caplog):
     assert "3 of 400 published pairs are there: complete the download" in record.message
 
 
-def test_a_complete_data_set_is_not_warned_of(town, caplog):
-    assert len(build_sources(town_of(town.parent))) == 3
-    assert not caplog.records
-
-
 def test_relative_roots_start_from_the_root_of_all(town):
     above = town.parent.parent
     for root, place in ((above, f"{town.parent.name}/toytown"), ("/nowhere", str(town))):

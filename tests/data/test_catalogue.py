@@ -18,7 +18,7 @@ from causalseg.data.catalogue.camvid import CAMVID11
 from causalseg.data.classes import CITYSCAPES19, ClassList
 from causalseg.data.layout_data import LayoutData
 from causalseg.data.layouts import Colours, Ids, Polygons
-from causalseg.errors import ConfigError, DataError, MissingFileError
+from causalseg.errors import ConfigError, MissingFileError
 from png import encode_16_bit
 from published_labels import CAMVID_COLOURS, IDD_GROUPS, TABLES
 from published_trees import OTHERS, PAIRS, ZIPS
@@ -169,23 +169,6 @@ def test_bdd100k_is_also_read_as_it_was_first_released(unpacked):
     (root / f"bdd100k/seg/images/val/{name}.jpg").unlink()
     with pytest.raises(MissingFileError, match=r"images/10k/val/\{name\}.jpg or seg/images/val/"):
         LayoutData(LAYOUTS["bdd100k"], "val", root)
-
-
-def test_zips_of_gtav_may_be_unpacked_each_into_its_own_folder(unpacked, tmp_path):
-    unpacked("gtav")
-    for number, name in (("01", "00001"), ("10", "24966")):
-        for what in ("images", "labels"):
-            own = tmp_path / f"{number}_{what}" / what
-            own.mkdir(parents=True)
-            (tmp_path / what / f"{name}.png").rename(own / f"{name}.png")
-    assert LayoutData(LAYOUTS["gtav"], "train", tmp_path).names == ["00001", "24966"]
-
-
-def test_a_label_outside_the_table_is_an_error(unpacked):
-    root = unpacked("gtav")
-    Image.new("L", (70, 2), 35).save(root / "labels" / "00001.png")
-    with pytest.raises(DataError, match=r"00001.png has ids \[35\].*0\.\.34"):
-        LayoutData(LAYOUTS["gtav"], "train", root)[0]
 
 
 @pytest.mark.parametrize("name", LAYOUTS)

@@ -21,7 +21,6 @@ from causalseg.data.folders import (
     read_ids,
 )
 from causalseg.errors import ConfigError, DataError, MissingFileError
-from conftest import write_folder
 
 CLASSES = ClassList(("a", "b", "c"), ((0, 0, 0), (1, 1, 1), (2, 2, 2)))
 READER = read_ids(CLASSES)
@@ -80,13 +79,6 @@ def test_an_id_map_replaces_the_ids_of_the_class_list(folder):
     assert label[0, 0] == 2
 
 
-def test_palette_labels_are_read_as_ids(folder):
-    picture = Image.fromarray(np.full((48, 64), 2, dtype=np.uint8))
-    picture.putpalette([0, 0, 0, 9, 9, 9, 200, 0, 0])
-    picture.save(folder / "labels" / "000.png")
-    assert (read(folder)[0].label == 2).all()
-
-
 def test_an_id_outside_the_class_list_names_file_ids_and_allowed_ones(folder):
     with pytest.raises(DataError, match=r"000.png has ids \[7\].*allowed are 0..2, 255"):
         label_of(folder, np.full((48, 64), 7, dtype=np.uint8))
@@ -115,11 +107,6 @@ def test_an_id_map_to_no_class_is_refused(folder):
 def test_different_sizes_name_both_files_and_sizes(folder):
     with pytest.raises(DataError, match=r"000.png is 64 x 48 pixels .* is 64 x 32"):
         label_of(folder, np.zeros((32, 64), dtype=np.uint8))
-
-
-def test_a_colour_label_is_refused(folder):
-    with pytest.raises(DataError, match="mode RGB: a label is one channel"):
-        label_of(folder, np.zeros((48, 64, 3), dtype=np.uint8))
 
 
 @pytest.mark.parametrize(("gone", "missing"), [("labels", "no label"), ("images", "no image")])
@@ -185,15 +172,6 @@ def test_unreadable_images_and_labels_are_named(folder, content):
             read(folder)[2]
 
 
-def test_a_folder_of_many_sizes_is_fine(folder):
-    write_folder(folder, 1, size=(32, 96))  # takes the place of 000
-    data = read(folder)
-    assert [tuple(sample.label.shape) for sample in data] == [(32, 96), (48, 64), (48, 64)]
-    assert [tuple(sample.image.shape) for sample in data] == [
-        (3, *sample.label.shape) for sample in data
-    ]
-
-
 def test_templates_pair_by_their_fields_in_any_folders(tmp_path):
     for city, name, value in (("rome", "b_1", 1), ("oslo", "a_2", 0), ("rome", "a_3", 2)):
         write_pair(
@@ -232,14 +210,6 @@ def test_folders_of_a_template_may_be_in_a_zip_beside_them(tmp_path):
     (tmp_path / "photos.zip").write_bytes(b"no zip")
     with pytest.raises(DataError, match="matches no file; .*cannot open zip file .*photos.zip"):
         pair(tmp_path / "photos/day/{name}.png", tmp_path / "in/{name}_mask.png")
-
-
-def test_suffixes_in_one_folder_are_a_template_each(tmp_path):
-    write_pair(tmp_path / "a_photo.png", tmp_path / "a_mask.png", 1)
-    (tmp_path / "sub").mkdir()
-    Image.new("RGB", (8, 6)).save(tmp_path / "sub" / "b_photo.png")  # in a folder that none names
-    data = pair(tmp_path / "{name}_photo.png", tmp_path / "{name}_mask.png")
-    assert data.names == ["a"]
 
 
 def test_a_template_and_a_folder_pair_by_the_stem(tmp_path):
@@ -311,15 +281,6 @@ def test_labels_of_colours_are_read_by_the_palette(folder):
     assert label[::16, 0].tolist() == [1, 2, 255]
     with pytest.raises(DataError, match=r"colours \[\(9, 8, 7\)\] that are no class.*ignore_colou"):
         pair(*paths, read_colours(CLASSES))[0]
-
-
-def test_a_lossy_label_of_colours_says_why_its_colours_are_unknown(folder):
-    (folder / "labels" / "000.png").unlink()
-    noise = np.random.default_rng(0).integers(0, 3, (48, 64, 1), np.uint8).repeat(3, 2)
-    Image.fromarray(noise).save(folder / "labels" / "000.webp", quality=50)
-    data = pair(folder / "images", folder / "labels", read_colours(COLOURED))
-    with pytest.raises(DataError, match="lossy WebP, which changes ids"):
-        data[0]
 
 
 def test_colours_that_say_nothing_or_two_things_are_refused():

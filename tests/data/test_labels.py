@@ -68,6 +68,8 @@ def test_webp_holds_ids_if_it_lost_none():
     assert train_ids(one, encode(pixels, format="WEBP", lossless=True)) == [[0, 1, 255, 0]] * 4
     with pytest.raises(DataError, match="x.png is a lossy WebP, which changes ids"):
         one.read(encode(pixels, format="WEBP", quality=80), "x.png")
+    with pytest.raises(DataError, match="x.png is a lossy WebP, which changes ids"):
+        COLOURS.read(encode(pixels, "RGB", format="WEBP", quality=80), "x.png")
     colour = np.stack([pixels, pixels, pixels + 1], -1)
     with pytest.raises(DataError, match="x.png is in colour"):
         one.read(encode(colour, format="WEBP", lossless=True), "x.png")

@@ -35,20 +35,18 @@ def test_every_kth_pair_is_used(tree):
 
 
 @pytest.mark.parametrize("above", [("", ""), ("toytown_v2/", ""), ("x/y/", "z/")])
-def test_folders_above_do_not_matter(tree, above):
+def test_folders_above_and_zips_do_not_matter(tree, above):
     for part, folder in zip(("img", "gt"), above, strict=True):
         (tree / folder).mkdir(parents=True, exist_ok=True)
         if folder:
             shutil.move(tree / part, tree / folder / part)
     expect(LayoutData(LAYOUT, "val", tree))
     expect(LayoutData(LAYOUT, "val", tree.parent))
-
-
-@pytest.mark.parametrize("above", [("", ""), ("toytown_v2/", ""), ("x/y/", "z/")])
-def test_zips_are_read_as_they_are(tree, above, tmp_path):
     for part, folder in zip(("img", "gt"), above, strict=True):
-        zipped(tree / part, tmp_path / "zips" / f"{part}_all.zip", folder)
-    expect(LayoutData(LAYOUT, "val", tmp_path / "zips"))
+        zipped(tree / folder / part, tree.parent / f"zips/{part}_all.zip", folder)
+    expect(LayoutData(LAYOUT, "val", tree.parent / "zips"))
+    zipped(tree / above[0] / "img", tree / "img.zip", above[0])  # beside its own files
+    expect(LayoutData(LAYOUT, "val", tree))
 
 
 def test_one_zip_may_be_the_root_and_only_labels_may_be_zipped(tree, tmp_path):
@@ -65,11 +63,6 @@ def test_images_in_several_zips_are_one_set(tree, tmp_path):
             folder = tree / part / "val" / place
             zipped(folder, tmp_path / "zips" / f"{place}_{part}.zip", f"{part}/val/")
     expect(LayoutData(LAYOUT, "val", tmp_path / "zips"))
-
-
-def test_an_unpacked_zip_beside_its_files_is_no_second_place(tree):
-    zipped(tree / "img", tree / "img.zip")
-    expect(LayoutData(LAYOUT, "val", tree))
 
 
 def test_bare_files_in_a_zip_lie_in_a_folder_of_its_name(tree, tmp_path):
