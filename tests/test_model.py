@@ -128,11 +128,6 @@ def test_a_crop_or_window_that_does_not_fit_the_patch_names_the_nearest(tiny, ov
         build_segmenter(tiny(override))
 
 
-def test_unknown_backbones_get_a_suggestion(tiny):
-    with pytest.raises(ConfigError, match="dinov2_vits14"):
-        build_segmenter(tiny("backbone.name=dinov2_vit_s14"))
-
-
 def test_the_head_starts_the_same_with_and_without_an_adapter(tiny, head):
     with_adapter, without = (
         build_segmenter(tiny(head, *extra)).head.state_dict() for extra in ((), ("adapter=none",))

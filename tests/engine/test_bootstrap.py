@@ -60,48 +60,6 @@ def test_intervals_equal_loops_over_draws_domains_seeds_images_and_classes():
     assert interval(ours[0], names, **options) == pytest.approx(expected, abs=1e-9)
 
 
-def test_a_method_against_itself_has_no_difference():
-    runs = [make_counts(0), make_counts(1)]
-    assert paired_interval(runs, runs, names_of(runs[0])) == (0.0, 0.0)
-
-
-def test_the_draws_are_paired():
-    """Images differ much, the methods by the same few pixels: unpaired draws would be far apart."""
-    rng = np.random.default_rng(0)
-    hits = rng.integers(1, 1000, 30)
-    theirs = np.stack([hits, 1000 - hits, 0 * hits], axis=1)[:, :, None]
-    ours = theirs + np.array([[[5], [-5], [0]]])
-    low, high = paired_interval([[ours]], [[theirs]], names_of([ours]))
-    assert (low, high) == pytest.approx((0.5, 0.5))
-
-
-def test_the_sign_is_ours_minus_theirs():
-    ours, theirs = make_counts(0), make_counts(0)
-    for domain in ours:
-        domain[:, 0] += 200
-    low, high = paired_interval([ours], [theirs], names_of(ours))
-    assert 0 < low < high
-
-
-def test_the_interval_covers_the_observed_difference_and_narrows_with_more_images():
-    widths = []
-    for images in (10, 160):
-        ours, theirs = make_counts(0, images), make_counts(1, images)
-        low, high = paired_interval([ours], [theirs], names_of(ours))
-        everything = [range(len(domain)) for domain in ours]
-        assert low < difference_by_hand([ours], [theirs], everything) < high
-        widths.append(high - low)
-    assert widths[1] < 0.5 * widths[0]
-
-
-def test_the_same_seed_gives_the_same_interval():
-    ours, theirs = [make_counts(0)], [make_counts(1)]
-    names = names_of(ours[0])
-    first = paired_interval(ours, theirs, names)
-    assert first == paired_interval(ours, theirs, names)
-    assert first != paired_interval(ours, theirs, names, seed=1)
-
-
 def test_domains_of_the_same_images_share_their_draws():
     """The same street twice is no more evidence than once."""
     ours, theirs = make_counts(0, domains=1), make_counts(1, domains=1)

@@ -307,19 +307,6 @@ def test_inference_is_described_in_words(options, text):
 
 
 @pytest.mark.parametrize("mode", ["slide", "whole"])
-def test_scores_are_in_full_precision_under_autocast_and_can_be_used_after(model, mode):
-    options = {"window": (32, 48), "stride": (16, 24)} if mode == "slide" else {}
-    options |= {"flip": True, "scales": [1.0, 1.5]}
-    image = torch.rand(3, 50, 70)
-    exact = score(model, image, **options)
-    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-        scores = score(model, image, **options)
-    assert scores.dtype == torch.float32
-    assert torch.allclose(scores, exact, atol=0.05)
-    assert (scores + 1).argmax(0).shape == (50, 70)
-
-
-@pytest.mark.parametrize("mode", ["slide", "whole"])
 def test_logits_in_half_precision_are_averaged_in_full(mode):
     class Half(Echo):
         def logits(self, images):
