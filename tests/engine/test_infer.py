@@ -259,6 +259,13 @@ def test_the_shorter_side_is_met_exactly_whichever_it_is():
         assert min(model_size(InferenceConfig(shortest=333), H, W)) == 333
 
 
+@pytest.mark.parametrize("rule", [{"shortest": 64}, {"scale": 3.0}, {"inside": (64, 64)}])
+def test_the_size_of_a_domain_replaces_any_other_rule(rule):
+    how = InferenceConfig(flip=True, **rule)
+    assert how.resized_to((32, 48), False) == InferenceConfig(flip=True, size=(32, 48))
+    assert how.resized_to((32, 48), True) == InferenceConfig(flip=True, inside=(32, 48))
+
+
 def test_a_configuration_fills_in_window_and_stride(tiny):
     resolved = tiny("eval={mode: slide, shortest: 64, blend: hann, scales: [1, 2]}").inference
     assert (resolved.window, resolved.stride) == ((32, 48), (21, 32))

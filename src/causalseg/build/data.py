@@ -273,9 +273,7 @@ def _build_domain(
     if isinstance(domain, LayoutConfig):
         entries["split"] = f"{domain.layout} {domain.split}"
     if domain.resize:
-        size, inside = (None, domain.resize) if domain.keep_ratio else (domain.resize, None)
-        rule = {"size": size, "inside": inside, "shortest": None, "scale": None}
-        inference = inference.model_copy(update=rule)
+        inference = inference.resized_to(domain.resize, domain.keep_ratio)
         entries["fit_inside" if domain.keep_ratio else "resized_to"] = list(domain.resize)
     if domain.corrupt:
         entries["corruption"] = {

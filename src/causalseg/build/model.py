@@ -1,7 +1,7 @@
-"""From a configuration to objects: the only place that knows both.
+"""From a configuration to the model .
 
-Initialisation draws from generators of its own, one for the adapter and one for the head, so two
-runs of one seed share the head's start whatever the adapter.
+Adapter and head are initialised from separate random states, so runs of one seed share the head's
+initialisation whatever the adapter.
 """
 
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ from causalseg.runs.folder import RunFolder
 
 
 def build_segmenter(config: Config) -> Segmenter:
-    """Build the model of a configuration, its trainable parts freshly initialised."""
+    """Build the model of a configuration with initialised adapter and head."""
     backbone = build_backbone(config.backbone, config.run.seed)
     check_fits_patch(config, backbone.patch)
     classes = build_classes(config.data)
@@ -46,21 +46,21 @@ def build_segmenter(config: Config) -> Segmenter:
 
 
 def outline_backbone(config: Config) -> FrozenBackbone:
-    """Build the backbone of a configuration without numbers: shapes on the meta device."""
+    """Build the backbone of a configuration without values: shapes on the meta device."""
     options = config.backbone.model_copy(update={"weights": "random", "sha256": None})
     with torch.device("meta"):
         return build_backbone(options)
 
 
 def query_width(config: Config) -> int | None:
-    """Return the width of the head's queries; None for a head without."""
+    """Return the width of the head's queries; None for a head without queries."""
     return config.head.hidden if isinstance(config.head, Mask2FormerHeadConfig) else None
 
 
 def check_method(config: Config) -> None:
-    """Raise ConfigError if adapter or intervention cannot be built or do not fit; no weights."""
+    """Raise ConfigError if adapter or intervention are impossible; needs no weights."""
     options, backbone = config.backbone, outline_backbone(config)
-    with torch.device("meta"):  # a model without numbers
+    with torch.device("meta"):  # a model without values
         if options.patch or options.weights in ("hub", "wheel", "random"):  # else the file's patch
             check_fits_patch(config, backbone.patch)
         adapter = build_adapter(config.adapter, backbone, query_width=None)
@@ -78,8 +78,8 @@ def load_run(
 
     Args:
         run: the folder.
-        device: where the model goes.
-        checkpoint: last, best, or a file or folder, as `engine.checkpoint.load_weights` takes it.
+        device: of the model.
+        checkpoint: last, best, or a file or folder (see `runs.checkpoint.load_weights`).
     """
     folder = RunFolder(run)
     model = build_segmenter(load_config(folder.need(folder.config)))

@@ -3,7 +3,7 @@
 `InferenceConfig` is also what `causalseg.engine.infer` takes and what eval.json stores.
 """
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -14,6 +14,7 @@ from causalseg.errors import ConfigError
 Blend = Literal["mean", "hann"]
 Count = Annotated[int, Field(ge=1)]
 Factor = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+_SIZE_RULES = ("size", "shortest", "scale", "inside")
 _IN_TRAINING = Stage.SCORES | Stage.COMPARE | Stage.TRAINING  # of intermediate evaluations
 
 
@@ -58,8 +59,7 @@ class InferenceConfig(Block):
 
     @model_validator(mode="after")
     def _one_rule_of_size(self) -> Self:
-        rules = ("size", "shortest", "scale", "inside")
-        given = [name for name in rules if getattr(self, name) is not None]
+        given = [name for name in _SIZE_RULES if getattr(self, name) is not None]
         if len(given) > 1:
             raise ValueError(f"{' and '.join(given)} exclude each other: give one of them")
         return self
@@ -90,6 +90,12 @@ class InferenceConfig(Block):
             stride = max(1, window[0] * 2 // 3), max(1, window[1] * 2 // 3)
             options |= {"window": window, "stride": self.stride or stride}
         return InferenceConfig(**options)
+
+    def resized_to(self, size: tuple[int, int], keep_ratio: bool) -> Self:
+        """Return the block with images resized to ``size``, or to fit inside it."""
+        rules: dict[str, Any] = dict.fromkeys(_SIZE_RULES)
+        rules["inside" if keep_ratio else "size"] = size
+        return self.model_copy(update=rules)
 
     def describe(self) -> str:
         """Return how images are predicted, as a phrase for tables and reports."""
