@@ -1,4 +1,4 @@
-"""From a configuration to the model .
+"""From a configuration to a model.
 
 Adapter and head are initialised from separate random states, so runs of one seed share the head's
 initialisation whatever the adapter.

@@ -111,7 +111,7 @@ Gather = Callable[[Counts], list[Counts]]
 """Called with the counts of this process; returns those of all processes in order of rank."""
 
 
-class Example(NamedTuple):
+class ExampleImages(NamedTuple):
     """An image for the report, at most 1024 pixels wide; truth and prediction are train ids."""
 
     name: str
@@ -190,7 +190,7 @@ def evaluate(
     process: tuple[int, int] = (0, 1),
     gather: Gather = lambda counts: [counts],
     keep: Keep = lambda *_: None,
-) -> tuple[dict[str, dict[str, Any]], dict[str, list[Example]]]:
+) -> tuple[dict[str, dict[str, Any]], dict[str, list[ExampleImages]]]:
     """Score each domain separately.
 
     Args:
@@ -264,7 +264,7 @@ def _counted(
         yield from ((one, counting.result()) for one, counting in waiting)
 
 
-def _example(sample: Sample, prediction: Int[Tensor, "H W"]) -> Example:
+def _example(sample: Sample, prediction: Int[Tensor, "H W"]) -> ExampleImages:
     H, W = sample.label.shape
     size = (min(W, _MAX_WIDTH), max(1, round(H * min(1, _MAX_WIDTH / W))))
     image = Image.fromarray((255 * sample.image.movedim(0, -1)).round().byte().numpy())
@@ -272,7 +272,7 @@ def _example(sample: Sample, prediction: Int[Tensor, "H W"]) -> Example:
         Image.fromarray(ids.byte().numpy()).resize(size, Image.Resampling.NEAREST)
         for ids in (sample.label, prediction)
     )
-    return Example(sample.name, image.resize(size), truth, predicted)
+    return ExampleImages(sample.name, image.resize(size), truth, predicted)
 
 
 def _joined(parts: Sequence[Counts]) -> Counts:

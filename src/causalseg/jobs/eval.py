@@ -24,7 +24,7 @@ from causalseg.data.classes import IGNORE, ClassList
 from causalseg.data.dataset import Sample
 from causalseg.engine.bootstrap import interval
 from causalseg.engine.devices import make_fabric
-from causalseg.engine.evaluate import Domain, Example, Keep, evaluate, summarise
+from causalseg.engine.evaluate import Domain, ExampleImages, Keep, evaluate, summarise
 from causalseg.engine.metrics import read_counts
 from causalseg.engine.robustness import summarise_robustness
 from causalseg.errors import ConfigError, RunError
@@ -160,7 +160,7 @@ def score_model(
     config: Config,
     num_pictures: int,
     keep: Keep = lambda *_: None,
-) -> tuple[dict[str, Any], dict[str, list[Example]]]:
+) -> tuple[dict[str, Any], dict[str, list[ExampleImages]]]:
     """Score on all processes; return the content of eval.json and this process's pictures."""
     with fabric.autocast():
         results, pictures = evaluate(
@@ -198,7 +198,7 @@ def write_results(
     run: RunFolder,
     config: Config,
     content: dict[str, Any],
-    pictures: dict[str, list[Example]],
+    pictures: dict[str, list[ExampleImages]],
     domains: dict[str, Domain],
 ) -> None:
     """Write eval.json and the pictures, and from them card and report."""
@@ -266,7 +266,7 @@ def _with_corruptions(
     return config.model_copy(update={"data": data.model_copy(update=changed)})
 
 
-def _write_pictures(folder: Path, examples: list[Example], classes: ClassList) -> None:
+def _write_pictures(folder: Path, examples: list[ExampleImages], classes: ClassList) -> None:
     """Write image, truth and prediction; the last two hold train ids under the class colours."""
     palette = np.zeros((256, 3), dtype=np.uint8)
     palette[: len(classes.names)] = np.array(classes.palette)

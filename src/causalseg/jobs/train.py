@@ -20,7 +20,7 @@ from causalseg.config.stages import Stage, stage_of
 from causalseg.data.augment import Augment
 from causalseg.data.loader import AugmentedData
 from causalseg.engine.devices import make_fabric
-from causalseg.engine.evaluate import Domain, Example
+from causalseg.engine.evaluate import Domain, ExampleImages
 from causalseg.engine.meter import peak_memory
 from causalseg.engine.train import train
 from causalseg.errors import (
@@ -134,7 +134,7 @@ class _Scores:
 
     def _score(
         self, domains: dict[str, Domain], num_pictures: int
-    ) -> tuple[dict[str, Any], dict[str, list[Example]]]:
+    ) -> tuple[dict[str, Any], dict[str, list[ExampleImages]]]:
         config = self._config
         seen = seen_domains(config, config)
         return score_model(self._fabric, self._model, domains, seen, config, num_pictures)
