@@ -56,14 +56,14 @@ def build_model(options: BackboneConfig, seed: int = 0) -> Loaded:
         WeightsError: if the weights cannot be found, read or placed, or are another file.
     """
     name, weights, patch = resolve_name(options.name), options.weights, options.patch
-    found, checksum = _read_weights(name, weights)
+    converted, checksum = _read_weights(name, weights)
     if options.sha256 not in (None, checksum):
         raise WeightsError(
             f"weights {weights!r}: the file's checksum is {checksum}, backbone.sha256 says "
             f"{options.sha256}: give the file that the run was made with, or set "
             "backbone.sha256=null"
         )
-    state, kernel = found.state, found.state.get(_PATCH)
+    state, kernel = converted.state, converted.state.get(_PATCH)
     if kernel is not None and (kernel.ndim != 4 or not 0 < kernel.shape[2] == kernel.shape[3]):
         raise WeightsError(
             f"weights {weights!r}: {_PATCH} has the shape {tuple(kernel.shape)}; a patch embedding "
@@ -75,8 +75,8 @@ def build_model(options: BackboneConfig, seed: int = 0) -> Loaded:
     if weights != "random":
         if kernel is not None and patch is not None:
             state = state | {_PATCH: _resize_patch(kernel, patch, options.patch_resize)}
-        place(model, state, f"weights {weights!r} ({found.origin}) for {name}")
-    return Loaded(model, found.position, checksum)
+        place(model, state, f"weights {weights!r} ({converted.origin}) for {name}")
+    return Loaded(model, converted.position, checksum)
 
 
 def place(model: nn.Module, state: State, source: str) -> None:

@@ -231,7 +231,7 @@ def _place(state: State, model: Segmenter, path: Path) -> dict[str, State]:
     for name, source in (("adapter", _source_in_adapter), ("head", _source_in_head)):
         parts[name] = _take(model.trainable()[name], state, source, used, problems)
     idle = _IDLE + (_IDLE_TOKENS if _SECOND in state else ())
-    problems["without a place here"] = [
+    problems["unknown"] = [
         key
         for key in state
         if key not in used
