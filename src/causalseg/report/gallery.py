@@ -90,9 +90,8 @@ def make_example(
     ]
     seen = {int(i) for triple in known for ids in triple[1:] for i in np.unique(ids)} - {IGNORE}
     photo = _photo(image, f"Photograph {name}")
-    return GalleryImage(
-        name, photo, _label_picture(truth, names, palette, f"Truth of {name}"), shown
-    ), (seen)
+    truth_picture = _label_picture(truth, names, palette, f"Truth of {name}")
+    return GalleryImage(name, photo, truth_picture, shown), seen
 
 
 def data_uri(kind: str, content: bytes) -> str:
