@@ -77,7 +77,8 @@ def test_gta_to_three_cities_is_scored_apart_and_again_on_others(root):
     scores = scores_of(run)
     assert list(scores) == ["cityscapes", "bdd100k", "mapillary"]
     assert [scored["images"] for scored in scores.values()] == [1, 1, 1]
-    eval_run(run.path, ["setting=citys2acdc", f"data.root={root}", "data.only=[fog, rain]"])
+    scored = ("setting=citys2acdc", f"data.root={root}", "data.only=[fog, rain]")
+    assert command("eval", run.path, *scored) == 0
     assert list(scores_of(run)) == ["fog", "rain"]
     assert json.loads(run.eval.read_text())["mean"]["over"] == ["fog", "rain"]
     eval_run(run.path, ["data.only=[bdd100k]"], ["fog", "gaussian_noise"], [2])
