@@ -16,7 +16,7 @@ from enum import IntEnum
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from PIL import Image, ImageDraw
 
 from causalseg.corruptions.noise import Random
@@ -100,6 +100,10 @@ class Canvas:
     def table(self) -> Float[np.ndarray, "6 inks"]:
         """Return the table, a column for each ink."""
         return np.array(self.inks, np.float32).reshape(-1, _INK).T.copy()
+
+    def middle_inks(self) -> Int[np.ndarray, "H W"]:
+        """Return the ink number at the middle of each pixel of the final image."""
+        return np.asarray(self.numbers)[1::FINE, 1::FINE].astype(np.intp)
 
     def polygon(self, ink: int, *points: Point) -> None:
         """Fill a polygon."""

@@ -41,8 +41,8 @@ class Street(NamedTuple):
         return (lane + 0.5 - self.lanes / 2) * self.lane
 
 
-class Ground(NamedTuple):
-    """Sky and ground of an empty street.
+class Layers(NamedTuple):
+    """A scene, or its sky and ground, before it is lit.
 
     Attributes:
         colour: reflectance in [0, 1].
@@ -86,7 +86,7 @@ def _paint_sky(rng: Random, colour: Float[Array, "3 H W"], rows: int, horizon: f
         channel[:rows] = blue + cover * (white - blue)
 
 
-def lay_ground(rng: Random, street: Street, camera: Camera, size: tuple[int, int]) -> Ground:
+def lay_ground(rng: Random, street: Street, camera: Camera, size: tuple[int, int]) -> Layers:
     """Return sky and ground of a street; ``size`` is (height, width)."""
     height, width = size
     first = int(np.ceil(camera.horizon - 0.5 + camera.focal * camera.height / _GROUND_END))
@@ -122,7 +122,7 @@ def lay_ground(rng: Random, street: Street, camera: Camera, size: tuple[int, int
     labels, depth = np.full(size, Label.SKY, np.uint8), np.full(size, SKY_DEPTH, np.float32)
     labels[first:], depth[first:] = label, z[:, None]
     skip_number(rng)
-    return Ground(colour, labels, depth)
+    return Layers(colour, labels, depth)
 
 
 def _zones(

@@ -5,59 +5,38 @@ those of one of them, so they stay exact.
 """
 
 import functools
-from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import ImageFilter
 
 from causalseg.corruptions.noise import Array, Random, smooth_noise, white_noise
-from causalseg.scenes.canvas import FINE, Canvas, Label
-from causalseg.scenes.ground import Ground
+from causalseg.scenes.canvas import Canvas, Label
+from causalseg.scenes.ground import Layers
 
 _UNIT = 16000  # an ink's colour as a whole number; four of them fit 16 bits
 _TILE = 512  # pixels: the grain of an image repeats after this many
 
 
-class Layers(NamedTuple):
-    """A scene before it is lit.
-
-    Attributes:
-        colour: Reflectance in [0, 1] with the shading of the faces.
-        sunlight: Fraction of the light that cast shadows leave.
-        label: Cityscapes train ids.
-        depth: Metres along the view axis.
-    """
-
-    colour: Float[Array, "3 H W"]
-    sunlight: Float[Array, "H W"]
-    label: UInt8[Array, "H W"]
-    depth: Float[Array, "H W"]
-
-
-def merge_layers(canvas: Canvas, ground: Ground, rng: Random) -> Layers:
+def merge_layers(canvas: Canvas, ground: Layers, rng: Random) -> Layers:
     """Lay the painted inks over ground and sky; the ground's colours are overwritten."""
-    table, numbers = canvas.table(), np.asarray(canvas.numbers)
-    ink = numbers[1::FINE, 1::FINE].astype(np.intp)
-    is_painted = ink > 0
-    colour = _paint_over(ground.colour, table, numbers, table[5][ink] * _grain(rng, ink.shape))
-    blur = ImageFilter.BoxBlur(ink.shape[1] / 300)
-    shadow = np.asarray(canvas.shadow.filter(blur)) * np.float32(0.5 / 255)
-    return Layers(
-        colour,
-        np.where(is_painted, np.float32(1), 1 - shadow),
-        np.where(is_painted, table[3].astype(np.uint8)[ink], ground.label),
-        np.where(is_painted, table[4][ink], ground.depth),
-    )
+    table, ink = canvas.table(), canvas.middle_inks()
+    texture = table[5][ink] * _grain(rng, ink.shape)
+    colour = _paint_over(ground.colour, table, np.asarray(canvas.numbers), texture)
+    label = np.where(ink, table[3].astype(np.uint8)[ink], ground.label)
+    return Layers(colour, label, np.where(ink, table[4][ink], ground.depth))
 
 
-def photograph(layers: Layers, rng: Random) -> UInt8[Array, "H W 3"]:
-    """Return the scene by day: light of a random warmth, haze, sensor noise; overwrites colours."""
+def photograph(layers: Layers, canvas: Canvas, rng: Random) -> UInt8[Array, "H W 3"]:
+    """Return the scene by day: sun, shadows, haze and sensor noise; the colours are overwritten."""
+    blur = ImageFilter.BoxBlur(canvas.shadow.width / 300)
+    sunlight = 1 - np.asarray(canvas.shadow.filter(blur)) * np.float32(0.5 / 255)
+    sunlight[canvas.middle_inks() > 0] = 1  # shadows are on the ground
     warmth = rng.uniform(-0.06, 0.08)
     light = rng.uniform(0.85, 1.12) * _rgb(1 + warmth, 1, 1 - warmth)
     rgb = layers.colour
     # A shadow is lit by the sky, so it is bluer than what the sun reaches.
-    rgb *= light - (light * _rgb(1.0, 0.94, 0.82)) * (1 - layers.sunlight)
+    rgb *= light - (light * _rgb(1.0, 0.94, 0.82)) * (1 - sunlight)
     haze = 1 - np.exp(layers.depth * (-1 / rng.uniform(300, 1500)))
     haze[layers.label == Label.SKY] = 0
     rgb += haze * (_rgb(0.72, 0.78, 0.86) - rgb)

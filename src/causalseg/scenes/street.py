@@ -29,8 +29,8 @@ from causalseg.scenes.canvas import (
     pick,
     uniform,
 )
-from causalseg.scenes.ground import SKY_DEPTH, Street, lay_ground
-from causalseg.scenes.layers import Layers, merge_layers, photograph
+from causalseg.scenes.ground import SKY_DEPTH, Layers, Street, lay_ground
+from causalseg.scenes.layers import merge_layers, photograph
 
 __all__ = ["DOMAINS", "SKY_DEPTH", "Scene", "render"]
 
@@ -78,8 +78,8 @@ def render(seed: int, size: tuple[int, int] = (240, 320), domain: str = "clear")
         )
     if seed < 0:
         raise DataError(f"scene seed {seed}: give 0 or more")
-    layers = _compose(np.random.default_rng([seed, 0]), size)
-    image = photograph(layers, np.random.default_rng([seed, 1]))
+    layers, canvas = _compose(np.random.default_rng([seed, 0]), size)
+    image = photograph(layers, canvas, np.random.default_rng([seed, 1]))
     if domain != "clear":
         image = _change_weather(image, layers.depth, domain, seed)
     return Scene(image, layers.label, layers.depth)
@@ -96,8 +96,8 @@ def _change_weather(
     return np.ascontiguousarray((255 * changed).round().byte().movedim(0, -1).numpy())
 
 
-def _compose(rng: Random, size: tuple[int, int]) -> Layers:
-    """Return all layers of a random scene."""
+def _compose(rng: Random, size: tuple[int, int]) -> tuple[Layers, Canvas]:
+    """Return the layers of a random scene and the canvas with its shadows."""
     height, width = size
     street = _street(rng)
     ego = rng.integers(street.lanes // 2, street.lanes)  # traffic keeps to the right
@@ -115,7 +115,7 @@ def _compose(rng: Random, size: tuple[int, int]) -> Layers:
     _backdrop(canvas, rng, width)
     for _, paint in sorted(_things(canvas, rng, street), key=lambda thing: -thing[0]):
         paint()
-    return merge_layers(canvas, ground, rng)
+    return merge_layers(canvas, ground, rng), canvas
 
 
 def _street(rng: Random) -> Street:
