@@ -27,7 +27,7 @@ class Removable(Protocol):
 
 
 class Adapter(nn.Module):
-    """What trains beside a frozen backbone.
+    """The trainable part beside a frozen backbone.
 
     The methods of this package take the fields of their block in `config.adapters` as keywords,
     with the same defaults and checks as in a configuration file.
@@ -98,7 +98,7 @@ class _Parts(Adapter):
         self.parts = nn.ModuleList(adapters)
 
     def queries(self) -> Float[Tensor, "q d"] | None:
-        """Return the queries of the last part that offers some."""
+        """Return the queries of the last part that has some."""
         offers = [part.queries() for part in self._adapters()]
         return next((queries for queries in reversed(offers) if queries is not None), None)
 
@@ -148,7 +148,7 @@ class Chain(_Parts):
 
 
 class Stages(_Parts):
-    """An adapter of its own after each stage of a hierarchical model: nothing is shared.
+    """A separate adapter after each stage of a hierarchical model.
 
     Args:
         adapters: one for each of ``layers``, made for one block of that stage's width.
@@ -233,7 +233,7 @@ def attach(vit: nn.Module, adapter: Adapter) -> Attachment:
 
 
 def install_after_blocks(vit: nn.Module, edit: nn.Module, layers: Sequence[int]) -> list[Removable]:
-    """Call ``edit(patch tokens, number, grid)`` after each of ``layers``; prefix tokens pass by."""
+    """Call ``edit(patch tokens, index, grid)`` after each of ``layers``, without prefix tokens."""
     trunk = find_trunk(vit)
     outputs = [vit.get_submodule(trunk.outputs[layer]) for layer in layers]
     if trunk.layout != "tokens":

@@ -64,26 +64,34 @@ class CausalTune(TokenEdit):
         self.tokens = LowRankTokens(num_layers, checked.num_tokens, checked.rank, width, std)
         self.token_to_feature = nn.Linear(width, width)  # W1, b1
         self.delta = make_delta(width, checked.init)  # W2, b2
+        # Named after its place in saved weights, band.beta.
         self.band = Suppression(num_layers, width) if checked.suppress else None
         self.link_queries(query_width, checked)
 
     def forward(
         self, tokens: Float[Tensor, "b n c"], layer: int, grid: tuple[int, int]
     ) -> Float[Tensor, "b n c"]:
-        """Return the adapted patch tokens of one block; see `Adapter.forward` and `literal`."""
+        """Return the adapted patch tokens of one block; see `Adapter.forward`.
+
+        The same as `literal`: mixing channels commutes with a transform over positions, so the
+        order of the products is free, and the transforms can run on few channels.
+        """
         with torch.autocast(tokens.device.type, enabled=False):
             X = widen(tokens_to_grid(tokens, grid))
-            attention = self._attend(X, layer)
+            # Step 1: the attention path before W1, W2 and b2, on r + 2 channels instead of c.
+            attention = grid_to_tokens(self._attend(X, layer))
+            # Step 2: the linear path before W2. The band is a product with a matrix on each side of
+            # the grid; Y itself needs no transform, since iDCT(Y) = X.
             linear = X if self.recipe == "full_path" else band_pass(X, self.low, self.high)
+            linear = grid_to_tokens(linear)
             rest = None if self.band is None else self.band(X, layer, self.low, self.high)
-        attention, linear = grid_to_tokens(attention), grid_to_tokens(linear)
-        # Channels are mixed after the inverse, which commutes with it: s in W2 spares a pass over
-        # the features, and values for the r + 2 channels of `attention` replace c channels.
+        # Step 3: s W2 and s b2. Scaling the weights is cheaper than scaling the features.
         W1, b1 = self.token_to_feature.weight, self.token_to_feature.bias
-        W2 = self.scaled(self.delta.weight)
+        W2, b2 = self.scaled(self.delta.weight), self.scaled(self.delta.bias)
+        # Step 4: (T[1:] W1^T + b1) W2^T is [A[1:], 1] values, and the last row is for b2.
         values = torch.cat([self.tokens.B[layer] @ W1.T, b1[None]]) @ W2.T
-        values = torch.cat([values, self.scaled(self.delta.bias)[None].to(values.dtype)])
-        # Summed in place: one temporary of the size of the features.
+        values = torch.cat([values, b2[None].to(values.dtype)])
+        # Step 5: both paths, summed in place: one temporary of the size of the features.
         edit = linear.to(W2.dtype) @ W2.T
         edit.baddbmm_(attention.to(edit.dtype), values.to(edit.dtype).expand(edit.shape[0], -1, -1))
         out = edit.to(tokens.dtype).add_(tokens)
@@ -94,21 +102,18 @@ class CausalTune(TokenEdit):
         return not name.startswith("band.")
 
     def _attend(self, X: Float[Tensor, "b h w c"], layer: int) -> Float[Tensor, "b h w r2"]:
-        """Return ``iDCT(P[:, 1:] [A[1:], 1])``, which `values` turns into the edit, and b2's map.
-
-        (T[1:] W1^T + b1) W2^T is [A[1:], 1] times a matrix of r + 1 rows: r + 1 channels suffice.
-        """
+        """Return ``iDCT(P[:, 1:] [A[1:], 1])``, r + 1 channels, and one more for b2."""
+        grid = (X.shape[1], X.shape[2])
         A, B = self.tokens.A[layer].to(X.dtype), self.tokens.B[layer].to(X.dtype)
-        G = band_mask((X.shape[1], X.shape[2]), self.low, self.high, X.device, X.dtype)
-        query = G[:, :, None] * dct2(X @ B.T)  # the DCT of r channels, not c
+        G = band_mask(grid, self.low, self.high, X.device, X.dtype)
+        query = G[:, :, None] * dct2(X @ B.T)  # Yc B^T: the DCT of r channels, not c
         P = torch.softmax(query @ (A.T / math.sqrt(self.width)), dim=-1)
-        # A zero row for token 0 spares a copy of P without it.
+        # Token 0 gives no value: a zero row is cheaper than a copy of P without a column.
         weights = torch.cat([A, torch.ones_like(A[:, :1])], dim=1)
         mixed = P @ torch.cat([torch.zeros_like(weights[:1]), weights[1:]])
         if self.recipe != "paper":
             mixed = mixed - mixed.mean((1, 2), keepdim=True)
-        # b2 is one more channel: what it adds to each patch.
-        bias = _bias_map((X.shape[1], X.shape[2]), self.recipe, X.device, X.dtype)
+        bias = _bias_map(grid, self.recipe, X.device, X.dtype)
         return torch.cat([idct2(mixed), bias.expand(len(X), -1, -1, -1)], dim=-1)
 
 

@@ -21,7 +21,7 @@ _PATCH_INPUTS = 3 * 16 * 16  # Rein's bound is that of a projection of such patc
 
 
 class TokenEdit(Adapter):
-    """What adapters with tokens share: the scale s of their edit and the query link.
+    """Base class of adapters with tokens: the scale s of their edit and the query link.
 
     Adapters with a link also take ``query_width``, the width of the head's queries; None, for a
     head without queries, makes no link.

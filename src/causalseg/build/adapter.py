@@ -1,4 +1,4 @@
-"""From the options of an adapter or an intervention to the object: one `match` a kind."""
+"""From the options of an adapter or an intervention to the object."""
 
 from causalseg.adapters.ablations.fourier import CausalTuneFFT
 from causalseg.adapters.ablations.haar import CausalTuneHaar
@@ -81,7 +81,7 @@ def place(layers: Layers, backbone: FrozenBackbone) -> list[int]:
 
 
 def _build_part(part: PlacedConfig, backbone: FrozenBackbone, query_width: int | None) -> Adapter:
-    """Build one adapter; one a stage, where stages differ in width and so can share nothing."""
+    """Build one adapter, or one for each stage if the stages differ in width."""
     layers, vit, widths = place(part.layers, backbone), backbone.vit, backbone.widths
     placed = part.model_copy(update={"layers": layers})
     match placed:

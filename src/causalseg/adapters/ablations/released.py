@@ -1,4 +1,4 @@
-"""What the released code of Causal-Tune computes, which is not what its paper says.
+"""The released code of Causal-Tune, which does not compute what its paper says.
 
 For comparison with the results of that code, not for use. Established from the inputs, outputs and
 gradients of the released modules. For the patch tokens X of block l, on a grid with h = w:
