@@ -42,9 +42,14 @@ from causalseg.adapters.peft import PeftAdapter
 from causalseg.adapters.rein import Rein
 from causalseg.adapters.set import SetAdapter
 from causalseg.adapters.soma import Soma
-from causalseg.adapters.tokens import LowRankTokens
+from causalseg.adapters.tokens import BlockTokens
 from causalseg.adapters.vpt import Vpt
-from causalseg.config.adapters import DoraAdapterConfig, LoraAdapterConfig, PeftAdapterConfig
+from causalseg.config.adapters import (
+    DoraAdapterConfig,
+    LoraAdapterConfig,
+    PeftAdapterConfig,
+    ReinConfig,
+)
 from causalseg.writing import write_json
 
 GRID = (32, 32)
@@ -91,9 +96,9 @@ METHODS = (*AFTER, "causal_tune_literal", *WITHIN)
 class PlainRein(nn.Module):
     """Rein's published module, plainly: tokens attend to features in the spatial domain."""
 
-    def __init__(self, width: int, num_tokens: int = 100, rank: int = 16):
+    def __init__(self, width: int):
         super().__init__()
-        self.tokens = LowRankTokens(1, num_tokens, rank, width)
+        self.tokens = BlockTokens(1, width, ReinConfig())
         self.token_to_feature = nn.Linear(width, width)
         self.delta = nn.Linear(width, width)
         self.scale = nn.Parameter(torch.tensor(0.001))

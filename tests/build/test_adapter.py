@@ -7,7 +7,7 @@ from torch.optim import AdamW
 
 from causalseg.adapters.base import Chain
 from causalseg.adapters.intervene import MixStyle
-from causalseg.adapters.tokens import FullTokens, LowRankTokens
+from causalseg.adapters.tokens import BlockTokens
 from causalseg.build.adapter import place
 from causalseg.build.model import build_segmenter, check_method
 from causalseg.config.adapters import _Part, label
@@ -158,7 +158,7 @@ def test_tokens_may_start_larger(tiny, method):
         return build_segmenter(tiny(f"adapter={{name: {method}, init: {{token_std: {spread}}}}}"))
 
     large, plain = build(4), build("null")
-    tokens = [m() for m in large.modules() if isinstance(m, LowRankTokens | FullTokens)]
+    tokens = [m() for m in large.modules() if isinstance(m, BlockTokens)]
     assert tokens
     for each in tokens:
         assert each.std().item() == pytest.approx(4, rel=1e-4)

@@ -26,7 +26,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from causalseg.adapters.tokens import LowRankTokens, TokenEdit, make_delta
+from causalseg.adapters.tokens import BlockTokens, TokenEdit, make_delta
 from causalseg.config.adapters import CausalTuneConfig
 from causalseg.config.mistakes import check
 from causalseg.errors import ConfigError
@@ -60,12 +60,11 @@ class CausalTune(TokenEdit):
             )
         super().__init__(width, depth, checked)
         self.recipe, self.low, self.high = checked.recipe, checked.band.low, checked.band.high
-        num_layers, std = len(self.layers), checked.init.token_std
-        self.tokens = LowRankTokens(num_layers, checked.num_tokens, checked.rank, width, std)
+        self.tokens = BlockTokens(len(self.layers), width, checked)
         self.token_to_feature = nn.Linear(width, width)  # W1, b1
         self.delta = make_delta(width, checked.init)  # W2, b2
         # Named after its place in saved weights, band.beta.
-        self.band = Suppression(num_layers, width) if checked.suppress else None
+        self.band = Suppression(len(self.layers), width) if checked.suppress else None
         self.link_queries(query_width, checked)
 
     def forward(

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from causalseg.adapters.tokens import LowRankTokens, make_delta
+from causalseg.adapters.tokens import BlockTokens, make_delta
 from causalseg.config.adapters import FadaConfig, SetConfig
 
 _LOGIT_EPS = 1e-10  # added to the variance of logits, which are small at first
@@ -38,9 +38,7 @@ class TokenRefinement(nn.Module):
     ):
         super().__init__()
         self.is_normalised = is_normalised
-        self.tokens = LowRankTokens(
-            depth, options.num_tokens, options.rank, width, options.init.token_std
-        )
+        self.tokens = BlockTokens(depth, width, options)
         self.token_to_feature = nn.Linear(width, width)  # W1, b1
         self.delta = make_delta(width, options.init)  # W2, b2
 

@@ -21,7 +21,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from causalseg.adapters.tokens import FullTokens, LowRankTokens, TokenEdit, make_delta
+from causalseg.adapters.tokens import BlockTokens, TokenEdit, make_delta
 from causalseg.config.adapters import ReinConfig
 from causalseg.config.mistakes import check
 
@@ -38,15 +38,9 @@ class Rein(TokenEdit):
         checked = check(ReinConfig, options)
         super().__init__(width, depth, checked)
         self.use_softmax = checked.use_softmax
-        num_layers, num_tokens, rank = len(self.layers), checked.num_tokens, checked.rank
-        init = checked.init
-        self.tokens: LowRankTokens | FullTokens
-        if rank is None:
-            self.tokens = FullTokens(num_layers, num_tokens, width, init.token_std)
-        else:
-            self.tokens = LowRankTokens(num_layers, num_tokens, rank, width, init.token_std)
+        self.tokens = BlockTokens(len(self.layers), width, checked)
         self.token_to_feature = nn.Linear(width, width)  # W1, b1
-        self.delta = make_delta(width, init)  # W2, b2
+        self.delta = make_delta(width, checked.init)  # W2, b2
         self.link_queries(query_width, checked)
 
     def forward(
@@ -70,7 +64,7 @@ class Rein(TokenEdit):
     ) -> tuple[Float[Tensor, "... k"], Float[Tensor, "k c"]]:
         """Two factors of ``P[:, 1:] (T[1:] W1^T + b1)``: k is m for full tokens, else r + 1."""
         W1, b1 = self.token_to_feature.weight, self.token_to_feature.bias
-        if isinstance(self.tokens, FullTokens):
+        if self.tokens.rank is None:
             T = self.tokens.T[layer]
             return self._weights(X @ T.to(X.dtype).T), _without_first(T @ W1.T + b1)
         A, B = self.tokens.A[layer], self.tokens.B[layer]

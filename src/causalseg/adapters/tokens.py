@@ -54,47 +54,38 @@ class TokenEdit(Adapter):
         return edit if self.scale is None else self.scale.to(edit.dtype) * edit
 
 
-class LowRankTokens(nn.Module):
-    """The tokens ``T_l = A_l B_l`` of all blocks.
+class BlockTokens(nn.Module):
+    """The tokens of all blocks: ``T_l = A_l B_l``, or T_l itself without a rank.
 
     Args:
-        depth: number of blocks.
-        num_tokens: m, tokens per block.
-        rank: r.
+        depth: number of blocks to adapt.
         width: c, channels of the backbone.
-        std: initial standard deviation of the tokens; None is Rein's.
+        options: number, rank and initial standard deviation of the tokens.
     """
 
-    def __init__(
-        self, depth: int, num_tokens: int, rank: int, width: int, std: float | None = None
-    ):
+    A: nn.Parameter
+    B: nn.Parameter
+    T: nn.Parameter
+
+    def __init__(self, depth: int, width: int, options: TokensConfig):
         super().__init__()
-        self.A = _draw((depth, num_tokens, rank), math.sqrt(rank * width))
-        self.B = _draw((depth, rank, width), math.sqrt(rank * width))
+        m, std = options.num_tokens, options.init.token_std
+        self.rank: int | None = options.rank
+        if self.rank is None:
+            self.T = _draw((depth, m, width), width)
+        else:
+            fan_out = math.sqrt(self.rank * width)
+            self.A = _draw((depth, m, self.rank), fan_out)
+            self.B = _draw((depth, self.rank, width), fan_out)
         if std is not None:
             with torch.no_grad():
-                factor = (std / self().std()).sqrt()
-                self.A.mul_(factor)
-                self.B.mul_(factor)
+                factor = std / self().std()
+                for parameter in self.parameters():
+                    parameter.mul_(factor if self.rank is None else factor.sqrt())
 
     def forward(self) -> Float[Tensor, "l m c"]:
         """Return the tokens of all blocks."""
-        return self.A @ self.B
-
-
-class FullTokens(nn.Module):
-    """The tokens T_l of all blocks, of full rank; arguments as those of `LowRankTokens`."""
-
-    def __init__(self, depth: int, num_tokens: int, width: int, std: float | None = None):
-        super().__init__()
-        self.T = _draw((depth, num_tokens, width), width)
-        if std is not None:
-            with torch.no_grad():
-                self.T.mul_(std / self.T.std())
-
-    def forward(self) -> Float[Tensor, "l m c"]:
-        """Return the tokens of all blocks."""
-        return self.T
+        return self.T if self.rank is None else self.A @ self.B
 
 
 class QueryLink(nn.Module):

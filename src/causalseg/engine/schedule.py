@@ -12,12 +12,12 @@ from typing import Any
 from torch import nn
 
 from causalseg.adapters.base import Adapter
-from causalseg.adapters.tokens import FullTokens, LowRankTokens
+from causalseg.adapters.tokens import BlockTokens
 from causalseg.config.run import TrainConfig
 from causalseg.model import Segmenter
 
 # Their numbers are scales, shifts or learnt inputs: pulling them to zero means nothing.
-_NOT_DECAYED = (nn.LayerNorm, nn.GroupNorm, nn.Embedding, LowRankTokens, FullTokens)
+_NOT_DECAYED = (nn.LayerNorm, nn.GroupNorm, nn.Embedding, BlockTokens)
 
 
 def learning_rate(base: float, step: int, steps: int, power: float, warmup: int = 0) -> float:
