@@ -113,7 +113,7 @@ class CausalTune(TokenEdit):
         if self.recipe != "paper":
             mixed = mixed - mixed.mean((1, 2), keepdim=True)
         bias = _bias_map(grid, self.recipe, X.device, X.dtype)
-        return torch.cat([idct2(mixed), bias.expand(len(X), -1, -1, -1)], dim=-1)
+        return torch.cat([idct2(mixed), bias.expand(X.shape[0], -1, -1, -1)], dim=-1)
 
 
 class Suppression(nn.Module):
