@@ -89,7 +89,7 @@ def test_stopped_by_hand_it_says_how_to_go_on(config):
         (["adapter=causal-tune"], "did you mean 'causal_tune'"),
         (["train.stesp=3"], "did you mean 'steps'"),
         (["train.crop=[30,48]"], "not divisible by the patch"),
-        (["data.classes=[a, b]"], "has ids [2] that are no class; allowed are 0..1, 255"),
+        (["data.classes=[a, b]"], "no class: allowed are 0..1, 255"),
         (["data.classes=camvid"], "allowed are cityscapes19, camvid11"),
         (["data.root=/nowhere"], "no folder /nowhere/images"),
         (["backbone.weights=/nowhere.pth"], "/nowhere.pth"),
