@@ -8,7 +8,8 @@ from causalseg.config.load import dump_config, parse_config
 from causalseg.engine.bootstrap import interval
 from causalseg.engine.metrics import count_pixels, read_counts, score, write_counts
 from causalseg.engine.robustness import summarise_robustness
-from causalseg.report.comparison import Method, label_result
+from causalseg.report.comparison import compare_results, label_result
+from causalseg.report.result import Method, Result
 from causalseg.runs.scores import Scores
 
 NAMES = ["road", "sky", "car"]
@@ -75,7 +76,7 @@ def make_scores(domains, adapter="causal_tune", over=None, names=NAMES):
 
 
 def make_result(share, seed=0, adapter="causal_tune", **train):
-    """As `collect_result` gives it, on two domains; ``share`` of the pixels are right."""
+    """The JSON of a `Result` on two domains; ``share`` of the pixels are right."""
     options = {
         "backbone": {"name": "dinov2_vits14", "weights": "wheel"},
         "adapter": adapter,
@@ -113,11 +114,18 @@ SHARES = {"none": 0.8, "tuned": 0.85, "<b>$odd$|_": 0.7}
 
 
 def make_results(seeds=(0, 1, 2)):
-    """By name of the method and seed; each says which it is."""
-    return {
-        (method.name, seed): label_result(
-            make_result(SHARES[method.name], seed), method, place, "none", seeds
-        )
-        for place, method in enumerate(METHODS)
-        for seed in seeds
-    }
+    """JSON by name of the method and seed; each says which it is."""
+    results = {}
+    for seed in seeds:
+        for place, method in enumerate(METHODS):
+            result = Result.model_validate(make_result(SHARES[method.name], seed))
+            labelled = label_result(result, method, place, "none", seeds)
+            results[method.name, seed] = labelled.to_json()
+    return dict(sorted(results.items(), key=lambda item: item[1]["method"]["place"]))
+
+
+def compare(results, seeds=(0, 1, 2), methods=METHODS, reference="none"):
+    """Compare results given as JSON; ``seeds`` of all methods, or by name."""
+    planned = seeds if isinstance(seeds, dict) else {m.name: list(seeds) for m in methods}
+    parsed = {key: Result.model_validate(result) for key, result in results.items()}
+    return compare_results(methods, planned, reference, parsed)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from causalseg.config.load import Option, list_options
-from causalseg.report.comparison_page import markdown_table
+from causalseg.report.format import format_markdown
 
 START, END = "<!-- options:start -->", "<!-- options:end -->"
 _BLOCK = re.compile(f"{START}\n.*{END}", re.DOTALL)
@@ -60,7 +60,7 @@ def _table_of(name: str) -> str:
         if is_own and (name == "causal_tune" or not key.startswith("init.")):
             more = f" ([more]({_MORE[key]}))" if key in _MORE else ""
             rows.append([f"`{key}`", f"`{option.default}`", option.text + more])
-    return markdown_table(["option", "default", "what it does"], rows)
+    return format_markdown(["option", "default", "what it does"], rows)
 
 
 def _merged_table(options: Sequence[Option]) -> str:
@@ -77,7 +77,7 @@ def _merged_table(options: Sequence[Option]) -> str:
     rows = [[", ".join(keys[row]), ", ".join(members[row]), *row[1:]] for row in keys]
     if not any(of for _, of, *_ in rows):
         header, rows = [header[0], *header[2:]], [[row[0], *row[2:]] for row in rows]
-    return markdown_table(header, rows)
+    return format_markdown(header, rows)
 
 
 def _is_name(option: Option) -> bool:

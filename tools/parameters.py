@@ -17,7 +17,7 @@ from causalseg.backbones.timm import FrozenBackbone
 from causalseg.build.adapter import build_adapter
 from causalseg.config.adapters import AdapterConfig
 from causalseg.config.block import Block
-from causalseg.report.comparison_page import markdown_table
+from causalseg.report.format import format_markdown
 
 _BACKBONES = {"ViT-S": "small", "ViT-B": "base", "ViT-L": "large"}
 _QUERY_WIDTH = 256  # of the protocol's head
@@ -63,7 +63,7 @@ def parameters_page(generated: str) -> str:
             "Counted on models made with each method's defaults, the head not included. A second "
             f"number is with the query link of a Mask2Former head of width {_QUERY_WIDTH}. All "
             "backbones have patches of 14 pixels and a position grid of 37 x 37.",
-            markdown_table(["method", *_BACKBONES], [[_title(row), *row.counts] for row in shown]),
+            format_markdown(["method", *_BACKBONES], [[_title(row), *row.counts] for row in shown]),
             f"As many as with the method's defaults: {'; '.join(same)}.",
             "[All methods](README.md)\n",
         ]

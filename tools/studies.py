@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from causalseg.report.comparison import MEAN, Comparison, known_values, read_study
-from causalseg.report.comparison_page import ADAPTER, markdown_table, table, to_markdown
-from causalseg.runs.scores import describe_domains
+from causalseg.report.comparison import Comparison, read_study
+from causalseg.report.comparison_page import ADAPTER, build_table, comparison_to_markdown
+from causalseg.report.format import describe_domains, format_markdown, known_values
+from causalseg.runs.scores import MEAN
 
 _MOST = 8  # rows in the README
 _COSTS = (ADAPTER, "trained parameters", "s/step", "peak memory")
@@ -26,7 +27,7 @@ def compare_page(folder: Path, version: str, generated: str, empty: str) -> str:
     parts = [title, generated, "How they are made: [compare](compare_howto.md)."]
     for name, study in _studies(folder):
         files = f"Files: [{name}](../results/{f'{version}/' * bool(version)}compare/{name})."
-        parts += [f"## {name}", to_markdown(study).strip(), files]
+        parts += [f"## {name}", comparison_to_markdown(study).strip(), files]
     return "\n\n".join(parts if len(parts) > 3 else [*parts, empty]) + "\n"
 
 
@@ -44,8 +45,8 @@ def _studies(folder: Path) -> Iterator[tuple[str, Comparison]]:
 
 
 def _short_table(study: Comparison) -> str:
-    heads, rows = table(study)
-    scored = study.first["eval"]["domains"]
+    heads, rows = build_table(study)
+    scored = study.first.eval.domains
     kept = [index for index, (head, _) in enumerate(heads) if head not in _COSTS]
     header = [_head(*heads[index], is_domain=heads[index][0] in scored) for index in kept]
     main, others = _ranked(study)
@@ -53,7 +54,7 @@ def _short_table(study: Comparison) -> str:
     about = "; ".join(describe_domains(scored))
     left = len(main) + len(others) - _MOST
     note = f" {left} more in the full table."
-    return f"{markdown_table(header, shown)}\n\n{about}.{note if left > 0 else ''}"
+    return f"{format_markdown(header, shown)}\n\n{about}.{note if left > 0 else ''}"
 
 
 def _head(head: str, small: str, is_domain: bool) -> str:

@@ -4,7 +4,7 @@
     python tools/tables.py --check            exit 1 if one of them would change
     python tools/tables.py collect RUN NAME   results/NAME.json from the run folder RUN
 
-A result is what `report.card.collect_result` returns. Files NAME_seed0.json, NAME_seed1.json
+A result is what `report.result.collect_result` returns. Files NAME_seed0.json, NAME_seed1.json
 are one row: mean and standard deviation over seeds. A folder results/compare/NAME holds what
 `causalseg compare` left in its folder results: a section of docs/compare.md. A folder that is named
 after an earlier version, such as results/0.2, holds its results and gets pages of its own.
@@ -23,10 +23,18 @@ from pydantic import TypeAdapter, ValidationError
 from causalseg.config.adapters import AdapterConfig
 from causalseg.config.heads import HeadConfig
 from causalseg.errors import CausalsegError, RunError
-from causalseg.report.card import collect_result
-from causalseg.report.comparison_page import markdown_table, sources_text, spread_text
+from causalseg.report.comparison_notes import describe_sources
+from causalseg.report.format import (
+    Value,
+    describe_domain,
+    format_count,
+    format_markdown,
+    format_percent,
+    format_spread,
+)
+from causalseg.report.result import Result, collect_result, read_result
 from causalseg.runs.folder import RunFolder
-from causalseg.runs.scores import describe_domain, describe_inference, size_text
+from causalseg.runs.scores import MEAN, size_text
 from causalseg.writing import write_json, write_text
 from options import method_pages, reference_page
 from parameters import parameters_page
@@ -53,10 +61,10 @@ class Entry(NamedTuple):
 
     name: str
     files: list[str]
-    results: list[dict[str, Any]]
+    results: list[Result]
 
     @property
-    def first(self) -> dict[str, Any]:
+    def first(self) -> Result:
         """What all seeds share can be read from any."""
         return self.results[0]
 
@@ -67,17 +75,14 @@ def read_entries(folder: Path) -> list[Entry]:
     Raises:
         RunError: if a file is broken, or files of one name differ in more than the seed.
     """
-    found: dict[str, dict[int, tuple[str, dict[str, Any]]]] = {}
+    found: dict[str, dict[int, tuple[str, Result]]] = {}
     for file in sorted(folder.glob("*.json")):
-        try:
-            result = json.loads(file.read_text(encoding="utf-8"))
-            seed = result["config"]["run"]["seed"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise RunError(f"{file} is no result ({error!r}): make it with `collect`") from error
+        result = read_result(file)
         seeds = found.setdefault(re.sub(r"_seed\d+$", "", file.stem), {})
-        if seed in seeds:
-            raise RunError(f"{file} and {seeds[seed][0]} have the same seed {seed}: keep one")
-        seeds[seed] = (file.name, result)
+        if result.seed in seeds:
+            other = seeds[result.seed][0]
+            raise RunError(f"{file} and {other} have the same seed {result.seed}: keep one")
+        seeds[result.seed] = (file.name, result)
     entries = []
     for name, seeds in found.items():
         files, results = zip(*(seeds[seed] for seed in sorted(seeds)), strict=True)
@@ -116,9 +121,8 @@ def stale(root: Path) -> dict[Path, str]:
 
 
 def _check_seeds(entry: Entry) -> None:
-    def shared(result: dict[str, Any]) -> dict[str, Any]:
-        config = result["config"]
-        return {**config, "run": {**config["run"], "seed": None}}
+    def shared(result: Result) -> dict[str, Any]:
+        return {**result.config, "run": {**result.config["run"], "seed": None}}
 
     for file, result in zip(entry.files, entry.results, strict=True):
         config, first = shared(result), shared(entry.first)
@@ -143,7 +147,7 @@ def _results_page(entries: Sequence[Entry], version: str = "") -> str:
     parts = [title, _GENERATED, _NOTE + "." if entries else _EMPTY]
     for group in _settings(entries):
         links = {entry.name: f"#{entry.name}" for entry in group}
-        trained_on = sources_text(group[0].first["config"]["data"])
+        trained_on = describe_sources(group[0].first.config["data"])
         parts += [f"**Trained on {trained_on}**", _table(group, links)]
         parts += [f"### {entry.name}\n\n{_details(entry, version)}" for entry in group]
     return "\n\n".join(parts) + "\n"
@@ -153,53 +157,53 @@ def _settings(entries: Iterable[Entry]) -> list[list[Entry]]:
     """Entries that may stand in one table: same data, same images scored."""
     groups: dict[str, list[Entry]] = {}
     for entry in entries:
-        domains = entry.first["eval"]["domains"].items()
-        sizes = [(name, domain["images"], domain["size"]) for name, domain in domains]
-        groups.setdefault(json.dumps([entry.first["config"]["data"], sizes]), []).append(entry)
+        domains = entry.first.eval.domains.items()
+        sizes = [(name, domain.images, domain.size) for name, domain in domains]
+        groups.setdefault(json.dumps([entry.first.config["data"], sizes]), []).append(entry)
     return list(groups.values())
 
 
 def _table(entries: Sequence[Entry], links: dict[str, str]) -> str:
-    scores = entries[0].first["eval"]
-    over = scores["mean"]["over"]
+    scores = entries[0].first.eval
+    over = scores.mean.over
     header = ["run", "adapter", "head"]
-    for name, domain in scores["domains"].items():
+    for name, domain in scores.domains.items():
         header.append(f"{name}, {describe_domain(domain)}")
     header += [f"mean of {', '.join(over)}"] if len(over) > 1 else []
     header += ["trained parameters", "steps", "crop", "batch", "seeds"]
-    return markdown_table(
+    return format_markdown(
         header, [_row(entry, links[entry.name], len(over) > 1) for entry in entries]
     )
 
 
 def _row(entry: Entry, link: str, has_mean: bool) -> list[str]:
-    model, train = entry.first["eval"]["model"], entry.first["config"]["train"]
+    model, train = entry.first.eval.model, entry.first.config["train"]
     mious = _mious(entry)
-    mean = [result["eval"]["mean"]["miou"] for result in entry.results]
+    mean = [result.eval.miou_of(MEAN) for result in entry.results]
     return [
         f"[{entry.name}]({link})",
-        model["adapter"],
-        model["head"],
-        *(spread_text(values) for values in mious.values()),
-        *([spread_text(mean)] if has_mean else []),
-        f"{model['trainable_parameters']:,}",
+        model.adapter,
+        model.head,
+        *(format_spread(values) for values in mious.values()),
+        *([format_spread(mean)] if has_mean else []),
+        f"{model.trainable_parameters:,}",
         str(train["steps"]),
         size_text(train["crop"]),
         str(train["batch"]),
-        _count(len(entry.results)),
+        format_count(len(entry.results), "seed"),
     ]
 
 
 def _details(entry: Entry, version: str) -> str:
-    config, scores = entry.first["config"], entry.first["eval"]
+    config, scores = entry.first.config, entry.first.eval
     train, backbone = config["train"], config["backbone"]
     weights = _WEIGHTS.get(backbone["weights"], "weights from a file")
-    seeds = ", ".join(str(result["config"]["run"]["seed"]) for result in entry.results)
+    seeds = ", ".join(str(result.seed) for result in entry.results)
     lr = f"learning rate {train['lr']:g}"
     if train["adapter_lr"] is not None:
         lr += f", of the adapter {train['adapter_lr']:g}"
     versions = dict.fromkeys(
-        ", ".join(f"{name} {number}" for name, number in result["versions"].items())
+        ", ".join(f"{name} {number}" for name, number in result.versions.items())
         for result in entry.results
     )
     lines = [
@@ -207,35 +211,35 @@ def _details(entry: Entry, version: str) -> str:
         + (f", patch {backbone['patch']}" if backbone.get("patch") else ""),
         f"adapter {_with_options(config['adapter'], AdapterConfig)}, head "
         f"{_with_options(config['head'], HeadConfig)}; "
-        f"{scores['model']['trainable_parameters']:,} trained parameters",
-        f"trained on {sources_text(config['data'])}: {train['steps']} steps, batch "
+        f"{scores.model.trainable_parameters:,} trained parameters",
+        f"trained on {describe_sources(config['data'])}: {train['steps']} steps, batch "
         f"{train['batch']}, crop {size_text(train['crop'])} px, {lr}, photometric distortion "
         f"{'on' if train['augment']['photometric'] else 'off'}",
-        f"predicted from {describe_inference(scores['inference'])}",
-        f"{_count(len(entry.results))}: {seeds}",
+        f"predicted from {scores.inference.describe()}",
+        f"{format_count(len(entry.results), 'seed')}: {seeds}",
         "; ".join(dict.fromkeys(map(_origin, entry.results))),
         "; ".join(versions),
         "files: "
         + ", ".join(f"[{file}](../{Path('results', version, file)})" for file in entry.files),
     ]
-    rows = [[name, *map(_percent, values)] for name, values in _mious(entry).items()]
+    rows = [[name, *map(format_percent, values)] for name, values in _mious(entry).items()]
     header = ["domain", *(f"mIoU %, seed {seed}" for seed in seeds.split(", "))]
-    return "\n".join(f"- {line}" for line in lines) + "\n\n" + markdown_table(header, rows)
+    return "\n".join(f"- {line}" for line in lines) + "\n\n" + format_markdown(header, rows)
 
 
-def _origin(result: dict[str, Any]) -> str:
-    """Where a run was trained; results of a log without a device have only what was asked for."""
-    run = result["config"]["run"]
-    places = [result[key] for key in ("machine", "device") if result.get(key)]
-    precision = result.get("precision", run["precision"])
-    return f"{', '.join(places)}, {run['devices']} process(es), precision {precision}"
+def _origin(result: Result) -> str:
+    """Where a run was trained; without a device in its log, the precision is the configured one."""
+    run = result.config["run"]
+    machine = ", ".join(filter(None, (result.machine, result.device)))
+    precision = result.precision or run["precision"]
+    return f"{machine}, {run['devices']} process(es), precision {precision}"
 
 
-def _mious(entry: Entry) -> dict[str, list[float | None]]:
+def _mious(entry: Entry) -> dict[str, list[Value]]:
     """Scores of every domain, one for each seed."""
     return {
-        name: [result["eval"]["domains"][name]["miou"] for result in entry.results]
-        for name in entry.first["eval"]["domains"]
+        name: [result.eval.miou_of(name) for result in entry.results]
+        for name in entry.first.eval.domains
     }
 
 
@@ -264,14 +268,6 @@ def _flat(block: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield prefix + key, value
 
 
-def _count(seeds: int) -> str:
-    return "1 seed" if seeds == 1 else f"{seeds} seeds"
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1f}"
-
-
 def _with_block(readme: Path, block: str) -> str:
     text = readme.read_text(encoding="utf-8")
     before, start, rest = text.partition(START)
@@ -284,7 +280,7 @@ def _with_block(readme: Path, block: str) -> str:
 def _collect(run: Path, name: str, folder: Path) -> None:
     if not re.fullmatch(r"[a-z0-9_]+", name):
         raise RunError(f"name {name!r}: lower-case letters, digits and _ only")
-    write_json(folder / f"{name}.json", collect_result(RunFolder(run)))
+    write_json(folder / f"{name}.json", collect_result(RunFolder(run)).to_json())
 
 
 def main(arguments: Sequence[str], root: Path = ROOT) -> None:

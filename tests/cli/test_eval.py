@@ -155,7 +155,7 @@ def test_the_card_names_what_was_scored_and_not_what_training_scored(trained):
     assert run("eval", trained, "--corrupt", "fog", "data.only=[here]", "eval.flip=true") == 0
     card = (trained / "README.md").read_text()
     assert "| scored on here |" in card
-    assert "| scored on here_fog | folder `images`, under fog |" in card
+    assert "| scored on here_fog | folder `images`, corrupted by fog |" in card
     assert "scored on there" not in card
     assert "mirrored image" in card
 

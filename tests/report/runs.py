@@ -16,7 +16,7 @@ from causalseg.engine import metrics
 from causalseg.engine.bootstrap import interval
 from causalseg.report import write_report
 from causalseg.runs.folder import RunFolder
-from causalseg.runs.scores import write_scores
+from causalseg.runs.scores import Scores, write_scores
 from fabricated import NAMES, PALETTE, make_scores
 
 IMAGES = 6
@@ -66,7 +66,8 @@ def make_run(path, domains, adapter="causal_tune", over=None, names=NAMES):
         "run": {"seed": 7},
     }
     run.config.write_text(yaml.safe_dump(config))
-    write_scores(run, make_sliding_scores(domains, adapter, over, names))
+    scores = make_sliding_scores(domains, adapter, over, names)
+    write_scores(run, Scores.model_validate(scores))
     events = []
     for step in (10, 20):
         values = {"loss": 3.0 / step, "class": 1.0 / step, "mask": 2.0 / step, "lr": 1e-4}
@@ -159,3 +160,24 @@ def tables_of(html):
     parser = _Tables()
     parser.feed(html)
     return parser.tables
+
+
+class Outside(HTMLParser):
+    """Collects what would be loaded from elsewhere, and pictures and regions without a name."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def handle_starttag(self, tag, attributes):
+        given = dict(attributes)
+        if tag in ("link", "iframe", "object") or (tag == "script" and given):
+            self.found.append(tag)
+        for name in ("src", "href", "srcset"):
+            value = given.get(name)
+            if value is not None and not value.startswith(("data:image/", "#")):
+                self.found.append(f"{tag} {name}={value}")
+        if tag == "img" and not given.get("alt"):
+            self.found.append("img without alt")
+        if given.get("tabindex") == "0" and not given.get("aria-label"):
+            self.found.append(f"{tag} without a name")

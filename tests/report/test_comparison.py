@@ -9,15 +9,11 @@ import pytest
 from causalseg.engine.bootstrap import paired_interval
 from causalseg.engine.metrics import read_counts
 from causalseg.errors import RunError
-from causalseg.report.comparison import MEAN, check_shared, compare_results, read_study
-from fabricated import METHODS, make_confusions, make_domain, make_result, make_results
+from causalseg.report.comparison import check_shared, read_study
+from causalseg.runs.scores import MEAN
+from fabricated import METHODS, compare, make_confusions, make_domain, make_result, make_results
 
 SEEDS = [0, 1, 2]
-
-
-def compare(results, seeds=SEEDS):
-    planned = {method.name: seeds for method in METHODS}
-    return compare_results(METHODS, planned, "none", results)
 
 
 def write_results(folder, results):
@@ -110,33 +106,26 @@ def test_runs_that_differ_in_what_they_should_share_are_refused_by_the_names_of_
 def test_what_a_method_changes_is_compared_among_the_others_and_among_its_seeds():
     none, tuned, odd = METHODS
     methods = [none._replace(overrides=["adapter=none", "train.steps=9"]), tuned, odd]
-    planned = {method.name: SEEDS for method in METHODS}
     ours = {("none", seed): {"steps": 9} for seed in SEEDS}
-    compare_results(methods, planned, "none", changed(make_results(), ours))
-    with pytest.raises(RunError, match=r"train.steps: 8 in none seed 2, 9 in none seed 0"):
-        compare_results(
-            methods, planned, "none", changed(make_results(), {**ours, ("none", 2): {"steps": 8}})
-        )
-    with pytest.raises(RunError, match=r"train.steps: 8 in <b>.* seed 0, 7 in tuned seed 0"):
-        compare_results(
-            methods,
-            planned,
-            "none",
-            changed(make_results(), {**ours, (odd.name, 0): {"steps": 8}}),
-        )
+    compare(changed(make_results(), ours), methods=methods)
+    for key, message in (
+        (("none", 2), r"train.steps: 8 in none seed 2, 9 in none seed 0"),
+        ((odd.name, 0), r"train.steps: 8 in <b>.* seed 0, 7 in tuned seed 0"),
+    ):
+        with pytest.raises(RunError, match=message):
+            compare(changed(make_results(), {**ours, key: {"steps": 8}}), methods=methods)
 
 
 def test_the_recipe_of_an_adapter_changes_its_other_options():
     results = make_results((0,))
     results["tuned", 0]["config"]["adapter"]["rank"] = 3
-    planned = {method.name: [0] for method in METHODS}
     for override, is_alike in (("adapter.recipe=centered", True), ("adapter.num_tokens=9", False)):
         methods = [METHODS[0], METHODS[1]._replace(overrides=[override]), METHODS[2]]
         if is_alike:
-            compare_results(methods, planned, "none", results)
+            compare(results, [0], methods)
         else:
             with pytest.raises(RunError, match=r"adapter.rank: 16 in <b>.*, 3 in tuned seed 0"):
-                compare_results(methods, planned, "none", results)
+                compare(results, [0], methods)
 
 
 def test_a_study_can_be_made_again_from_its_files(tmp_path):
@@ -162,7 +151,10 @@ def test_files_that_are_no_study_are_named(tmp_path):
     with pytest.raises(RunError, match="they name none"):
         read_study(tmp_path)
     (tmp_path / "plain.json").write_text(json.dumps(make_result(0.5)))
-    with pytest.raises(RunError, match=r"plain.json is no result of a comparison \(KeyError"):
+    with pytest.raises(RunError, match="plain.json is no result of a comparison"):
+        read_study(tmp_path)
+    (tmp_path / "plain.json").write_text('{"eval": {}}')
+    with pytest.raises(RunError, match="plain.json is no result of a run"):
         read_study(tmp_path)
 
 

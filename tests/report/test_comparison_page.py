@@ -3,35 +3,30 @@
 import base64
 import json
 import re
-from html.parser import HTMLParser
 
 import pytest
 
 from causalseg.engine.bootstrap import paired_interval
 from causalseg.engine.metrics import read_counts
-from causalseg.report.comparison import Method, compare_results
+from causalseg.report.charts import draw_methods
 from causalseg.report.comparison_page import (
-    draw_chart,
+    build_smaller_tables,
+    build_table,
+    comparison_to_markdown,
     draw_curves,
-    markdown_table,
-    smaller_tables,
-    table,
-    to_markdown,
-    write_html,
+    write_comparison,
 )
+from causalseg.report.format import format_markdown
+from causalseg.report.result import Method
 from causalseg.runs.scores import CHOSEN_ON_TARGET
-from fabricated import METHODS, SHARES, make_result, make_results
+from fabricated import METHODS, SHARES, compare, make_result, make_results
+from report.runs import Outside, text_of
 
 SEEDS = [0, 1, 2]
 
 
-def compare(results, seeds=SEEDS):
-    planned = {method.name: seeds for method in METHODS}
-    return compare_results(METHODS, planned, "none", results)
-
-
 def rows_of(comparison):
-    heads, rows = table(comparison)
+    heads, rows = build_table(comparison)
     names = [head for head, _ in heads]
     return {row[0]: dict(zip(names, row, strict=True)) for row in rows}
 
@@ -39,13 +34,8 @@ def rows_of(comparison):
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
     file = tmp_path_factory.mktemp("page") / "compare.html"
-    write_html(compare(make_results()), "A study", file)
+    write_comparison(compare(make_results()), "A study", file)
     return file.read_text(encoding="utf-8")
-
-
-def text_of(html):
-    body = re.sub(r"<style>.*?</style>|<[^>]+>", " ", html, flags=re.DOTALL)
-    return re.sub(r"\s+", " ", body)
 
 
 def test_a_row_has_mean_and_deviation_of_every_domain_and_what_it_costs():
@@ -68,14 +58,14 @@ def test_a_row_has_mean_and_deviation_of_every_domain_and_what_it_costs():
 
 def test_runs_whose_weights_were_chosen_on_a_target_are_named_first():
     results = make_results()
-    assert CHOSEN_ON_TARGET not in to_markdown(compare(results))
+    assert CHOSEN_ON_TARGET not in comparison_to_markdown(compare(results))
     results["tuned", 1]["eval"]["checkpoint"] = {"name": "best", "allow_target": True}
-    text = to_markdown(compare(results))
+    text = comparison_to_markdown(compare(results))
     assert f"- tuned seed 1: {CHOSEN_ON_TARGET}.\n" in text
 
 
 def test_the_head_says_how_many_images_of_which_size():
-    heads, _ = table(compare(make_results()))
+    heads, _ = build_table(compare(make_results()))
     assert heads[:4] == [
         ("method", ""),
         ("day", "12 images, 48 × 36 px"),
@@ -90,7 +80,7 @@ def test_sizes_of_adapters_that_no_result_knows_have_no_column():
     del results["none", 0]["eval"]["model"]["adapter_parameters"]
     rows = rows_of(compare(results))
     assert (rows["none"]["adapter parameters"], rows["tuned"]["adapter parameters"]) == (
-        "-",
+        "–",
         "2,345",
     )
     for result in results.values():
@@ -100,7 +90,7 @@ def test_sizes_of_adapters_that_no_result_knows_have_no_column():
 
 
 def by_domain(comparison):
-    title, (head, lines) = smaller_tables(comparison)[0]
+    title, head, lines = build_smaller_tables(comparison)[0]
     return title, {line[0]: dict(zip(head, line, strict=True)) for line in lines}
 
 
@@ -109,8 +99,7 @@ def test_differences_to_any_reference_are_told_by_domain():
     for seed, miou in zip(SEEDS, (40.0, 42.0, 44.0), strict=True):
         results["none", seed]["eval"]["domains"]["night"]["miou"] = miou
         results["tuned", seed]["eval"]["domains"]["night"]["miou"] = 40.0
-    planned = {method.name: SEEDS for method in METHODS}
-    comparison = compare_results(METHODS, planned, "tuned", results)
+    comparison = compare(results, reference="tuned")
     title, rows = by_domain(comparison)
     assert title == "Difference to tuned by domain, in points: ± over seeds [95% over images]"
     assert list(rows) == ["none", "<b>$odd$|_"]
@@ -132,7 +121,7 @@ def test_of_many_methods_the_smaller_tables_have_those_with_the_most_seeds():
     more = [Method(f"more{i}", ["adapter=causal_tune"], {}, "") for i in range(20)]
     results = make_results() | {(method.name, 0): few for method in more}
     planned = {method.name: SEEDS for method in METHODS} | {method.name: [0] for method in more}
-    title, rows = by_domain(compare_results([*METHODS, *more], planned, "none", results))
+    title, rows = by_domain(compare(results, planned, [*METHODS, *more]))
     assert title.endswith(", methods with the most seeds")
     assert list(rows) == ["tuned", "<b>$odd$|_"]
 
@@ -154,17 +143,15 @@ def test_scores_over_steps_are_means_over_seeds_at_a_few_steps():
     comparison = compare(results)
     assert comparison.rows[1].curve(["mean"])[20] == 201.0
     assert 5 not in comparison.rows[1].curve(["mean"])
-    title, (head, lines) = smaller_tables(comparison)[1]
+    title, head, lines = build_smaller_tables(comparison)[1]
     assert title == "mIoU in percent over training steps, mean over day, night and over seeds"
     assert (head[1], head[-1], len(head)) == ("step 1", "step 20", 9)
     assert [line[0] for line in lines] == ["tuned", "<b>$odd$|_"]
     assert (lines[0][1], lines[0][-1]) == ("11.0", "201.0")
-    assert title in to_markdown(comparison)
+    assert title in comparison_to_markdown(comparison)
     for result in results.values():
         result["config"]["eval"]["limit"] = 5
-    assert "Scores before the last step are of at most 5 images a domain." in to_markdown(
-        comparison
-    )
+    assert "of at most 5 images a domain." in comparison_to_markdown(compare(results))
 
 
 def test_the_page_draws_scores_over_steps_of_unseen_and_seen_domains(tmp_path):
@@ -178,7 +165,7 @@ def test_the_page_draws_scores_over_steps_of_unseen_and_seen_domains(tmp_path):
         "mIoU in % over training steps, source validation (day)",
     ]
     assert "none from 11.0 at step 1 to 201.0 at 20; tuned from" in charts[0].alt
-    write_html(compare(results), "A study", tmp_path / "page.html")
+    write_comparison(compare(results), "A study", tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text()
     assert all(chart.light in page and chart.dark in page for chart in charts)
     assert "Difference to none by domain, in points" in page
@@ -197,8 +184,9 @@ def test_a_worse_method_has_a_minus_and_a_mean_of_one_domain_no_column():
         result["eval"]["mean"] = {
             "miou": result["eval"]["domains"]["night"]["miou"],
             "over": ["night"],
+            "interval": None,
         }
-    heads, rows = table(compare(results))
+    heads, rows = build_table(compare(results))
     assert "mean" not in [head for head, _ in heads]
     (change,) = [cell for cell in rows[2] if "[" in cell]
     assert re.fullmatch(r"−\d+\.\d ± \d+\.\d \[−\d+\.\d, −\d+\.\d\]", change)
@@ -211,8 +199,8 @@ def test_missing_runs_stay_in_the_table():
         del results["<b>$odd$|_", seed]
     rows = rows_of(compare(results))
     assert rows["tuned"]["seeds"] == "2 of 3"
-    assert list(rows["<b>$odd$|_"].values())[1:] == ["-"] * 8 + ["0 of 3", ""]
-    assert "Missing: tuned seed 1, <b>$odd$|_ seed 0," in to_markdown(compare(results))
+    assert list(rows["<b>$odd$|_"].values())[1:] == ["–"] * 8 + ["0 of 3", ""]
+    assert "Missing: tuned seed 1, <b>$odd$|_ seed 0," in comparison_to_markdown(compare(results))
 
 
 def test_a_domain_without_a_score_has_a_dash():
@@ -220,8 +208,8 @@ def test_a_domain_without_a_score_has_a_dash():
     results["tuned", 1]["eval"]["domains"]["day"]["miou"] = None
     results["tuned", 1]["eval"]["mean"]["miou"] = None
     row = rows_of(compare(results))["tuned"]
-    assert (row["day"], row["mean"], row["difference to none"]) == ("-", "-", "-")
-    assert row["night"] != "-"
+    assert (row["day"], row["mean"], row["difference to none"]) == ("–", "–", "–")
+    assert row["night"] != "–"
 
 
 def test_published_numbers_stand_in_a_column_of_their_own():
@@ -229,7 +217,7 @@ def test_published_numbers_stand_in_a_column_of_their_own():
     assert rows["tuned"]["night, reported"] == "56.2"
     assert rows["none"]["night, reported"] == ""
     assert "day, reported" not in rows["tuned"]
-    assert "Reported for tuned, not measured here: Somebody, 2025." in to_markdown(
+    assert "Reported for tuned, not measured here: Somebody, 2025." in comparison_to_markdown(
         compare(make_results())
     )
 
@@ -240,9 +228,7 @@ def test_notes_say_how_the_numbers_are_made():
         tuned = make_result(SHARES["tuned"], seed, adapter_lr=5e-4)
         results["tuned", seed]["config"] = tuned["config"]
     own = METHODS[1]._replace(overrides=["adapter=causal_tune", "train.adapter_lr=0.0005"])
-    planned = {method.name: SEEDS for method in METHODS}
-    methods = [METHODS[0], own, METHODS[2]]
-    text = to_markdown(compare_results(methods, planned, "none", results))
+    text = comparison_to_markdown(compare(results, methods=[METHODS[0], own, METHODS[2]]))
     for part in (
         "Trained on city/images",
         "head linear, 7 steps, batch 4, crop 42 × 28 px, learning rate 0.0001",
@@ -267,7 +253,7 @@ def test_runs_on_several_devices_or_precisions_are_told():
         METHODS[2].name: ("H200", "32-true"),
     }.items():
         results[name, 0].update(device=device, precision=precision)
-    text = to_markdown(compare(results, [0]))
+    text = comparison_to_markdown(compare(results, [0]))
     assert "which may be part of the differences. " in text
     assert "none seed 0: Linux x86_64, H200, precision bf16-mixed; torch 2;" in text
     assert "tuned seed 0, <b>$odd$|_ seed 0: Linux x86_64, H200, precision 32-true;" in text
@@ -278,41 +264,26 @@ def test_methods_of_other_seeds_are_told_and_miss_none():
     for name in ("tuned", METHODS[2].name):
         del results[name, 1], results[name, 2]
     planned = {method.name: SEEDS if method.name == "none" else [0] for method in METHODS}
-    comparison = compare_results(METHODS, planned, "none", results)
-    text = to_markdown(comparison)
+    comparison = compare(results, planned)
+    text = comparison_to_markdown(comparison)
     assert "over seeds 0, 1, 2 (none); 0 (tuned, <b>$odd$|_)." in text
     assert "Missing" not in text
     assert [row["seeds"] for row in rows_of(comparison).values()] == ["3", "1", "1"]
 
 
 def test_a_bar_in_a_name_does_not_split_a_cell():
-    text = markdown_table(["a|b"], [["c|d"]])
+    text = format_markdown(["a|b"], [["c|d"]])
     assert text == "| a\\|b |\n| --- |\n| c\\|d |"
 
 
 def test_results_of_an_older_kind_have_a_dash_for_memory():
     results = make_results()
     del results["tuned", 0]["peak_memory_mb"]
-    assert rows_of(compare(results))["tuned"]["peak memory"] == "-"
-
-
-class _Outside(HTMLParser):
-    """Collects what would be loaded from elsewhere."""
-
-    def __init__(self):
-        super().__init__()
-        self.found = []
-
-    def handle_starttag(self, tag, attributes):
-        if tag in ("script", "link", "iframe"):
-            self.found.append(tag)
-        for name, value in attributes:
-            if name in ("src", "href", "srcset") and not (value or "").startswith("data:image/"):
-                self.found.append(f"{tag} {name}={value}")
+    assert rows_of(compare(results))["tuned"]["peak memory"] == "–"
 
 
 def test_the_page_needs_nothing_but_itself_and_escapes_names(page):
-    outside = _Outside()
+    outside = Outside()
     outside.feed(page)
     assert outside.found == []
     assert "http" not in page
@@ -322,7 +293,7 @@ def test_the_page_needs_nothing_but_itself_and_escapes_names(page):
 
 def test_the_page_has_the_same_numbers_as_the_markdown(page):
     text = text_of(page)
-    for row in table(compare(make_results()))[1]:
+    for row in build_table(compare(make_results()))[1]:
         for cell in row[1:]:
             assert cell in text
     assert page.count('class="better"') == 1
@@ -331,20 +302,23 @@ def test_the_page_has_the_same_numbers_as_the_markdown(page):
 
 
 def test_the_chart_is_for_light_and_dark_and_in_the_order_of_scores(page):
-    light, dark = (draw_chart(compare(make_results()), is_dark) for is_dark in (False, True))
-    assert light != dark
-    assert f'src="{light}"' in page
-    assert f'srcset="{dark}"' in page
-    svg = base64.b64decode(light.partition(",")[2]).decode()
-    words = [name for name in re.findall(r"<!-- (.*?) -->", svg) if not name[:1].isdigit()]
-    assert words == ["mean mIoU in %", "&lt;b&gt;$odd$|_", "none (reference)", "tuned"]
+    means = {row.method.name: row.scores("mean") for row in compare(make_results()).rows}
+    chart = draw_methods(means, "none")
+    assert chart.light != chart.dark
+    assert f'src="{chart.light}"' in page
+    assert f'srcset="{chart.dark}"' in page
+    svg = base64.b64decode(chart.light.partition(",")[2]).decode()
+    positions = [
+        svg.index(f">{name}<") for name in ("&lt;b&gt;$odd$|_", "none (reference)", "tuned")
+    ]
+    assert positions == sorted(positions)
 
 
 def test_without_any_mean_there_is_no_chart(tmp_path):
     results = make_results()
     for result in results.values():
         result["eval"]["mean"]["miou"] = None
-    write_html(compare(results), "A study", tmp_path / "page.html")
+    write_comparison(compare(results), "A study", tmp_path / "page.html")
     assert "<picture>" not in (tmp_path / "page.html").read_text()
 
 
@@ -362,7 +336,7 @@ def test_committed_studies_make_a_page_of_the_same_tables(tmp_path):
             (folder / f"{len(name)}_seed{seed}.json").write_text(json.dumps(result))
     text = tables.pages(tmp_path)[page]
     assert text.index("## large") < text.index("## small")
-    assert to_markdown(compare(make_results())).strip() in text
-    assert to_markdown(compare(make_results((0,)), [0])).strip() in text
+    assert comparison_to_markdown(compare(make_results())).strip() in text
+    assert comparison_to_markdown(compare(make_results((0,)), [0])).strip() in text
     assert "[small](../results/compare/small)" in text
     assert "- `tuned`: `adapter=causal_tune`" in text

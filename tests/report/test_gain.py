@@ -49,7 +49,7 @@ def test_a_mean_of_one_domain_is_not_repeated_and_a_loss_has_its_sign(make_run):
     make_run("none", "none", {"night": 41.0}, over=["night"])
     tuned = make_run("tuned", "lora", {"night": 40.0}, over=["night"])
     assert find_gain(tuned).points == {"day": 0.0, "night": -1.0}
-    assert find_gain(tuned).text.endswith("night -1.0")
+    assert find_gain(tuned).text.endswith("night −1.0")
 
 
 @pytest.mark.parametrize(
@@ -104,9 +104,10 @@ def test_the_model_card_says_it(make_run, tiny):
     tuned = make_run("tuned", "lora", {"day": 50.0, "night": 40.0})
     write_card(tuned, tiny())
     line = (
-        "over the head alone (run `none`, otherwise the same): day +10.0, night +10.0, mean +10.0."
+        "over the frozen backbone without adapter (run `none`, otherwise the same): day +10.0, "
+        "night +10.0, mean +10.0."
     )
     assert line in tuned.card.read_text()
     shutil.rmtree(tuned.path.parent / "none")
     write_card(tuned, tiny())
-    assert "head alone" not in tuned.card.read_text()
+    assert "without adapter" not in tuned.card.read_text()

@@ -5,13 +5,13 @@ import pytest
 from PIL import Image
 
 from causalseg.errors import RunError
-from causalseg.report.gallery import make_example, picture_names
+from causalseg.report.gallery import build_example, list_pictures
 from causalseg.report.page import write_report
 from causalseg.report.read import read_runs
 from causalseg.runs.folder import RunFolder
 from report.runs import NAMES, PALETTE, add_picture, html_of, images_of, make_two, text_of
 
-COLOURS = np.uint8(PALETTE)
+COLOURS = dict(zip(NAMES, PALETTE, strict=True))
 
 
 @pytest.fixture
@@ -66,14 +66,14 @@ def test_a_comparison_shows_what_all_runs_have(two):
     add_picture(two[1], "day", "image5")
     for kind in ("image", "truth", "prediction"):
         (two[0].pictures / "day" / f"image0_{kind}.png").unlink()
-    assert picture_names(folders_of(two)) == ["image1"]
+    assert list_pictures(folders_of(two)) == ["image1"]
 
 
 def test_a_comparison_of_nothing_shared_shows_all(two, tmp_path):
     for run, name in zip(two, ("image0", "image1"), strict=True):
         for file in (run.pictures / "day").glob(f"{name}_*.png"):
             file.unlink()
-    assert picture_names(folders_of(two)) == ["image1", "image0"]
+    assert list_pictures(folders_of(two)) == ["image1", "image0"]
     assert text_of(html_of(two, tmp_path)).count("This run kept no such picture.") == 2
 
 
@@ -81,21 +81,21 @@ def test_names_in_folders_are_found(tmp_path):
     run = RunFolder(tmp_path)
     (run.pictures / "day" / "bonn").mkdir(parents=True)
     add_picture(run, "day", "bonn/a")
-    assert picture_names(folders_of([run])) == ["bonn/a"]
+    assert list_pictures(folders_of([run])) == ["bonn/a"]
 
 
 def test_an_incomplete_picture_is_left_out(two):
     (two[0].pictures / "day" / "image0_prediction.png").unlink()
-    assert picture_names(folders_of(two[:1])) == ["image1"]
+    assert list_pictures(folders_of(two[:1])) == ["image1"]
 
 
 def test_what_is_predicted_as_no_class_is_black_and_wrong(two):
     folder = two[0].pictures / "day"
     Image.fromarray(np.full((48, 800), 3, np.uint8)).save(folder / "image0_prediction.png")
-    example, ids = make_example([folder], "image0", NAMES, COLOURS)
+    example, ids = build_example([folder], "image0", COLOURS)
     assert ids == {0, 3}
     assert example.runs[0].wrong == 100
-    assert example.runs[0].prediction.alt == "Predicted in image0: no labelled pixels"
+    assert example.runs[0].labels.alt == "Predicted in image0: no labelled pixels"
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ import base64
 import re
 import subprocess
 import sys
-from html.parser import HTMLParser
 
 import pytest
 import yaml
@@ -12,9 +11,10 @@ import yaml
 from causalseg.errors import RunError
 from causalseg.report import write_report
 from causalseg.report.charts import COLOURS
+from causalseg.report.format import format_interval, format_percent, format_signed
 from causalseg.report.read import read_runs
-from causalseg.report.tables import headline, percent, signed
-from report.runs import edit, html_of, make_domain, make_run, make_two, tables_of, text_of
+from causalseg.report.tables import build_headline
+from report.runs import Outside, edit, html_of, make_domain, make_run, make_two, tables_of, text_of
 
 
 @pytest.fixture
@@ -49,13 +49,13 @@ def sections_of(html):
 
 def test_the_headline_holds_scores_intervals_and_differences_of_eval(runs, comparison):
     base, tuned = read_runs(runs)
-    table, cells = tables_of(comparison)["mIoU by domain"], headline([base, tuned], base)
+    table, cells = tables_of(comparison)["mIoU by domain"], build_headline([base, tuned], base)
     for name, (first, second) in {"mean": cells.mean, **cells.rows}.items():
-        low, high = map(percent, second.interval)
-        change = f"{signed(second.change)} [{', '.join(map(signed, second.change_interval))}]"
+        change = f"{format_signed(second.change)} {format_interval(second.change_interval, True)}"
+        value = f"{format_percent(second.value)} {format_interval(second.interval)}"
         row = row_of(table, name)
-        assert row[1].startswith(percent(first.value))
-        assert row[2] == f"{percent(second.value)} [{low}, {high}] {change}"
+        assert row[1].startswith(format_percent(first.value))
+        assert row[2] == f"{value} {change}"
     assert "6 images, 64 × 48 px" in row_of(table, "day")[0]
 
 
@@ -87,8 +87,8 @@ def test_scores_by_class_are_those_of_eval_and_absent_classes_a_dash(runs, singl
         table = tables[f"{title}, rein, linear"]
         assert table[0] == ["class", "day", "night"]
         for name in ("road", "sky"):
-            values = [run.domains[domain][key][name] for domain in ("day", "night")]
-            assert row_of(table, name)[1:] == [percent(value) for value in values]
+            values = [getattr(run.domains[domain], key)[name] for domain in ("day", "night")]
+            assert row_of(table, name)[1:] == [format_percent(value) for value in values]
         assert len(table) == 3
     assert "In no domain: car." in text_of(single)
 
@@ -110,7 +110,7 @@ def test_differences_by_class_are_to_the_reference(runs, comparison):
     base, tuned = read_runs(runs)
     row = row_of(tables_of(comparison)["IoU, rein, linear"], "sky")
     old, new = (run.by_class("iou", "night", "sky") for run in (base, tuned))
-    assert row[2] == f"{percent(new)} {signed(new - old)}"
+    assert row[2] == f"{format_percent(new)} {format_signed(new - old)}"
 
 
 def test_the_confusion_matrix_is_in_percent_of_its_rows(tmp_path):
@@ -124,8 +124,8 @@ def test_the_confusion_matrix_is_in_percent_of_its_rows(tmp_path):
         ["sky", "30", "70", ""],
     ]
     text = text_of(html)
-    assert "sky taken for road: 30 % of its pixels, 10.0 % of all" in text
-    assert "road taken for none of these: 2 % of its pixels, 1.7 % of all" in text
+    assert "sky predicted as road: 30 % of its pixels, 10.0 % of all" in text
+    assert "road predicted as none of these: 2 % of its pixels, 1.7 % of all" in text
 
 
 def test_robustness_says_source_target_and_what_corruptions_cost(tmp_path):
@@ -135,14 +135,14 @@ def test_robustness_says_source_target_and_what_corruptions_cost(tmp_path):
         domains = {"day": make_domain(shares[0]), "day_fog": make_domain(shares[1], **about)}
         runs.append(make_run(tmp_path / name, domains, name, ["day_fog"]))
     html = html_of(runs, tmp_path)
-    tables, held = tables_of(html), read_runs(runs)[1].scores["robustness"]
-    assert row_of(tables["Robustness"], "source")[2] == f"{percent(held['source']['miou'])} day"
-    assert row_of(tables["Robustness"], "retention")[2] == percent(held["retention"])
+    tables, held = tables_of(html), read_runs(runs)[1].scores.robustness
+    assert row_of(tables["Robustness"], "source")[2] == f"{format_percent(held.source.miou)} day"
+    assert row_of(tables["Robustness"], "retention")[2] == format_percent(held.retention)
     _, reference, other = tables["Corruptions"]
     assert reference[:2] == ["fog severity 2, of day", "● head only, linear"]
     assert reference[-2:] == ["100.0", "100.0"]
     assert other[0] == "■ rein, linear"
-    assert other[3] == percent(held["corruptions"][0]["relative"])
+    assert other[3] == format_percent(held.corruptions[0].relative)
     assert float(other[4]) < 100
     assert "CD, corruption degradation (Kamann and Rother" in text_of(html)
     assert "fog, severity 2, of day" in row_of(tables["mIoU by domain"], "day_fog")[0]
@@ -152,15 +152,15 @@ def test_other_scores_are_those_of_eval(runs, single):
     about = read_runs(runs)[1].domains["night"]
     keys = ("miou_all", "accuracy", "fwiou", "boundary_miou")
     row = row_of(tables_of(single)["Other scores, rein, linear"], "night")
-    values = [percent(about[key]) for key in keys]
-    assert row[1:] == [*values, percent(about["calibration"]["ece"]), "2"]
+    values = [format_percent(getattr(about, key)) for key in keys]
+    assert row[1:] == [*values, format_percent(about.ece), "2"]
 
 
 def test_the_worst_images_are_listed_by_name(runs, single):
     values = read_runs(runs)[1].image_mious("night")
     lowest = sorted(values, key=values.get)[:5]
     table = tables_of(single)["Worst images of night, rein, linear"]
-    assert table[1:] == [[name, percent(values[name])] for name in lowest]
+    assert table[1:] == [[name, format_percent(values[name])] for name in lowest]
 
 
 def test_one_run_says_what_was_trained_and_scored(single):
@@ -254,7 +254,7 @@ def test_training_is_drawn_with_terms_rate_and_scores(comparison, single):
 
 
 def test_charts_say_their_numbers_and_have_a_dark_twin(runs, comparison):
-    value = percent(read_runs(runs)[1].domains["day"]["miou"])
+    value = format_percent(read_runs(runs)[1].domains["day"].miou)
     assert re.search(rf'alt="mIoU in %. mean: .*; day: .*{value} \(rein, linear\)', comparison)
     pairs = re.findall(
         r'<source srcset="data:image/svg\+xml;base64,([^"]+)".*?src="data:[^,]+,([^"]+)"',
@@ -283,29 +283,8 @@ def test_many_domains_are_rows_everywhere_and_figures_are_few(tmp_path):
     assert "Drawn are 12 of 14 domains" in text_of(html)
 
 
-class _Outside(HTMLParser):
-    """Collects what would be loaded from elsewhere, and pictures and regions without a name."""
-
-    def __init__(self):
-        super().__init__()
-        self.found = []
-
-    def handle_starttag(self, tag, attributes):
-        given = dict(attributes)
-        if tag in ("link", "iframe", "object") or (tag == "script" and given):
-            self.found.append(tag)
-        for name in ("src", "href", "srcset"):
-            value = given.get(name)
-            if value is not None and not value.startswith(("data:image/", "#")):
-                self.found.append(f"{tag} {name}={value}")
-        if tag == "img" and not given.get("alt"):
-            self.found.append("img without alt")
-        if given.get("tabindex") == "0" and not given.get("aria-label"):
-            self.found.append(f"{tag} without a name")
-
-
 def test_the_page_needs_nothing_but_itself_and_says_what_it_shows(comparison):
-    outside = _Outside()
+    outside = Outside()
     outside.feed(comparison)
     assert outside.found == []
     assert "http" not in comparison

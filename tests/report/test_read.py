@@ -5,7 +5,7 @@ import json
 import pytest
 
 from causalseg.errors import MissingFileError, RunError
-from causalseg.report.read import read_runs, reference_of
+from causalseg.report.read import find_reference, read_runs
 from causalseg.runs.folder import RunFolder
 from report.runs import edit, make_domain, make_run, make_two
 
@@ -43,10 +43,10 @@ def test_a_baseline_that_is_none_of_the_runs_comes_first(two):
 def test_the_reference_is_the_baseline_or_the_first_of_two(two, tmp_path):
     third = make_run(tmp_path / "third", {"day": make_domain(0.8)}, "set")
     runs = read_runs([*two, third])
-    assert reference_of(runs, None) is None
-    assert reference_of(runs, third).label == "set, linear"
-    assert reference_of(runs[:2], None) is runs[0]
-    assert reference_of(runs[:1], two[0]) is None
+    assert find_reference(runs, None) is None
+    assert find_reference(runs, third).label == "set, linear"
+    assert find_reference(runs[:2], None) is runs[0]
+    assert find_reference(runs[:1], two[0]) is None
 
 
 def test_an_image_without_any_class_has_no_miou(two):
@@ -55,13 +55,14 @@ def test_an_image_without_any_class_has_no_miou(two):
 
     edit(two[0], empty)
     values = read_runs(two)[0].image_mious("day")
-    assert values["image0"] is None
-    assert all(0 < value < 100 for name, value in values.items() if name != "image0")
+    assert "image0" not in values
+    assert len(values) == 5
+    assert all(0 < value < 100 for value in values.values())
 
 
 def test_a_class_that_does_not_occur_has_no_score_even_where_eval_gives_one(two):
     run = read_runs(two)[0]
-    assert run.domains["day"]["precision"]["car"] == 0
+    assert run.domains["day"].precision["car"] == 0
     assert run.by_class("precision", "day", "car") is None
     assert run.by_class("precision", "day", "road") > 50
     assert run.by_class("precision", "nowhere", "road") is None
@@ -73,7 +74,7 @@ def test_runs_that_cannot_be_compared_are_refused(two):
     with pytest.raises(RunError, match="given twice"):
         read_runs([two[0], RunFolder(two[0].path / ".." / "base")])
     two[1].eval.write_text(two[1].eval.read_text().replace('"sky"', '"heaven"'))
-    with pytest.raises(RunError, match="other classes"):
+    with pytest.raises(RunError, match="different class lists"):
         read_runs(two)
 
 
@@ -100,35 +101,6 @@ def test_broken_files_are_one_clear_error(two, name, content, message):
     (two[0].path / name).write_text(content)
     with pytest.raises(RunError, match=message):
         read_runs(two[:1])
-
-
-def _drop_image(domain):
-    domain["per_image"]["counts"].pop()
-
-
-def _cut_row(domain):
-    domain["per_image"]["counts"][0] = "1 2 3"
-
-
-def _widen_confusion(domain):
-    domain["confusion"][0] += " 0 0"
-
-
-def _shorten_confusion(domain):
-    domain["confusion"].pop()
-
-
-@pytest.mark.parametrize("change", [_drop_image, _cut_row, _widen_confusion, _shorten_confusion])
-def test_counts_that_do_not_fit_the_classes_are_refused(two, change):
-    edit(two[0], lambda scores: change(scores["domains"]["day"]))
-    with pytest.raises(RunError, match="counts of domain 'day' do not fit"):
-        read_runs(two)
-
-
-def test_a_mean_over_a_domain_without_scores_is_refused(two):
-    edit(two[0], lambda scores: scores["mean"].update(over=["fog"]))
-    with pytest.raises(RunError, match="'fog', which was not scored"):
-        read_runs(two)
 
 
 def test_the_log_and_the_origin_are_read_if_they_are_there(two):

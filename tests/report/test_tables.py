@@ -5,20 +5,20 @@ import json
 import pytest
 
 from causalseg.engine.bootstrap import paired_interval
-from causalseg.report import domain_table
-from causalseg.report.read import read_runs
+from causalseg.report.format import format_signed, format_spread
+from causalseg.report.read import counts_of, read_runs
 from causalseg.report.tables import (
     NONE,
-    Cell,
     Confusion,
-    best_of,
-    caveats,
+    Score,
+    average_losses,
+    build_headline,
+    domain_table,
+    find_best,
+    find_largest_confusions,
     has_robustness,
-    headline,
-    largest_confusions,
-    losses,
-    mean_losses,
-    signed,
+    list_caveats,
+    list_losses,
 )
 from report.runs import edit, make_domain, make_run, make_two
 
@@ -59,9 +59,9 @@ def test_there_is_no_number_where_a_run_was_not_scored(tmp_path):
     assert [value is None for value in table.rows["causal_tune, linear"]] == [0, 1, 0, 1]
     assert table.difference == [0, None, None, None]
     read = read_runs(runs)
-    assert headline(read, read[0]).rows["fog"][1] == Cell(None, None, None, None)
-    assert caveats(read, table.over) == [
-        "The runs name different domains for the mean. Here all have the first's, but under "
+    assert build_headline(read, read[0]).rows["fog"][1] == Score(None, None, None, None)
+    assert list_caveats(read, table.over) == [
+        "The runs name different domains for the mean. The first run's are used for all, but under "
         "robustness each has its own.",
         "Not every run was scored in fog, snow.",
     ]
@@ -69,16 +69,15 @@ def test_there_is_no_number_where_a_run_was_not_scored(tmp_path):
 
 def test_a_difference_has_the_paired_interval_of_the_same_images(two):
     base, tuned = read_runs(two)
-    table = headline([base, tuned], base)
+    table = build_headline([base, tuned], base)
     for name in ("day", "night"):
         cell = table.rows[name][1]
         assert cell.value == mious(two[1], name)
-        assert list(cell.interval) == tuned.domains[name]["miou_interval"]
+        assert cell.interval == tuned.domains[name].miou_interval
         assert cell.change == mious(two[1], name) - mious(two[0], name)
-        names = tuned.domains[name]["per_image"]["names"]
-        assert cell.change_interval == paired_interval(
-            [[tuned.counts(name)]], [[base.counts(name)]], [names]
-        )
+        ours, theirs = (counts_of(run.scores, [name]) for run in (tuned, base))
+        names = tuned.scores.names_of([name])
+        assert cell.change_interval == paired_interval([ours], [theirs], names)
         assert table.rows[name][0][2:] == (None, None)
     assert table.mean[1].change == table.rows["night"][1].change
     assert table.mean[1].change_interval == table.rows["night"][1].change_interval
@@ -90,17 +89,19 @@ def test_a_difference_of_other_images_has_no_interval(two):
 
     edit(two[1], rename)
     base, tuned = read_runs(two)
-    table = headline([base, tuned], base)
+    table = build_headline([base, tuned], base)
     assert table.rows["day"][1].change is not None
     assert table.rows["day"][1].change_interval is None
     assert table.rows["night"][1].change_interval is not None
-    assert caveats([base, tuned], ["night"]) == ["The runs were scored on different images in day."]
+    assert list_caveats([base, tuned], ["night"]) == [
+        "The runs were scored on different images in day."
+    ]
 
 
 def test_a_mean_over_other_domains_has_no_interval(two):
     edit(two[1], lambda scores: scores["mean"].update(over=["day"]))
     base, tuned = read_runs(two)
-    cell = headline([base, tuned], base).mean[1]
+    cell = build_headline([base, tuned], base).mean[1]
     assert cell.value == mious(two[1], "night")
     assert cell.interval is None
     assert cell.change_interval is not None
@@ -108,10 +109,10 @@ def test_a_mean_over_other_domains_has_no_interval(two):
 
 def test_the_best_is_what_is_printed_highest_and_needs_a_rival():
     def cells(*values):
-        return [Cell(value, None, None, None) for value in values]
+        return [Score(value, None, None, None) for value in values]
 
-    assert best_of(cells(50.04, 50.01, 49.9)) == {0, 1}
-    assert best_of(cells(50.0, None)) == set()
+    assert find_best(cells(50.04, 50.01, 49.9)) == {0, 1}
+    assert find_best(cells(50.0, None)) == set()
 
 
 def corrupted(clean, light, strong, **about):
@@ -129,7 +130,7 @@ def test_corruptions_are_held_against_the_reference(tmp_path):
         make_run(tmp_path / "b", corrupted(0.85, 0.75, 0.6), "rein", over),
     ]
     read = read_runs(runs)
-    rows = losses(read, read[0])
+    rows = list_losses(read, read[0])
     assert list(rows) == [("fog", "severity 1, 3, of day")]
     ours, reference = rows["fog", "severity 1, 3, of day"][::-1]
     clean, *foggy = ([mious(run, name) for run in runs] for name in ("day", *over))
@@ -142,8 +143,8 @@ def test_corruptions_are_held_against_the_reference(tmp_path):
     assert ours.cd == pytest.approx(100 * missing[1] / missing[0])
     assert ours.rcd == pytest.approx(100 * lost[1] / lost[0])
     assert (reference.cd, reference.rcd) == (100, 100)
-    assert mean_losses(rows.values()) == [reference, ours]
-    assert losses(read, None)["fog", "severity 1, 3, of day"][1].cd is None
+    assert average_losses(rows.values()) == [reference, ours]
+    assert list_losses(read, None)["fog", "severity 1, 3, of day"][1].cd is None
     assert has_robustness(read)
 
 
@@ -157,7 +158,7 @@ def test_confusions_are_shares_of_the_true_class_the_largest_first(two):
         scores["domains"]["day"]["confusion"] = ["80 15 0 5", "30 70 0 0", "0 0 0 0"]
 
     edit(two[0], fill)
-    assert largest_confusions(read_runs(two)[0], "day") == [
+    assert find_largest_confusions(read_runs(two)[0], "day") == [
         Confusion("sky", "road", 30, 15),
         Confusion("road", "sky", 15, 7.5),
         Confusion("road", NONE, 5, 2.5),
@@ -167,9 +168,12 @@ def test_confusions_are_shares_of_the_true_class_the_largest_first(two):
 def test_many_domains_are_not_all_named(tmp_path):
     domains = {f"d{i}": make_domain(0.8) for i in range(7)}
     runs = [make_run(tmp_path / "a", domains), make_run(tmp_path / "b", {"d0": domains["d0"]})]
-    found = caveats(read_runs(runs), list(domains))
+    found = list_caveats(read_runs(runs), list(domains))
     assert "Not every run was scored in d1, d2, d3, d4, d5 and 1 more." in found
 
 
-def test_numbers_have_their_sign_but_for_zero():
-    assert [signed(v) for v in (1.26, -1.26, -0.04, None)] == ["+1.3", "−1.3", "0.0", "–"]
+def test_numbers_have_their_sign_but_for_zero_and_a_dash_where_there_is_none():
+    assert format_spread([40.0, 44.0]) == "42.0 ± 2.8"
+    assert format_spread([-1.26], is_signed=True) == "−1.3"
+    assert format_spread([1.0, None]) == format_spread([]) == "–"
+    assert [format_signed(v) for v in (1.26, -1.26, -0.04, None)] == ["+1.3", "−1.3", "0.0", "–"]

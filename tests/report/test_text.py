@@ -6,7 +6,7 @@ import pytest
 
 from causalseg.report import to_latex, to_markdown
 from causalseg.report.read import read_runs
-from causalseg.report.tables import headline
+from causalseg.report.tables import build_headline
 from report.runs import edit, make_domain, make_run, make_two
 
 
@@ -35,7 +35,7 @@ BEST = [("42.5", "[41.5, 43.5]"), ("62.5", "[61.5, 63.5]")]
 def changes(runs):
     """The intervals of the differences, as they are printed: of the mean, by day and by night."""
     base, tuned = read_runs(runs)
-    table = headline([base, tuned], base)
+    table = build_headline([base, tuned], base)
     cells = [table.mean[1], *(row[1] for row in table.rows.values())]
     ends = [[f"{end:+.1f}" for end in cell.change_interval] for cell in cells]
     return [f"[{low}, {high}]" for low, high in ends]

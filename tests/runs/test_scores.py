@@ -9,7 +9,7 @@ from causalseg.data.classes import ClassList
 from causalseg.errors import RunError
 from causalseg.jobs.eval import label_ids
 from causalseg.runs.folder import RunFolder
-from causalseg.runs.scores import Scores, describe_inference, read_scores, write_scores
+from causalseg.runs.scores import Scores, read_scores, write_scores
 from causalseg.writing import write_text
 from fabricated import make_confusions, make_domain, make_scores
 
@@ -17,25 +17,28 @@ from fabricated import make_confusions, make_domain, make_scores
 @pytest.fixture
 def run(tmp_path):
     run = RunFolder(tmp_path / "run")
-    write_scores(run, make_scores({"day": make_domain(make_confusions(0.8, 5, 0))}))
+    content = make_scores({"day": make_domain(make_confusions(0.8, 5, 0))})
+    write_scores(run, Scores.model_validate(content))
     return run
 
 
 def test_what_is_written_is_read_again(run):
+    written = run.eval.read_text()
     scores = read_scores(run)
-    assert scores == json.loads(run.eval.read_text())
-    assert scores["version"] == 2
-    assert "overrides" not in scores
-    assert scores["domains"]["day"]["images"] == 5
+    assert scores.version == 2
+    assert scores.domains["day"].images == 5
+    assert "overrides" not in json.loads(written)
+    write_scores(run, scores)
+    assert run.eval.read_text() == written
 
 
 def test_how_images_were_predicted_is_read_from_earlier_versions(run):
     content = json.loads(run.eval.read_text())
     how = {"mode": "whole", "resized_to": [10, 20], "flip": False, "scales": [1.0]}
     run.eval.write_text(json.dumps({**content, "version": 1, "inference": how}))
-    scores = read_scores(run)
-    assert scores["inference"]["size"] == [10, 20]
-    assert describe_inference(how) == describe_inference(scores["inference"])
+    inference = read_scores(run).inference
+    assert inference.size == (10, 20)
+    assert inference.describe() == "whole images resized to 20 × 10 px"
 
 
 @pytest.mark.parametrize(
@@ -46,6 +49,7 @@ def test_how_images_were_predicted_is_read_from_earlier_versions(run):
         (lambda c: c["domains"]["day"].update(miou=101.0), "domains.day.miou"),
         (lambda c: c["domains"]["day"].update(mioo=1.0), "domains.day.mioo"),
         (lambda c: c["domains"]["day"]["per_image"].update(counts=["1 x"]), "per_image.counts.0"),
+        (lambda c: c["mean"].update(over=["fog"]), "'fog', which was not scored"),
     ],
 )
 def test_another_content_is_refused_by_its_place(run, change, place):
@@ -53,6 +57,23 @@ def test_another_content_is_refused_by_its_place(run, change, place):
     change(content)
     run.eval.write_text(json.dumps(content))
     with pytest.raises(RunError, match=f"{place}.*causalseg eval"):
+        read_scores(run)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda domain: domain["per_image"]["counts"].pop(),
+        lambda domain: domain["per_image"]["counts"].__setitem__(0, "1 2 3"),
+        lambda domain: domain["confusion"].__setitem__(0, "1 2 3 4 5"),
+        lambda domain: domain["confusion"].pop(),
+    ],
+)
+def test_counts_that_do_not_fit_the_classes_are_refused(run, change):
+    content = json.loads(run.eval.read_text())
+    change(content["domains"]["day"])
+    run.eval.write_text(json.dumps(content))
+    with pytest.raises(RunError, match="counts of domain 'day' do not fit its 3 classes"):
         read_scores(run)
 
 

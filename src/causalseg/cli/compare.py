@@ -11,7 +11,8 @@ from causalseg.cli.data import at_least_one
 
 if TYPE_CHECKING:
     from causalseg.jobs.tune import Choice
-    from causalseg.report.comparison import Comparison, Method
+    from causalseg.report.comparison import Comparison
+    from causalseg.report.result import Method
 
 Jobs = Annotated[int, Parameter(validator=lambda _t, v: at_least_one(v))]
 
@@ -181,10 +182,10 @@ def _print_comparison(comparison: "Comparison") -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from causalseg.report.comparison_page import ADAPTER, table
+    from causalseg.report.comparison_page import ADAPTER, build_table
 
-    heads, rows = table(comparison)
-    over = comparison.first["eval"]["mean"]["over"]
+    heads, rows = build_table(comparison)
+    over = comparison.over
     score = "mean" if len(over) > 1 else over[0]
     names = ["method", score, f"difference to {comparison.reference}", ADAPTER, "seeds"]
     known = [head for head, _ in heads]

@@ -141,10 +141,12 @@ def print_table(table: "DomainTable") -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from causalseg.report.format import format_percent, format_signed, list_domains
+
     columns = [["", *table.domains, "mean"]]
-    columns += [[label, *map(_percent, values)] for label, values in table.rows.items()]
+    columns += [[label, *map(format_percent, values)] for label, values in table.rows.items()]
     if table.difference is not None:
-        columns.append(["difference", *map(_signed, table.difference)])
+        columns.append(["difference", *map(format_signed, table.difference)])
     console, rows = Console(), list(zip(*columns, strict=True))
     is_transposed = _width(rows) > console.width and _width(columns) < _width(rows)
     heads, *lines = rows if is_transposed else columns
@@ -154,8 +156,7 @@ def print_table(table: "DomainTable") -> None:
     for line in lines:
         printed.add_row(*line)
     console.print(printed)
-    over = ", ".join(table.over) if len(table.over) < 9 else f"{len(table.over)} domains"
-    print("\n".join([f"mean of {over}", *table.made_of]))
+    print("\n".join([f"mean of {list_domains(table.over)}", *table.made_of]))
 
 
 def _width(columns: Sequence[Sequence[str]]) -> int:
@@ -197,11 +198,3 @@ def _severities(text: str) -> list[int]:
     if not all(number in ("1", "2", "3", "4", "5") for number in numbers):
         raise ConfigError(f"--severity {text!r}: must be 1 to 5, or several such as 1,3,5")
     return list(dict.fromkeys(map(int, numbers)))
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1f}"
-
-
-def _signed(value: float | None) -> str:
-    return "-" if value is None else f"{value:+.1f}"

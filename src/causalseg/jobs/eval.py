@@ -1,4 +1,4 @@
-"""Score a model on its domains; write eval.json and what is made from it into the run folder."""
+"""Score a model on its domains; write eval.json, images, card and report into the run folder."""
 
 import shutil
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ from causalseg.report import write_report
 from causalseg.report.card import write_card
 from causalseg.runs.checkpoint import load_weights
 from causalseg.runs.folder import RunFolder
-from causalseg.runs.scores import VERSION, read_scores, write_scores
+from causalseg.runs.scores import VERSION, Checkpoint, Scores, read_scores, write_scores
 from causalseg.writing import replacing
 
 # How weights were chosen in training need not fit the domains that a run is scored on later.
@@ -48,7 +48,7 @@ def eval_run(
     are_predictions_saved: bool = False,
     checkpoint: str = "last",
 ) -> RunFolder:
-    """Score a trained run on its domains; write eval.json, pictures, card and report anew.
+    """Score a trained run on its domains; replace eval.json, pictures, card and report.
 
     Args:
         path: the run folder.
@@ -68,7 +68,7 @@ def eval_run(
     domains = build_domains(config.data, config.inference)
     fabric = make_fabric(config.run)
     model = build_segmenter(config)
-    about = about_checkpoint(trained, load_weights(run, model, checkpoint))
+    used = about_checkpoint(trained, load_weights(run, model, checkpoint))
     fabric.to_device(model)
 
     def keep(name: str, sample: Sample, prediction: Int[Tensor, "H W"]) -> None:
@@ -79,14 +79,19 @@ def eval_run(
     if are_predictions_saved and fabric.is_global_zero:
         shutil.rmtree(run.predictions, ignore_errors=True)
     fabric.barrier()
-    content, pictures = score_model(
+    scores, pictures = score_model(
         fabric, model, domains, sources, config, config.eval.pictures, keep
     )
-    said = [f"corrupt={','.join(corruptions)}", f"severity={','.join(map(str, severities))}"]
-    content["overrides"] = [*overrides, *(said if corruptions else [])]
-    content["overrides"] += [] if checkpoint == "last" else [f"checkpoint={about['name']}"]
-    content["checkpoint"] = about
-    write_results(fabric, run, config, content, pictures, domains)
+    applied = list(overrides)
+    if corruptions:
+        applied += [
+            f"corrupt={','.join(corruptions)}",
+            f"severity={','.join(map(str, severities))}",
+        ]
+    if checkpoint != "last":
+        applied.append(f"checkpoint={used.name}")
+    scores = scores.model_copy(update={"overrides": applied, "checkpoint": used})
+    write_results(fabric, run, config, scores, pictures, domains)
     return run
 
 
@@ -134,13 +139,14 @@ def open_run(path: Path | str, overrides: Sequence[str]) -> tuple[RunFolder, Con
     return run, load_config(run.need(run.config), [*expanded, *_WITHOUT_CHOICE] if expanded else [])
 
 
-def about_checkpoint(trained: Config, weights: dict[str, Any]) -> dict[str, Any]:
+def about_checkpoint(trained: Config, weights: dict[str, Any]) -> Checkpoint:
     """Return what eval.json says of the weights, given what `load_weights` does.
 
-    Where training could end early by a target domain, that has chosen all that came of it.
+    If a target domain could end training early, it has chosen all weights of the run.
     """
     is_ended_by_target = trained.run.allow_target and trained.run.patience is not None
-    return {**weights, "allow_target": True} if is_ended_by_target else weights
+    marks = {"allow_target": True} if is_ended_by_target else {}
+    return Checkpoint.model_validate({**weights, **marks})
 
 
 def seen_domains(config: Config, trained: Config) -> list[str]:
@@ -160,8 +166,8 @@ def score_model(
     config: Config,
     num_pictures: int,
     keep: Keep = lambda *_: None,
-) -> tuple[dict[str, Any], dict[str, list[ExampleImages]]]:
-    """Score on all processes; return the content of eval.json and this process's pictures."""
+) -> tuple[Scores, dict[str, list[ExampleImages]]]:
+    """Score on all processes; return the scores and this process's pictures."""
     with fabric.autocast():
         results, pictures = evaluate(
             model,
@@ -173,11 +179,11 @@ def score_model(
             keep,
         )
     content = summarise(results, config.inference, config.data.averaged)
-    for name, scores in results.items():
-        scores["miou_interval"] = _interval(results, [name])
+    for name, result in results.items():
+        result["miou_interval"] = _interval(results, [name])
     over = content["mean"]["over"]
     content["mean"]["interval"] = _interval(results, over)
-    about = {
+    content |= {
         "version": VERSION,
         "model": {
             "backbone": config.backbone.name,
@@ -189,22 +195,23 @@ def score_model(
         },
         "classes": {"names": model.classes.names, "palette": model.classes.palette},
     }
-    robustness = summarise_robustness(results, over, [n for n in sources if n in results])
-    return {**about, **content, "robustness": robustness}, pictures
+    in_distribution = [name for name in sources if name in results]
+    content["robustness"] = summarise_robustness(results, over, in_distribution)
+    return Scores.model_validate(content), pictures
 
 
 def write_results(
     fabric: Fabric,
     run: RunFolder,
     config: Config,
-    content: dict[str, Any],
+    scores: Scores,
     pictures: dict[str, list[ExampleImages]],
     domains: dict[str, Domain],
 ) -> None:
-    """Write eval.json and the pictures, and from them card and report."""
+    """Write eval.json, pictures, card and report."""
     if fabric.is_global_zero:
         shutil.rmtree(run.pictures, ignore_errors=True)
-        write_scores(run, content)
+        write_scores(run, scores)
     fabric.barrier()
     for name, examples in pictures.items():
         _write_pictures(run.pictures / name, examples, domains[name].classes)
@@ -235,8 +242,8 @@ def _interval(
 ) -> tuple[float, float] | None:
     """The bootstrap interval of the mean mIoU of domains."""
     images = [results[name]["per_image"] for name in names]
-    counts = [read_counts(about["counts"]) for about in images]
-    return interval(counts, [about["names"] for about in images])
+    counts = [read_counts(each["counts"]) for each in images]
+    return interval(counts, [each["names"] for each in images])
 
 
 def _with_corruptions(

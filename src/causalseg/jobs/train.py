@@ -1,7 +1,5 @@
 """Train a configuration into its run folder, score it and write a report."""
 
-from typing import Any
-
 from lightning_fabric import Fabric
 from torch.utils.data import Subset
 
@@ -38,6 +36,7 @@ from causalseg.report.gain import find_gain
 from causalseg.runs.checkpoint import read_checkpoint
 from causalseg.runs.folder import RunFolder
 from causalseg.runs.log import RunLog, logger
+from causalseg.runs.scores import Scores
 from causalseg.runs.trackers import check_trackers
 from causalseg.writing import write_text
 
@@ -123,27 +122,22 @@ class _Scores:
         if is_last and best and has_limit:
             candidate, _ = self._score(self._limited, 0)
         num_pictures = self._config.eval.pictures if is_last else 0
-        content, pictures = self._score(self._domains if is_last else self._limited, num_pictures)
+        scores, pictures = self._score(self._domains if is_last else self._limited, num_pictures)
         if log:
-            mious = {name: result["miou"] for name, result in content["domains"].items()}
-            log.eval(step, mious, content["mean"]["miou"])
+            mious = {name: domain.miou for name, domain in scores.domains.items()}
+            log.eval(step, mious, scores.mean.miou)
         if is_last:
-            content["checkpoint"] = about_checkpoint(self._config, {"name": "last"})
-            write_results(self._fabric, self._run, self._config, content, pictures, self._domains)
-        return _measured(candidate or content, best) if best else None
+            used = about_checkpoint(self._config, {"name": "last"})
+            final = scores.model_copy(update={"checkpoint": used})
+            write_results(self._fabric, self._run, self._config, final, pictures, self._domains)
+        return (candidate or scores).miou_of(best.removesuffix(".miou")) if best else None
 
     def _score(
         self, domains: dict[str, Domain], num_pictures: int
-    ) -> tuple[dict[str, Any], dict[str, list[ExampleImages]]]:
+    ) -> tuple[Scores, dict[str, list[ExampleImages]]]:
         config = self._config
         seen = seen_domains(config, config)
         return score_model(self._fabric, self._model, domains, seen, config, num_pictures)
-
-
-def _measured(content: dict[str, Any], metric: str) -> float | None:
-    """The value of DOMAIN.miou or mean.miou in the content of eval.json."""
-    name = metric.removesuffix(".miou")
-    return (content["mean"] if name == "mean" else content["domains"][name])["miou"]
 
 
 def _check_folder(fabric: Fabric, run: RunFolder, config: Config) -> int:

@@ -19,8 +19,9 @@ from causalseg.config.load import load_config
 from causalseg.errors import ConfigError, RunError
 from causalseg.jobs.compare.study import Study, check_failures, plan_study, run_study
 from causalseg.jobs.eval import seen_domains
-from causalseg.report.comparison import Method, Row
-from causalseg.report.comparison_page import sources_text
+from causalseg.report.comparison import Row
+from causalseg.report.comparison_notes import describe_sources
+from causalseg.report.result import Method
 from causalseg.writing import write_json, write_text
 
 Grid = dict[str, list[float]]
@@ -175,7 +176,7 @@ def write_methods(
     grid = "; ".join(f"{key} {', '.join(map(value_text, v))}" for key, v in tuning.grid.items())
     lines = [
         f"# Tuned by `causalseg tune`: mIoU in percent on {tuning.domain}, mean over seeds {seeds}",
-        f"# Trained on {sources_text(tuning.config.model_dump(mode='json')['data'])}",
+        f"# Trained on {describe_sources(tuning.config.model_dump(mode='json')['data'])}",
         f"# Grid: {grid}",
     ]
     for name, choice in choices.items():

@@ -6,8 +6,9 @@ shape of their dots, or in their order.
 
 import io
 import re
+import statistics
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,32 +16,39 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from causalseg.report.format import Value, format_percent
 from causalseg.report.gallery import data_uri
 from causalseg.report.read import Run
-from causalseg.report.tables import Headline, percent
+from causalseg.report.tables import Headline
 
-STYLE = {
-    **{"font.size": 9, "axes.edgecolor": "#8a9099", "legend.frameon": False},
-    **{"axes.spines.top": False, "axes.spines.right": False},
-    **{"axes.grid": True, "axes.axisbelow": True, "grid.color": "#e6e8eb"},
-    "axes.formatter.limits": (-3, 5),
-    "svg.hashsalt": "causalseg",  # the same run gives the same file
-}
 # A comparison starts with a baseline, in gray; a run alone has the second colour.
 COLOURS = (
     ("#626c76", "#1f5fa8", "#b8621b", "#2f7f4f", "#7d5ba6", "#b0486b", "#23808c"),
     ("#b3bbc4", "#6aa9ec", "#e59a5a", "#6cc490", "#b9a0e6", "#e583a4", "#6cc4cf"),
 )
-_INK = ("text.color", "axes.labelcolor", "xtick.color", "ytick.color", "legend.labelcolor")
-_PAPER = {
-    **{**STYLE, **dict.fromkeys(_INK, "#1d2126"), "savefig.transparent": True},
+_LIGHT = COLOURS[0]
+_TEXT, _EDGE, _GRID = "#1d2126", "#8a9099", "#e6e8eb"
+_TO_DARK = {_TEXT: "#e4e7eb", _EDGE: "#7d858f", _GRID: "#343a42"}
+_TO_DARK |= dict(zip(*COLOURS, strict=True))
+_STYLE: dict[str, Any] = {
+    "font.size": 9,
+    "text.color": _TEXT,
+    "axes.labelcolor": _TEXT,
+    "xtick.color": _TEXT,
+    "ytick.color": _TEXT,
+    "legend.labelcolor": _TEXT,
+    "legend.frameon": False,
+    "axes.edgecolor": _EDGE,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.formatter.limits": (-3, 5),
+    "grid.color": _GRID,
+    "savefig.transparent": True,
+    "svg.hashsalt": "causalseg",  # the same run gives the same file
     "svg.fonttype": "none",  # letters are set by the browser: a fourth of the size
 }
-_TO_DARK = {
-    **{"#1d2126": "#e4e7eb", "#8a9099": "#7d858f", "#e6e8eb": "#343a42"},
-    **dict(zip(*COLOURS, strict=True)),
-}
-_LIGHT = COLOURS[0]
 _SHAPES = "osD^vPX"
 SHAPES_AS_TEXT = "●■◆▲▼+×"
 _DASHES = ("-", "--", ":", "-.")
@@ -56,9 +64,9 @@ class Chart(NamedTuple):
     alt: str
 
 
-def place_of(index: int, number: int) -> int:
-    """The place of a run in the lists of colours and shapes."""
-    return index % len(_SHAPES) if number > 1 else 1
+def style_index(run: int, number: int) -> int:
+    """Return the index of a run, one of ``number``, in the lists of colours and shapes."""
+    return run % len(_SHAPES) if number > 1 else 1
 
 
 def draw_headline(table: Headline, labels: Sequence[str]) -> Chart:
@@ -69,90 +77,84 @@ def draw_headline(table: Headline, labels: Sequence[str]) -> Chart:
     step = min(0.22, 0.75 / number) if has_whiskers else 0.0
     pitch = max(0.26, 0.13 * number + 0.1) if has_whiskers else 0.2  # inches
 
-    with rc_context(_PAPER):
-        figure, axes = _new((4.6, 0.65 + pitch * len(rows)), "mIoU in %")
+    with rc_context(_STYLE):
+        figure, axes = _new_figure((4.6, 0.65 + pitch * len(rows)), "mIoU in %")
         figure.set_layout_engine("constrained")  # names are of any length
         for i in range(number):
-            place = place_of(i, number)
-            cells = [cells[i] for cells in rows.values()]
+            style = style_index(i, number)
+            colour, shape = _LIGHT[style], _SHAPES[style]
+            scores = [row[i] for row in rows.values()]
             heights = np.arange(len(rows)) + (i - (number - 1) / 2) * step
-            dots: dict[str, Any] = {"ms": 5, "mfc": _LIGHT[place], "mec": _LIGHT[place]}
-            axes.plot(_values(cell.value for cell in cells), heights, _SHAPES[place], **dots)
-            for cell, height in zip(cells, heights, strict=True):
-                if has_whiskers and cell.interval:
-                    axes.plot(cell.interval, [height] * 2, "-", lw=1.4, color=_LIGHT[place])
-        axes.set_yticks(range(len(rows)), [_short(name) for name in rows])
+            axes.plot(_fill(s.value for s in scores), heights, shape, ms=5, mfc=colour, mec=colour)
+            for score, height in zip(scores, heights, strict=True):
+                if has_whiskers and score.interval:
+                    axes.plot(score.interval, [height] * 2, "-", lw=1.4, color=colour)
+        axes.set_yticks(range(len(rows)), [_shorten(name) for name in rows])
         axes.tick_params(axis="y", length=0)
         axes.set_ylim(len(rows) - 0.45, -0.55)
 
-    said = [
-        f"{name}: {_listed(labels, [percent(cell.value) for cell in cells])}"
-        for name, cells in list(rows.items())[:_WHISKERS]
+    texts = [
+        f"{name}: {_list_runs(labels, [format_percent(score.value) for score in scores])}"
+        for name, scores in list(rows.items())[:_WHISKERS]
     ]
     rest = "" if len(rows) <= _WHISKERS else "; the others are in the table"
-    return _chart(figure, f"mIoU in %. {'; '.join(said)}{rest}.")
+    return _chart(figure, f"mIoU in %. {'; '.join(texts)}{rest}.")
 
 
 def draw_reliability(runs: Sequence[Run], domain: str) -> Chart:
-    """Draw the share of right pixels over confidence, and below it the share of all pixels."""
-    scored = [
-        (run.label, place_of(i, len(runs)), run.domains[domain]["calibration"])
-        for i, run in enumerate(runs)
-        if run.domains.get(domain, {}).get("calibration")
-    ]
+    """Draw pixel accuracy over confidence, and below it the fraction of all pixels."""
+    found = [run.domains[domain].calibration if domain in run.domains else None for run in runs]
+    labels = [run.label for run, calibration in zip(runs, found, strict=True) if calibration]
+    errors = []
 
-    with rc_context(_PAPER):
+    with rc_context(_STYLE):
         figure = Figure(figsize=(3.2, 3.5))
         figure.subplots_adjust(left=0.17, right=0.96, bottom=0.12, top=0.98, hspace=0.12)
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
         upper.plot([0, 100], [0, 100], "--", lw=1, color=_LIGHT[0], alpha=0.7)
-        for _, place, found in scored:
-            x, y = _values(found["confidence"]), _values(found["accuracy"])
-            upper.plot(x, y, f"-{_SHAPES[place]}", ms=4, lw=1.5, color=_LIGHT[place])
-            shares = 100 * np.array(found["pixels"]) / max(1, sum(found["pixels"]))
+        for i, calibration in enumerate(found):
+            if calibration is None:
+                continue
+            style = style_index(i, len(runs))
+            x, y = _fill(calibration.confidence), _fill(calibration.accuracy)
+            upper.plot(x, y, f"-{_SHAPES[style]}", ms=4, lw=1.5, color=_LIGHT[style])
+            shares = 100 * np.array(calibration.pixels) / max(1, sum(calibration.pixels))
             edges = np.linspace(0, 100, len(shares) + 1)
-            lower.stairs(shares, edges, fill=len(scored) == 1, lw=1.5, color=_LIGHT[place])
+            lower.stairs(shares, edges, fill=len(labels) == 1, lw=1.5, color=_LIGHT[style])
+            errors.append(format_percent(calibration.ece))
         upper.set(xlim=(0, 100), ylim=(0, 100), ylabel="right in %")
         lower.set(xlabel="confidence in %", ylabel="pixels in %")
 
-    errors = _listed(
-        [label for label, *_ in scored], [f"{found['ece']:.1f}" for *_, found in scored]
-    )
-    return _chart(figure, f"Reliability in {domain}. Calibration error in points: {errors}.")
+    listed = _list_runs(labels, errors)
+    return _chart(figure, f"Reliability in {domain}. Calibration error in points: {listed}.")
 
 
 def draw_images(runs: Sequence[Run], domain: str) -> Chart:
-    """Draw how the mIoU of single images is distributed: a histogram and the median of each run."""
-    found = [
-        [v for v in run.image_mious(domain).values() if v is not None]
-        if domain in run.domains
-        else []
-        for run in runs
-    ]
+    """Draw the distribution of the mIoU of single images: histogram and median of each run."""
+    texts = []
 
-    with rc_context(_PAPER):
-        figure, axes = _new((3.2, 0.7 + 0.55 * len(runs)), "mIoU of an image in %")
-        for i, values in enumerate(found):
+    with rc_context(_STYLE):
+        figure, axes = _new_figure((3.2, 0.7 + 0.55 * len(runs)), "mIoU of an image in %")
+        for i, run in enumerate(runs):
+            values = list(run.image_mious(domain).values())
             if not values:
+                texts.append("no image")
                 continue
-            place = place_of(i, len(runs))
+            style = style_index(i, len(runs))
+            colour, base = _LIGHT[style], len(runs) - 1 - i
             counts, edges = np.histogram(values, bins=40, range=(0, 100))
-            base = len(runs) - 1 - i
             heights = base + 0.8 * counts / counts.max()
-            axes.stairs(heights, edges, baseline=base, fill=True, color=_LIGHT[place], alpha=0.55)
-            middle = float(np.median(values))
-            axes.plot([middle] * 2, [base, base + 0.85], lw=1.5, color=_LIGHT[place])
-            dot: dict[str, Any] = {"ms": 5, "mfc": _LIGHT[place], "mec": _LIGHT[place]}
-            axes.plot([middle], [base], _SHAPES[place], clip_on=False, **dot)
+            axes.stairs(heights, edges, baseline=base, fill=True, color=colour, alpha=0.55)
+            low, middle, high = min(values), float(np.median(values)), max(values)
+            axes.plot([middle] * 2, [base, base + 0.85], lw=1.5, color=colour)
+            dot: dict[str, Any] = {"ms": 5, "mfc": colour, "mec": colour, "clip_on": False}
+            axes.plot([middle], [base], _SHAPES[style], **dot)
+            texts.append(f"lowest {low:.1f}, median {middle:.1f}, highest {high:.1f}")
         axes.set(xlim=(0, 100), ylim=(0, len(runs)), yticks=[])
         axes.spines.left.set_visible(False)
 
-    said = [
-        f"lowest {min(v):.1f}, median {np.median(v):.1f}, highest {max(v):.1f}" if v else "no image"
-        for v in found
-    ]
-    labels = [run.label for run in runs]
-    return _chart(figure, f"mIoU of single images of {domain} in %: {_listed(labels, said)}.")
+    listed = _list_runs([run.label for run in runs], texts)
+    return _chart(figure, f"mIoU of single images of {domain} in %: {listed}.")
 
 
 def draw_training(runs: Sequence[Run]) -> dict[str, Chart]:
@@ -174,6 +176,34 @@ def draw_training(runs: Sequence[Run]) -> dict[str, Chart]:
     return charts
 
 
+def draw_methods(scores: Mapping[str, Sequence[float]], reference: str) -> Chart:
+    """Draw the mean mIoU of methods, best first, with the standard deviation and every seed.
+
+    Args:
+        scores: mIoU in percent of every seed, by name of the method.
+        reference: name of the method that is drawn in gray, with a dashed line.
+    """
+    ranked = sorted(scores, key=lambda name: statistics.mean(scores[name]))
+    with rc_context({**_STYLE, "axes.grid.axis": "x"}):
+        figure = Figure(figsize=(5.2, 0.75 + 0.34 * len(ranked)), layout="constrained")
+        axes = figure.add_subplot(xlabel="mean mIoU in %")
+        for height, name in enumerate(ranked):
+            values, colour = scores[name], _LIGHT[0 if name == reference else 1]
+            mean = statistics.mean(values)
+            deviation = statistics.stdev(values) if len(values) > 1 else None
+            axes.errorbar(mean, height, xerr=deviation, fmt="o", ms=7, capsize=3, color=colour)
+            axes.plot(values, [height - 0.22] * len(values), "o", ms=3, color=colour, alpha=0.75)
+            axes.text(mean, height + 0.16, format_percent(mean), fontsize=8, ha="center")
+            if name == reference:
+                axes.axvline(mean, color=colour, lw=1, ls="--", zorder=0)
+        names = [f"{name} (reference)" if name == reference else name for name in ranked]
+        axes.set_yticks(range(len(names)), list(map(_plain, names)))
+        axes.set_ylim(-0.6, len(names) - 0.3)
+        axes.tick_params(axis="y", length=0)
+        axes.margins(x=0.08)
+    return _chart(figure, "Mean mIoU of every method, as in the table above")
+
+
 def draw_progress(curves: Mapping[str, Mapping[int, float]], what: str) -> Chart:
     """Draw the mIoU in % of methods over training steps.
 
@@ -181,14 +211,14 @@ def draw_progress(curves: Mapping[str, Mapping[int, float]], what: str) -> Chart
         curves: by name of the method, steps and scores; the first is drawn in gray.
         what: whose scores they are, such as `mean of night, fog`.
     """
-    with rc_context(_PAPER):
+    with rc_context(_STYLE):
         figure = Figure(figsize=(5.6, 2.9), layout="constrained")
         axes = figure.add_subplot(xlabel="step", ylabel="mIoU in %")
         for i, (name, curve) in enumerate(curves.items()):
-            place, turn = i % len(_LIGHT), i // len(_LIGHT)
+            style, turn = i % len(_LIGHT), i // len(_LIGHT)
             line: dict[str, Any] = {"ls": _DASHES[turn % len(_DASHES)], "lw": 1.4, "ms": 3.5}
-            line |= {"color": _LIGHT[place], "marker": _SHAPES[place]}
-            axes.plot(list(curve), list(curve.values()), label=_short(name), **line)
+            line |= {"color": _LIGHT[style], "marker": _SHAPES[style]}
+            axes.plot(list(curve), list(curve.values()), label=_shorten(name), **line)
         figure.legend(loc="outside right upper", fontsize=7, ncols=1 + (len(curves) - 1) // 14)
     ends = [
         f"{name} from {curve[min(curve)]:.1f} at step {min(curve)} to {curve[max(curve)]:.1f} at "
@@ -204,23 +234,23 @@ def _draw_curves(
     """Draw values over steps: runs by colour and names by dashes; one run's names by colour."""
     is_one = len(runs) == 1
 
-    with rc_context(_PAPER):
-        figure, axes = _new((3.9, 2.9), "step", ylabel)
+    with rc_context(_STYLE):
+        figure, axes = _new_figure((3.9, 2.9), "step", ylabel)
         for i, entries in enumerate(events):
             steps = [entry["step"] for entry in entries]
             for j, name in enumerate(names):
-                place = (j + 1) % len(_LIGHT) if is_one else place_of(i, len(runs))
+                style = (j + 1) % len(_LIGHT) if is_one else style_index(i, len(runs))
                 turns = j // len(_LIGHT) if is_one else j
                 dashes = _DASHES[turns % len(_DASHES)]
                 # Later runs are thinner: where lines coincide, all of them are seen.
                 width = 1.1 if j else (3.0, 1.5, 1.2)[min(i, 2)] if not is_one else 1.8
-                dots = _SHAPES[place] if len(steps) < 30 else ""
+                dots = _SHAPES[style] if len(steps) < 30 else ""
                 line: dict[str, Any] = {"ls": dashes, "lw": width, "marker": dots, "ms": 3.5}
-                values = _values(entry.get(name) for entry in entries)
-                axes.plot(steps, values, color=_LIGHT[place], **line)
+                values = _fill(entry.get(name) for entry in entries)
+                axes.plot(steps, values, color=_LIGHT[style], **line)
                 if i == 0:
-                    line |= {"color": _LIGHT[place if is_one else 0], "marker": ""}
-                    axes.plot([], [], label=_short(name), **line)
+                    line |= {"color": _LIGHT[style if is_one else 0], "marker": ""}
+                    axes.plot([], [], label=_shorten(name), **line)
         if len(names) > 1:
             axes.legend(fontsize=8, ncols=1 + len(names) // 7)
         axes.set_ylim(bottom=0)
@@ -234,22 +264,12 @@ def _draw_curves(
     return _chart(figure, f"{ylabel} over training steps: {'; '.join(ends) or 'no number'}.")
 
 
-def draw_svg(figure: Figure) -> str:
-    """Return a figure as a data: URI; the same figure gives the same text."""
-    return data_uri("svg+xml", _svg(figure))
-
-
-def plain_text(text: str) -> str:
-    """Text that matplotlib neither reads as a formula nor, in a legend, as a hidden label."""
-    return (" " if text.startswith("_") else "") + text.replace("$", r"\$")
-
-
 def _chart(figure: Figure, alt: str) -> Chart:
     """Save a figure, and once more with the colours for dark paper."""
-    with rc_context(_PAPER):
+    with rc_context(_STYLE):
         light = _svg(figure)
     pattern = "|".join(_TO_DARK)
-    dark = re.sub(f'(?<=: )({pattern})(?=[;"])', lambda found: _TO_DARK[found[0]], light.decode())
+    dark = re.sub(f'(?<=: )({pattern})(?=[;"])', lambda match: _TO_DARK[match[0]], light.decode())
     return Chart(data_uri("svg+xml", light), data_uri("svg+xml", dark.encode()), alt)
 
 
@@ -262,8 +282,8 @@ def _svg(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def _new(inches: tuple[float, float], xlabel: str, ylabel: str = "") -> tuple[Figure, Axes]:
-    """A figure with one pair of axes, with room for short numbers left of it."""
+def _new_figure(inches: tuple[float, float], xlabel: str, ylabel: str = "") -> tuple[Figure, Axes]:
+    """Return a figure with one pair of axes and room for short numbers at its left."""
     width, height = inches
     figure = Figure(figsize=inches)
     left, top = (0.65 if ylabel else 0.15), height - 0.18
@@ -271,16 +291,22 @@ def _new(inches: tuple[float, float], xlabel: str, ylabel: str = "") -> tuple[Fi
     return figure, figure.add_subplot(xlabel=xlabel, ylabel=ylabel)
 
 
-def _short(name: str) -> str:
-    return plain_text(name if len(name) <= 24 else f"{name[:23]}…")
+def _shorten(name: str) -> str:
+    return _plain(name if len(name) <= 24 else f"{name[:23]}…")
 
 
-def _listed(labels: Sequence[str], texts: Sequence[str]) -> str:
-    """Every text with the label of its run; of a single run the text alone."""
+def _plain(text: str) -> str:
+    """Return text that matplotlib reads neither as a formula nor as a hidden label of a legend."""
+    return (" " if text.startswith("_") else "") + text.replace("$", r"\$")
+
+
+def _list_runs(labels: Sequence[str], texts: Sequence[str]) -> str:
+    """Return every text with the label of its run; of a single run only the text."""
     if len(labels) == 1:
         return texts[0]
     return ", ".join(f"{text} ({label})" for label, text in zip(labels, texts, strict=True))
 
 
-def _values(numbers: Any) -> np.ndarray:
-    return np.array([np.nan if number is None else number for number in numbers], dtype=float)
+def _fill(values: Iterable[Value]) -> np.ndarray:
+    """Return values as an array, NaN for what is missing."""
+    return np.array([np.nan if value is None else value for value in values], dtype=float)

@@ -1,4 +1,4 @@
-"""What an adapter gained over the head alone, from two run folders beside each other.
+"""The gain of an adapter over the frozen backbone, from two neighbouring run folders.
 
     gain = mIoU of the run - mIoU of a run without adapter that is otherwise the same, in points
 
@@ -9,27 +9,27 @@ seed.
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from causalseg.config import Config
 from causalseg.config.load import list_differences, load_config
 from causalseg.config.stages import Stage, stage_of
 from causalseg.errors import CausalsegError
-from causalseg.report.comparison import MEAN, Value
+from causalseg.report.format import format_signed, subtract
 from causalseg.runs.folder import RunFolder
-from causalseg.runs.scores import read_scores
+from causalseg.runs.scores import MEAN, Scores, read_scores
 
 _OF_METHOD = ("adapter.", "intervene", "train.adapter_lr")
 _OF_MACHINE = ("run.devices", "run.nodes", "run.precision")
 
 
 class Gain(NamedTuple):
-    """Points of mIoU over the run of the head alone.
+    """Points of mIoU over a run with the frozen backbone.
 
     Attributes:
         folder: that run's.
-        name: its path from the folder that the run is in.
-        points: by domain, of several also of their mean.
+        name: its path relative to the folder that contains the run.
+        points: by domain; with several domains in the mean, also of the mean.
     """
 
     folder: Path
@@ -39,41 +39,40 @@ class Gain(NamedTuple):
     @property
     def text(self) -> str:
         """The points, for people."""
-        return ", ".join(f"{name} {value:+.1f}" for name, value in self.points.items())
+        return ", ".join(f"{name} {format_signed(value)}" for name, value in self.points.items())
 
 
 def find_gain(run: RunFolder) -> Gain | None:
-    """Return what the adapter of a finished run gained, if a run of the head alone is beside it.
+    """Return the gain of a finished run, if there is a run without adapter to compare it to.
 
-    Beside it are the other folders of its parent, and of OUT/METHOD/seedN, OUT/*/seedN.
+    Looked for in the other folders of its parent, and of OUT/METHOD/seedN in OUT/*/seedN.
     """
     config = load_config(run.need(run.config))
     if config.adapter.name == "none":
         return None
     ours = read_scores(run)
-    for path in _neighbours(run.path):
+    for path in _list_neighbours(run.path):
         other = RunFolder(path)
         try:
-            if not _is_head_only(load_config(other.need(other.config)), config):
+            if not _is_frozen_twin(load_config(other.need(other.config)), config):
                 continue
             theirs = read_scores(other)
         except CausalsegError:  # unfinished, or of another version
             continue
-        if _images(ours) == _images(theirs) and not (
-            ours.get("overrides") or theirs.get("overrides")
-        ):
-            return Gain(path, os.path.relpath(path, run.path.parent), _points(ours, theirs))
+        is_plain = not (ours.overrides or theirs.overrides)
+        if is_plain and _list_images(ours) == _list_images(theirs):
+            return Gain(path, os.path.relpath(path, run.path.parent), _subtract(ours, theirs))
     return None
 
 
-def _neighbours(path: Path) -> Iterator[Path]:
+def _list_neighbours(path: Path) -> Iterator[Path]:
     here = path.resolve()
     around = [*path.parent.glob("*"), *path.parent.parent.glob(f"*/{path.name}")]
     yield from (other for other in sorted(around) if other.resolve() != here and other.is_dir())
 
 
-def _is_head_only(config: Config, ours: Config) -> bool:
-    """Whether it is the head alone and otherwise the same."""
+def _is_frozen_twin(config: Config, ours: Config) -> bool:
+    """Whether a run has no adapter and is otherwise the same as ours."""
     if config.adapter.name != "none" or config.intervene is not None:
         return False
     return all(
@@ -82,14 +81,11 @@ def _is_head_only(config: Config, ours: Config) -> bool:
     )
 
 
-def _images(scores: dict[str, Any]) -> dict[str, list[str]]:
-    return {name: about["per_image"]["names"] for name, about in scores["domains"].items()}
+def _list_images(scores: Scores) -> dict[str, list[str]]:
+    return {name: domain.per_image.names for name, domain in scores.domains.items()}
 
 
-def _points(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, float]:
-    def known(scores: dict[str, Any]) -> dict[str, Value]:
-        found = {name: about["miou"] for name, about in scores["domains"].items()}
-        return found | ({MEAN: scores["mean"]["miou"]} if len(scores["mean"]["over"]) > 1 else {})
-
-    pairs = [(name, miou, known(theirs)[name]) for name, miou in known(ours).items()]
-    return {n: mine - other for n, mine, other in pairs if mine is not None and other is not None}
+def _subtract(ours: Scores, theirs: Scores) -> dict[str, float]:
+    names = [*ours.domains, *([MEAN] if len(ours.mean.over) > 1 else [])]
+    points = {name: subtract(ours.miou_of(name), theirs.miou_of(name)) for name in names}
+    return {name: value for name, value in points.items() if value is not None}

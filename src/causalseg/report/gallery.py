@@ -1,25 +1,26 @@
-"""Pictures of a report: image, truth, prediction and what is wrong, side by side as data: URIs."""
+"""Example images of a report: image, truth, prediction and errors, side by side as data: URIs."""
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import UInt8
 from PIL import Image
 
 from causalseg.data.classes import IGNORE
 from causalseg.errors import RunError
+from causalseg.report.format import format_percent
 
 WRONG = (225, 45, 45)  # the colour of a wrong pixel
 _WIDTH = 400  # pixels; an example of one run is then about 65 kB
 _KINDS = ("image", "truth", "prediction")
+_ROLES = ("median", "best", "worst")
 
 
-class Picture(NamedTuple):
-    """A picture as a data: URI, its size in pixels, and what is seen on it."""
+class EncodedImage(NamedTuple):
+    """A picture as a data: URI, its size in pixels, and its alternative text."""
 
     uri: str
     width: int
@@ -27,11 +28,11 @@ class Picture(NamedTuple):
     alt: str
 
 
-class Shown(NamedTuple):
-    """What a run predicted."""
+class Prediction(NamedTuple):
+    """The prediction of a run."""
 
-    prediction: Picture
-    errors: Picture
+    labels: EncodedImage
+    errors: EncodedImage
     wrong: float
     """Percent of the labelled pixels."""
 
@@ -40,17 +41,60 @@ class GalleryImage(NamedTuple):
     """An image of a domain; None stands for a run without a picture of it."""
 
     name: str
-    image: Picture
-    truth: Picture
-    runs: list[Shown | None]
+    image: EncodedImage
+    truth: EncodedImage
+    runs: list[Prediction | None]
 
 
-def picture_names(folders: Sequence[Path]) -> list[str]:
-    """Return the images that all folders have pictures of; if there is none, those of any folder.
+class Gallery(NamedTuple):
+    """Examples of a domain.
+
+    Attributes:
+        examples: each with a caption for every run: its mIoU, and whether it is its best, median
+            or worst.
+        left_out: number of images that are not shown.
+        classes: that occur in the examples.
+    """
+
+    examples: list[tuple[GalleryImage, list[str]]]
+    left_out: int
+    classes: set[str]
+
+
+def build_gallery(
+    folders: Sequence[Path],
+    rankings: Sequence[Sequence[tuple[str, float]]],
+    palette: Mapping[str, tuple[int, int, int]],
+    limit: int,
+) -> Gallery | None:
+    """Read the example images of a domain; None if there are none.
 
     Args:
         folders: of each run, with files NAME_image.png, NAME_truth.png and NAME_prediction.png.
+        rankings: names and mIoU of each run's images, the lowest first.
+        palette: colour of each class, in the order of train ids.
+        limit: of examples; the best, median and worst of any run come first.
+
+    Raises:
+        RunError: if a file is broken, the files differ in size, or hold ids of no class.
     """
+    names = list_pictures(folders)
+    if not names:
+        return None
+    captions = [_write_captions(ranking) for ranking in rankings]
+    extremes = {n for n in names if any(text.get(n, "").endswith(_ROLES) for text in captions)}
+    chosen = set(sorted(names, key=lambda name: name not in extremes)[:limit])
+    examples, seen = [], set()
+    for name in (name for name in names if name in chosen):
+        example, ids = build_example(folders, name, palette)
+        examples.append((example, [text.get(name, "") for text in captions]))
+        seen |= ids
+    classes = {name for i, name in enumerate(palette) if i in seen}
+    return Gallery(examples, len(names) - len(chosen), classes)
+
+
+def list_pictures(folders: Sequence[Path]) -> list[str]:
+    """Return the images that all folders have; if there is none, those of any folder."""
     found = []
     for folder in folders:
         paths = [str(path.relative_to(folder)) for path in sorted(folder.rglob("*_truth.png"))]
@@ -60,38 +104,29 @@ def picture_names(folders: Sequence[Path]) -> list[str]:
     return [name for name in anywhere if all(name in names for names in found)] or anywhere
 
 
-def make_example(
-    folders: Sequence[Path], name: str, names: Sequence[str], palette: UInt8[np.ndarray, "k 3"]
+def build_example(
+    folders: Sequence[Path], name: str, palette: Mapping[str, tuple[int, int, int]]
 ) -> tuple[GalleryImage, set[int]]:
-    """Make the pictures of one image.
-
-    Args:
-        folders: as `picture_names` takes them.
-        name: one that it returned.
-        names: of the classes.
-        palette: colour of each class.
+    """Build the pictures of one image.
 
     Returns:
         The example and the train ids that occur in it; k is predicted where there is no class.
-
-    Raises:
-        RunError: if a file is broken, the files differ in size, or hold ids of no class.
     """
-    triples = [_read_triple(folder, name, len(names)) for folder in folders]
+    triples = [_read_triple(folder, name, len(palette)) for folder in folders]
     known = [triple for triple in triples if triple]
     image, truth, _ = known[0]
     shown = [
         triple
-        and Shown(
-            _label_picture(triple[2], names, palette, f"Predicted in {name}"),
-            *_error_picture(name, *triple),
+        and Prediction(
+            _draw_labels(triple[2], palette, f"Predicted in {name}"),
+            *_draw_errors(name, *triple),
         )
         for triple in triples
     ]
-    seen = {int(i) for triple in known for ids in triple[1:] for i in np.unique(ids)} - {IGNORE}
-    photo = _photo(image, f"Photograph {name}")
-    truth_picture = _label_picture(truth, names, palette, f"Truth of {name}")
-    return GalleryImage(name, photo, truth_picture, shown), seen
+    ids = {int(i) for triple in known for part in triple[1:] for i in np.unique(part)} - {IGNORE}
+    photo = _encode_photo(image, f"Photograph {name}")
+    truth_picture = _draw_labels(truth, palette, f"Truth of {name}")
+    return GalleryImage(name, photo, truth_picture, shown), ids
 
 
 def data_uri(kind: str, content: bytes) -> str:
@@ -106,11 +141,11 @@ def _path(folder: Path, name: str, kind: str) -> Path:
 def _read_triple(
     folder: Path, name: str, num_classes: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-    """Image (H W 3), truth and prediction (H W, train ids); None if the run has no such picture."""
+    """Read image (H W 3), truth and prediction (H W, train ids); None if the run has none."""
     paths = [_path(folder, name, kind) for kind in _KINDS]
     if not all(path.is_file() for path in paths):
         return None
-    again = "make them anew with `causalseg eval`"
+    again = "make them again with `causalseg eval`"
     try:
         image, truth, prediction = (np.asarray(Image.open(path)) for path in paths)
     except (OSError, SyntaxError, ValueError) as error:
@@ -129,40 +164,41 @@ def _read_triple(
     return image, truth, prediction
 
 
-def _photo(pixels: np.ndarray, alt: str) -> Picture:
+def _encode_photo(pixels: np.ndarray, alt: str) -> EncodedImage:
     buffer = io.BytesIO()
     picture = _shrink(Image.fromarray(pixels), Image.Resampling.BOX)
     picture.save(buffer, "JPEG", quality=80)
-    return Picture(data_uri("jpeg", buffer.getvalue()), *picture.size, alt)
+    return EncodedImage(data_uri("jpeg", buffer.getvalue()), *picture.size, alt)
 
 
-def _label_picture(
-    label: np.ndarray, names: Sequence[str], palette: np.ndarray, title: str
-) -> Picture:
+def _draw_labels(
+    label: np.ndarray, palette: Mapping[str, tuple[int, int, int]], title: str
+) -> EncodedImage:
     picture, buffer = Image.fromarray(label), io.BytesIO()
-    picture.putpalette(np.pad(palette, ((0, 256 - len(palette)), (0, 0))).tobytes())
+    colours = [value for colour in palette.values() for value in colour]
+    picture.putpalette(colours + [0] * (768 - len(colours)))
     picture = _shrink(picture, Image.Resampling.NEAREST)
     picture.save(buffer, "PNG", optimize=True)
+    names = list(palette)
     shares = 100 * np.bincount(label.ravel(), minlength=256)[: len(names)] / label.size
     largest = [int(i) for i in np.argsort(-shares, kind="stable")[:3] if shares[i] >= 1]
-    said = ", ".join(f"{names[i]} {shares[i]:.0f} %" for i in largest)
-    return Picture(
-        data_uri("png", buffer.getvalue()),
-        *picture.size,
-        f"{title}: {said or 'no labelled pixels'}",
-    )
+    listed = ", ".join(f"{names[i]} {shares[i]:.0f} %" for i in largest) or "no labelled pixels"
+    return EncodedImage(data_uri("png", buffer.getvalue()), *picture.size, f"{title}: {listed}")
 
 
-def _error_picture(
+def _draw_errors(
     name: str, image: np.ndarray, truth: np.ndarray, prediction: np.ndarray
-) -> tuple[Picture, float]:
-    """Right pixels as a dim gray image, wrong ones red, ignored ones black; the share of wrong."""
+) -> tuple[EncodedImage, float]:
+    """Return right pixels as a dim gray image, wrong ones red, ignored ones black; and the percent
+    of wrong ones.
+    """
     is_labelled = truth != IGNORE
     is_wrong = is_labelled & (truth != prediction)
     pixels = np.repeat(60 + 0.5 * image.mean(axis=2, keepdims=True), 3, axis=2).astype(np.uint8)
     pixels[is_wrong], pixels[~is_labelled] = WRONG, 0
-    share = 100 * is_wrong.sum() / max(1, is_labelled.sum())
-    return _photo(pixels, f"Errors in {name}: {share:.1f} % of the labelled pixels"), float(share)
+    wrong = 100 * is_wrong.sum() / max(1, is_labelled.sum())
+    text = f"Errors in {name}: {format_percent(wrong)} % of the labelled pixels"
+    return _encode_photo(pixels, text), float(wrong)
 
 
 def _shrink(picture: Image.Image, how: Image.Resampling) -> Image.Image:
@@ -170,3 +206,13 @@ def _shrink(picture: Image.Image, how: Image.Resampling) -> Image.Image:
     return picture.resize(
         (round(picture.width * scale), max(1, round(picture.height * scale))), how
     )
+
+
+def _write_captions(ranking: Sequence[tuple[str, float]]) -> dict[str, str]:
+    """Return what to say of each image: its mIoU, and whether it is the best, median or worst."""
+    captions = {name: f"mIoU {format_percent(value)}" for name, value in ranking}
+    for index, role in zip((len(ranking) // 2, -1, 0), _ROLES, strict=True):
+        if ranking:
+            name, value = ranking[index]
+            captions[name] = f"mIoU {format_percent(value)}, {role}"
+    return captions

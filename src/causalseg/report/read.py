@@ -1,104 +1,103 @@
-"""Run folders as a report reads them: configuration, scores, log, and a label of each."""
+"""Run folders as reports read them: configuration, scores, log, and a label for each."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
 from causalseg.engine.metrics import mean_iou, read_counts
 from causalseg.errors import RunError
+from causalseg.report.format import Value
 from causalseg.runs.folder import RunFolder
-from causalseg.runs.scores import read_scores
-
-Value = float | None
+from causalseg.runs.scores import DomainScores, ModelScored, Scores, read_scores
 
 
 class Run(NamedTuple):
-    """What is read of a run folder before its pictures.
+    """What is read of a run folder, without its example images.
 
     Attributes:
-        folder: where it is.
-        label: tells it from the other runs of the report.
-        config: content of config.yaml.
+        folder: its path.
+        label: distinguishes it from the other runs of the report.
+        config: content of config.yaml, as the version that trained the run wrote it.
         scores: content of eval.json.
-        log: events of log.jsonl; none if there is no log.
-        origin: what an imported run was made of; None of a run that was trained.
+        log: events of log.jsonl; empty without a log.
+        origin: what an imported run was converted from; None for a run that was trained.
     """
 
     folder: RunFolder
     label: str
     config: dict[str, Any]
-    scores: dict[str, Any]
+    scores: Scores
     log: list[dict[str, Any]]
     origin: dict[str, str] | None
 
     @property
-    def domains(self) -> dict[str, dict[str, Any]]:
+    def domains(self) -> dict[str, DomainScores]:
         """The scores by domain."""
-        return self.scores["domains"]
-
-    def classes(self, domain: str) -> dict[str, Any]:
-        """Names and palette of the classes of a domain's labels."""
-        return self.domains.get(domain, {}).get("classes") or self.scores["classes"]
+        return self.scores.domains
 
     def by_class(self, measure: str, domain: str, name: str) -> Value:
-        """A class's score in percent; None where the domain does not have the class."""
-        about = self.domains.get(domain)
-        if about is None or not about["pixels"].get(name):
+        """Return a class's score in percent; None where the domain does not have the class."""
+        scores = self.domains.get(domain)
+        if scores is None or not scores.pixels.get(name):
             return None
-        return (about[measure] or {}).get(name)
+        return (getattr(scores, measure) or {}).get(name)
 
-    def counts(self, domain: str) -> Int[np.ndarray, "b 3 k"]:
-        """TP, FP and FN in pixels of every image and class."""
-        return read_counts(self.domains[domain]["per_image"]["counts"])
+    def image_mious(self, domain: str) -> dict[str, float]:
+        """Return the mIoU in percent of each image, over the classes that occur in it.
 
-    def image_mious(self, domain: str) -> dict[str, Value]:
-        """The mIoU in percent of each image, over the classes that occur in it."""
-        names = self.domains[domain]["per_image"]["names"]
-        if not names:
+        Images without any class are left out.
+        """
+        if domain not in self.domains or not self.domains[domain].per_image.names:
             return {}
-        values: Float[np.ndarray, " b"] = mean_iou(self.counts(domain))
-        return {n: None if np.isnan(v) else float(v) for n, v in zip(names, values, strict=True)}
+        (counts,), (names,) = counts_of(self.scores, [domain]), self.scores.names_of([domain])
+        pairs = zip(names, mean_iou(counts), strict=True)
+        return {name: float(miou) for name, miou in pairs if not np.isnan(miou)}
 
     def events(self, kind: str) -> list[dict[str, Any]]:
-        """Events of the log, such as `train` or `eval`."""
+        """Return the events of the log of a kind, such as `train` or `eval`."""
         return [entry for entry in self.log if entry["event"] == kind]
 
 
+def counts_of(scores: Scores, domains: Sequence[str]) -> list[Int[np.ndarray, "b 3 k"]]:
+    """Return TP, FP and FN in pixels of every image and class, for each domain."""
+    return [read_counts(scores.domains[name].per_image.counts) for name in domains]
+
+
 def read_runs(folders: Sequence[RunFolder], baseline: RunFolder | None = None) -> list[Run]:
-    """Read runs that stand side by side.
+    """Read runs to compare.
 
     Args:
-        folders: with config.yaml and eval.json; the log is read if it is there.
-        baseline: read too, as the first, unless it is one of them.
+        folders: with config.yaml and eval.json; the log is read if there is one.
+        baseline: comes first, unless it is one of them.
 
     Raises:
         MissingFileError: if config.yaml or eval.json is missing.
-        RunError: if a file is broken, a folder is named twice, or the runs' classes differ.
+        RunError: if a file is broken, a folder is named twice, or the class lists differ.
     """
     if not folders:
-        raise RunError("a report is about at least one run: give a run folder")
+        raise RunError("a report needs at least one run: give a run folder")
     if baseline and not any(_is_same(baseline, folder) for folder in folders):
         folders = [baseline, *folders]
     if len({folder.path.resolve() for folder in folders}) < len(folders):
         raise RunError("a run folder is given twice: name each once")
-    contents = [(folder.read_config(), _read_scores(folder)) for folder in folders]
-    labels = _labels(folders, [scores["model"] for _, scores in contents])
+    configs = [folder.read_config() for folder in folders]
+    scores = [read_scores(folder) for folder in folders]
+    labels = _label_runs(folders, [each.model for each in scores])
     runs = []
-    for folder, label, (config, scores) in zip(folders, labels, contents, strict=True):
-        if scores["classes"]["names"] != contents[0][1]["classes"]["names"]:
+    for folder, label, config, each in zip(folders, labels, configs, scores, strict=True):
+        if each.classes.names != scores[0].classes.names:
             raise RunError(
-                f"{folder.path} has other classes than {folders[0].path}: only runs with the same "
-                "class list can be compared, make a report of each"
+                f"{folder.path} and {folders[0].path} have different class lists and cannot be "
+                "compared: make a report of each"
             )
-        beside = folder.origin
-        origin = folder.read_json(beside) if beside.is_file() else None
-        runs.append(Run(folder, label, config, scores, _read_log(folder), origin))
+        origin = folder.read_json(folder.origin) if folder.origin.is_file() else None
+        runs.append(Run(folder, label, config, each, _read_log(folder), origin))
     return runs
 
 
-def reference_of(runs: Sequence[Run], baseline: RunFolder | None) -> Run | None:
+def find_reference(runs: Sequence[Run], baseline: RunFolder | None) -> Run | None:
     """Return the run that the others are compared to: the baseline, or the first of exactly two."""
     if baseline and len(runs) > 1:
         return next(run for run in runs if _is_same(run.folder, baseline))
@@ -107,32 +106,6 @@ def reference_of(runs: Sequence[Run], baseline: RunFolder | None) -> Run | None:
 
 def _is_same(folder: RunFolder, other: RunFolder) -> bool:
     return folder.path.resolve() == other.path.resolve()
-
-
-def _read_scores(folder: RunFolder) -> dict[str, Any]:
-    """Read eval.json, and check that its lists are as long as they must be."""
-    scores = read_scores(folder)
-    for name, about in scores["domains"].items():
-        k, images = len((about.get("classes") or scores["classes"])["names"]), about["per_image"]
-        lengths = {len(row.split()) for row in images["counts"]}
-        widths = {len(row.split()) for row in about["confusion"] or []}
-        if (
-            len(images["names"]) != len(images["counts"])
-            or not lengths <= {3 * k}
-            or not widths <= {k, k + 1}
-            or len(about["confusion"] or []) not in (0, k)
-        ):
-            raise RunError(
-                f"{folder.eval}: the counts of domain {name!r} do not fit its {k} classes and "
-                f"{len(images['names'])} images: make it anew with `causalseg eval {folder.path}`"
-            )
-    strange = [name for name in scores["mean"]["over"] if name not in scores["domains"]]
-    if strange:
-        raise RunError(
-            f"{folder.eval}: the mean is over {strange[0]!r}, which was not scored: make it anew "
-            f"with `causalseg eval {folder.path}`"
-        )
-    return scores
 
 
 def _read_log(folder: RunFolder) -> list[dict[str, Any]]:
@@ -145,10 +118,10 @@ def _read_log(folder: RunFolder) -> list[dict[str, Any]]:
     return events
 
 
-def _labels(folders: Sequence[RunFolder], models: Sequence[dict[str, str]]) -> list[str]:
-    """Adapter and head; where runs share both, also as much of the path as tells them apart."""
+def _label_runs(folders: Sequence[RunFolder], models: Sequence[ModelScored]) -> list[str]:
+    """Return adapter and head; where runs share both, also the end of the path that differs."""
     labels = [
-        f"{'head only' if model['adapter'] == 'none' else model['adapter']}, {model['head']}"
+        f"{'head only' if model.adapter == 'none' else model.adapter}, {model.head}"
         for model in models
     ]
     paths = [folder.path.resolve().parts for folder in folders]

@@ -1,28 +1,31 @@
 """The numbers of a report, taken from the runs once for the page, Markdown and LaTeX.
 
-All are percent, or points of percent where two are subtracted. Computed here, and not read from
-eval.json, are differences to the reference with their paired bootstrap interval, the mean of a run
-that was averaged over other domains than the first, and what needs the reference's scores.
+All are percent, or points where two are subtracted. Computed here, not read from eval.json, are
+differences to the reference with their paired bootstrap interval, the mean of a run whose own mean
+is over other domains than the first run's, and what depends on the reference's scores.
 """
 
-import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Int
 
 from causalseg.engine.bootstrap import paired_interval
 from causalseg.engine.robustness import corruption_degradation
-from causalseg.report.read import Run, Value, read_runs
-from causalseg.runs.folder import RunFolder
-from causalseg.runs.scores import (
-    CHOSEN_ON_TARGET,
+from causalseg.report.format import (
+    Interval,
+    Value,
     describe_domains,
-    describe_inference,
-    is_chosen_on_target,
+    format_percent,
+    list_some,
+    mean_of,
+    subtract,
 )
+from causalseg.report.read import Run, counts_of, read_runs
+from causalseg.runs.folder import RunFolder
+from causalseg.runs.scores import CHOSEN_ON_TARGET, DomainScores
 
-Interval = tuple[float, float]
 MEASURES = {
     "iou": "IoU",
     "precision": "Precision",
@@ -37,9 +40,8 @@ OTHERS = {
     "ece": "calibration error",
     "classes_scored": "classes scored",
 }
-
-
-NONE = "none of these"  # what is predicted as no class of the domain
+NONE = "none of these"  # stands for predictions that map to no class of the domain
+_NAMED = 5  # domains that a caveat names
 
 
 class DomainTable(NamedTuple):
@@ -48,9 +50,9 @@ class DomainTable(NamedTuple):
     Attributes:
         domains: names, in the order of the first run.
         over: the domains that the mean is over.
-        rows: run label -> one value for each domain, and last the mean.
-        difference: with exactly two runs, second minus first, in the order of a row.
-        made_of: what the domains are made of, in words.
+        rows: run label -> one value for each domain, then the mean.
+        difference: for exactly two runs, second minus first, in the order of a row.
+        made_of: what the domains consist of, in words.
     """
 
     domains: list[str]
@@ -60,17 +62,17 @@ class DomainTable(NamedTuple):
     made_of: list[str]
 
 
-class Cell(NamedTuple):
-    """A run's mIoU, and what it gains on the reference; each with its 95 % interval."""
+class Score(NamedTuple):
+    """A run's mIoU and its difference to the reference, each with its 95 % interval."""
 
     value: Value
     interval: Interval | None
-    change: Value
-    change_interval: Interval | None
+    change: Value = None
+    change_interval: Interval | None = None
 
 
 class Headline(NamedTuple):
-    """mIoU: a cell for each run, in their order.
+    """mIoU: one score for each run, in their order.
 
     Attributes:
         over: the domains that the mean is over.
@@ -79,22 +81,22 @@ class Headline(NamedTuple):
     """
 
     over: list[str]
-    mean: list[Cell]
-    rows: dict[str, list[Cell]]
+    mean: list[Score]
+    rows: dict[str, list[Score]]
 
 
 class Loss(NamedTuple):
-    """What one corruption costs a run; CD and rCD are relative to the reference, in percent."""
+    """The loss of a run by one corruption; CD and rCD are in percent of the reference."""
 
-    clean: Value
-    corrupted: Value
-    relative: Value
-    cd: Value
-    rcd: Value
+    clean: Value = None
+    corrupted: Value = None
+    relative: Value = None
+    cd: Value = None
+    rcd: Value = None
 
 
 class Confusion(NamedTuple):
-    """A class that is taken for another: pixels in percent of the class's, and of all."""
+    """A class predicted as another: pixels in percent of the class's, and of all."""
 
     true: str
     predicted: str
@@ -110,215 +112,169 @@ def domain_table(runs: Sequence[RunFolder]) -> DomainTable:
         RunError: if one of them is broken, or the runs have different classes.
     """
     read = read_runs(runs)
-    domains, over = _all_domains(read), read[0].scores["mean"]["over"]
-    rows = {
-        run.label: [*(_miou(run, name) for name in domains), _mean_miou(run, over)] for run in read
-    }
+    domains, over = collect_domains(read), read[0].scores.mean.over
+    rows = {run.label: [*map(run.scores.miou_of, domains), _mean_miou(run, over)] for run in read}
     columns = zip(*rows.values(), strict=True)
-    changes = [minus(second, first) for first, second in columns] if len(read) == 2 else None
-    made_of = [*describe_domains(all_about(read)), *chosen_on_target(read)]
-    return DomainTable(domains, over, rows, changes, made_of)
+    changes = [subtract(second, first) for first, second in columns] if len(read) == 2 else None
+    made_of = [*describe_domains(domains), *_list_chosen_on_target(read)]
+    return DomainTable(list(domains), over, rows, changes, made_of)
 
 
-def headline(runs: Sequence[Run], reference: Run | None) -> Headline:
+def build_headline(runs: Sequence[Run], reference: Run | None) -> Headline:
     """Return mIoU with intervals, and the differences to the reference."""
-    over = runs[0].scores["mean"]["over"]
-    mean = []
-    for run in runs:
-        about = run.scores["mean"]
-        spread = about["interval"] if about["over"] == over else None
-        mean.append(_cell(run, reference, over, _mean_miou(run, over), spread))
+    over = runs[0].scores.mean.over
+
+    def score(run: Run, domains: Sequence[str], interval: Interval | None) -> Score:
+        value = _mean_miou(run, domains)
+        if reference is None or run is reference or value is None:
+            return Score(value, interval)
+        change = subtract(value, _mean_miou(reference, domains))
+        return Score(value, interval, change, _paired_interval(run, reference, domains))
+
+    mean = [
+        score(run, over, run.scores.mean.interval if run.scores.mean.over == over else None)
+        for run in runs
+    ]
     rows = {}
-    for name in _all_domains(runs):
-        spreads = [run.domains.get(name, {}).get("miou_interval") for run in runs]
+    for name in collect_domains(runs):
         rows[name] = [
-            _cell(run, reference, [name], _miou(run, name), spread)
-            for run, spread in zip(runs, spreads, strict=True)
+            score(run, [name], run.domains[name].miou_interval if name in run.domains else None)
+            for run in runs
         ]
     return Headline(over, mean, rows)
 
 
-def best_of(cells: Sequence[Cell]) -> set[int]:
-    """The places of the highest mIoU as it is printed; none where only one run has a number."""
-    known = [cell.value for cell in cells if cell.value is not None]
+def find_best(scores: Sequence[Score]) -> set[int]:
+    """Return the indices of the highest mIoU as printed; none if only one run has a number."""
+    known = [score.value for score in scores if score.value is not None]
     if len(known) < 2:
         return set()
-    return {i for i, cell in enumerate(cells) if percent(cell.value) == percent(max(known))}
+    best = format_percent(max(known))
+    return {i for i, score in enumerate(scores) if format_percent(score.value) == best}
 
 
 def has_robustness(runs: Sequence[Run]) -> bool:
-    """Whether any run has more to say of robustness than its mean."""
-    held = [run.scores["robustness"] for run in runs]
-    return any(x["source"] or x["corruptions"] or len(x["target"]["domains"]) > 1 for x in held)
+    """Whether any run's robustness says more than its mean."""
+    parts = [run.scores.robustness for run in runs]
+    return any(x.source or x.corruptions or len(x.target.domains) > 1 for x in parts)
 
 
-def losses(runs: Sequence[Run], reference: Run | None) -> dict[tuple[str, str], list[Loss | None]]:
-    """What corruptions cost every run, by corruption and what it is made of."""
-    rows: dict[tuple[str, str], list[Loss | None]] = {}
+def list_losses(runs: Sequence[Run], reference: Run | None) -> dict[tuple[str, str], list[Loss]]:
+    """Return the loss of every run by corruption and what it is made of; empty if not scored."""
+    rows: dict[tuple[str, str], list[Loss]] = {}
     for i, run in enumerate(runs):
-        degradation = corruption_degradation(run.domains, reference.domains) if reference else {}
-        for part in run.scores["robustness"]["corruptions"]:
-            name, clean = part["corruption"], part["clean"]
-            origin = f"of {clean}" if clean is not None else "clean not scored"
-            key = (name, f"severity {_steps(part['severities'])}, {origin}")
-            cd, rcd = degradation.get((name, clean), (None, None))
-            start = _miou(run, clean) if clean is not None else None
-            loss = Loss(start, part["miou"], part["relative"], _times_100(cd), _times_100(rcd))
-            rows.setdefault(key, [None] * len(runs))[i] = loss
+        degradation = (
+            corruption_degradation(_content(run), _content(reference)) if reference else {}
+        )
+        for part in run.scores.robustness.corruptions:
+            origin = "clean not scored" if part.clean is None else f"of {part.clean}"
+            key = (part.corruption, f"severity {_list_steps(part.severities)}, {origin}")
+            cd, rcd = degradation.get((part.corruption, part.clean), (None, None))
+            clean = None if part.clean is None else run.scores.miou_of(part.clean)
+            loss = Loss(clean, part.miou, part.relative, _to_percent(cd), _to_percent(rcd))
+            rows.setdefault(key, [Loss()] * len(runs))[i] = loss
     return rows
 
 
-def mean_losses(rows: Iterable[Sequence[Loss | None]]) -> list[Loss]:
-    """The plain mean of every column over corruptions; None where one is missing."""
-    return [Loss(*(_mean(column) for column in _columns(run))) for run in zip(*rows, strict=True)]
+def average_losses(rows: Iterable[Sequence[Loss]]) -> list[Loss]:
+    """Return for each run the plain mean over corruptions; None where one is missing."""
+    return [Loss(*map(mean_of, zip(*run, strict=True))) for run in zip(*rows, strict=True)]
 
 
-def largest_confusions(run: Run, domain: str, number: int = 6) -> list[Confusion]:
-    """The largest shares of a class that are taken for another, from one percent on."""
-    names = [*run.classes(domain)["names"], NONE]
-    counts = confusion_counts(run, domain)
+def find_largest_confusions(run: Run, domain: str, number: int = 6) -> list[Confusion]:
+    """Return the classes most often predicted as another, from one percent of a class's pixels."""
+    names = [*run.scores.classes_of(domain).names, NONE]
+    counts = read_confusion(run, domain)
     shares = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     np.fill_diagonal(shares, 0)
     order = np.argsort(-shares, axis=None, kind="stable")[:number]
-    places = [divmod(int(place), counts.shape[1]) for place in order]
+    pairs = [divmod(int(index), counts.shape[1]) for index in order]
     return [
         Confusion(names[i], names[j], shares[i, j], 100 * counts[i, j] / counts.sum())
-        for i, j in places
+        for i, j in pairs
         if shares[i, j] >= 1
     ]
 
 
-def confusion_counts(run: Run, domain: str) -> np.ndarray:
-    """Pixels by true and predicted class (k k), and in a further column, if any, by `NONE`."""
-    return np.array([row.split() for row in run.domains[domain]["confusion"]], dtype=np.int64)
+def read_confusion(run: Run, domain: str) -> Int[np.ndarray, "k k_predicted"]:
+    """Return pixels by true and predicted class; a last extra column, if any, stands for `NONE`."""
+    return np.array([row.split() for row in run.domains[domain].confusion or []], dtype=np.int64)
 
 
-def chosen_on_target(runs: Sequence[Run]) -> list[str]:
-    """What must be said of runs whose weights owe something to a target domain."""
-    return [f"{run.label}: {CHOSEN_ON_TARGET}" for run in runs if is_chosen_on_target(run.scores)]
-
-
-def caveats(runs: Sequence[Run], over: Sequence[str]) -> list[str]:
-    """Reasons why numbers that stand side by side are not alike."""
-    found = [f"{text}." for text in chosen_on_target(runs)]
-    if len({describe_inference(run.scores["inference"]) for run in runs}) > 1:
-        found.append("The runs were not predicted in the same way (see the last section).")
-    if any(run.scores["mean"]["over"] != over for run in runs):
-        found.append(
-            "The runs name different domains for the mean. Here all have the first's, but under "
-            "robustness each has its own."
+def list_caveats(runs: Sequence[Run], over: Sequence[str]) -> list[str]:
+    """Return reasons why the numbers of the runs are not comparable."""
+    caveats = [f"{text}." for text in _list_chosen_on_target(runs)]
+    if len({run.scores.inference.describe() for run in runs}) > 1:
+        caveats.append("The runs were not predicted in the same way (see the last section).")
+    if any(run.scores.mean.over != over for run in runs):
+        caveats.append(
+            "The runs name different domains for the mean. The first run's are used for all, but "
+            "under robustness each has its own."
         )
-    missing, unlike = [], []
-    for name in _all_domains(runs):
-        abouts = [run.domains[name] for run in runs if name in run.domains]
-        if len(abouts) < len(runs):
+    missing, differing = [], []
+    for name in collect_domains(runs):
+        domains = [run.domains[name] for run in runs if name in run.domains]
+        if len(domains) < len(runs):
             missing.append(name)
-        if any(_made_of(about) != _made_of(abouts[0]) for about in abouts):
-            unlike.append(name)
+        if any(_list_parts(domain) != _list_parts(domains[0]) for domain in domains):
+            differing.append(name)
     if missing:
-        found.append(f"Not every run was scored in {_some(missing)}.")
-    if unlike:
-        found.append(f"The runs were scored on different images in {_some(unlike)}.")
-    return found
+        caveats.append(f"Not every run was scored in {list_some(missing, _NAMED)}.")
+    if differing:
+        names = list_some(differing, _NAMED)
+        caveats.append(f"The runs were scored on different images in {names}.")
+    return caveats
 
 
-def _made_of(about: Mapping[str, Any]) -> list[Any]:
-    """What two runs must share in a domain for their scores to be alike."""
-    keys = ("size", "pixels", "split", "resized_to", "fit_inside", "corruption")
-    return [about["per_image"]["names"], *map(about.get, keys)]
+def collect_domains(runs: Sequence[Run]) -> dict[str, DomainScores]:
+    """Return the scores of every domain, from the first run that has it."""
+    domains: dict[str, DomainScores] = {}
+    for run in runs:
+        for name, scores in run.domains.items():
+            domains.setdefault(name, scores)
+    return domains
 
 
-def minus(value: Value, other: Value) -> Value:
-    """Return the difference, or None if a value is missing."""
-    return None if value is None or other is None else value - other
+def _list_chosen_on_target(runs: Sequence[Run]) -> list[str]:
+    return [f"{run.label}: {CHOSEN_ON_TARGET}" for run in runs if run.scores.is_chosen_on_target]
 
 
-def percent(value: Value) -> str:
-    """One decimal; a dash for no number."""
-    return "–" if value is None else f"{value:.1f}"
+def _list_parts(domain: DomainScores) -> dict[str, Any]:
+    """What must be the same in two runs for the scores of a domain to be comparable."""
+    parts = {"size", "pixels", "split", "resized_to", "fit_inside", "corruption"}
+    return {"names": domain.per_image.names, **domain.model_dump(include=parts)}
 
 
-def signed(value: Value) -> str:
-    """One decimal with its sign; what rounds to zero has none."""
-    if value is None or round(value, 1) == 0:
-        return "–" if value is None else "0.0"
-    return f"{value:+.1f}".replace("-", "−")
+def _content(run: Run) -> dict[str, dict[str, Any]]:
+    return {
+        name: domain.model_dump(include={"miou", "corruption"})
+        for name, domain in run.domains.items()
+    }
 
 
-def other_score(run: Run, domain: str, measure: str) -> Value:
-    """One of `OTHERS` of a domain."""
-    about = run.domains[domain]
-    return (about["calibration"] or {}).get("ece") if measure == "ece" else about[measure]
+def _mean_miou(run: Run, domains: Sequence[str]) -> Value:
+    return mean_of(map(run.scores.miou_of, domains))
 
 
-def _some(names: Sequence[str]) -> str:
-    """The first few names, and how many more there are."""
-    rest = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return ", ".join(names[:5]) + rest
+def _paired_interval(run: Run, reference: Run, domains: Sequence[str]) -> Interval | None:
+    """Return the interval of a difference; None where images or classes differ."""
+    ours, theirs = run.scores, reference.scores
+    if not ours.domains.keys() & theirs.domains.keys() >= set(domains):
+        return None
+    names = ours.names_of(domains)
+    have_same_classes = all(
+        ours.classes_of(name).names == theirs.classes_of(name).names for name in domains
+    )
+    if names != theirs.names_of(domains) or not have_same_classes:
+        return None
+    return paired_interval([counts_of(ours, domains)], [counts_of(theirs, domains)], names)
 
 
-def _all_domains(runs: Sequence[Run]) -> list[str]:
-    return list(dict.fromkeys(name for run in runs for name in run.domains))
-
-
-def all_about(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
-    """What eval.json says of every domain, of the first run that has it."""
-    first = {name: about for run in runs[::-1] for name, about in run.domains.items()}
-    return {name: first[name] for name in _all_domains(runs)}
-
-
-def _miou(run: Run, domain: str) -> Value:
-    return run.domains.get(domain, {}).get("miou")
-
-
-def _mean_miou(run: Run, over: Sequence[str]) -> Value:
-    return _mean([_miou(run, name) for name in over])
-
-
-def _cell(
-    run: Run, reference: Run | None, domains: Sequence[str], value: Value, spread: Interval | None
-) -> Cell:
-    if reference is None or run is reference or value is None:
-        return Cell(value, spread, None, None)
-    change = minus(value, _mean_miou(reference, domains))
-    return Cell(value, spread, change, _paired(run, reference, domains))
-
-
-def _paired(run: Run, reference: Run, domains: Sequence[str]) -> Interval | None:
-    """The interval of a difference; None where the images or classes are not the same."""
-    both = (run, reference)
-    for name in domains:
-        if any(name not in one.domains for one in both):
-            return None
-        images, classes = zip(
-            *(
-                (one.domains[name]["per_image"]["names"], one.classes(name)["names"])
-                for one in both
-            ),
-            strict=True,
-        )
-        if images[0] != images[1] or classes[0] != classes[1]:
-            return None
-    ours, theirs = ([one.counts(name) for name in domains] for one in both)
-    names = [run.domains[name]["per_image"]["names"] for name in domains]
-    return paired_interval([ours], [theirs], names)
-
-
-def _columns(parts: Sequence[Loss | None]) -> list[list[Value]]:
-    """Of one run the clean scores of all corruptions, then the corrupted ones, and so on."""
-    return [[part[i] if part else None for part in parts] for i in range(len(Loss._fields))]
-
-
-def _steps(severities: Sequence[int]) -> str:
+def _list_steps(severities: Sequence[int]) -> str:
     low, high = min(severities), max(severities)
-    is_run = len(severities) > 1 and list(severities) == list(range(low, high + 1))
-    return f"{low} to {high}" if is_run else ", ".join(map(str, severities))
+    is_range = len(severities) > 1 and list(severities) == list(range(low, high + 1))
+    return f"{low} to {high}" if is_range else ", ".join(map(str, severities))
 
 
-def _mean(values: Sequence[Value]) -> Value:
-    known = [value for value in values if value is not None]
-    return statistics.fmean(known) if known and len(known) == len(values) else None
-
-
-def _times_100(value: Value) -> Value:
+def _to_percent(value: Value) -> Value:
     return None if value is None else 100 * value

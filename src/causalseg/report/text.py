@@ -1,7 +1,7 @@
 r"""The numbers of a report as Markdown and as LaTeX.
 
 Both hold the same tables: mIoU by domain, robustness, corruptions and IoU by class. LaTeX needs
-\usepackage{booktabs}; everything else is of its core.
+\usepackage{booktabs} and nothing else.
 """
 
 import re
@@ -9,194 +9,191 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from causalseg.report import tables
-from causalseg.report.read import Run, Value, read_runs, reference_of
-from causalseg.report.tables import Cell, percent, signed
+from causalseg.report.format import (
+    MISSING,
+    describe_domains,
+    format_interval,
+    format_percent,
+    format_signed,
+)
+from causalseg.report.read import Run, find_reference, read_runs
+from causalseg.report.tables import Loss, Score
 from causalseg.runs.folder import RunFolder
-from causalseg.runs.scores import describe_domains, describe_inference
 
-_MOST_COLUMNS = 8  # domains: with more they are rows
+_MOST_COLUMNS = 8  # with more domains than these, domains are rows
 _LATEX = str.maketrans(
-    {
-        **{letter: f"\\{letter}" for letter in "&%$#_{}"},
-        **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
-        **{"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"},
-        **{"–": "--", "−": "$-$", "×": r"$\times$"},
+    {letter: f"\\{letter}" for letter in "&%$#_{}"}
+    | {
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "|": r"\textbar{}",
+        "–": "--",
+        "−": "$-$",
+        "×": r"$\times$",
     }
 )
 # An underscore within a word is a letter; at its edge it would be emphasis.
 _MARKUP = re.compile(r"[\\`*<|]|\](?=\()|&(?=#?\w+;)|(?<![^\W_])_|_(?![^\W_])")
 
 
-class Text(NamedTuple):
-    """The content of a cell: what is printed bold, then what is not."""
+class Best(NamedTuple):
+    """A cell that starts with the best value, printed bold."""
 
-    bold: str
-    plain: str
+    value: str
+    rest: str
 
 
-class Grid(NamedTuple):
-    """A table of texts."""
+class ReportGrid(NamedTuple):
+    """A table of a report."""
 
     title: str
     head: list[str]
-    rows: list[list[Text]]
+    rows: list[list[str | Best]]
 
 
 def to_markdown(runs: Sequence[RunFolder], baseline: RunFolder | None = None) -> str:
     """Return the numbers of the report as Markdown.
 
-    Args:
-        runs: folders with config.yaml and eval.json.
-        baseline: as `write_report` takes it.
-
-    Raises:
-        MissingFileError: if config.yaml or eval.json is missing.
-        RunError: if a file is broken, or the runs have different classes.
+    Takes and raises what `causalseg.report.write_report` does.
     """
-    read = read_runs(runs, baseline)
-    reference = reference_of(read, baseline)
-    parts = []
-    for grid in _grids(read, reference):
-        lines = [[_markdown(head) for head in grid.head], ["---"] + ["--:"] * (len(grid.head) - 1)]
-        lines += [[_cell(text, _markdown, "**{}**") for text in row] for row in grid.rows]
-        table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-        parts.append(f"## {_markdown(grid.title)}\n\n{table}")
-    notes = "\n".join(f"- {_markdown(note)}" for note in _notes(read, reference))
-    return "\n\n".join([*parts, notes]) + "\n"
+
+    def format_grid(grid: ReportGrid) -> str:
+        lines = [["---"] + ["--:"] * (len(grid.head) - 1)]
+        lines += [[_format_cell(cell, _markdown, "**{}**") for cell in row] for row in grid.rows]
+        table = "\n".join(f"| {' | '.join(line)} |" for line in [map(_markdown, grid.head), *lines])
+        return f"## {_markdown(grid.title)}\n\n{table}"
+
+    grids, notes = _read(runs, baseline)
+    listed = "\n".join(f"- {_markdown(note)}" for note in notes)
+    return "\n\n".join([*map(format_grid, grids), listed]) + "\n"
 
 
 def to_latex(runs: Sequence[RunFolder], baseline: RunFolder | None = None) -> str:
     r"""Return the numbers of the report as LaTeX tables, which need \usepackage{booktabs}.
 
-    Args:
-        runs: folders with config.yaml and eval.json.
-        baseline: as `write_report` takes it.
-
-    Raises:
-        MissingFileError: if config.yaml or eval.json is missing.
-        RunError: if a file is broken, or the runs have different classes.
+    Takes and raises what `causalseg.report.write_report` does.
     """
-    read = read_runs(runs, baseline)
-    reference = reference_of(read, baseline)
-    parts = ["% needs \\usepackage{booktabs}"]
-    for grid in _grids(read, reference):
+
+    def format_grid(grid: ReportGrid) -> str:
         head = " & ".join(map(_latex, grid.head))
-        rows = [" & ".join(_cell(t, _latex, r"\textbf{{{}}}") for t in row) for row in grid.rows]
-        body = "\n".join(f"{_guarded(row)} \\\\" for row in rows)
-        parts.append(
+        cells = [
+            [_format_cell(cell, _latex, r"\textbf{{{}}}") for cell in row] for row in grid.rows
+        ]
+        body = "\n".join(f"{_guard(' & '.join(row))} \\\\" for row in cells)
+        return (
             "\\begin{table}\n\\centering\n"
             f"\\caption{{{_latex(grid.title)}}}\n"
             f"\\begin{{tabular}}{{l{'r' * (len(grid.head) - 1)}}}\n"
-            f"\\toprule\n{_guarded(head)} \\\\\n\\midrule\n{body}\n\\bottomrule\n"
+            f"\\toprule\n{_guard(head)} \\\\\n\\midrule\n{body}\n\\bottomrule\n"
             "\\end{tabular}\n\\end{table}"
         )
-    notes = "\n\n".join(_latex(note) for note in _notes(read, reference))
-    return "\n\n".join([*parts, notes]) + "\n"
+
+    grids, notes = _read(runs, baseline)
+    parts = ["% needs \\usepackage{booktabs}", *map(format_grid, grids)]
+    return "\n\n".join([*parts, "\n\n".join(map(_latex, notes))]) + "\n"
 
 
-def _grids(runs: Sequence[Run], reference: Run | None) -> list[Grid]:
-    grids = [_headline(runs, reference)]
+def _read(
+    folders: Sequence[RunFolder], baseline: RunFolder | None
+) -> tuple[list[ReportGrid], list[str]]:
+    """Return all tables and the notes."""
+    runs = read_runs(folders, baseline)
+    reference = find_reference(runs, baseline)
+    grids = [_build_headline(runs, reference)]
     if tables.has_robustness(runs):
-        grids.append(_robustness(runs))
-    losses = tables.losses(runs, reference)
+        grids.append(_build_robustness(runs))
+    losses = tables.list_losses(runs, reference)
     if losses:
-        grids.append(_corruptions(runs, reference, losses))
-    return grids + [_classes(run) for run in runs]
+        grids.append(_build_corruptions(runs, losses, has_reference=reference is not None))
+    return grids + [_build_classes(run) for run in runs], _list_notes(runs, reference)
 
 
-def _headline(runs: Sequence[Run], reference: Run | None) -> Grid:
-    """Runs as rows, as papers have it; domains as rows if there are many."""
-    headline = tables.headline(runs, reference)
-    columns = {"mean": headline.mean, **headline.rows}
-    bold = {name: tables.best_of(cells) for name, cells in columns.items()}
-    names, labels = list(columns), [run.label for run in runs]
-    texts = [
-        [_score_text(columns[name][i], i in bold[name]) for name in names] for i in range(len(runs))
-    ]
-    title = "mIoU by domain in %"
+def _build_headline(runs: Sequence[Run], reference: Run | None) -> ReportGrid:
+    """Runs as rows, as in papers; domains as rows if there are many."""
+    headline = tables.build_headline(runs, reference)
+    columns: list[list[str | Best]] = []
+    for scores in (headline.mean, *headline.rows.values()):
+        best = tables.find_best(scores)
+        columns.append([_format_score(score, i in best) for i, score in enumerate(scores)])
+    names, labels = ["mean", *headline.rows], [run.label for run in runs]
     if len(headline.rows) <= _MOST_COLUMNS:
-        rows = [[Text("", label), *row] for label, row in zip(labels, texts, strict=True)]
-        return Grid(title, ["run", *names], rows)
-    rows = [[Text("", name), *column] for name, *column in zip(names, *texts, strict=True)]
-    return Grid(title, ["domain", *labels], rows)
+        return _fill("mIoU by domain in %", "run", names, labels, list(zip(*columns, strict=True)))
+    return _fill("mIoU by domain in %", "domain", labels, names, columns)
 
 
-def _score_text(cell: Cell, is_best: bool) -> Text:
-    value, rest = percent(cell.value), ""
-    if cell.interval:
-        rest += f" [{percent(cell.interval[0])}, {percent(cell.interval[1])}]"
-    if cell.change is not None:
-        rest += f", {signed(cell.change)}"
-    if cell.change_interval:
-        rest += f" [{signed(cell.change_interval[0])}, {signed(cell.change_interval[1])}]"
-    return Text(value, rest) if is_best else Text("", value + rest)
+def _fill(
+    title: str,
+    corner: str,
+    head: Sequence[str],
+    firsts: Sequence[str],
+    cells: Sequence[Sequence[str | Best]],
+) -> ReportGrid:
+    rows = [[first, *row] for first, row in zip(firsts, cells, strict=True)]
+    return ReportGrid(title, [corner, *head], rows)
 
 
-def _robustness(runs: Sequence[Run]) -> Grid:
-    rows = []
+def _format_score(score: Score, is_best: bool) -> str | Best:
+    value, rest = format_percent(score.value), ""
+    if score.interval:
+        rest += f" {format_interval(score.interval)}"
+    if score.change is not None:
+        rest += f", {format_signed(score.change)}"
+    if score.change_interval:
+        rest += f" {format_interval(score.change_interval, is_signed=True)}"
+    return Best(value, rest) if is_best else value + rest
+
+
+def _build_robustness(runs: Sequence[Run]) -> ReportGrid:
+    rows: list[list[str | Best]] = []
     for run in runs:
-        held = run.scores["robustness"]
-        worst = held["worst"]
-        rows.append(
-            [
-                run.label,
-                percent(held["source"] and held["source"]["miou"]),
-                percent(held["target"]["miou"]),
-                "–" if worst is None else f"{percent(run.domains[worst]['miou'])} ({worst})",
-                percent(held["retention"]),
-            ]
-        )
+        part, worst = run.scores.robustness, MISSING
+        if part.worst is not None:
+            worst = f"{format_percent(run.domains[part.worst].miou)} ({part.worst})"
+        source = format_percent(part.source.miou if part.source else None)
+        target, retention = format_percent(part.target.miou), format_percent(part.retention)
+        rows.append([run.label, source, target, worst, retention])
     head = ["run", "source", "target", "worst target", "retention"]
-    return Grid("Robustness in %", head, [[Text("", text) for text in row] for row in rows])
+    return ReportGrid("Robustness in %", head, rows)
 
 
-def _corruptions(
-    runs: Sequence[Run],
-    reference: Run | None,
-    losses: dict[tuple[str, str], list[tables.Loss | None]],
-) -> Grid:
-    def cells(loss: tables.Loss | None) -> list[str]:
-        values: list[Value] = list(loss) if loss else [None] * len(tables.Loss._fields)
-        return [percent(value) for value in (values if reference else values[:3])]
-
-    kinds = (
-        ["clean", "corrupted", "loss", "CD", "rCD"] if reference else ["clean", "corrupted", "loss"]
-    )
-    rows = [
-        [run.label, f"{name}, {origin}", *cells(row[i])]
-        for (name, origin), row in losses.items()
-        for i, run in enumerate(runs)
+def _build_corruptions(
+    runs: Sequence[Run], losses: dict[tuple[str, str], list[Loss]], has_reference: bool
+) -> ReportGrid:
+    kinds = ["clean", "corrupted", "loss", "CD", "rCD"][: 5 if has_reference else 3]
+    groups = {f"{name}, {origin}": row for (name, origin), row in losses.items()}
+    groups["mean"] = tables.average_losses(losses.values())
+    rows: list[list[str | Best]] = [
+        [run.label, name, *map(format_percent, loss[: len(kinds)])]
+        for name, row in groups.items()
+        for run, loss in zip(runs, row, strict=True)
     ]
-    means = tables.mean_losses(losses.values())
-    rows += [[run.label, "mean", *cells(mean)] for run, mean in zip(runs, means, strict=True)]
-    head = ["run", "corruption", *kinds]
-    return Grid("Corruptions in %", head, [[Text("", text) for text in row] for row in rows])
+    return ReportGrid("Corruptions in %", ["run", "corruption", *kinds], rows)
 
 
-def _classes(run: Run) -> Grid:
+def _build_classes(run: Run) -> ReportGrid:
     names = [
         name
-        for name in dict.fromkeys(n for domain in run.domains for n in run.classes(domain)["names"])
-        if any(run.domains[domain]["pixels"].get(name) for domain in run.domains)
+        for name in dict.fromkeys(n for d in run.domains for n in run.scores.classes_of(d).names)
+        if any(domain.pixels.get(name) for domain in run.domains.values())
     ]
-    grid = [
-        [percent(run.by_class("iou", domain, name)) for name in names] for domain in run.domains
+    columns = [
+        [format_percent(run.by_class("iou", domain, name)) for name in names]
+        for domain in run.domains
     ]
-    title = f"IoU by class in %, {run.label}"
-    if len(run.domains) <= _MOST_COLUMNS:
-        head, firsts = ["class", *run.domains], names
-        grid = [list(row) for row in zip(*grid, strict=True)]
-    else:
-        head, firsts = ["domain", *names], list(run.domains)
-    rows = [[first, *texts] for first, texts in zip(firsts, grid, strict=True)]
-    return Grid(title, head, [[Text("", text) for text in row] for row in rows])
+    title, domains = f"IoU by class in %, {run.label}", list(run.domains)
+    if len(domains) <= _MOST_COLUMNS:
+        return _fill(title, "class", domains, names, list(zip(*columns, strict=True)))
+    return _fill(title, "domain", names, domains, columns)
 
 
-def _notes(runs: Sequence[Run], reference: Run | None) -> list[str]:
-    over, made_of = runs[0].scores["mean"]["over"], runs[0].scores["made_of"]
+def _list_notes(runs: Sequence[Run], reference: Run | None) -> list[str]:
+    over, made_of = runs[0].scores.mean.over, runs[0].scores.made_of
     notes = [
         f"{made_of[:1].upper()}{made_of[1:]}.",
-        *describe_domains(tables.all_about(runs)),
+        *describe_domains(tables.collect_domains(runs)),
         f"The mean is over {', '.join(over)}. In brackets: 95 % bootstrap intervals over images.",
     ]
     if reference and len(runs) > 1:
@@ -206,25 +203,27 @@ def _notes(runs: Sequence[Run], reference: Run | None) -> list[str]:
             "CVPR 2020)."
         )
     for run in runs:
-        given = run.scores.get("overrides")
-        also = f" Scored with {', '.join(given)} on top of its configuration." if given else ""
-        how = describe_inference(run.scores["inference"])
-        notes.append(f"{run.label}: predicted from {how}.{also}")
-    return notes + tables.caveats(runs, over)
+        note = f"{run.label}: predicted from {run.scores.inference.describe()}."
+        if overrides := run.scores.overrides:
+            note += f" Scored with {', '.join(overrides)} on top of its configuration."
+        notes.append(note)
+    return notes + tables.list_caveats(runs, over)
 
 
-def _cell(text: Text, escape: Callable[[str], str], bold: str) -> str:
-    return (bold.format(escape(text.bold)) if text.bold else "") + escape(text.plain)
+def _format_cell(cell: str | Best, escape: Callable[[str], str], bold: str) -> str:
+    if isinstance(cell, Best):
+        return bold.format(escape(cell.value)) + escape(cell.rest)
+    return escape(cell)
 
 
 def _markdown(text: str) -> str:
-    return _MARKUP.sub(lambda found: f"\\{found[0]}", text.replace("\n", " "))
+    return _MARKUP.sub(lambda match: f"\\{match[0]}", text.replace("\n", " "))
 
 
 def _latex(text: str) -> str:
     return text.replace("\n", " ").translate(_LATEX)
 
 
-def _guarded(row: str) -> str:
-    r"""A row that starts with [ or * would be taken for an option of the \\ or rule before it."""
+def _guard(row: str) -> str:
+    r"""Keep a row that starts with [ or * from being an option of the \\ or rule before it."""
     return f"{{}}{row}" if row[:1] in ("[", "*") else row

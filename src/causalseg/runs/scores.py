@@ -1,13 +1,13 @@
-"""What eval.json holds: the scores of a run, and everything that is computed from them later.
+"""The scores of a run: the content of eval.json, and what later scores are computed from.
 
-Scores are percent. A number that does not exist, such as the IoU of a class that a domain does not
-have, is null. `docs/scores.md` says how each is computed.
+Scores are in percent. A score that does not exist, such as the IoU of a class that a domain does
+not have, is null. `docs/scores.md` says how each is computed.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from causalseg.config.block import Block
 from causalseg.config.inference import InferenceConfig
@@ -17,6 +17,7 @@ from causalseg.writing import write_json
 
 VERSION = 2  # in 1, `inference.size` was `resized_to`
 CHOSEN_ON_TARGET = "checkpoint chosen on a target domain"
+MEAN = "mean"  # stands for the mean over domains where a domain is named
 
 Percent = Annotated[float, Field(ge=0, le=100)]
 Interval = tuple[Percent, Percent]
@@ -34,22 +35,22 @@ class ModelScored(Block):
     head: str
     trainable_parameters: int
     adapter_parameters: int | None = None
-    """Those of them that the adapter has; the others are the head's."""
+    """Those of the adapter; the others belong to the head."""
 
 
 class Checkpoint(Block):
     """Which weights of the run were scored."""
 
     name: str
-    """last, those at the end of training; best, those chosen by a metric; or a file or folder."""
+    """last: at the end of training; best: chosen by a metric; or a file or folder."""
     step: int | None = None
-    """Steps that they were trained for; null of last."""
+    """Training steps; null for last."""
     metric: str | None = None
-    """What best was chosen by."""
+    """Metric that best was chosen by."""
     value: Percent | None = None
-    """That metric of them, as measured during training."""
+    """Its value, as measured during training."""
     allow_target: bool = False
-    """Whether a metric of a target domain chose them, or the end of training."""
+    """Whether a metric of a target domain chose the weights or the end of training."""
 
 
 class Classes(Block):
@@ -59,8 +60,8 @@ class Classes(Block):
     palette: list[tuple[int, int, int]]
 
 
-class Corruption(Block):
-    """What a corrupted domain is made of."""
+class AppliedCorruption(Block):
+    """The corruption of a domain."""
 
     name: str
     severity: Annotated[int, Field(ge=1, le=5)]
@@ -69,24 +70,24 @@ class Corruption(Block):
 
 
 class Calibration(Block):
-    """Confidence against truth, over all labelled pixels."""
+    """Confidence compared with accuracy, over all labelled pixels."""
 
     ece: Percent
     """Expected calibration error."""
     pixels: list[int]
-    """Pixels in each of the bins of equal width between confidence 0 and 1."""
+    """Pixels in each bin; bins of equal width from confidence 0 to 1."""
     confidence: list[Percent | None]
     """Mean confidence of each bin."""
     accuracy: list[Percent | None]
-    """Share of each bin's pixels whose class is right."""
+    """Pixel accuracy of each bin."""
 
 
 class PerImage(Block):
-    """What each image adds; scores of any selection of images follow from it."""
+    """The counts of each image; the scores of any selection of images follow from them."""
 
     names: list[str]
     counts: list[Row]
-    """Of each image TP_1 .. TP_k FP_1 .. FP_k FN_1 .. FN_k, in pixels."""
+    """For each image TP_1 .. TP_k FP_1 .. FP_k FN_1 .. FN_k, in pixels."""
 
 
 class DomainScores(Block):
@@ -97,12 +98,12 @@ class DomainScores(Block):
     """Most common height and width of the labels."""
     split: str | None = None
     resized_to: list[int] | None = None
-    """Height and width that the domain's images are resized to, where it has its own."""
+    """Height and width that the images are resized to, where the domain has its own."""
     fit_inside: list[int] | None = None
-    """Height and width that they are fit inside, in proportion."""
-    corruption: Corruption | None = None
+    """Height and width that the images are resized to fit inside, in proportion."""
+    corruption: AppliedCorruption | None = None
     classes: Classes | None = None
-    """The classes of the domain's labels, where they are not the model's."""
+    """Classes of the domain's labels, where they differ from the model's."""
     miou: Percent | None
     """Mean IoU over the classes that occur in the domain's labels."""
     miou_interval: Interval | None
@@ -112,7 +113,7 @@ class DomainScores(Block):
     classes_scored: int
     """Number of classes that occur."""
     accuracy: Percent | None
-    """Share of labelled pixels whose class is right."""
+    """Fraction of labelled pixels whose class is right."""
     fwiou: Percent | None
     """Mean IoU weighted by how often a class occurs."""
     boundary_miou: Percent | None
@@ -124,10 +125,26 @@ class DomainScores(Block):
     pixels: dict[str, int]
     """Labelled pixels of each class."""
     confusion: list[Row] | None
-    """Pixels by true class (rows) and predicted class; where classes of the model count as none of
-    the domain's, these are one column more, the last."""
+    """Pixels by true class (rows) and predicted class; a last extra column holds predictions that
+    map to no class of the domain."""
     calibration: Calibration | None
     per_image: PerImage
+
+    @property
+    def ece(self) -> Percent | None:
+        """Expected calibration error."""
+        return self.calibration.ece if self.calibration else None
+
+    def are_counts_complete(self, num_classes: int) -> bool:
+        """Whether all counts belong to ``num_classes`` classes and to every image."""
+        lengths = {row.count(" ") + 1 for row in self.per_image.counts}
+        widths = {row.count(" ") + 1 for row in self.confusion or ()}
+        return (
+            len(self.per_image.names) == len(self.per_image.counts)
+            and lengths <= {3 * num_classes}
+            and widths <= {num_classes, num_classes + 1}
+            and len(self.confusion or ()) in (0, num_classes)
+        )
 
 
 class Mean(Block):
@@ -146,7 +163,7 @@ class Group(Block):
 
 
 class Degradation(Block):
-    """What one corruption costs."""
+    """The loss by one corruption."""
 
     corruption: str
     clean: str | None
@@ -158,12 +175,12 @@ class Degradation(Block):
 
 
 class Robustness(Block):
-    """How scores hold from domain to domain."""
+    """Source, target and corrupted domains compared."""
 
     source: Group | None
-    """Domains that the mean is not over and that are not corrupted; null if there are none."""
+    """In-distribution domains: not corrupted and not in the mean; null if there are none."""
     target: Group
-    """Domains that the mean is over."""
+    """Domains of the mean."""
     worst: str | None
     """The target domain with the lowest mIoU."""
     retention: float | None
@@ -195,71 +212,71 @@ class Scores(Block):
     inference: StoredInference
     made_of: str
     overrides: list[str] | None = None
-    """What was given on top of config.yaml when the run was scored."""
+    """Overrides of config.yaml that the run was scored with."""
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Self:
+        for name, domain in self.domains.items():
+            k = len(self.classes_of(name).names)
+            if not domain.are_counts_complete(k):
+                raise ValueError(
+                    f"the counts of domain {name!r} do not fit its {k} classes and "
+                    f"{len(domain.per_image.names)} images"
+                )
+        if missing := [name for name in self.mean.over if name not in self.domains]:
+            raise ValueError(f"the mean is over {missing[0]!r}, which was not scored")
+        return self
+
+    @property
+    def is_chosen_on_target(self) -> bool:
+        """Whether a target domain influenced the choice of weights: every table must say so."""
+        return self.checkpoint is not None and self.checkpoint.allow_target
+
+    def classes_of(self, domain: str) -> Classes:
+        """Return the classes of a domain's labels."""
+        scores = self.domains.get(domain)
+        return (scores and scores.classes) or self.classes
+
+    def miou_of(self, domain: str) -> Percent | None:
+        """Return the mIoU in percent of a domain, or of `MEAN`; None if it was not scored."""
+        if domain == MEAN:
+            return self.mean.miou
+        return self.domains[domain].miou if domain in self.domains else None
+
+    def names_of(self, domains: Iterable[str]) -> list[list[str]]:
+        """Return the image names of each domain."""
+        return [self.domains[name].per_image.names for name in domains]
 
 
-def read_scores(run: RunFolder) -> dict[str, Any]:
+def read_scores(run: RunFolder) -> Scores:
     """Read eval.json of a run.
 
     Raises:
-        MissingFileError: if it is not there.
+        MissingFileError: if it is missing.
         RunError: if it is broken or of another version.
     """
-    content = run.read_json(run.eval)
     try:
-        return Scores.model_validate(content).model_dump(mode="json", exclude_unset=True)
+        return Scores.model_validate(run.read_json(run.eval))
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "it"
         raise RunError(
-            f"{run.eval} is not what this version of causalseg writes ({place}: {first['msg']}): "
-            f"make it anew with `causalseg eval {run.path}`"
+            f"{run.eval} is not what this version of causalseg writes ({describe_mistake(error)}): "
+            f"make it again with `causalseg eval {run.path}`"
         ) from error
 
 
-def write_scores(run: RunFolder, content: dict[str, Any]) -> None:
-    """Write eval.json, after checking that it is what its schema says."""
-    write_json(run.eval, Scores.model_validate(content).model_dump(mode="json", exclude_unset=True))
+def write_scores(run: RunFolder, scores: Scores) -> None:
+    """Write eval.json."""
+    write_json(run.eval, scores.model_dump(mode="json", exclude_unset=True))
 
 
-def is_chosen_on_target(scores: Mapping[str, Any]) -> bool:
-    """Whether the weights scored owe something to a target domain: then no table may hide it."""
-    return bool((scores.get("checkpoint") or {}).get("allow_target"))
+def describe_mistake(error: ValidationError) -> str:
+    """Return where the first mistake is and what it is."""
+    first = error.errors()[0]
+    location = ".".join(map(str, first["loc"]))
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{location}: {message}" if location else message
 
 
 def size_text(size: Sequence[int]) -> str:
-    """Return (H, W) as people write it, width first."""
+    """Return (H, W) as text, width first."""
     return f"{size[1]} × {size[0]}"
-
-
-def describe_domain(domain: Mapping[str, Any]) -> str:
-    """Say what a domain is made of: images, sizes, split and corruption."""
-    about = ["1 image" if domain["images"] == 1 else f"{domain['images']} images"]
-    about += [f"{size_text(domain['size'])} px"] if domain["size"] else []
-    about += [domain["split"]] if "split" in domain else []
-    if "corruption" in domain:
-        about.append("{name}, severity {severity}".format(**domain["corruption"]))
-    if "resized_to" in domain:
-        about.append(f"resized to {size_text(domain['resized_to'])} px")
-    if "fit_inside" in domain:
-        about.append(f"resized to fit inside {size_text(domain['fit_inside'])} px")
-    return ", ".join(about)
-
-
-def describe_domains(domains: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Say what each domain is made of, once of those that are alike but for the corruption."""
-    alike: dict[str, list[str]] = {}
-    for name, domain in domains.items():
-        made = domain.get("corruption")
-        full = f"{name} ({made['name']}, severity {made['severity']})" if made else name
-        plain = {key: value for key, value in domain.items() if key != "corruption"}
-        alike.setdefault(describe_domain(plain), []).append(full)
-    return [
-        f"{', '.join(names)}: {'each ' if len(names) > 1 else ''}{text}"
-        for text, names in alike.items()
-    ]
-
-
-def describe_inference(stored: Mapping[str, Any]) -> str:
-    """Say how images were predicted, from `inference` of an eval.json of any version."""
-    return TypeAdapter(StoredInference).validate_python(stored).describe()

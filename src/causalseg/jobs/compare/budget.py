@@ -29,7 +29,7 @@ from causalseg.config import Config
 from causalseg.config.adapters import AdapterConfig, ChainConfig, linked_part, parts_of
 from causalseg.config.load import load_config
 from causalseg.errors import CausalsegError, ConfigError
-from causalseg.report.comparison import Method
+from causalseg.report.result import Method
 
 Values = dict[str, Any]  # of options, by name
 Count = Callable[[Values], int]  # trained parameters with these values

@@ -19,7 +19,7 @@ from causalseg.config import Config
 from causalseg.config.load import list_options, read_yaml
 from causalseg.config.stages import Stage, stage_of
 from causalseg.errors import ConfigError, MissingFileError, did_you_mean
-from causalseg.report.comparison import Method
+from causalseg.report.result import Method
 
 INTERVENE = "intervene"
 # A mapping with one of these is a whole block; any other changes only the options it names.

@@ -19,19 +19,17 @@ from causalseg.config.stages import Stage, keys_of, stage_of
 from causalseg.errors import CausalsegError, ConfigError, RunError, did_you_mean
 from causalseg.jobs.compare.methods import folder_name
 from causalseg.jobs.compare.workers import StudyCell, run_cells
-from causalseg.report.card import collect_result
 from causalseg.report.comparison import (
     MEAN,
     Comparison,
-    Method,
-    Result,
     check_shared,
     compare_results,
     label_result,
     list_methods,
     read_results,
 )
-from causalseg.report.comparison_page import to_markdown, write_html
+from causalseg.report.comparison_page import comparison_to_markdown, write_comparison
+from causalseg.report.result import Method, Result, collect_result
 from causalseg.runs.folder import locked
 from causalseg.runs.log import logger
 from causalseg.writing import write_json, write_text
@@ -193,7 +191,7 @@ def _choose_reference(
     first: Method,
 ) -> str:
     names = [method.name for method in rows]
-    earlier = {result["method"]["reference"] for result in results.values()}.intersection(names)
+    earlier = {result.label.reference for result in results.values()}.intersection(names)
     if name is None:
         return earlier.pop() if len(earlier) == 1 else first.name
     if name not in names:
@@ -302,7 +300,7 @@ def _check_earlier(
     """Raise RunError unless earlier results share the configuration of the cells."""
     overrides = {method.name: method.overrides for method in rows}
     configs = {cell.key: with_classes_inside(cell.config).model_dump(mode="json") for cell in cells}
-    configs |= {key: result["config"] for key, result in earlier.items()}
+    configs |= {key: result.config for key, result in earlier.items()}
     try:
         check_shared({key: (overrides[key[0]], config) for key, config in configs.items()})
     except RunError as error:
@@ -324,12 +322,12 @@ def _label(study: Study, method: Method, seed: int, result: Result) -> Result:
     labelled = label_result(result, method, place, study.reference, study.seeds[method.name])
     file = study.out / "results" / f"{folder_name(method)}_seed{seed}.json"
     if labelled != result:
-        write_json(file, labelled)
+        write_json(file, labelled.to_json())
     return labelled
 
 
 def _publish(study: Study, results: dict[tuple[str, int], Result]) -> Comparison:
     comparison = compare_results(study.methods, study.seeds, study.reference, results)
-    write_text(study.out / "compare.md", f"# {study.title}\n\n{to_markdown(comparison)}")
-    write_html(comparison, study.title, study.out / "compare.html")
+    write_text(study.out / "compare.md", f"# {study.title}\n\n{comparison_to_markdown(comparison)}")
+    write_comparison(comparison, study.title, study.out / "compare.html")
     return comparison

@@ -20,7 +20,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from causalseg.config import Config
 from causalseg.config.load import dump_config
-from causalseg.report.comparison import Method
+from causalseg.report.result import Method
 from causalseg.runs.folder import RunFolder
 from causalseg.runs.log import console, logger
 from causalseg.writing import write_text
