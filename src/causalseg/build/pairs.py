@@ -25,15 +25,15 @@ Source = FolderConfig | LayoutConfig | ScenesConfig
 
 
 def build_classes(data: DataConfig) -> ClassList:
-    """Build the class list that ``data.classes`` names, holds or points to."""
+    """Build the class list of ``data.classes``: a name, a block or the path of a file."""
     if isinstance(data.classes, ClassesConfig):
-        given = data.classes
+        block = data.classes
         return ClassList(
-            tuple(given.names),
-            tuple(given.palette or ()),
-            tuple(given.ids or ()),
-            tuple(given.ignore),
-            tuple(given.ignore_colours),
+            tuple(block.names),
+            tuple(block.palette or ()),
+            tuple(block.ids or ()),
+            tuple(block.ignore),
+            tuple(block.ignore_colours),
         )
     if data.classes in CLASS_LISTS:
         return CLASS_LISTS[data.classes]
@@ -86,8 +86,8 @@ def find_classes(data: DataConfig, source: Source, classes: ClassList) -> ClassL
         case ScenesConfig():
             if classes != CITYSCAPES19:
                 raise ConfigError("scenes have the classes of cityscapes19: set data.classes to it")
-        case FolderConfig(classes=given) if given is not None:
-            return build_classes(data.model_copy(update={"classes": given}))
+        case FolderConfig(classes=own) if own is not None:
+            return build_classes(data.model_copy(update={"classes": own}))
     return classes
 
 

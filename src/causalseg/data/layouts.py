@@ -1,7 +1,7 @@
-r"""What a published data set looks like, as data: where its pairs are and what its labels hold.
+r"""What a published data set looks like, as data: the paths of its pairs and what labels contain.
 
 A template is a path below the data set's root, with fields in braces: ``{city}`` is any text
-without a slash, ``{name:0001TP_\d+}`` what the regular expression says. The fields found in an
+without a slash, ``{name:0001TP_\d+}`` matches the regular expression. The fields of an
 image's path fill in the path of its label, which need not use all of them:
 
     leftImg8bit/val/{city}/{name}_leftImg8bit.png
