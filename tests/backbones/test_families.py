@@ -9,7 +9,6 @@ from causalseg.adapters.base import Adapter, attach, install_after_blocks
 from causalseg.backbones.timm import FrozenBackbone, build_backbone
 from causalseg.backbones.trunk import find_trunk
 from causalseg.build.adapter import build_adapter
-from causalseg.config import BackboneConfig
 from causalseg.config.adapters import (
     AdaptFormerConfig,
     CausalTuneConfig,
@@ -20,6 +19,7 @@ from causalseg.config.adapters import (
     SetConfig,
     VptConfig,
 )
+from causalseg.config.backbone import BackboneConfig
 from causalseg.config.heads import Mask2FormerHeadConfig
 from causalseg.data.catalogue.camvid import CAMVID11
 from causalseg.errors import ConfigError

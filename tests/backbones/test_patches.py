@@ -10,7 +10,7 @@ from torch import nn
 
 from causalseg.backbones.timm import build_backbone
 from causalseg.backbones.weights.model import build_model, place
-from causalseg.config import BackboneConfig
+from causalseg.config.backbone import BackboneConfig
 from causalseg.errors import ConfigError, WeightsError
 
 

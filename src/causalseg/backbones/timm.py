@@ -24,7 +24,7 @@ from causalseg.backbones.positions import set_position_rule, take_any_size
 from causalseg.backbones.trunk import find_trunk
 from causalseg.backbones.weights.formats import PositionRule
 from causalseg.backbones.weights.model import build_model
-from causalseg.config import BackboneConfig
+from causalseg.config.backbone import BackboneConfig
 from causalseg.errors import ConfigError, DataError
 
 _NUM_LEVELS = 4

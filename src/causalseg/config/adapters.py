@@ -1,7 +1,7 @@
 """The options of every adapter."""
 
-from collections.abc import Sequence
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -37,7 +37,7 @@ class PlacedConfig(Block):
 class TokensConfig(PlacedConfig):
     """Options of adapters with tokens in every block."""
 
-    init: Init = Init()
+    init: Annotated[Init, named("zero", "kind")] = Init()
     """Initialisation: zero, small (the published one), or a block."""
     num_tokens: Annotated[int, Field(ge=2)] = 100
     """Tokens per block, per branch with set and fada; as many queries with query_link."""
@@ -185,13 +185,10 @@ class Band(Block):
             raise ValueError(f"allowed are {', '.join(_NAMED_BANDS)}, or low and high")
         return _NAMED_BANDS[value]
 
-    @model_validator(mode="after")
-    def _check_order(self) -> Self:
+    def find_mistakes(self) -> Iterator[str]:
+        """Yield radii in the wrong order."""
         if self.low is not None and self.high is not None and not self.low < self.high:
-            raise ValueError(
-                f"low = {self.low} must be below high = {self.high}; the paper has 0.2 and 0.7"
-            )
-        return self
+            yield f"low = {self.low} must be below high = {self.high}; the paper has 0.2 and 0.7"
 
 
 class CausalTuneConfig(LinkedConfig):
@@ -223,22 +220,21 @@ class CausalTuneConfig(LinkedConfig):
             return {"recipe": "centered", **options}
         return options
 
-    @model_validator(mode="after")
-    def _check_combination(self) -> Self:
+    def find_mistakes(self) -> Iterator[str]:
+        """Yield options that recipe or transform do not have."""
+        transform = f"transform={self.transform}"
         if self.recipe == "released":
             if self.init.kind != "small":
-                raise ValueError("recipe=released has init.kind=small, as its code does")
-            self.refuse_changes({"transform", "band", "suppress"}, "recipe=released")
+                yield "recipe=released has init.kind=small, as its code does"
+            yield from self.find_idle(["band", "suppress", "transform"], "recipe=released")
         elif self.transform != "dct":
-            why = f"transform={self.transform}"
             if self.recipe == "full_path":
-                raise ValueError(f"{why} has the recipes paper and centered: give one of them")
+                yield f"{transform} has the recipes paper and centered: give one of them"
             if self.transform == "haar" and self.band.model_dump() not in _NAMED_BANDS.values():
-                raise ValueError("band with transform=haar: allowed are " + ", ".join(_NAMED_BANDS))
-            self.refuse_changes({"suppress"}, why)
-        elif self.suppress and self.band == Band(low=None, high=None):
-            raise ValueError("suppress has no effect with a band that passes all")
-        return self
+                yield f"band with {transform}: allowed are {', '.join(_NAMED_BANDS)}"
+            yield from self.find_idle(["suppress"], transform)
+        elif self.band == Band(low=None, high=None):
+            yield from self.find_idle(["suppress"], "a band that passes all")
 
 
 _Part = (
@@ -267,13 +263,12 @@ class ChainConfig(Block):
     ]
     """The adapters, in the order in which they edit a block's output."""
 
-    @model_validator(mode="after")
-    def _weights_train_once(self) -> Self:
+    def find_mistakes(self) -> Iterator[str]:
+        """Yield parts that train the same weights."""
         names = [part.name for part in self.parts]
         has_bias = any(getattr(part, "bias", "none") != "none" for part in self.parts)
         if names.count("full") > 1 or ("full" in names and ("soma" in names or has_bias)):
-            raise ValueError("full trains all weights: no other full, soma or bias=adapted with it")
-        return self
+            yield "full trains all weights: no other full, soma or bias=adapted with it"
 
 
 def _list_is_a_chain(value: Any) -> Any:

@@ -1,8 +1,9 @@
 """The base class of every group of options, and types of common options."""
 
-from typing import Annotated, Any
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 Layers = (
     Annotated[int, Field(ge=1, strict=True)]
@@ -18,19 +19,29 @@ class Block(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
-    def refuse_changes(self, keys: set[str], cause: str) -> None:
-        """Raise ValueError if one of these options, idle with ``cause``, is not at its default."""
-        for key in sorted(keys):
+    def find_mistakes(self) -> Iterator[str]:
+        """Yield messages about options that contradict each other; the first one is raised."""
+        yield from ()
+
+    def find_idle(self, keys: Iterable[str], cause: str) -> Iterator[str]:
+        """Yield a message for each option without effect that is not at its default."""
+        for key in keys:
             if getattr(self, key) != type(self).model_fields[key].default:
-                raise ValueError(f"{key} has no effect with {cause}: leave it out")
+                yield f"{key} has no effect with {cause}: leave it out"
+
+    @model_validator(mode="after")
+    def _raise_mistake(self) -> Self:
+        for mistake in self.find_mistakes():
+            raise ValueError(mistake)
+        return self
 
 
-def named(default: str) -> BeforeValidator:
+def named(default: str, key: str = "name") -> BeforeValidator:
     """``adapter: none`` is short for ``adapter: {name: none}``; no name means the default one."""
 
     def fill(value: Any) -> Any:
         if isinstance(value, str):
-            return {"name": value}
-        return {"name": default, **value} if isinstance(value, dict) else value
+            return {key: value}
+        return {key: default, **value} if isinstance(value, dict) else value
 
     return BeforeValidator(fill)

@@ -1,8 +1,9 @@
 """The options of sources, domains and class lists."""
 
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag
 
 from causalseg.config.block import Block, Size
 from causalseg.config.stages import COMPUTING, Stage
@@ -38,11 +39,10 @@ class _PairsConfig(Block):
     corrupt: CorruptConfig | None = None
     """A corruption of the images; null for none."""
 
-    @model_validator(mode="after")
-    def _check_ratio(self) -> Self:
+    def find_mistakes(self) -> Iterator[str]:
+        """Yield options that have no effect."""
         if self.keep_ratio and self.resize is None:
-            raise ValueError("keep_ratio has no effect without resize")
-        return self
+            yield "keep_ratio has no effect without resize: give resize"
 
 
 class ClassesConfig(Block):
@@ -83,11 +83,11 @@ class FolderConfig(_PairsConfig):
     """The classes of its labels, given like data.classes; null for data.classes. A source must have
     the same names; a domain may have others if a class mapping is known."""
 
-    @model_validator(mode="after")
-    def _check_encoding(self) -> Self:
-        if self.encoding == "colours" and self.id_map is not None:
-            raise ValueError("id_map has no effect with encoding: colours")
-        return self
+    def find_mistakes(self) -> Iterator[str]:
+        """Yield options that have no effect."""
+        yield from super().find_mistakes()
+        if self.encoding == "colours":
+            yield from self.find_idle(["id_map"], "encoding: colours")
 
 
 class LayoutConfig(_PairsConfig):
@@ -192,51 +192,39 @@ class DataConfig(Block):
             return self.mean_over or list(self.domains)
         return [name for name in self.only if name in (self.mean_over or self.only)] or self.only
 
-    @model_validator(mode="after")
-    def _check_domain_names(self) -> Self:
+    def find_mistakes(self) -> Iterator[str]:
+        """Yield domains that cannot be told apart, weights without use, and repeated streets."""
+        yield from self._find_name_mistakes()
+        weighted = [source.weight is not None for source in self.sources]
+        if any(weighted) and not all(weighted):
+            yield "give a weight to all sources or to none"
+        if any(domain.weight is not None for domain in self.domains.values()):
+            yield "a weight has no effect on a domain: every image is scored once"
+        if any(weighted) and self.rare_classes:
+            yield "rare_classes ignores weights of sources: drop them"
+        trained = [source for source in self.sources if isinstance(source, ScenesConfig)]
+        for name, scored in self.domains.items():
+            if isinstance(scored, ScenesConfig) and any(_overlap(scored, t) for t in trained):
+                yield (
+                    f"domain {name} has scenes with training seeds (a seed is the same street in "
+                    "every domain): set `first` of the source to another seed, such as 10000"
+                )
+
+    def _find_name_mistakes(self) -> Iterator[str]:
         for name in self.domains:
             if name in ("", ".", "..") or any(slash in name for slash in "/\\"):
-                raise ValueError(
+                yield (
                     f"domain name {name!r} cannot be a folder name: it must not be empty, '.' or "
                     r"'..', nor contain '/' or '\'"
                 )
         if "mean" in self.domains:
-            raise ValueError("domain name 'mean' is reserved for the mean: use another")
-        return self
-
-    @model_validator(mode="after")
-    def _check_mean_over(self) -> Self:
+            yield "domain name 'mean' is reserved for the mean: use another"
         for key, names in (("mean_over", self.mean_over), ("only", self.only)):
             if len(set(names or [])) < len(names or []):
-                raise ValueError(f"{key} = {names} has a domain twice: give each once")
-            unknown = [name for name in names or [] if name not in self.domains]
-            if unknown:
-                raise ValueError(
-                    f"{key} names {unknown[0]!r}: {did_you_mean(unknown[0], self.domains)}"
-                )
-        return self
-
-    @model_validator(mode="after")
-    def _check_weights(self) -> Self:
-        weighted = [source.weight is not None for source in self.sources]
-        if any(weighted) and not all(weighted):
-            raise ValueError("give a weight to all sources or to none")
-        if any(domain.weight is not None for domain in self.domains.values()):
-            raise ValueError("a weight has no effect on a domain: every image is scored once")
-        if any(weighted) and self.rare_classes:
-            raise ValueError("rare_classes ignores weights of sources: drop them")
-        return self
-
-    @model_validator(mode="after")
-    def _check_seeds_of_scenes(self) -> Self:
-        trained = [source for source in self.sources if isinstance(source, ScenesConfig)]
-        for name, scored in self.domains.items():
-            if isinstance(scored, ScenesConfig) and any(_overlap(scored, t) for t in trained):
-                raise ValueError(
-                    f"domain {name} has scenes with training seeds (a seed is the same street in "
-                    "every domain): set `first` of the source to another seed, such as 10000"
-                )
-        return self
+                yield f"{key} = {names} has a domain twice: give each once"
+            for name in names or []:
+                if name not in self.domains:
+                    yield f"{key} names {name!r}: {did_you_mean(name, self.domains)}"
 
 
 def _overlap(a: ScenesConfig, b: ScenesConfig) -> bool:

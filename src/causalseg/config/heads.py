@@ -1,8 +1,9 @@
 """The options of every head; the blocks are also what the heads take."""
 
-from typing import Annotated, Literal, Self
+from collections.abc import Iterator
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from causalseg.config.block import Block, named
 
@@ -62,20 +63,15 @@ class Mask2FormerHeadConfig(BalancedConfig):
     no_object_weight: Annotated[float, Field(ge=0)] = 0.1
     """Weight of the class `no object` within the class term."""
 
-    @model_validator(mode="after")
-    def _loss_has_terms(self) -> Self:
-        if not (self.class_weight or self.mask_weight or self.dice_weight):
-            raise ValueError("class_weight, mask_weight and dice_weight are all 0: raise one")
-        adjustment, idle = self.logit_adjustment, None
-        if self.class_weights != "none":
-            idle = "class_weights"
-        elif adjustment is not None and adjustment.at == "loss":
-            idle = "logit_adjustment.at = loss"
-        if idle and self.class_weight == 0:
-            raise ValueError(
-                f"{idle} has no effect with class_weight = 0: drop it, or raise class_weight"
-            )
-        return self
+    def find_mistakes(self) -> Iterator[str]:
+        """Yield a loss without terms, and a balance of a class term that is off."""
+        if self.class_weight:
+            return
+        if not (self.mask_weight or self.dice_weight):
+            yield "class_weight, mask_weight and dice_weight are all 0: raise one"
+        yield from self.find_idle(["class_weights"], "class_weight = 0")
+        if self.logit_adjustment and self.logit_adjustment.at == "loss":
+            yield "logit_adjustment.at = loss has no effect with class_weight = 0: drop it"
 
 
 HeadConfig = Annotated[

@@ -3,9 +3,10 @@
 `InferenceConfig` is also what `causalseg.engine.infer` takes and what eval.json stores.
 """
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from causalseg.config.block import Block, Size
 from causalseg.config.stages import COMPUTING, Stage
@@ -15,6 +16,7 @@ Blend = Literal["mean", "hann"]
 Count = Annotated[int, Field(ge=1)]
 Factor = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _SIZE_RULES = ("size", "shortest", "scale", "inside")
+_OF_WINDOWS = ("window", "stride", "blend", "windows_at_once")
 _IN_TRAINING = Stage.SCORES | Stage.COMPARE | Stage.TRAINING  # of intermediate evaluations
 
 
@@ -47,22 +49,15 @@ class InferenceConfig(Block):
     scales: Annotated[list[Factor], Field(min_length=1)] = [1.0]
     """Average predictions at these multiples of the size that the image was resized to."""
 
-    @model_validator(mode="after")
-    def _no_idle_windows(self) -> Self:
-        of_slide, fields = ("window", "stride", "blend", "windows_at_once"), type(self).model_fields
-        idle = [name for name in of_slide if getattr(self, name) != fields[name].default]
-        if self.mode == "whole" and idle:
-            raise ValueError(f"{idle[0]} has no effect with mode=whole; drop it or use mode=slide")
+    def find_mistakes(self) -> Iterator[str]:
+        """Yield options of windows without windows, gaps, and two rules of the size."""
+        if self.mode == "whole":
+            yield from self.find_idle(_OF_WINDOWS, "mode=whole")
         if self.window and (mistake := self.stride_mistake(self.window)):
-            raise ValueError(mistake)
-        return self
-
-    @model_validator(mode="after")
-    def _one_rule_of_size(self) -> Self:
-        given = [name for name in _SIZE_RULES if getattr(self, name) is not None]
-        if len(given) > 1:
-            raise ValueError(f"{' and '.join(given)} exclude each other: give one of them")
-        return self
+            yield mistake
+        rules = [name for name in _SIZE_RULES if getattr(self, name) is not None]
+        if len(rules) > 1:
+            yield f"{' and '.join(rules)} exclude each other: give one of them"
 
     def stride_mistake(self, window: tuple[int, int]) -> str | None:
         """Say why the stride does not fit a window of (height, width); None if it does."""
@@ -129,11 +124,11 @@ class EvalConfig(InferenceConfig):
     """Example images per domain in the report, evenly spaced; unless 0, those with the best, the
     median and the lowest mIoU are added."""
 
-    @model_validator(mode="after")
-    def _no_idle_limit(self) -> Self:
+    def find_mistakes(self) -> Iterator[str]:
+        """Yield a limit of evaluations that do not happen, beside mistakes of inference."""
+        yield from super().find_mistakes()
         if self.limit is not None and self.every is None:
-            raise ValueError("limit has no effect without every")
-        return self
+            yield "limit has no effect without every: give eval.every"
 
 
 def _pixels(size: tuple[int, int]) -> str:

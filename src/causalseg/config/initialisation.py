@@ -7,9 +7,10 @@
 With `small` all other gradients are multiplied by the scale, which the optimiser has to grow first.
 """
 
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Iterator
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from causalseg.config.block import Block
 
@@ -31,19 +32,13 @@ class Init(Block):
     """Standard deviation, over tokens, of the queries that a Mask2Former head takes from them; the
     head's own have 1. null leaves the projection as torch draws it: queries nearly equal."""
 
-    @model_validator(mode="before")
-    @classmethod
-    def _kind_alone(cls, value: Any) -> Any:
-        return {"kind": value} if isinstance(value, str) else value
-
-    @model_validator(mode="after")
-    def _no_idle_scale(self) -> Self:
+    def find_mistakes(self) -> Iterator[str]:
+        """Yield a scale that kind=zero does not have."""
         if self.kind == "zero" and self.scale is not None:
-            raise ValueError(
+            yield (
                 f"scale = {self.scale} has no effect with kind=zero, which has no scale: leave it "
                 "out, or take kind=small"
             )
-        return self
 
     @property
     def initial_scale(self) -> float | None:

@@ -1,8 +1,9 @@
 """The options of the intervention on the features."""
 
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Iterator
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from causalseg.config.block import Block, Layers, Radius
 
@@ -33,32 +34,28 @@ class InterveneConfig(Block):
     layers: Layers = None
     """Blocks to follow: a list of indices from 0, or a number k for the last k; null is all."""
 
-    @model_validator(mode="before")
-    @classmethod
-    def _read_kind(cls, value: Any) -> Any:
-        return {"kind": value} if isinstance(value, str) else value
-
-    @model_validator(mode="after")
-    def _no_idle_settings(self) -> Self:
+    def find_mistakes(self) -> Iterator[str]:
+        """Yield options of other kinds, and gains or radii without effect."""
         own = {
-            "spectral": {"high_gain", "low_gain", "low", "high"},
-            "mixstyle": {"alpha"},
-            "dsu": {"factor"},
+            "spectral": ("high_gain", "low_gain", "low", "high"),
+            "mixstyle": ("alpha",),
+            "dsu": ("factor",),
         }
-        self.refuse_changes(set().union(*own.values()) - own[self.kind], f"kind={self.kind}")
+        for kind, keys in own.items():
+            if kind != self.kind:
+                yield from self.find_idle(keys, f"kind={self.kind}")
         if self.kind == "spectral":
-            self._check_spectral()
-        return self
+            yield from self._find_spectral_mistakes()
 
-    def _check_spectral(self) -> None:
+    def _find_spectral_mistakes(self) -> Iterator[str]:
         if self.high_gain is None and self.low_gain is None:
-            raise ValueError("high_gain and low_gain are both null: nothing would change")
+            yield "high_gain and low_gain are both null: nothing would change"
         for side, gain in (("low", self.low_gain), ("high", self.high_gain)):
             if gain is None:
-                self.refuse_changes({side}, f"{side}_gain=null")
+                yield from self.find_idle([side], f"{side}_gain=null")
             elif gain[0] > gain[1]:
-                raise ValueError(f"{side}_gain = {list(gain)} must be [smallest, largest]")
+                yield f"{side}_gain = {list(gain)} must be [smallest, largest]"
             elif gain == (1, 1):
-                raise ValueError(f"{side}_gain = [1, 1] changes nothing: null turns a side off")
+                yield f"{side}_gain = [1, 1] changes nothing: null turns a side off"
         if None not in (self.low_gain, self.high_gain) and self.low >= self.high:
-            raise ValueError(f"low = {self.low} must be below high = {self.high}")
+            yield f"low = {self.low} must be below high = {self.high}"

@@ -1,8 +1,9 @@
 """The options of training and running."""
 
-from typing import Annotated, Literal, Self
+from collections.abc import Iterator
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from causalseg.config.block import Block, Size
 from causalseg.config.stages import COMPUTING, WRITING, Stage
@@ -24,11 +25,10 @@ class RandomCorruptionConfig(Block):
     severity: tuple[Severity, Severity] = (1, 3)
     """Lowest and highest severity, from 1 to 5."""
 
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
+    def find_mistakes(self) -> Iterator[str]:
+        """Yield a range in the wrong order."""
         if self.severity[0] > self.severity[1]:
-            raise ValueError(f"severity = {list(self.severity)} must be [lowest, highest]")
-        return self
+            yield f"severity = {list(self.severity)} must be [lowest, highest]"
 
 
 class AugmentConfig(Block):
@@ -49,11 +49,10 @@ class AugmentConfig(Block):
     class_mix: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Probability that half of the classes of another image are pasted into a crop."""
 
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
+    def find_mistakes(self) -> Iterator[str]:
+        """Yield a range in the wrong order."""
         if self.scale[0] > self.scale[1]:
-            raise ValueError(f"scale = {list(self.scale)} must be [smallest, largest]")
-        return self
+            yield f"scale = {list(self.scale)} must be [smallest, largest]"
 
 
 class EmaConfig(Block):
@@ -110,27 +109,14 @@ class TrainConfig(Block):
     workers: Annotated[int, Field(ge=0), COMPUTING] = 2
     """Processes that load and augment; results do not depend on it."""
 
-    @model_validator(mode="after")
-    def _one_length_of_the_run(self) -> Self:
+    def find_mistakes(self) -> Iterator[str]:
+        """Yield two lengths of the run, a decay that stays, and a schedule that does not fit."""
         if self.epochs is not None and "steps" in self.model_fields_set:
-            raise ValueError(
-                f"steps = {self.steps} and epochs = {self.epochs:g} exclude each other: give one"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _no_idle_decay(self) -> Self:
+            yield f"steps = {self.steps} and epochs = {self.epochs:g} exclude each other: give one"
         if self.weight_decay_end == self.weight_decay:
-            raise ValueError(
-                f"weight_decay_end = {self.weight_decay_end} has no effect: it is weight_decay"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _schedule_fits(self) -> Self:
+            yield f"weight_decay_end = {self.weight_decay_end} has no effect: it is weight_decay"
         if self.epochs is None and (mistake := self.schedule_mistake(self.steps)):
-            raise ValueError(mistake)
-        return self
+            yield mistake
 
     def schedule_mistake(self, steps: int) -> str | None:
         """Say what of the schedule does not fit into a run of so many steps, if anything."""
@@ -189,15 +175,10 @@ class RunConfig(Block):
     """Where curves go beside log.jsonl: tensorboard, wandb (extra [wandb]), mlflow (extra
     [mlflow])."""
 
-    @model_validator(mode="after")
-    def _no_idle_choice(self) -> Self:
+    def find_mistakes(self) -> Iterator[str]:
+        """Yield options of a choice without one, and repeated trackers."""
         for name in ("patience", "allow_target"):
             if self.best is None and getattr(self, name):
-                raise ValueError(f"{name} has no effect without best: give run.best")
-        return self
-
-    @model_validator(mode="after")
-    def _trackers_are_named_once(self) -> Self:
+                yield f"{name} has no effect without best: give run.best"
         if len(set(self.trackers)) < len(self.trackers):
-            raise ValueError(f"trackers = {self.trackers} names a tracker twice: name each once")
-        return self
+            yield f"trackers = {self.trackers} names a tracker twice: name each once"

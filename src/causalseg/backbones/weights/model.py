@@ -29,7 +29,7 @@ from causalseg.backbones.weights.formats import (
 from causalseg.backbones.weights.hub import HUB_FILE, fetch_from_hub
 from causalseg.backbones.weights.read import read_state, sha256_of
 from causalseg.backbones.weights.wheel import WHEEL_SHA256, read_wheel
-from causalseg.config import BackboneConfig
+from causalseg.config.backbone import BackboneConfig
 from causalseg.errors import ConfigError, WeightsError
 
 _CLASSIFIERS = ("head.", "head_dist.", "fc.")
