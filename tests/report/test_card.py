@@ -64,11 +64,11 @@ def test_a_result_has_scores_on_the_way_and_the_size_of_the_adapter(tiny):
 def test_training_says_what_the_adapter_gained_over_a_head_beside_it(tiny, tmp_path, caplog):
     caplog.set_level("INFO", "causalseg")
     none = train_run(tiny("adapter=none", f"run.out={tmp_path / 'none'}"))
-    assert "gain over head only" not in caplog.text
+    assert "gain over the frozen backbone" not in caplog.text
     tuned = train_run(tiny("train.adapter_lr=0.01"))
     means = [run.read_json(run.eval)["mean"]["miou"] for run in (tuned, none)]
     said = f"mean {format_signed(means[0] - means[1])}"
-    (line,) = [m for m in caplog.messages if m.startswith("gain over head only")]
-    assert line.startswith(f"gain over head only ({tmp_path / 'none'}): here ")
+    (line,) = [m for m in caplog.messages if m.startswith("gain over the frozen backbone")]
+    assert line.startswith(f"gain over the frozen backbone ({tmp_path / 'none'}): here ")
     assert line.endswith(said)
     assert said in tuned.card.read_text()

@@ -71,7 +71,7 @@ def test_a_baseline_may_be_any_run(runs, tmp_path):
     html = html_of(runs[:1], tmp_path, runs[1])
     assert "Comparison of 2 runs" in html
     head, *rows = tables_of(html)["mIoU by domain"]
-    assert head == ["domain", "● rein, linear reference", "■ head only, linear"]
+    assert head == ["domain", "● rein, linear reference", "■ frozen backbone, linear"]
     assert "−" in row_of(rows, "night")[2]
 
 
@@ -139,7 +139,7 @@ def test_robustness_says_source_target_and_what_corruptions_cost(tmp_path):
     assert row_of(tables["Robustness"], "source")[2] == f"{format_percent(held.source.miou)} day"
     assert row_of(tables["Robustness"], "retention")[2] == format_percent(held.retention)
     _, reference, other = tables["Corruptions"]
-    assert reference[:2] == ["fog severity 2, of day", "● head only, linear"]
+    assert reference[:2] == ["fog severity 2, of day", "● frozen backbone, linear"]
     assert reference[-2:] == ["100.0", "100.0"]
     assert other[0] == "■ rein, linear"
     assert other[3] == format_percent(held.corruptions[0].relative)
@@ -242,7 +242,7 @@ def test_a_run_without_any_number_is_shown(tmp_path):
 def test_a_log_of_one_run_alone_is_drawn(two, tmp_path):
     two[0].log.unlink()
     html = html_of(two, tmp_path)
-    assert "head only, linear: the run folder has no log.jsonl" in text_of(html)
+    assert "frozen backbone, linear: the run folder has no log.jsonl" in text_of(html)
     assert "loss over training steps: rein, linear from 0.3 at step 10 to 0.15 at 20." in html
 
 

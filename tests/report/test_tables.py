@@ -37,7 +37,7 @@ def test_domain_table_holds_miou_mean_and_second_minus_first(two):
     day, night = ([mious(run, name) for run in two] for name in ("day", "night"))
     assert table.domains == ["day", "night"]
     assert table.over == ["night"]
-    assert table.rows["head only, linear"] == [day[0], night[0], night[0]]
+    assert table.rows["frozen backbone, linear"] == [day[0], night[0], night[0]]
     assert table.rows["rein, linear"] == [day[1], night[1], night[1]]
     assert table.difference == [day[1] - day[0], night[1] - night[0], night[1] - night[0]]
 

@@ -49,38 +49,38 @@ def test_markdown_has_the_tables_of_the_page(two):
 ## mIoU by domain in %
 
 | run | mean | day | night |
-| --- | --: | --: | --: |
-| head only, linear | 30.0 [29.0, 31.0] | 50.0 [49.0, 51.0] | 30.0 [29.0, 31.0] |
+| --- | --- | --- | --- |
+| frozen backbone, linear | 30.0 [29.0, 31.0] | 50.0 [49.0, 51.0] | 30.0 [29.0, 31.0] |
 | rein, linear | **42.5** [41.5, 43.5], +12.5 {mean} | **62.5** [61.5, 63.5], +12.5 {day} | \
 **42.5** [41.5, 43.5], +12.5 {night} |
 
 ## Robustness in %
 
 | run | source | target | worst target | retention |
-| --- | --: | --: | --: | --: |
-| head only, linear | 50.0 | 30.0 | 30.0 (night) | 60.0 |
+| --- | --- | --- | --- | --- |
+| frozen backbone, linear | 50.0 | 30.0 | 30.0 (night) | 60.0 |
 | rein, linear | 62.5 | 42.5 | 42.5 (night) | 60.0 |
 
-## IoU by class in %, head only, linear
+## IoU by class in %, frozen backbone, linear
 
 | class | day | night |
-| --- | --: | --: |
+| --- | --- | --- |
 | road | 50.0 | 30.0 |
 | sky | 49.8 | 29.8 |
 
 ## IoU by class in %, rein, linear
 
 | class | day | night |
-| --- | --: | --: |
+| --- | --- | --- |
 | road | 62.5 | 42.5 |
 | sky | 62.2 | 42.2 |
 
 - IoU of one confusion matrix.
 - day, night: each 6 images, 64 × 48 px
 - The mean is over night. In brackets: 95 % bootstrap intervals over images.
-- After the comma: difference to head only, linear in points. CD and rCD: corruption degradation, \
-and relative to clean, in percent of the reference (Kamann and Rother, CVPR 2020).
-- head only, linear: predicted from images at the sizes of their domains, in windows of \
+- After the comma: difference to frozen backbone, linear in points. CD and rCD: corruption \
+degradation, and relative to clean, in percent of the reference (Kamann and Rother, CVPR 2020).
+- frozen backbone, linear: predicted from images at the sizes of their domains, in windows of \
 40 × 32 px every 26 × 21 px, averaged.
 - rein, linear: predicted from images at the sizes of their domains, in windows of \
 40 × 32 px every 26 × 21 px, averaged.
@@ -101,7 +101,7 @@ def test_latex_has_them_with_booktabs(two):
         r"\toprule",
         r"run & mean & day & night \\",
         r"\midrule",
-        r"head only, linear & 30.0 [29.0, 31.0] & 50.0 [49.0, 51.0] & 30.0 [29.0, 31.0] \\",
+        r"frozen backbone, linear & 30.0 [29.0, 31.0] & 50.0 [49.0, 51.0] & 30.0 [29.0, 31.0] \\",
         rf"rein, linear & {best[0]} {mean} & {best[1]} {day} & {best[0]} {night} \\",
         r"\bottomrule",
         r"\end{tabular}",
@@ -112,13 +112,13 @@ def test_latex_has_them_with_booktabs(two):
 def test_a_single_run_has_no_best_and_no_difference(two):
     text = to_markdown(two[:1])
     assert "**" not in text
-    assert "| head only, linear | 30.0 [29.0, 31.0] | 50.0 [49.0, 51.0] |" in text
+    assert "| frozen backbone, linear | 30.0 [29.0, 31.0] | 50.0 [49.0, 51.0] |" in text
     assert "After the comma" not in text
 
 
 def test_a_baseline_is_what_differences_are_to(two):
     assert re.search(
-        r"\| head only, linear \| 30.0 \[29.0, 31.0\], −12.5 \[", to_markdown(two, two[1])
+        r"\| frozen backbone, linear \| 30.0 \[29.0, 31.0\], −12.5 \[", to_markdown(two, two[1])
     )
 
 
@@ -129,7 +129,7 @@ def test_corruptions_have_a_row_for_each_run_and_the_mean(tmp_path):
         domains = {"day": make_domain(shares[0]), "day_fog": make_domain(shares[1], **about)}
         runs.append(make_run(tmp_path / name, domains, name, ["day_fog"]))
     rows = [line for line in to_markdown(runs).splitlines() if "fog, severity 2, of day" in line]
-    assert rows[0].startswith("| head only, linear | fog, severity 2, of day | ")
+    assert rows[0].startswith("| frozen backbone, linear | fog, severity 2, of day | ")
     assert rows[0].endswith(" | 100.0 | 100.0 |")
     assert len(rows) == 2
     assert "| CD | rCD |" in to_markdown(runs)

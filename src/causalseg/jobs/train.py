@@ -87,7 +87,7 @@ def train_run(config: Config) -> RunFolder:
     score = _Scores(fabric, run, model, domains, config)
     train(fabric, model, data, draws, config.train, config.run, score, config.eval.every)
     if fabric.is_global_zero and (gain := find_gain(run)):
-        logger.info("gain over head only (%s): %s", gain.folder, gain.text)
+        logger.info("gain over the frozen backbone (%s): %s", gain.folder, gain.text)
     return run
 
 

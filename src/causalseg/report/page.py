@@ -74,10 +74,12 @@ def _build_content(runs: Sequence[Run], reference: Run | None) -> dict[str, Any]
         "reference": reference,
         "table": headline,
         "domains": domains,
+        "metric": tables.describe_metric(runs),
+        "inference": tables.describe_inference(runs),
         "caveats": tables.list_caveats(runs, headline.over),
         "losses": losses,
         "mean_losses": tables.average_losses(losses.values()),
-        "scored": [name for name in palette if any(_has_class(run, name) for run in runs)],
+        "scored": [name for name in palette if any(run.has_class(name) for run in runs)],
         "palette": palette,
         "by_colour": _names_by_colour(palette),
         "measures": _list_measures(runs),
@@ -152,10 +154,6 @@ def _list_limits(runs: Sequence[Run]) -> list[int]:
     """Return how many images of a domain were scored during training, where it was limited."""
     options = [run.config.get("eval") for run in runs]
     return sorted({x["limit"] for x in options if isinstance(x, dict) and x.get("limit")})
-
-
-def _has_class(run: Run, name: str) -> bool:
-    return any(domain.pixels.get(name) for domain in run.domains.values())
 
 
 def _list_measures(runs: Sequence[Run]) -> dict[str, str]:

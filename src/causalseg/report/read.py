@@ -37,6 +37,10 @@ class Run(NamedTuple):
         """The scores by domain."""
         return self.scores.domains
 
+    def has_class(self, name: str) -> bool:
+        """Whether the class occurs in the labels of any domain."""
+        return any(domain.pixels.get(name) for domain in self.domains.values())
+
     def by_class(self, measure: str, domain: str, name: str) -> Value:
         """Return a class's score in percent; None where the domain does not have the class."""
         scores = self.domains.get(domain)
@@ -121,7 +125,7 @@ def _read_log(folder: RunFolder) -> list[dict[str, Any]]:
 def _label_runs(folders: Sequence[RunFolder], models: Sequence[ModelScored]) -> list[str]:
     """Return adapter and head; where runs share both, also the end of the path that differs."""
     labels = [
-        f"{'head only' if model.adapter == 'none' else model.adapter}, {model.head}"
+        f"{'frozen backbone' if model.adapter == 'none' else model.adapter}, {model.head}"
         for model in models
     ]
     paths = [folder.path.resolve().parts for folder in folders]

@@ -226,6 +226,23 @@ def list_caveats(runs: Sequence[Run], over: Sequence[str]) -> list[str]:
     return caveats
 
 
+def describe_metric(runs: Sequence[Run]) -> str:
+    """Say how mIoU is computed."""
+    made_of = runs[0].scores.made_of
+    return f"{made_of[:1].upper()}{made_of[1:]}."
+
+
+def describe_inference(runs: Iterable[Run]) -> list[str]:
+    """Say for each run how it was predicted and with which overrides."""
+    notes = []
+    for run in runs:
+        note = f"{run.label}: predicted from {run.scores.inference.describe()}."
+        if overrides := run.scores.overrides:
+            note += f" Scored with {', '.join(overrides)} on top of its configuration."
+        notes.append(note)
+    return notes
+
+
 def collect_domains(runs: Sequence[Run]) -> dict[str, DomainScores]:
     """Return the scores of every domain, from the first run that has it."""
     domains: dict[str, DomainScores] = {}

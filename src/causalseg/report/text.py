@@ -1,18 +1,15 @@
-r"""The numbers of a report as Markdown and as LaTeX.
-
-Both hold the same tables: mIoU by domain, robustness, corruptions and IoU by class. LaTeX needs
-\usepackage{booktabs} and nothing else.
-"""
+"""The numbers of a report as Markdown and LaTeX: mIoU, robustness, corruptions, IoU by class."""
 
 import re
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 from causalseg.report import tables
 from causalseg.report.format import (
     MISSING,
+    Grid,
     describe_domains,
     format_interval,
+    format_markdown,
     format_percent,
     format_signed,
 )
@@ -35,23 +32,13 @@ _LATEX = str.maketrans(
         "×": r"$\times$",
     }
 )
+_NUMBER = re.compile(r"[\d.]+")
 # An underscore within a word is a letter; at its edge it would be emphasis.
-_MARKUP = re.compile(r"[\\`*<|]|\](?=\()|&(?=#?\w+;)|(?<![^\W_])_|_(?![^\W_])")
+_MARKUP = re.compile(r"[\\`*<]|\](?=\()|&(?=#?\w+;)|(?<![^\W_])_|_(?![^\W_])")
 
 
-class Best(NamedTuple):
-    """A cell that starts with the best value, printed bold."""
-
-    value: str
-    rest: str
-
-
-class ReportGrid(NamedTuple):
-    """A table of a report."""
-
-    title: str
-    head: list[str]
-    rows: list[list[str | Best]]
+class _Best(str):
+    """A cell whose first number is the best, printed bold."""
 
 
 def to_markdown(runs: Sequence[RunFolder], baseline: RunFolder | None = None) -> str:
@@ -59,16 +46,14 @@ def to_markdown(runs: Sequence[RunFolder], baseline: RunFolder | None = None) ->
 
     Takes and raises what `causalseg.report.write_report` does.
     """
-
-    def format_grid(grid: ReportGrid) -> str:
-        lines = [["---"] + ["--:"] * (len(grid.head) - 1)]
-        lines += [[_format_cell(cell, _markdown, "**{}**") for cell in row] for row in grid.rows]
-        table = "\n".join(f"| {' | '.join(line)} |" for line in [map(_markdown, grid.head), *lines])
-        return f"## {_markdown(grid.title)}\n\n{table}"
-
     grids, notes = _read(runs, baseline)
-    listed = "\n".join(f"- {_markdown(note)}" for note in notes)
-    return "\n\n".join([*map(format_grid, grids), listed]) + "\n"
+    parts = []
+    for grid in grids:
+        rows = [_escape(row, _markdown, r"**\g<0>**") for row in grid.rows]
+        table = format_markdown(list(map(_markdown, grid.head)), rows)
+        parts.append(f"## {_markdown(grid.title)}\n\n{table}")
+    parts.append("\n".join(f"- {_markdown(note)}" for note in notes))
+    return "\n\n".join(parts) + "\n"
 
 
 def to_latex(runs: Sequence[RunFolder], baseline: RunFolder | None = None) -> str:
@@ -76,78 +61,66 @@ def to_latex(runs: Sequence[RunFolder], baseline: RunFolder | None = None) -> st
 
     Takes and raises what `causalseg.report.write_report` does.
     """
-
-    def format_grid(grid: ReportGrid) -> str:
-        head = " & ".join(map(_latex, grid.head))
-        cells = [
-            [_format_cell(cell, _latex, r"\textbf{{{}}}") for cell in row] for row in grid.rows
-        ]
-        body = "\n".join(f"{_guard(' & '.join(row))} \\\\" for row in cells)
-        return (
-            "\\begin{table}\n\\centering\n"
-            f"\\caption{{{_latex(grid.title)}}}\n"
+    grids, notes = _read(runs, baseline)
+    parts = ["% needs \\usepackage{booktabs}"]
+    for grid in grids:
+        rows = [_escape(row, _latex, r"\\textbf{\g<0>}") for row in (grid.head, *grid.rows)]
+        head, *body = [f"{_guard(' & '.join(row))} \\\\\n" for row in rows]
+        parts.append(
+            f"\\begin{{table}}\n\\centering\n\\caption{{{_latex(grid.title)}}}\n"
             f"\\begin{{tabular}}{{l{'r' * (len(grid.head) - 1)}}}\n"
-            f"\\toprule\n{_guard(head)} \\\\\n\\midrule\n{body}\n\\bottomrule\n"
+            f"\\toprule\n{head}\\midrule\n{''.join(body)}\\bottomrule\n"
             "\\end{tabular}\n\\end{table}"
         )
-
-    grids, notes = _read(runs, baseline)
-    parts = ["% needs \\usepackage{booktabs}", *map(format_grid, grids)]
-    return "\n\n".join([*parts, "\n\n".join(map(_latex, notes))]) + "\n"
+    return "\n\n".join([*parts, *map(_latex, notes)]) + "\n"
 
 
-def _read(
-    folders: Sequence[RunFolder], baseline: RunFolder | None
-) -> tuple[list[ReportGrid], list[str]]:
+def _read(folders: Sequence[RunFolder], baseline: RunFolder | None) -> tuple[list[Grid], list[str]]:
     """Return all tables and the notes."""
     runs = read_runs(folders, baseline)
     reference = find_reference(runs, baseline)
     grids = [_build_headline(runs, reference)]
     if tables.has_robustness(runs):
         grids.append(_build_robustness(runs))
-    losses = tables.list_losses(runs, reference)
-    if losses:
+    if losses := tables.list_losses(runs, reference):
         grids.append(_build_corruptions(runs, losses, has_reference=reference is not None))
     return grids + [_build_classes(run) for run in runs], _list_notes(runs, reference)
 
 
-def _build_headline(runs: Sequence[Run], reference: Run | None) -> ReportGrid:
-    """Runs as rows, as in papers; domains as rows if there are many."""
+def _build_headline(runs: Sequence[Run], reference: Run | None) -> Grid:
     headline = tables.build_headline(runs, reference)
-    columns: list[list[str | Best]] = []
-    for scores in (headline.mean, *headline.rows.values()):
+    columns = {}
+    for name, scores in {"mean": headline.mean, **headline.rows}.items():
         best = tables.find_best(scores)
-        columns.append([_format_score(score, i in best) for i, score in enumerate(scores)])
-    names, labels = ["mean", *headline.rows], [run.label for run in runs]
-    if len(headline.rows) <= _MOST_COLUMNS:
-        return _fill("mIoU by domain in %", "run", names, labels, list(zip(*columns, strict=True)))
-    return _fill("mIoU by domain in %", "domain", labels, names, columns)
+        columns[name] = [_format_score(score, i in best) for i, score in enumerate(scores)]
+    labels = [run.label for run in runs]
+    return _arrange("mIoU by domain in %", "run", labels, columns, len(headline.rows))
 
 
-def _fill(
-    title: str,
-    corner: str,
-    head: Sequence[str],
-    firsts: Sequence[str],
-    cells: Sequence[Sequence[str | Best]],
-) -> ReportGrid:
-    rows = [[first, *row] for first, row in zip(firsts, cells, strict=True)]
-    return ReportGrid(title, [corner, *head], rows)
+def _arrange(
+    title: str, corner: str, labels: list[str], columns: dict[str, list[str]], domains: int
+) -> Grid:
+    """Return a table with one column for each domain, or with one row if there are many."""
+    if domains <= _MOST_COLUMNS:
+        lines = zip(labels, *columns.values(), strict=True)
+        return Grid(title, [corner, *columns], list(map(list, lines)))
+    rows = [[name, *column] for name, column in columns.items()]
+    return Grid(title, ["domain", *labels], rows)
 
 
-def _format_score(score: Score, is_best: bool) -> str | Best:
-    value, rest = format_percent(score.value), ""
+def _format_score(score: Score, is_best: bool) -> str:
+    text = format_percent(score.value)
     if score.interval:
-        rest += f" {format_interval(score.interval)}"
+        text += f" {format_interval(score.interval)}"
     if score.change is not None:
-        rest += f", {format_signed(score.change)}"
+        text += f", {format_signed(score.change)}"
     if score.change_interval:
-        rest += f" {format_interval(score.change_interval, is_signed=True)}"
-    return Best(value, rest) if is_best else value + rest
+        text += f" {format_interval(score.change_interval, is_signed=True)}"
+    return _Best(text) if is_best else text
 
 
-def _build_robustness(runs: Sequence[Run]) -> ReportGrid:
-    rows: list[list[str | Best]] = []
+def _build_robustness(runs: Sequence[Run]) -> Grid:
+    rows = []
     for run in runs:
         part, worst = run.scores.robustness, MISSING
         if part.worst is not None:
@@ -156,43 +129,37 @@ def _build_robustness(runs: Sequence[Run]) -> ReportGrid:
         target, retention = format_percent(part.target.miou), format_percent(part.retention)
         rows.append([run.label, source, target, worst, retention])
     head = ["run", "source", "target", "worst target", "retention"]
-    return ReportGrid("Robustness in %", head, rows)
+    return Grid("Robustness in %", head, rows)
 
 
 def _build_corruptions(
     runs: Sequence[Run], losses: dict[tuple[str, str], list[Loss]], has_reference: bool
-) -> ReportGrid:
+) -> Grid:
     kinds = ["clean", "corrupted", "loss", "CD", "rCD"][: 5 if has_reference else 3]
     groups = {f"{name}, {origin}": row for (name, origin), row in losses.items()}
     groups["mean"] = tables.average_losses(losses.values())
-    rows: list[list[str | Best]] = [
+    rows = [
         [run.label, name, *map(format_percent, loss[: len(kinds)])]
         for name, row in groups.items()
         for run, loss in zip(runs, row, strict=True)
     ]
-    return ReportGrid("Corruptions in %", ["run", "corruption", *kinds], rows)
+    return Grid("Corruptions in %", ["run", "corruption", *kinds], rows)
 
 
-def _build_classes(run: Run) -> ReportGrid:
-    names = [
-        name
-        for name in dict.fromkeys(n for d in run.domains for n in run.scores.classes_of(d).names)
-        if any(domain.pixels.get(name) for domain in run.domains.values())
-    ]
-    columns = [
-        [format_percent(run.by_class("iou", domain, name)) for name in names]
+def _build_classes(run: Run) -> Grid:
+    classes = dict.fromkeys(name for d in run.domains for name in run.scores.classes_of(d).names)
+    names = [name for name in classes if run.has_class(name)]
+    columns = {
+        domain: [format_percent(run.by_class("iou", domain, name)) for name in names]
         for domain in run.domains
-    ]
-    title, domains = f"IoU by class in %, {run.label}", list(run.domains)
-    if len(domains) <= _MOST_COLUMNS:
-        return _fill(title, "class", domains, names, list(zip(*columns, strict=True)))
-    return _fill(title, "domain", names, domains, columns)
+    }
+    return _arrange(f"IoU by class in %, {run.label}", "class", names, columns, len(columns))
 
 
 def _list_notes(runs: Sequence[Run], reference: Run | None) -> list[str]:
-    over, made_of = runs[0].scores.mean.over, runs[0].scores.made_of
+    over = runs[0].scores.mean.over
     notes = [
-        f"{made_of[:1].upper()}{made_of[1:]}.",
+        tables.describe_metric(runs),
         *describe_domains(tables.collect_domains(runs)),
         f"The mean is over {', '.join(over)}. In brackets: 95 % bootstrap intervals over images.",
     ]
@@ -202,18 +169,15 @@ def _list_notes(runs: Sequence[Run], reference: Run | None) -> list[str]:
             "degradation, and relative to clean, in percent of the reference (Kamann and Rother, "
             "CVPR 2020)."
         )
-    for run in runs:
-        note = f"{run.label}: predicted from {run.scores.inference.describe()}."
-        if overrides := run.scores.overrides:
-            note += f" Scored with {', '.join(overrides)} on top of its configuration."
-        notes.append(note)
-    return notes + tables.list_caveats(runs, over)
+    return [*notes, *tables.describe_inference(runs), *tables.list_caveats(runs, over)]
 
 
-def _format_cell(cell: str | Best, escape: Callable[[str], str], bold: str) -> str:
-    if isinstance(cell, Best):
-        return bold.format(escape(cell.value)) + escape(cell.rest)
-    return escape(cell)
+def _escape(row: Sequence[str], escape: Callable[[str], str], bold: str) -> list[str]:
+    texts = [escape(cell) for cell in row]
+    return [
+        _NUMBER.sub(bold, text, count=1) if isinstance(cell, _Best) else text
+        for cell, text in zip(row, texts, strict=True)
+    ]
 
 
 def _markdown(text: str) -> str:
