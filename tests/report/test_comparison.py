@@ -28,8 +28,8 @@ def test_the_differences_are_those_of_the_means_seed_by_seed():
         results["tuned", s]["eval"]["mean"]["miou"] - results["none", s]["eval"]["mean"]["miou"]
         for s in SEEDS
     ]
-    assert tuned.differences == pytest.approx(changes)
-    assert (none.differences, none.interval) == ([], None)
+    assert tuned.change.differences == pytest.approx(changes)
+    assert none.change == ([], None)
 
 
 def test_the_interval_is_that_of_all_seeds_and_domains():
@@ -47,8 +47,8 @@ def test_the_interval_is_that_of_all_seeds_and_domains():
     domains = results["none", 0]["eval"]["domains"].values()
     names = [domain["per_image"]["names"] for domain in domains]
     row = compare(results).rows[1]
-    assert row.interval == paired_interval(counts["tuned"], counts["none"], names)
-    assert row.interval[0] < statistics.mean(row.differences) < row.interval[1]
+    assert row.change.interval == paired_interval(counts["tuned"], counts["none"], names)
+    assert row.change.interval[0] < statistics.mean(row.change.differences) < row.change.interval[1]
 
 
 def test_only_seeds_that_both_have_are_compared():
@@ -56,8 +56,7 @@ def test_only_seeds_that_both_have_are_compared():
     expected = compare(make_results((1,)), [1]).rows[1]
     del results["tuned", 0], results["none", 2]
     found = compare(results)
-    assert found.rows[1].differences == expected.differences
-    assert found.rows[1].interval == expected.interval
+    assert found.rows[1].change == expected.change
     assert len(found.rows[1].scores(MEAN)) == 2
     assert found.missing == ["none seed 2", "tuned seed 0"]
 
@@ -67,7 +66,7 @@ def test_without_a_common_seed_there_is_no_difference():
     for seed in SEEDS:
         del results["none", seed]
     row = compare(results).rows[1]
-    assert (row.differences, row.interval) == ([], None)
+    assert row.change == ([], None)
     assert len(row.scores("night")) == 3
 
 

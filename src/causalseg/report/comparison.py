@@ -16,7 +16,7 @@ from causalseg.config.load import CHECKSUM
 from causalseg.config.stages import Stage, stage_of
 from causalseg.engine.bootstrap import paired_interval
 from causalseg.errors import RunError
-from causalseg.report.format import Interval, Value, known_values, list_some
+from causalseg.report.format import Interval, Value, known_values, list_some, subtract
 from causalseg.report.read import counts_of
 from causalseg.report.result import Method, MethodLabel, Result, read_result
 from causalseg.runs.scores import MEAN
@@ -26,6 +26,18 @@ Results = Mapping[tuple[str, int], Result]
 """By name of the method and seed."""
 
 
+class Change(NamedTuple):
+    """The difference to the reference, in points.
+
+    Attributes:
+        differences: one for each seed that both have; none if a score is missing.
+        interval: bootstrap interval of their mean.
+    """
+
+    differences: list[float]
+    interval: Interval | None
+
+
 class Row(NamedTuple):
     """A method and its finished runs.
 
@@ -33,16 +45,13 @@ class Row(NamedTuple):
         method: the row's method.
         seeds: all seeds planned.
         results: by seed, in the order of seeds.
-        differences: of the mean to the reference's, in points, one for each seed that both have;
-            none for the reference itself, or if a mean is missing.
-        interval: bootstrap interval of the mean difference.
+        change: of the mean; without differences for the reference itself.
     """
 
     method: Method
     seeds: list[int]
     results: dict[int, Result]
-    differences: list[float]
-    interval: Interval | None
+    change: Change
 
     def scores(self, domain: str) -> list[Value]:
         """Return the mIoU in percent of a domain, or of `MEAN`, for each seed."""
@@ -63,27 +72,15 @@ class Row(NamedTuple):
         return means
 
 
-class Change(NamedTuple):
-    """The difference of a method to the reference in one domain, in points, as in `Row`."""
-
-    differences: list[float]
-    interval: Interval | None
-
-
 class Comparison(NamedTuple):
-    """Methods side by side.
-
-    Attributes:
-        rows: in the order of the methods.
-        reference: name of the method that the others are compared to.
-    """
+    """Methods side by side; ``reference`` names the one that the others are compared to."""
 
     rows: list[Row]
     reference: str
 
     @property
     def first(self) -> Result:
-        """The reference's first result, or any: it has what all results share."""
+        """A result, of the reference if it has one; for what all results share."""
         rows = sorted(self.rows, key=lambda row: row.method.name != self.reference)
         return next(result for row in rows for result in row.results.values())
 
@@ -93,11 +90,11 @@ class Comparison(NamedTuple):
         return self.first.eval.mean.over
 
     def changes(self, row: Row) -> dict[str, Change]:
-        """Compute the difference to the reference in every domain, and take that of the mean."""
+        """Return the difference to the reference in every domain, and that of the mean."""
         (theirs,) = (each for each in self.rows if each.method.name == self.reference)
-        pairs = _pair(row.results, theirs.results)
-        changes = {name: _change(pairs, name, [name]) for name in self.first.eval.domains}
-        return changes | {MEAN: Change(row.differences, row.interval)}
+        domains = self.first.eval.domains
+        changes = {name: _compare(row.results, theirs.results, name, [name]) for name in domains}
+        return changes | {MEAN: row.change}
 
     @property
     def missing(self) -> list[str]:
@@ -107,20 +104,20 @@ class Comparison(NamedTuple):
 
     @property
     def missing_text(self) -> str:
-        """The first of them, and how many more."""
+        """The first missing runs, and how many more there are."""
         return list_some(self.missing, _NAMED)
 
 
 def compare_results(
     methods: Sequence[Method], seeds: Mapping[str, Sequence[int]], reference: str, results: Results
 ) -> Comparison:
-    """Compare results.
+    """Compare at least one result.
 
     Args:
         methods: the rows, in their order.
         seeds: planned seeds by name of the method.
         reference: name of one of the methods.
-        results: at least one; others are missing.
+        results: the finished runs.
 
     Raises:
         RunError: if results differ in the images scored or in options that no method changes.
@@ -132,13 +129,13 @@ def compare_results(
         name: {seed: results[name, seed] for seed in seeds[name] if (name, seed) in results}
         for name in overrides
     }
+    over = next(iter(results.values())).eval.mean.over
     rows = []
     for method in methods:
         ours, change = by_method[method.name], Change([], None)
-        pairs = _pair(ours, by_method[reference])
-        if method.name != reference and pairs:
-            change = _change(pairs, MEAN, pairs[0][0].eval.mean.over)
-        rows.append(Row(method, list(seeds[method.name]), ours, *change))
+        if method.name != reference:
+            change = _compare(ours, by_method[reference], MEAN, over)
+        rows.append(Row(method, list(seeds[method.name]), ours, change))
     return Comparison(rows, reference)
 
 
@@ -154,8 +151,7 @@ def read_study(folder: Path) -> Comparison:
     """Read the comparison whose results are in a folder.
 
     Raises:
-        RunError: if a file is broken, two have the same method and seed, they name different
-            references, or they cannot be compared.
+        RunError: if a file is broken, or the results do not belong to one comparison.
     """
     results = read_results(folder)
     planned = list_methods(results)
@@ -178,11 +174,10 @@ def read_results(folder: Path) -> dict[tuple[str, int], Result]:
     results: dict[tuple[str, int], Result] = {}
     for file in sorted(folder.glob("*.json")):
         result = read_result(file)
-        if result.method is None:
-            raise RunError(
-                f"{file} is no result of a comparison: take those that `causalseg compare` wrote"
-            )
-        key = result.method.name, result.seed
+        try:
+            key = result.label.name, result.seed
+        except RunError as error:
+            raise RunError(f"{file} is {error}") from error
         if key in results:
             raise RunError(f"{file}: {key[0]} seed {key[1]} is there twice, keep one")
         results[key] = result
@@ -228,30 +223,20 @@ def check_shared(
             )
 
 
-def _pair(ours: Mapping[int, Result], theirs: Mapping[int, Result]) -> list[tuple[Result, Result]]:
-    """Pair the results of the seeds that both have."""
-    return [(ours[seed], theirs[seed]) for seed in ours if seed in theirs]
-
-
-def _change(pairs: Sequence[tuple[Result, Result]], name: str, domains: Sequence[str]) -> Change:
-    """Our mIoU of a domain, or of `MEAN`, minus theirs; nothing if one is missing.
-
-    Args:
-        pairs: our result and theirs of each seed.
-        name: whose mIoU.
-        domains: that it is computed from.
-    """
-    ours, theirs = ([pair[side].eval for pair in pairs] for side in (0, 1))
-    mious = [known_values(each.miou_of(name) for each in side) for side in (ours, theirs)]
-    if not all(mious):
+def _compare(
+    ours: Mapping[int, Result], theirs: Mapping[int, Result], name: str, domains: Sequence[str]
+) -> Change:
+    """Subtract the mIoU of a domain, or of `MEAN`, which is computed from ``domains``."""
+    pairs = [(ours[seed].eval, theirs[seed].eval) for seed in ours if seed in theirs]
+    differences = [subtract(a.miou_of(name), b.miou_of(name)) for a, b in pairs]
+    if not known_values(differences):
         return Change([], None)
-    differences = [a - b for a, b in zip(*mious, strict=True)]
     interval = paired_interval(
-        [counts_of(each, domains) for each in ours],
-        [counts_of(each, domains) for each in theirs],
-        ours[0].names_of(domains),
+        [counts_of(scores, domains) for scores, _ in pairs],
+        [counts_of(scores, domains) for _, scores in pairs],
+        pairs[0][0].names_of(domains),
     )
-    return Change(differences, interval)
+    return Change(known_values(differences), interval)
 
 
 def _changed_by(override: str) -> str:
@@ -274,19 +259,15 @@ def _flat(options: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
 
 
 def _check_images(results: Results) -> None:
-    def images(result: Result) -> dict[str, tuple[Any, list[str]]]:
-        domains = result.eval.domains.items()
-        return {name: (domain.size, domain.per_image.names) for name, domain in domains}
-
-    (first, reference), *others = results.items()
-    expected = images(reference)
-    for key, result in others:
-        actual = images(result)
-        differing = sorted(
-            name for name in {*expected, *actual} if expected.get(name) != actual.get(name)
-        )
-        if differing:
+    first, expected = "", dict[str, tuple[Any, list[str]]]()
+    for (method, seed), result in results.items():
+        name, domains = f"{method} seed {seed}", result.eval.domains
+        images = {key: (domain.size, domain.per_image.names) for key, domain in domains.items()}
+        if not first:
+            first, expected = name, images
+        keys = sorted({*expected, *images})
+        if differing := [key for key in keys if expected.get(key) != images.get(key)]:
             raise RunError(
-                f"{key[0]} seed {key[1]} and {first[0]} seed {first[1]} differ in the images of "
-                f"{', '.join(differing)}: only runs scored on the same images can be compared"
+                f"{name} and {first} differ in the images of {', '.join(differing)}: only runs "
+                "scored on the same images can be compared"
             )

@@ -85,9 +85,8 @@ def _list_seeds(comparison: Comparison) -> str:
     groups: dict[str, list[str]] = {}
     for row in comparison.rows:
         groups.setdefault(", ".join(map(str, row.seeds)), []).append(row.method.name)
-    if len(groups) == 1:
-        return next(iter(groups))
-    return "; ".join(f"{seeds} ({', '.join(names)})" for seeds, names in groups.items())
+    texts = [f"{seeds} ({', '.join(names)})" for seeds, names in groups.items()]
+    return "; ".join(texts if len(groups) > 1 else groups)
 
 
 def _list_origins(runs: Mapping[str, Result]) -> str:

@@ -1,8 +1,7 @@
-"""A comparison as a table in Markdown, and as one HTML file that needs nothing but itself.
+"""A comparison as Markdown, and as one HTML file that needs nothing but itself.
 
-A row is a method: mean and standard deviation (n - 1) over seeds of the mIoU in percent of every
-domain and of their mean, the difference to the reference with its interval, and the costs.
-Published numbers have columns of their own.
+A row is a method: mIoU in percent of every domain and of their mean (mean and standard deviation
+over seeds), the difference to the reference with its interval, costs, and published numbers.
 """
 
 import statistics
@@ -43,37 +42,30 @@ class MethodTable(NamedTuple):
 
 def build_table(comparison: Comparison) -> MethodTable:
     """Return the main table of a comparison."""
-    domains, over = comparison.first.eval.domains, comparison.over
-    shown = [*domains, *([MEAN] if len(over) > 1 else [])]
-    reported = [
-        name
-        for name in (*domains, MEAN)
-        if any(name in row.method.reported for row in comparison.rows)
-    ]
-    has_adapters = _knows_adapters(comparison)
+    domains, methods = comparison.first.eval.domains, comparison.rows
+    shown = _list_columns(comparison)
     heads = [("method", ""), *((name, describe_domain(domains[name])) for name in domains)]
     if MEAN in shown:
-        heads.append((MEAN, f"of {', '.join(over)}"))
+        heads.append((MEAN, f"of {', '.join(comparison.over)}"))
     heads.append((f"difference to {comparison.reference}", _INTERVALS))
-    if has_adapters:
-        heads.append((ADAPTER, ""))
-    heads += [("trained parameters", ""), ("s/step", ""), ("peak memory", "MB"), ("seeds", "")]
-    heads += [(f"{name}, reported", "") for name in reported]
+    heads += [(ADAPTER, ""), ("trained parameters", ""), ("s/step", ""), ("peak memory", "MB")]
+    reported = [
+        name for name in (*domains, MEAN) if any(name in row.method.reported for row in methods)
+    ]
+    heads += [("seeds", ""), *((f"{name}, reported", "") for name in reported)]
     rows = []
-    for row in comparison.rows:
+    for row in methods:
         is_reference = row.method.name == comparison.reference
-        change = "reference" if is_reference else _format_change(row)
-        costs = _list_costs(row)
+        scores = [format_spread(row.scores(name)) for name in shown]
+        change = "reference" if is_reference else _format_change(row.change)
         published = [row.method.reported.get(name) for name in reported]
-        rows.append(
-            [
-                row.method.name,
-                *(format_spread(row.scores(name)) for name in shown),
-                change,
-                *(costs if has_adapters else costs[1:]),
-                *("" if value is None else format_percent(value) for value in published),
-            ]
-        )
+        texts = ["" if value is None else format_percent(value) for value in published]
+        rows.append([row.method.name, *scores, change, *_list_costs(row), *texts])
+    index = heads.index((ADAPTER, ""))
+    if all(cells[index] == MISSING for cells in rows):  # results of an earlier version
+        del heads[index]
+        for cells in rows:
+            del cells[index]
     return MethodTable(heads, rows)
 
 
@@ -81,24 +73,19 @@ def comparison_to_markdown(comparison: Comparison) -> str:
     """Return the tables, how they are made and what each method is."""
     heads, rows = build_table(comparison)
     header = [f"{head}, {small}" if small else head for head, small in heads]
-    tables = [format_markdown(header, rows)]
+    parts = [format_markdown(header, rows)]
     for grid in build_smaller_tables(comparison):
-        tables.append(f"{grid.title}:\n\n{format_markdown(grid.head, grid.rows)}")
-    notes = "\n".join(f"- {note}" for note in list_notes(comparison))
-    methods = "\n".join(
-        f"- `{row.method.name}`: "
-        + (", ".join(f"`{override}`" for override in row.method.overrides) or "nothing")
-        for row in comparison.rows
-    )
-    changes = "What each method changes in the shared configuration:"
-    return "\n\n".join([*tables, notes, changes, methods]) + "\n"
+        parts.append(f"{grid.title}:\n\n{format_markdown(grid.head, grid.rows)}")
+    parts.append("\n".join(f"- {note}" for note in list_notes(comparison)))
+    parts.append("What each method changes in the shared configuration:")
+    methods = [row.method for row in comparison.rows]
+    overrides = [", ".join(f"`{o}`" for o in method.overrides) or "nothing" for method in methods]
+    lines = [f"- `{m.name}`: {text}" for m, text in zip(methods, overrides, strict=True)]
+    return "\n\n".join([*parts, "\n".join(lines)]) + "\n"
 
 
 def build_smaller_tables(comparison: Comparison) -> list[Grid]:
-    """Return the differences by domain, and the scores over steps; without empty tables.
-
-    Of many methods they have those with the most seeds.
-    """
+    """Return differences by domain and scores over steps, if any; of many methods, some."""
     rows = _main_rows(comparison)
     suffix = "" if len(rows) == len(comparison.rows) else ", methods with the most seeds"
     grids = [_build_changes(comparison, rows, suffix), _build_steps(comparison, rows, suffix)]
@@ -125,10 +112,9 @@ def write_comparison(comparison: Comparison, title: str, out: Path) -> None:
 
 
 def draw_curves(comparison: Comparison) -> list[Chart]:
-    """Draw mIoU over training steps: of the mean, and of the in-distribution domains.
+    """Draw mIoU over training steps, of the mean and of the in-distribution domains.
 
-    Of many methods those with the most seeds, the reference first; nothing for runs that were
-    scored only at their end.
+    Nothing is drawn if runs were scored only at their end.
     """
     rows = sorted(_main_rows(comparison), key=lambda r: r.method.name != comparison.reference)
     groups = {f"mean over {', '.join(comparison.over)}": [MEAN]}
@@ -142,15 +128,19 @@ def draw_curves(comparison: Comparison) -> list[Chart]:
     return charts
 
 
+def _list_columns(comparison: Comparison) -> list[str]:
+    """Return the domains, and `MEAN` if it is over several."""
+    return [*comparison.first.eval.domains, *([MEAN] if len(comparison.over) > 1 else [])]
+
+
 def _build_changes(comparison: Comparison, rows: Sequence[Row], suffix: str) -> Grid:
-    domains = [*comparison.first.eval.domains, *([MEAN] if len(comparison.over) > 1 else [])]
-    lines = []
-    for row in rows if len(domains) > 1 else []:
+    columns, lines = _list_columns(comparison), []
+    for row in rows if len(columns) > 1 else []:
         if row.method.name != comparison.reference:
             changes = comparison.changes(row)
-            lines.append([row.method.name, *(_format_change(changes[name]) for name in domains)])
+            lines.append([row.method.name, *(_format_change(changes[name]) for name in columns)])
     title = f"Difference to {comparison.reference} by domain, in points: {_INTERVALS}{suffix}"
-    return Grid(title, ["method", *domains], lines)
+    return Grid(title, ["method", *columns], lines)
 
 
 def _build_steps(comparison: Comparison, rows: Sequence[Row], suffix: str) -> Grid:
@@ -176,7 +166,7 @@ def _main_rows(comparison: Comparison) -> list[Row]:
 
 
 def _list_costs(row: Row) -> list[str]:
-    """Return parameters of the adapter and of all, seconds a step, memory and number of seeds."""
+    """Return the cells from the adapter's parameters to the number of seeds."""
     results = list(row.results.values())
     model = results[0].eval.model if results else None
     sizes = [model and model.adapter_parameters, model and model.trainable_parameters]
@@ -191,12 +181,6 @@ def _list_costs(row: Row) -> list[str]:
     ]
 
 
-def _format_change(change: Row | Change) -> str:
+def _format_change(change: Change) -> str:
     spread = format_spread(change.differences, is_signed=True)
     return f"{spread} {format_interval(change.interval, is_signed=True)}".rstrip()
-
-
-def _knows_adapters(comparison: Comparison) -> bool:
-    """Whether a result has the parameters of its adapter; those of earlier versions have not."""
-    results = (result for row in comparison.rows for result in row.results.values())
-    return any(result.eval.model.adapter_parameters is not None for result in results)

@@ -237,7 +237,7 @@ def test_comparisons_into_one_folder_make_one_table(plan, methods, tmp_path):
         *(("none", [0, 1]), ("tuned", [0, 1]), ("lora", [0]))
     ]
     assert (later.reference, later.missing) == ("none", [])
-    assert later.rows[2].differences
+    assert later.rows[2].change.differences
     table = (out / "compare.md").read_text()
     lines = table.split("\n\n")[1].splitlines()  # of the first table
     assert [line.split(" | ")[0] for line in lines][2:] == ["| none", "| tuned", "| lora"]
