@@ -340,10 +340,7 @@ convnext_tiny convnextv2_tiny resnet50
 @pytest.mark.parametrize("preset", SMALLEST.split())
 def test_small_models_work_at_full_structure(preset):
     backbone = build_backbone(BackboneConfig(name=preset, weights="random"))
-    with (
-        torch.no_grad(),
-        attach(backbone.vit, make_causal_tune(backbone, init=STRONG)),
-    ):
+    with torch.no_grad(), attach(backbone.vit, make_causal_tune(backbone, init=STRONG)):
         levels = backbone(make_images(backbone, 4, 6, batch=1))
     sizes = [(4 * backbone.patch // s, 6 * backbone.patch // s) for s in backbone.strides]
     assert [tuple(level.shape[-2:]) for level in levels] == sizes

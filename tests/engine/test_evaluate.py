@@ -8,14 +8,7 @@ from causalseg.build.model import build_segmenter
 from causalseg.config.inference import InferenceConfig
 from causalseg.data.classes import ClassList
 from causalseg.data.dataset import Sample
-from causalseg.engine.evaluate import (
-    Domain,
-    Scored,
-    _counted,
-    evaluate,
-    evaluate_domain,
-    summarise,
-)
+from causalseg.engine.evaluate import Domain, Scored, _counted, evaluate, evaluate_domain, summarise
 from causalseg.engine.metrics import confusion_matrix, mean_iou, read_counts, score
 from causalseg.errors import TrainingError
 

@@ -13,13 +13,7 @@ from PIL import Image
 
 from causalseg.build.model import build_segmenter
 from causalseg.config.run import RunConfig
-from causalseg.errors import (
-    ConfigError,
-    DataError,
-    MissingFileError,
-    RunError,
-    TrainingError,
-)
+from causalseg.errors import ConfigError, DataError, MissingFileError, RunError, TrainingError
 from causalseg.jobs.train import train_run
 from causalseg.model import Segmenter
 from causalseg.runs.average import WeightAverage

@@ -241,10 +241,7 @@ def test_in_bfloat16_autocast_scores_and_loss_stay_float32_and_finite(make):
             "head={name: mask2former, class_weight: 0, class_weights: auto}",
             "class_weights has no eff",
         ),
-        (
-            "head={name: mask2former, class_weight: 0, logit_adjustment: {}}",
-            "at = loss has no eff",
-        ),
+        ("head={name: mask2former, class_weight: 0, logit_adjustment: {}}", "at = loss has no eff"),
     ],
 )
 def test_options_without_effect_or_out_of_range_are_refused(tiny, override, message):

@@ -133,8 +133,7 @@ distributed.destroy_process_group()
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("ignored_rows", "class_weights"),
-    [(15, "none"), (20, "none"), (15, "auto"), (20, "auto")],
+    ("ignored_rows", "class_weights"), [(15, "none"), (20, "none"), (15, "auto"), (20, "auto")]
 )
 def test_two_processes_give_the_gradient_of_one(tmp_path: Path, ignored_rows, class_weights):
     head = LinearHead([WIDTH] * 4, CLASSES, LinearHeadConfig(class_weights=class_weights))

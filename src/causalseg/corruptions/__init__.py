@@ -22,12 +22,7 @@ __all__ = ["CORRUPTIONS", "check_corruption", "corrupt"]
 # Each takes an image (driving: a view), a severity and a generator and returns an image, whose
 # values may leave [0, 1]. The name of the function is that of the corruption.
 _GROUPS: dict[str, tuple[Callable[..., Float[np.ndarray, "3 H W"]], ...]] = {
-    "noise": (
-        sensor.gaussian_noise,
-        sensor.shot_noise,
-        sensor.impulse_noise,
-        sensor.speckle_noise,
-    ),
+    "noise": (sensor.gaussian_noise, sensor.shot_noise, sensor.impulse_noise, sensor.speckle_noise),
     "blur": (
         blur.defocus_blur,
         blur.glass_blur,

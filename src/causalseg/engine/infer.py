@@ -70,10 +70,7 @@ def model_size(how: InferenceConfig, H: int, W: int) -> tuple[int, int]:
 
 
 def _predict_at(
-    model: Segmenter,
-    image: Float[Tensor, "3 _ _"],
-    how: InferenceConfig,
-    size: tuple[int, int],
+    model: Segmenter, image: Float[Tensor, "3 _ _"], how: InferenceConfig, size: tuple[int, int]
 ) -> Float[Tensor, "1 k H W"]:
     """Score an image that is resized to ``size``, at that size."""
     (H, W), patch = size, model.backbone.patch
@@ -86,10 +83,7 @@ def _predict_at(
 
 
 def _slide(
-    model: Segmenter,
-    image: Float[Tensor, "1 3 H W"],
-    window: tuple[int, int],
-    how: InferenceConfig,
+    model: Segmenter, image: Float[Tensor, "1 3 H W"], window: tuple[int, int], how: InferenceConfig
 ) -> Float[Tensor, "1 k H W"]:
     """Average the logits of overlapping windows; the image is at least as large as a window."""
     H, W = image.shape[-2:]

@@ -10,13 +10,7 @@ from torch import Tensor
 from torch.optim import AdamW, Optimizer
 
 from causalseg.config.run import RunConfig, TrainConfig
-from causalseg.data.loader import (
-    AugmentedData,
-    Draws,
-    StepSampler,
-    derive_seed,
-    make_loader,
-)
+from causalseg.data.loader import AugmentedData, Draws, StepSampler, derive_seed, make_loader
 from causalseg.data.workers import strip_worker_errors
 from causalseg.engine.meter import Meter
 from causalseg.engine.schedule import is_due, parameter_groups, set_step

@@ -12,14 +12,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from causalseg.corruptions.noise import Array, fractal_noise, smooth_noise
-from causalseg.scenes.canvas import (
-    Camera,
-    Label,
-    Position,
-    Random,
-    pick,
-    skip_number,
-)
+from causalseg.scenes.canvas import Camera, Label, Position, Random, pick, skip_number
 
 SKY_DEPTH = 1000.0  # metres; finite, so that exp(-beta d) and means of depth stay defined
 _GROUND_END = 400.0  # metres: where the ground fades into the horizon

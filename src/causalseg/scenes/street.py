@@ -19,16 +19,7 @@ from causalseg.corruptions import corrupt
 from causalseg.corruptions.noise import Array
 from causalseg.errors import DataError, did_you_mean
 from causalseg.scenes import props, traffic
-from causalseg.scenes.canvas import (
-    NEAR,
-    Camera,
-    Canvas,
-    Label,
-    Random,
-    choose,
-    pick,
-    uniform,
-)
+from causalseg.scenes.canvas import NEAR, Camera, Canvas, Label, Random, choose, pick, uniform
 from causalseg.scenes.ground import SKY_DEPTH, Layers, Street, lay_ground
 from causalseg.scenes.layers import merge_layers, photograph
 

@@ -327,12 +327,7 @@ FORMATS = (
         "transformers CLIP", "plain", (f"{_HF_CLIP} pre_layrnorm.weight",), tables.HF_CLIP
     ),
     WeightFormat(
-        "transformers SigLIP",
-        "plain",
-        (_HF_CLIP,),
-        tables.HF_SIGLIP,
-        _split_pool,
-        fits=_has_kernel,
+        "transformers SigLIP", "plain", (_HF_CLIP,), tables.HF_SIGLIP, _split_pool, fits=_has_kernel
     ),
     WeightFormat("timm", "antialias", _TIMM, tables.TIMM),
 )
