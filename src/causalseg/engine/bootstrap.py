@@ -50,17 +50,9 @@ def paired_interval(
 ) -> tuple[float, float] | None:
     """Return the bootstrap interval of our score minus theirs, in points of mIoU.
 
-    Args:
-        ours: one run per seed, all with the same domains and images.
-        theirs: the other method's runs of the same seeds, domains and images.
-        names: of the images of every domain; domains with equal lists share their draws.
-        resamples: number of draws.
-        level: fraction of the differences within the interval.
-        seed: of the draws.
-
-    Returns:
-        Lower and upper end; None if a domain has fewer than two images or a draw has no labelled
-        pixels.
+    Both methods have one run per seed, all with the same domains and images. ``names`` are those of
+    the images of every domain; domains with equal lists share their draws. None if a domain has
+    fewer than two images or a draw has no labelled pixels.
     """
     if min(map(len, names)) < 2:
         return None
@@ -86,7 +78,7 @@ def _draw(
 
 
 def _scores(run: RunCounts, draws: Sequence[np.ndarray]) -> Float[np.ndarray, " resamples"]:
-    """Return the mean over domains of the mIoU of every draw."""
+    """The mean over domains of the mIoU of every draw."""
     mious = []
     for counts, drawn in zip(run, draws, strict=True):
         summed = drawn @ counts.reshape(len(counts), -1)

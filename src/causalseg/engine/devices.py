@@ -13,7 +13,7 @@ from torch import Tensor
 from causalseg.config.run import Precision, RunConfig
 from causalseg.errors import ConfigError
 
-# It tells the precision at every start, on a line of its own; our log does, too.
+# It prints the precision at every start, which is in our log.
 logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.WARNING)
 
 
@@ -21,7 +21,7 @@ def make_fabric(options: RunConfig) -> Fabric:
     """Return a launched Fabric for the run's devices and precision.
 
     Raises:
-        ConfigError: if the accelerator is not there or has fewer devices.
+        ConfigError: if this machine has no such accelerator or fewer devices.
     """
     accelerator = options.accelerator
     available = {
@@ -51,7 +51,7 @@ def make_fabric(options: RunConfig) -> Fabric:
 
 
 def is_first_process() -> bool:
-    """Say whether this process is the one that talks and writes."""
+    """Say whether this process is the one that prints and writes."""
     return rank_zero_only.rank == 0  # type: ignore[attr-defined]
 
 

@@ -35,43 +35,29 @@ _ROWS = 256  # of an image whose probabilities are computed together
 
 
 class Counts(NamedTuple):
-    """Counts over the images of a domain, or over those that one process scored.
+    """Counts over the images of a domain, or over those that one process scored."""
 
-    Attributes:
-        confusion: pixels of all images by (true class, predicted class); last column: no class.
-        per_image: TP, FP and FN of each image and class.
-        names: of the images.
-        sizes: (H, W) of the labels.
-        boundary: TP, FP and FN near contours, over all images.
-        reliability: pixels, summed confidence and correct pixels by bins of confidence.
-    """
-
-    confusion: Int[Tensor, "k k+1"]
-    per_image: Int[Tensor, "b 3 k"]
+    confusion: Int[Tensor, "k k+1"]  # pixels by (true, predicted class); last column: no class
+    per_image: Int[Tensor, "b 3 k"]  # TP, FP and FN
     names: list[str]
-    sizes: list[tuple[int, int]]
-    boundary: Int[Tensor, "3 k"]
-    reliability: Float[Tensor, "3 bins"]
+    sizes: list[tuple[int, int]]  # (H, W) of the labels
+    boundary: Int[Tensor, "3 k"]  # TP, FP and FN near contours
+    reliability: Float[Tensor, "3 bins"]  # pixels, summed confidence and correct pixels
 
 
 class Domain(NamedTuple):
     """What is scored, and how.
 
-    Attributes:
-        data: images with labels.
-        inference: how an image is predicted.
-        classes: those of its labels.
-        mapping: maps each model class to a label class (255: none); None if the class lists match.
-            A pixel takes the mapped class of its argmax; its confidence is the summed probability
-            of all classes mapped there.
-        entries: further entries of eval.json, such as the split.
+    ``mapping`` maps each model class to a class of the labels (255: none); None if the class lists
+    match. A pixel takes the mapped class of its argmax; its confidence is the summed probability of
+    all classes mapped there.
     """
 
     data: Dataset[Sample]
     inference: InferenceConfig
-    classes: ClassList
+    classes: ClassList  # of the labels
     mapping: Sequence[int] | None = None
-    entries: Mapping[str, Any] = MappingProxyType({})
+    entries: Mapping[str, Any] = MappingProxyType({})  # of eval.json, such as the split
 
     def predict(
         self, model: Segmenter, image: Float[Tensor, "3 H W"], size: tuple[int, int]
@@ -139,17 +125,9 @@ def evaluate_domain(
     workers: int = 0,
     keep: Callable[[Sample, Int[Tensor, "H W"]], None] = lambda *_: None,
 ) -> Counts:
-    """Score every ``world size``-th image of a domain, from image ``rank`` on.
+    """Score this process's share of a domain by a model in eval mode; the counts are on the CPU.
 
-    Args:
-        model: in eval mode.
-        domain: what is scored.
-        process: rank of this process and world size.
-        workers: loading processes.
-        keep: called with every image and its prediction.
-
-    Returns:
-        Counts, on the CPU.
+    ``process`` is (rank, world size): every ``world size``-th image from ``rank`` on is scored.
     """
     rank, world_size = process
     indices = range(rank, len(domain.data), world_size)  # type: ignore[arg-type]
@@ -191,10 +169,10 @@ def evaluate(
     gather: Gather = lambda counts: [counts],
     keep: Keep = lambda *_: None,
 ) -> tuple[dict[str, dict[str, Any]], dict[str, list[ExampleImages]]]:
-    """Score each domain separately.
+    """Score each domain separately; the model is in eval mode meanwhile.
 
     Args:
-        model: in eval mode meanwhile; its mode is restored.
+        model: its mode is restored.
         domains: by name.
         num_examples: evenly spaced examples per domain; unless 0, the images with the best, the
             median and the lowest mIoU are added.
@@ -204,8 +182,7 @@ def evaluate(
         keep: called with every image that this process scores.
 
     Returns:
-        Results by domain (`causalseg.runs.scores.DomainScores` without the interval), and this
-        process's examples by domain.
+        `causalseg.runs.scores.DomainScores` without the interval, and this process's examples.
     """
     was_training = model.training
     model.eval()
@@ -228,7 +205,6 @@ def evaluate(
 def _predict(
     model: Segmenter, domain: Domain, indices: Sequence[int], workers: int
 ) -> Iterator[Scored]:
-    """Load and predict images of a domain, in the order of ``indices``."""
     device = next(model.parameters()).device
     loader = DataLoader(Subset(domain.data, indices), batch_size=None, num_workers=workers)
     for sample in strip_worker_errors(loader):
@@ -239,25 +215,19 @@ def _predict(
 def _counted(
     scored: Iterable[Scored], k: int, threads: int
 ) -> Iterator[tuple[Scored, tuple[Tensor, Tensor, Tensor]]]:
-    """Count the images in order; up to ``threads`` of them while later ones are predicted.
+    """Count the images in order; up to ``threads`` of them while later ones are predicted."""
 
-    Yields:
-        The image, and its confusion matrix, boundary counts and reliability counts.
-    """
-
-    def count(
-        sample: Sample, prediction: Tensor, confidence: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def count(one: Scored) -> tuple[Tensor, Tensor, Tensor]:
         return (
-            metrics.confusion_matrix(prediction, sample.label, k),
-            metrics.boundary_counts(prediction, sample.label, k),
-            metrics.reliability_counts(confidence, prediction, sample.label),
+            metrics.confusion_matrix(one.prediction, one.sample.label, k),
+            metrics.boundary_counts(one.prediction, one.sample.label, k),
+            metrics.reliability_counts(one.confidence, one.prediction, one.sample.label),
         )
 
     waiting: deque[tuple[Scored, Future]] = deque()
     with ThreadPoolExecutor(max(1, threads)) as pool:
         for one in scored:
-            waiting.append((one, pool.submit(count, *one)))
+            waiting.append((one, pool.submit(count, one)))
             if len(waiting) > threads:
                 first, counting = waiting.popleft()
                 yield first, counting.result()
@@ -308,7 +278,6 @@ def _results(counts: Counts, domain: Domain) -> dict[str, Any]:
 
 
 def _example_indices(counts: Counts, number: int) -> list[int]:
-    """The indices of the images that are kept as examples, in order."""
     if not number:
         return []
     n = len(counts.names)

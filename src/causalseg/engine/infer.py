@@ -26,6 +26,7 @@ from torch.nn import functional as F
 
 from causalseg.config.inference import Blend, InferenceConfig
 from causalseg.data.dataset import fit_inside, scale_size
+from causalseg.heads.pyramid import resize
 from causalseg.model import Segmenter
 
 
@@ -36,22 +37,18 @@ def predict(
     how: InferenceConfig,
     out: tuple[int, int] | None = None,
 ) -> Float[Tensor, "k H W"]:
-    """Return the scores of every class and pixel, in float32.
+    """Return the float32 scores of an image of any size, RGB in [0, 1], by a model in eval mode.
 
-    Args:
-        model: in eval mode.
-        image: RGB in [0, 1], any size.
-        how: if mode=slide, the window must be set.
-        out: height and width of the result; None takes the image's.
+    ``out`` is the height and width of the result; None takes the image's.
 
     Raises:
-        ConfigError: if the window is missing.
+        ConfigError: if mode is slide and the window is missing.
     """
     how = how.resolve()
     H, W = image.shape[-2:]
     size = model_size(how, H, W)
     first, *others = product(how.scales, (False, True) if how.flip else (False,))
-    total = _resize(_predict_at(model, image, how, scale_size(size, first[0])), out or (H, W))
+    total = resize(_predict_at(model, image, how, scale_size(size, first[0])), out or (H, W))
     for scale, is_mirrored in others:
         view = image.flip(-1) if is_mirrored else image
         _add(total, _predict_at(model, view, how, scale_size(size, scale)), is_mirrored)
@@ -78,7 +75,7 @@ def _predict_at(
     if how.window is not None:
         h = how.window[0] if how.window[0] <= H else h
         w = how.window[1] if how.window[1] <= W else w
-    image = _pad(_resize(image[None], size, antialias=True), (max(H, h), max(W, w)))
+    image = _pad(resize(image[None], size, antialias=True), (max(H, h), max(W, w)))
     return _slide(model, image, (h, w), how)[..., :H, :W]
 
 
@@ -139,14 +136,8 @@ def _add(
     """Add scores to ``total`` at its size: class by class, so that no resized map is kept."""
     size = (total.shape[-2], total.shape[-1])
     for target, plane in zip(total.split(1, 1), scores.split(1, 1), strict=True):
-        resized = _resize(plane, size)
+        resized = resize(plane, size)
         target += resized.flip(-1) if is_mirrored else resized
-
-
-def _resize(x: Tensor, size: tuple[int, int], antialias: bool = False) -> Tensor:
-    if x.shape[-2:] == size:
-        return x
-    return F.interpolate(x, size, mode="bilinear", align_corners=False, antialias=antialias)
 
 
 def _pad(image: Tensor, size: tuple[int, int]) -> Tensor:

@@ -1,4 +1,4 @@
-"""What training measures of itself: losses, seconds a step, waiting for data, memory."""
+"""Measurements of training: losses, seconds per step, waiting for data, memory."""
 
 import math
 import re
@@ -19,10 +19,10 @@ Item = TypeVar("Item")
 
 
 class Meter:
-    """Mean loss terms, seconds a step and the share of time spent waiting for data.
+    """Mean loss terms, seconds per step and the fraction of time spent waiting for data.
 
-    Losses are summed where they are computed and read when they are taken, so that a device is
-    not stopped every step; a sum that was once not finite stays so.
+    Losses are summed on their device and read in `take` alone, so that no step waits for them; a
+    sum that was once not finite stays so.
     """
 
     def __init__(self, fabric: Fabric):
@@ -30,21 +30,17 @@ class Meter:
         self.restart()
 
     def restart(self) -> None:
-        """Forget what was measured and start the clock anew."""
+        """Forget what was measured and restart the clock."""
         self._sums: dict[str, Tensor] = {}
         self._count, self._waited, self._start = 0, 0.0, time.perf_counter()
 
     def timed(self, batches: Iterable[Item]) -> Iterator[Item]:
-        """Pass batches on and measure how long each was waited for."""
-        iterator = iter(batches)
-        while True:
-            before = time.perf_counter()
-            try:
-                batch = next(iterator)
-            except StopIteration:
-                return
+        """Pass batches on and measure the time spent waiting for them."""
+        before = time.perf_counter()
+        for batch in batches:
             self._waited += time.perf_counter() - before
             yield batch
+            before = time.perf_counter()
 
     def step(self, terms: dict[str, Tensor]) -> None:
         """Count one step and its losses."""
@@ -53,21 +49,17 @@ class Meter:
         self._count += 1
 
     def take(self, step: int) -> dict[str, float]:
-        """Return the means over processes since the last time, and start anew.
+        """Return the means over processes and steps since the last call, and restart.
 
         Raises:
             TrainingError: if the loss was not finite.
         """
-        means = {
+        values = {
             name: float(reduce(self._fabric, value, "mean")) / self._count
             for name, value in self._sums.items()
         }
         seconds = time.perf_counter() - self._start
-        values = {
-            **means,
-            "seconds_per_step": seconds / self._count,
-            "data_wait": self._waited / seconds,
-        }
+        values |= {"seconds_per_step": seconds / self._count, "data_wait": self._waited / seconds}
         first = step - self._count + 1
         self.restart()
         if not math.isfinite(values["loss"]):

@@ -1,11 +1,11 @@
-"""How scores hold from domain to domain, from the content of eval.json.
+"""Robustness from domain to domain, from the scores in eval.json.
 
     retention   = target mIoU / source mIoU
     relative loss of a corruption = (clean - corrupted) / clean
 
-Target domains are those that the mean is over, source domains the in-distribution ones. A
-corruption counts with its mean over severities. Compared with another model, as by Kamann and
-Rother for Cityscapes-C ("Benchmarking the Robustness of Semantic Segmentation Models", CVPR 2020),
+Target domains are those in the mean, source domains the in-distribution ones. The score of a
+corruption is its mean over severities. Compared with another model, as by Kamann and Rother for
+Cityscapes-C ("Benchmarking the Robustness of Semantic Segmentation Models", CVPR 2020),
 
     CD  = sum over severities of (100 - mIoU)     / the same sum of the reference
     rCD = sum over severities of (clean - mIoU)   / the same sum of the reference
@@ -26,10 +26,7 @@ def summarise_robustness(
 ) -> dict[str, Any]:
     """Return the `robustness` entry of eval.json.
 
-    Args:
-        domains: scores by domain.
-        over: the domains that the mean is over.
-        sources: in-distribution domains, without corruption.
+    The mean is over the domains ``over``; ``sources`` are in-distribution and not corrupted.
     """
     source, target = _mean(domains, sources), _mean(domains, over)
     known = [name for name in over if domains[name]["miou"] is not None]

@@ -1,4 +1,4 @@
-"""What depends on the step alone: learning rate, when to evaluate, when to save; and AdamW groups.
+"""Learning rate, weight decay and due events by the step alone; and the groups of AdamW.
 
 At step t of N, counted from 0, with a warm-up of W steps:
 
@@ -16,7 +16,7 @@ from causalseg.adapters.tokens import BlockTokens
 from causalseg.config.run import TrainConfig
 from causalseg.model import Segmenter
 
-# Their numbers are scales, shifts or learnt inputs: pulling them to zero means nothing.
+# Their parameters are scales, shifts or learnt inputs: decay to zero has no meaning there.
 _NOT_DECAYED = (nn.LayerNorm, nn.GroupNorm, nn.Embedding, BlockTokens)
 
 
@@ -32,7 +32,7 @@ def weight_decay(start: float, end: float, step: int, steps: int) -> float:
 
 
 def set_step(groups: list[dict[str, Any]], step: int, options: TrainConfig) -> None:
-    """Give every group of the optimiser what it needs for step ``step`` (from 0)."""
+    """Set learning rate and weight decay of every group for step ``step`` (from 0)."""
     for group in groups:
         group["lr"] = learning_rate(
             group["base_lr"], step, options.steps, options.power, options.warmup
@@ -43,7 +43,7 @@ def set_step(groups: list[dict[str, Any]], step: int, options: TrainConfig) -> N
 
 
 def is_due(step: int, steps: int, every: int | None) -> bool:
-    """Say whether something is due after ``step`` steps: every so many, and always at the end."""
+    """Say whether an event is due after ``step`` steps: every ``every``, and at the end."""
     return step == steps or (every is not None and step % every == 0)
 
 
@@ -69,9 +69,8 @@ def parameter_groups(
                 rate *= part.rate(name)
                 is_decayed = is_decayed and part.is_decayed(name)
             decay = ends if is_decayed else (0.0, 0.0)
-            group = {"params": [], "lr": rate, "base_lr": rate}
-            group |= {"weight_decay": decay[0], "base_decay": decay}
-            groups.setdefault((rate, *decay), group)["params"].append(parameter)
+            group = {"params": [], "base_lr": rate, "weight_decay": decay[0], "base_decay": decay}
+            groups.setdefault((rate, *decay), group | {"lr": rate})["params"].append(parameter)
     return list(groups.values())
 
 

@@ -38,17 +38,10 @@ def train(
     evaluate: Evaluate,
     evaluate_every: int | None,
 ) -> None:
-    """Train adapter and head; leaves checkpoint, weights and log in the run folder.
+    """Train adapter and head in place; leaves checkpoint, weights and log in the run folder.
 
-    Args:
-        fabric: launched; knows devices, processes and precision.
-        model: trained in place.
-        data: the sources, joined and augmented.
-        draws: which image comes when.
-        options: steps, batch, optimiser.
-        run_options: folder, seed, resume, log and checkpoint intervals, what is best.
-        evaluate: scores the model; always called after the last step.
-        evaluate_every: steps between two evaluations.
+    ``fabric`` is launched, ``data`` are the augmented sources, ``draws`` say which image comes
+    when. The model is evaluated every ``evaluate_every`` steps and after the last.
 
     Raises:
         ConfigError: if the batch does not divide over the processes.
@@ -91,15 +84,7 @@ def train(
 
 
 class _State:
-    """What changes in training, and where it is kept.
-
-    Args:
-        fabric: only its first process writes files.
-        model: adapter and head are kept.
-        optimizer: of them.
-        options: of the average of the weights.
-        run_options: folder, what is best, checkpoints kept.
-    """
+    """What changes in training, and where it is kept; only the first process writes files."""
 
     def __init__(
         self,
@@ -116,7 +101,7 @@ class _State:
         self._kept = (self._run, model, optimizer, self.average, self.best)
 
     def load(self) -> int:
-        """Go on from the last checkpoint; return the number of steps done."""
+        """Resume from the last checkpoint; return the number of steps done."""
         return load_checkpoint(*self._kept)
 
     def save(self, step: int) -> None:
@@ -135,7 +120,7 @@ class _State:
     def score(
         self, evaluate: Evaluate, step: int, log: RunLog | None, is_last: bool = False
     ) -> None:
-        """Score the average of the weights if there is one, and let them be the best."""
+        """Score the weights, or their average if there is one; keep them if they are the best."""
         best = self.best
         with self.average.applied():
             is_best = best.offer(step, evaluate(step, is_last, log))
@@ -143,11 +128,11 @@ class _State:
             log.best(step, best.metric, best.values[step])
         if log and best.is_over and not is_last:
             log.stop(step, best.patience)
-        if best.is_on:  # what was found out belongs into the checkpoint
+        if best.is_on:  # the score belongs in the checkpoint
             self.save(step)
 
     def finish(self, evaluate: Evaluate, step: int, log: RunLog | None) -> None:
-        """Write the weights, then score them: the result of training is safe."""
+        """Write the weights, then score them: a failure in scoring loses no training."""
         with self.average.applied():
             if self._fabric.is_global_zero:
                 self._model.save(self._run.path)
@@ -181,7 +166,7 @@ def _batches(
     steps: tuple[int, int],
     seed: int,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield this process's images and labels of the steps from the first on, up to the second."""
+    """Yield this process's images and labels; ``steps`` are those done and the last."""
     if options.batch % fabric.world_size:
         raise ConfigError(
             f"train.batch = {options.batch} does not divide over {fabric.world_size} processes"

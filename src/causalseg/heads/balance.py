@@ -1,4 +1,4 @@
-"""How a head treats classes that are rare in the training labels.
+"""Class weights and logit adjustment, for classes that are rare in the training labels.
 
 With f_c the fraction of class c among the labelled pixels of the sources:
 
@@ -27,11 +27,8 @@ _SMOOTHING = 1.02  # ENet's constant: it bounds the weight of a class that hardl
 class ClassBalance(nn.Module):
     """Class weights and logit adjustment of a head, from the pixels of every class.
 
-    Until the pixels are counted all classes are equally common. The counts are saved with the head
-    if one of the two is used.
-
-    Attributes:
-        is_used: whether anything depends on the pixels.
+    Before the pixels are counted, all classes are equally common. The counts are saved with the
+    head if they are used.
     """
 
     pixels: Int[Tensor, " k"]
@@ -60,7 +57,7 @@ class ClassBalance(nn.Module):
         self.pixels.copy_(torch.from_numpy(pixels))
 
     def weights(self) -> Float[Tensor, " k"] | None:
-        """Return the weights of the classes in the loss; None without."""
+        """Return the weights of the classes in the loss; None if they are off."""
         if not self.has_weights:
             return None
         fractions = self.pixels / self.pixels.sum()

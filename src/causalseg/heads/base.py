@@ -1,4 +1,4 @@
-"""What every head does: feature maps, and an adapter's queries, to class scores and a loss."""
+"""What every head does: class scores and a loss from feature maps and an adapter's queries."""
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -8,11 +8,11 @@ from causalseg.heads.balance import ClassBalance
 
 
 class Head(nn.Module):
-    """Feature maps to a score per class and pixel.
+    """Feature maps to a score for each of k classes and each pixel.
 
-    Attributes:
-        num_classes: number of classes k.
-        balance: how rare classes are treated.
+    ``features`` are four maps, shallow to deep: of one grid, or of strides 4 to 32. ``queries`` are
+    the adapter's; None without. `forward` and `loss` raise ConfigError if they are missing,
+    unexpected or have another width.
     """
 
     def __init__(self, num_classes: int, options: BalancedConfig) -> None:
@@ -26,19 +26,9 @@ class Head(nn.Module):
         queries: Float[Tensor, "q d"] | None,
         size: tuple[int, int],
     ) -> Float[Tensor, "b k H W"]:
-        """Score every class at every pixel.
+        """Return float32 scores, resized bilinearly to ``size`` (H, W) and adjusted by ``balance``.
 
-        Args:
-            features: four maps, shallow to deep: of one grid, or of strides 4 to 32.
-            queries: the adapter's queries, None without.
-            size: height and width of the result in pixels.
-
-        Returns:
-            Scores in float32, resized bilinearly to ``size``, adjusted if ``balance`` says so; the
-            largest is the predicted class.
-
-        Raises:
-            ConfigError: if queries are missing, unexpected or of another width.
+        The class with the largest score is predicted.
         """
         raise NotImplementedError
 
@@ -52,18 +42,11 @@ class Head(nn.Module):
         queries: Float[Tensor, "q d"] | None,
         labels: Int[Tensor, "b H W"],
     ) -> dict[str, Float[Tensor, ""]]:
-        """Return the training loss.
+        """Return the terms of the loss: weighted float32 scalars by name, to be added.
 
-        Args:
-            features: as in `forward`.
-            queries: as in `forward`.
-            labels: classes 0..k-1, or 255 for ignored pixels.
-
-        Returns:
-            Weighted scalars in float32 by name, to be added.
+        Labels are classes 0..k-1, or 255 for ignored pixels.
 
         Raises:
-            ConfigError: if queries are missing, unexpected or of another width.
             DataError: if a label is neither a class nor 255.
         """
         raise NotImplementedError

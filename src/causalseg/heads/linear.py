@@ -16,19 +16,14 @@ from causalseg.config.heads import LinearHeadConfig
 from causalseg.data.classes import IGNORE
 from causalseg.errors import ConfigError
 from causalseg.heads.base import Head
+from causalseg.heads.pyramid import resize
 from causalseg.heads.targets import check_labels, mean_over_processes
 
 _DEFAULTS = LinearHeadConfig()
 
 
 class LinearHead(Head):
-    """Per-pixel classes from a 1x1 convolution over normalised, concatenated feature maps.
-
-    Args:
-        widths: channels of the feature maps; smaller maps are resized to the first.
-        num_classes: number of classes k.
-        options: how rare classes are treated.
-    """
+    """Per-pixel classes from feature maps of ``widths`` channels, resized to the first map."""
 
     def __init__(
         self, widths: Sequence[int], num_classes: int, options: LinearHeadConfig = _DEFAULTS
@@ -46,7 +41,7 @@ class LinearHead(Head):
         logits, shift = self._classify(features, queries), self.balance.shift("inference")
         if shift is not None:
             logits = logits - shift[:, None, None]
-        return _resize(logits, size)
+        return resize(logits, size)
 
     def probabilities(self, scores: Float[Tensor, "k H W"]) -> Float[Tensor, "k H W"]:
         """Return the softmax of the logits."""
@@ -66,7 +61,7 @@ class LinearHead(Head):
         logits, shift = self._classify(features, queries), self.balance.shift("loss")
         if shift is not None:
             logits = logits + shift[:, None, None]
-        logits = _resize(logits, labels.shape[-2:])
+        logits = resize(logits, labels.shape[-2:])
         labels, weights = labels.long(), self.balance.weights()
         total = F.cross_entropy(logits, labels, weights, ignore_index=IGNORE, reduction="sum")
         is_labelled = labels != IGNORE
@@ -84,11 +79,5 @@ class LinearHead(Head):
                 "link off, or use the mask2former head"
             )
         levels = [F.layer_norm(x.movedim(1, -1), x.shape[1:2]).movedim(-1, 1) for x in features]
-        levels = [levels[0], *(_resize(level, levels[0].shape[-2:]) for level in levels[1:])]
+        levels = [resize(level, levels[0].shape[-2:]) for level in levels]
         return self.classifier(torch.cat(levels, dim=1)).float()
-
-
-def _resize(x: Float[Tensor, "b c _ _"], size: tuple[int, ...]) -> Float[Tensor, "b c h w"]:
-    if x.shape[-2:] == size:
-        return x
-    return F.interpolate(x, size=size, mode="bilinear", align_corners=False)

@@ -33,21 +33,17 @@ from causalseg.config.heads import Mask2FormerHeadConfig
 from causalseg.data.classes import IGNORE
 from causalseg.errors import ConfigError
 from causalseg.heads.base import Head
-from causalseg.heads.pyramid import build_pyramid
+from causalseg.heads.pyramid import build_pyramid, resize
 from causalseg.heads.targets import check_labels, mean_over_processes
 from causalseg.spectral.grid import grid_to_tokens
 
 
 class Mask2FormerHead(Head):
-    """Pixel decoder, masked-attention decoder and set loss behind four feature maps.
+    """Pixel decoder, masked-attention decoder and set loss on four feature maps.
 
     The weights are initialised as in the stock model and depend only on torch's random state.
-
-    Args:
-        widths: channels of the four feature maps.
-        num_classes: number of classes k.
-        options: size, loss and class balance.
-        external_queries: whether an adapter makes the queries; otherwise they are learnt here.
+    ``widths`` are the channels of the maps; ``external_queries`` says whether an adapter makes the
+    queries, otherwise they are learnt here.
     """
 
     def __init__(
@@ -99,7 +95,7 @@ class Mask2FormerHead(Head):
             if shift is not None:
                 probabilities = probabilities * (-shift).exp()
             scores = torch.einsum("bqk,bqhw->bkhw", probabilities, masks.float().sigmoid())
-        return F.interpolate(scores, size=size, mode="bilinear", align_corners=False)
+        return resize(scores, size)
 
     def probabilities(self, scores: Float[Tensor, "k H W"]) -> Float[Tensor, "k H W"]:
         """Return the scores divided by their sum over classes."""
@@ -181,7 +177,6 @@ class Mask2FormerHead(Head):
     def _build_queries(
         self, queries: Float[Tensor, "q d"] | None
     ) -> tuple[Float[Tensor, "q d"], Float[Tensor, "q d"]]:
-        """Content and positional part of the decoder's queries."""
         if not self.external_queries:
             if queries is not None:
                 raise ConfigError(
@@ -244,7 +239,7 @@ class _SetCriterion(Mask2FormerLoss):
 
 
 def _stock_config(num_classes: int, options: Mask2FormerHeadConfig) -> Mask2FormerConfig:
-    """Return the stock options: the protocol's, which are the defaults, but for these."""
+    """Return transformers' options; its defaults are those of the protocol."""
     return Mask2FormerConfig(
         num_labels=num_classes,
         num_queries=options.num_queries,

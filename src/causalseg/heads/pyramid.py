@@ -12,26 +12,26 @@ SCALES = (4, 2, 1, 0.5)
 
 
 def build_pyramid(features: list[Float[Tensor, "b c h w"]]) -> list[Float[Tensor, "b c _ _"]]:
-    """Resize four maps at patch stride by 4, 2, 1 and 1/2, bilinearly.
+    """Resize four maps at patch stride, shallow to deep, to 4h x 4w, 2h x 2w, h x w and h/2 x w/2.
 
-    Args:
-        features: four maps of the same grid (h, w), shallow to deep; any h and w from 1 on. The
-            maps of a hierarchical model already are a pyramid and are returned unchanged.
-
-    Returns:
-        Maps of (4h, 4w), (2h, 2w), (h, w) and (h // 2, w // 2) cells, the last at least 1 x 1.
+    The last is rounded down, to at least 1 x 1. The maps of a hierarchical model already are a
+    pyramid and are returned unchanged.
 
     Raises:
         ValueError: if there are not exactly four maps.
     """
-    if features[0].shape[-2:] != features[-1].shape[-2:]:
+    h, w = features[0].shape[-2:]
+    if (h, w) != features[-1].shape[-2:]:
         return features
-    return [_resize(x, scale) for x, scale in zip(features, SCALES, strict=True)]
+    # Sizes instead of scales: both grids then cover the same extent when h or w is odd.
+    sizes = [(max(1, int(h * scale)), max(1, int(w * scale))) for scale in SCALES]
+    return [resize(x, size) for x, size in zip(features, sizes, strict=True)]
 
 
-def _resize(x: Float[Tensor, "b c h w"], scale: float) -> Float[Tensor, "b c _ _"]:
-    if scale == 1:
+def resize(
+    x: Float[Tensor, "b c _ _"], size: tuple[int, ...], antialias: bool = False
+) -> Float[Tensor, "b c H W"]:
+    """Resize maps or images bilinearly; those of this size are returned unchanged."""
+    if x.shape[-2:] == size:
         return x
-    # A size instead of a scale: both grids then cover the same extent when h or w is odd.
-    size = [max(1, int(cells * scale)) for cells in x.shape[-2:]]
-    return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
+    return F.interpolate(x, size, mode="bilinear", align_corners=False, antialias=antialias)
