@@ -23,10 +23,7 @@ from causalseg.errors import ConfigError
 
 
 class AdaptFormer(Adapter):
-    """A bottleneck beside the MLP of every block; for all tokens, prefix tokens too.
-
-    The options are the fields of `AdaptFormerConfig`.
-    """
+    """A bottleneck beside the MLP of every block; for all tokens, prefix tokens too."""
 
     def __init__(self, width: int, depth: int, **options: Any):
         checked = check(AdaptFormerConfig, options)

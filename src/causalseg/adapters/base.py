@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from causalseg.backbones.trunk import EditGrid, EditTokens, PatchGrid, find_trunk
 from causalseg.errors import ConfigError
+from causalseg.spectral.grid import GridSize, Tokens
 
 
 class Removable(Protocol):
@@ -49,16 +50,8 @@ class Adapter(nn.Module):
         self.width, self.depth = self.widths[-1], depth
         self.layers = check_layers(layers, depth)
 
-    def forward(
-        self, tokens: Float[Tensor, "b n c"], layer: int, grid: tuple[int, int]
-    ) -> Float[Tensor, "b n c"]:
-        """Return the adapted patch tokens of one block, in their dtype.
-
-        Args:
-            tokens: patch tokens of the block, without prefix tokens.
-            layer: index of the block among ``layers``, from 0.
-            grid: ``(h, w)`` in patches.
-        """
+    def forward(self, tokens: Tokens, layer: int, grid: GridSize) -> Tokens:
+        """Return adapted patch tokens of a block, in their dtype; ``layer`` indexes `layers`."""
         raise NotImplementedError(f"{type(self).__name__} works inside the blocks: attach it")
 
     def queries(self) -> Float[Tensor, "q d"] | None:
@@ -72,8 +65,7 @@ class Adapter(nn.Module):
     def merge(self) -> None:
         """Merge an attached adapter into the backbone's weights, where the method allows it.
 
-        For inference: same outputs without the extra cost, but no more training. Detaching still
-        restores the model.
+        For inference: the same outputs at less cost, but no training. Detaching restores the model.
         """
 
     def rate(self, name: str) -> float:
@@ -121,11 +113,7 @@ class _Parts(Adapter):
 
 
 class Chain(_Parts):
-    """Several adapters on one model, in this order.
-
-    Args:
-        adapters: made for the same model; the last one with queries gives them to the head.
-    """
+    """Several adapters on one model, in this order; the last with queries gives them."""
 
     def __init__(self, adapters: Sequence[Adapter]):
         super().__init__(adapters, adapters[0].widths)
@@ -148,17 +136,9 @@ class Chain(_Parts):
 
 
 class Stages(_Parts):
-    """A separate adapter after each stage of a hierarchical model.
+    """A separate adapter, made for one block, after each stage of a hierarchical model."""
 
-    Args:
-        adapters: one for each of ``layers``, made for one block of that stage's width.
-        widths: c after each stage.
-        layers: indices of the stages; None for all.
-    """
-
-    def forward(
-        self, tokens: Float[Tensor, "b n c"], layer: int, grid: tuple[int, int]
-    ) -> Float[Tensor, "b n c"]:
+    def forward(self, tokens: Tokens, layer: int, grid: GridSize) -> Tokens:
         """Return the features of a stage, edited by its own adapter."""
         return self.parts[layer](tokens, 0, grid)
 
@@ -207,12 +187,8 @@ def attach(vit: nn.Module, adapter: Adapter) -> Attachment:
     before the forward pass of another: blocks are recomputed on the grid of the last image.
 
     Args:
-        vit: a timm ViT, ConvNeXt or ResNet, or a module of your own, see
-            `causalseg.backbones.trunk.find_trunk`.
+        vit: any model that `causalseg.backbones.trunk.find_trunk` takes.
         adapter: made for its width and depth.
-
-    Returns:
-        The attachment; use it as a context or call its ``detach``.
 
     Raises:
         ConfigError: if the model has no block list, or the adapter does not fit its depth or width.
@@ -251,11 +227,7 @@ def install_after_blocks(vit: nn.Module, edit: nn.Module, layers: Sequence[int])
 
 
 def check_layers(layers: int | Sequence[int] | None, depth: int) -> tuple[int, ...]:
-    """Return the indices of the blocks that ``layers`` means, in order.
-
-    Args:
-        layers: indices, or a number k for the last k blocks; None means all.
-        depth: number of blocks.
+    """Return sorted indices of blocks: of a list, of the last k, or of all for None.
 
     Raises:
         ConfigError: if one is no block, or named twice, or there is none.

@@ -31,7 +31,7 @@ from causalseg.config.adapters import CausalTuneConfig
 from causalseg.config.mistakes import check
 from causalseg.errors import ConfigError
 from causalseg.spectral.bands import band_mask, band_pass
-from causalseg.spectral.grid import grid_to_tokens, tokens_to_grid
+from causalseg.spectral.grid import Features, GridSize, Tokens, grid_to_tokens, tokens_to_grid
 from causalseg.spectral.transforms import (
     cache_constant,
     dct2,
@@ -45,8 +45,7 @@ from causalseg.spectral.transforms import (
 class CausalTune(TokenEdit):
     """Low-rank causal tokens that refine the band-passed spectrum of every block.
 
-    W1, b1, W2, b2 and s are shared by all blocks; A and B are per block. The options are the fields
-    of `CausalTuneConfig`.
+    W1, b1, W2, b2 and s are shared by all blocks; A and B are per block.
     """
 
     transform: ClassVar[Literal["dct", "fft", "haar"]] = "dct"
@@ -67,9 +66,7 @@ class CausalTune(TokenEdit):
         self.band = Suppression(len(self.layers), width) if checked.suppress else None
         self.link_queries(query_width, checked)
 
-    def forward(
-        self, tokens: Float[Tensor, "b n c"], layer: int, grid: tuple[int, int]
-    ) -> Float[Tensor, "b n c"]:
+    def forward(self, tokens: Tokens, layer: int, grid: GridSize) -> Tokens:
         """Return the adapted patch tokens of one block; see `Adapter.forward`.
 
         The same as `literal`: mixing channels commutes with a transform over positions, so the
@@ -100,7 +97,7 @@ class CausalTune(TokenEdit):
         """Decay all but the learnt factor of `suppress`."""
         return not name.startswith("band.")
 
-    def _attend(self, X: Float[Tensor, "b h w c"], layer: int) -> Float[Tensor, "b h w r2"]:
+    def _attend(self, X: Features, layer: int) -> Float[Tensor, "b h w r2"]:
         """Return ``iDCT(P[:, 1:] [A[1:], 1])``, r + 1 channels, and one more for b2."""
         grid = (X.shape[1], X.shape[2])
         A, B = self.tokens.A[layer].to(X.dtype), self.tokens.B[layer].to(X.dtype)
@@ -127,18 +124,14 @@ class Suppression(nn.Module):
         super().__init__()
         self.beta = nn.Parameter(torch.zeros(num_layers, width))
 
-    def forward(
-        self, X: Float[Tensor, "b h w c"], layer: int, low: float | None, high: float | None
-    ) -> Float[Tensor, "b h w c"]:
+    def forward(self, X: Features, layer: int, low: float | None, high: float | None) -> Features:
         """Return it for the features X of a block."""
         peak = band_mask((X.shape[1], X.shape[2]), low, high, X.device, X.dtype).amax()
         peak = torch.where(peak > 0, peak, torch.ones_like(peak))  # G = 0 on a grid of 1 x 1
         return self.beta[layer].to(X.dtype) * (X - band_pass(X, low, high) / peak)
 
 
-def literal(
-    adapter: CausalTune, tokens: Float[Tensor, "b n c"], layer: int, grid: tuple[int, int]
-) -> Float[Tensor, "b n c"]:
+def literal(adapter: CausalTune, tokens: Tokens, layer: int, grid: GridSize) -> Tokens:
     """Return what ``adapter(tokens, layer, grid)`` does, by the equations, in one precision."""
     X, (low, high) = tokens_to_grid(tokens, grid), (adapter.low, adapter.high)
     W1, b1 = adapter.token_to_feature.weight, adapter.token_to_feature.bias
@@ -164,7 +157,7 @@ def literal(
 
 @cache_constant
 def _bias_map(
-    grid: tuple[int, int], recipe: str, device: torch.device, dtype: torch.dtype
+    grid: GridSize, recipe: str, device: torch.device, dtype: torch.dtype
 ) -> Float[Tensor, "h w 1"]:
     """Return the factor of b2 at each patch: iDCT(1), a spike near (0, 0), for `paper`, else 1."""
     if recipe != "paper":

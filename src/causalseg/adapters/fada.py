@@ -20,14 +20,12 @@ band of a channel is multiplied by a positive factor.
 from typing import Any
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from causalseg.adapters.refinement import TokenRefinement, standardise
 from causalseg.adapters.tokens import TokenEdit
 from causalseg.config.adapters import FadaConfig
 from causalseg.config.mistakes import check
-from causalseg.spectral.grid import grid_to_tokens, tokens_to_grid
+from causalseg.spectral.grid import GridSize, Tokens, grid_to_tokens, tokens_to_grid
 from causalseg.spectral.haar import haar2, ihaar2
 
 _STYLE_EPS = 1e-5  # added to variances, the usual value of instance normalisation
@@ -38,8 +36,6 @@ class Fada(TokenEdit):
 
     Content and style each have their own W1, b1, W2, b2, shared by all blocks; s is shared by all.
     It offers no queries.
-
-    The options are the fields of `FadaConfig`.
     """
 
     def __init__(self, width: int, depth: int, **options: Any):
@@ -48,9 +44,7 @@ class Fada(TokenEdit):
         self.content = TokenRefinement(len(self.layers), width, checked)
         self.style = TokenRefinement(len(self.layers), width, checked)
 
-    def forward(
-        self, tokens: Float[Tensor, "b n c"], layer: int, grid: tuple[int, int]
-    ) -> Float[Tensor, "b n c"]:
+    def forward(self, tokens: Tokens, layer: int, grid: GridSize) -> Tokens:
         """Return the adapted patch tokens of one block; see `Adapter.forward`."""
         X = tokens_to_grid(tokens, grid)
         with torch.autocast(X.device.type, enabled=False):

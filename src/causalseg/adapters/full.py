@@ -34,9 +34,6 @@ class FullTune(Adapter):
 
     Attributes:
         values: the trainable copies, by name with "/" for ".".
-
-    Raises:
-        ConfigError: if an option is unknown or out of range.
     """
 
     def __init__(self, vit: nn.Module, *, has_stem: bool = False, **options: Any):

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from causalseg.config.intervene import Gain, InterveneConfig
 from causalseg.config.mistakes import check
 from causalseg.spectral.bands import band_pass
-from causalseg.spectral.grid import grid_to_tokens, tokens_to_grid
+from causalseg.spectral.grid import GridSize, Tokens, grid_to_tokens, tokens_to_grid
 from causalseg.spectral.transforms import widen
 
 _EPS = 1e-6  # added to variances: a constant channel has no deviation to divide by
@@ -39,9 +39,6 @@ class Intervention(nn.Module):
 
     The options are the fields of `InterveneConfig` for this kind; ``p`` is the probability for each
     block and step, one draw for the whole batch. An edit of your own overrides `edit`.
-
-    Raises:
-        ConfigError: if an option is unknown, idle or out of range.
     """
 
     kind: ClassVar[Literal["spectral", "mixstyle", "dsu"]] = "spectral"
@@ -50,16 +47,8 @@ class Intervention(nn.Module):
         super().__init__()
         self.options = check(InterveneConfig, {"kind": self.kind, **options}, "intervene")
 
-    def forward(
-        self, tokens: Float[Tensor, "b n c"], layer: int, grid: tuple[int, int]
-    ) -> Float[Tensor, "b n c"]:
-        """Return the edited tokens in their dtype; in eval mode the same tensor.
-
-        Args:
-            tokens: patch tokens of a block, without prefix tokens.
-            layer: index of the block; every block draws again.
-            grid: ``(h, w)`` in patches.
-        """
+    def forward(self, tokens: Tokens, layer: int, grid: GridSize) -> Tokens:
+        """Return the edited tokens in their dtype; in eval mode the same tensor."""
         if not self.training:
             return tokens
         with torch.autocast(tokens.device.type, enabled=False):
@@ -67,9 +56,7 @@ class Intervention(nn.Module):
             is_on = torch.rand((), device=tokens.device) < self.options.p
             return self.edit(widen(tokens), grid, is_on).to(tokens.dtype)
 
-    def edit(
-        self, X: Float[Tensor, "b n c"], grid: tuple[int, int], is_on: Bool[Tensor, ""]
-    ) -> Float[Tensor, "b n c"]:
+    def edit(self, X: Tokens, grid: GridSize, is_on: Bool[Tensor, ""]) -> Tokens:
         """Return the edited tokens if ``is_on``, else X; in the precision of X."""
         raise NotImplementedError(f"{type(self).__name__} has no edit: write it")
 
@@ -77,9 +64,7 @@ class Intervention(nn.Module):
 class SpectralIntervention(Intervention):
     """Random gains, uniform in their range, on the frequencies outside the causal band."""
 
-    def edit(
-        self, X: Float[Tensor, "b n c"], grid: tuple[int, int], is_on: Bool[Tensor, ""]
-    ) -> Float[Tensor, "b n c"]:
+    def edit(self, X: Tokens, grid: GridSize, is_on: Bool[Tensor, ""]) -> Tokens:
         """Return ``X + (g_h - 1) (X - L_RH X) + (g_l - 1) L_RL X``."""
         options, edited = self.options, X
         if options.high_gain is not None:
@@ -101,9 +86,7 @@ class MixStyle(Intervention):
 
     kind = "mixstyle"
 
-    def edit(
-        self, X: Float[Tensor, "b n c"], grid: tuple[int, int], is_on: Bool[Tensor, ""]
-    ) -> Float[Tensor, "b n c"]:
+    def edit(self, X: Tokens, grid: GridSize, is_on: Bool[Tensor, ""]) -> Tokens:
         """Mix the statistics of every image with those of its partner."""
         m, s = _statistics(X.detach())
         alpha = torch.full((len(X), 1, 1), self.options.alpha, device=X.device)
@@ -123,9 +106,7 @@ class Dsu(Intervention):
 
     kind = "dsu"
 
-    def edit(
-        self, X: Float[Tensor, "b n c"], grid: tuple[int, int], is_on: Bool[Tensor, ""]
-    ) -> Float[Tensor, "b n c"]:
+    def edit(self, X: Tokens, grid: GridSize, is_on: Bool[Tensor, ""]) -> Tokens:
         """Perturb the statistics of every image."""
         m, s = _statistics(X)
         shifts = [
@@ -135,22 +116,20 @@ class Dsu(Intervention):
         return _restyle(X, m, s, *shifts)
 
 
-def _change(gain: Gain, X: Float[Tensor, "b n c"], is_on: Tensor) -> Float[Tensor, "b 1 c"]:
+def _change(gain: Gain, X: Tokens, is_on: Tensor) -> Float[Tensor, "b 1 c"]:
     """Return g - 1 with g ~ U(gain) per image and channel; 0 where the edit is off."""
     lowest, highest = gain
     g = lowest + (highest - lowest) * torch.rand_like(X[:, :1])
     return (g - 1) * is_on
 
 
-def _lowpass(
-    X: Float[Tensor, "b n c"], grid: tuple[int, int], radius: float
-) -> Float[Tensor, "b n c"]:
+def _lowpass(X: Tokens, grid: GridSize, radius: float) -> Tokens:
     """Return L_R X: the Gaussian low-pass as a small matrix on each side of the grid."""
     return grid_to_tokens(band_pass(tokens_to_grid(X, grid), None, radius))
 
 
 def _statistics(
-    X: Float[Tensor, "b n c"],
+    X: Tokens,
 ) -> tuple[Float[Tensor, "b 1 c"], Float[Tensor, "b 1 c"]]:
     """Return mean and standard deviation over positions; the latter is never 0."""
     variance, mean = torch.var_mean(X, dim=1, correction=0, keepdim=True)

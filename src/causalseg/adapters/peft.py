@@ -75,11 +75,7 @@ _RESERVED = {field.name for field in dataclasses.fields(PeftConfig)} | {
 
 @torch.compiler.substitute_in_graph(dequantize_module_weight)
 def _plain_weight(module: nn.Module) -> nn.Parameter:
-    """Replace peft's function in a traced graph: Dynamo of torch 2.14 cannot follow its check.
-
-    Raises:
-        TypeError: for a quantized weight; causalseg makes none.
-    """
+    """Replace peft's function in a traced graph: Dynamo of torch 2.14 cannot follow its check."""
     weight = module.weight
     if weight.__class__.__name__ in ("Params4bit", "Int8Params"):  # of bitsandbytes
         raise TypeError("a quantized weight under DoRA cannot be compiled beside causalseg")
@@ -116,10 +112,6 @@ def peft_config(options: LoraAdapterConfig | PeftAdapterConfig) -> PeftConfig:
 
 class PeftAdapter(Adapter):
     """Layers of peft in place of linear layers.
-
-    Args:
-        vit: the backbone; stays as it is.
-        options: of lora, dora or peft.
 
     Attributes:
         values: the parameters of peft's layers, by path; these train and are saved.
@@ -255,11 +247,7 @@ def _find_linears(vit: nn.Module, targets: set[str], blocks: Sequence[str]) -> d
 def _make_tuners(
     config: PeftConfig, linears: Mapping[str, nn.Linear]
 ) -> tuple[dict[str, nn.Module], dict[str, nn.Parameter]]:
-    """Let peft make its layers around copies of ``linears``.
-
-    Returns:
-        The layers without the copies, and of these the biases that train.
-    """
+    """Let peft make its layers; return them without the linear layers, and biases that train."""
     copies = nn.Module()
     for path, linear in linears.items():
         parent, _, name = path.rpartition(".")

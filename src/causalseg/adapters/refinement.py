@@ -22,16 +22,7 @@ _LOGIT_EPS = 1e-10  # added to the variance of logits, which are small at first
 
 
 class TokenRefinement(nn.Module):
-    """Token attention and linear layers: D for coefficients Q.
-
-    W1, b1, W2, b2 are shared by all blocks; A and B of the tokens are per block.
-
-    Args:
-        depth: number of blocks it works on.
-        width: c.
-        options: number, rank and initialisation of the tokens.
-        is_normalised: instance-normalise the logits over the positions.
-    """
+    """D for coefficients Q; W1, b1, W2, b2 are shared by all blocks, the tokens are per block."""
 
     def __init__(
         self, depth: int, width: int, options: SetConfig | FadaConfig, is_normalised: bool = False

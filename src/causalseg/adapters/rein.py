@@ -24,14 +24,13 @@ from torch.nn import functional
 from causalseg.adapters.tokens import BlockTokens, TokenEdit, make_delta
 from causalseg.config.adapters import ReinConfig
 from causalseg.config.mistakes import check
+from causalseg.spectral.grid import GridSize, Tokens
 
 
 class Rein(TokenEdit):
     """Learnt tokens that every patch attends to; the result is added to its features.
 
     W1, b1, W2, b2 and s are shared by all blocks; the tokens are per block.
-
-    The options are the fields of `ReinConfig`.
     """
 
     def __init__(self, width: int, depth: int, *, query_width: int | None = None, **options: Any):
@@ -43,9 +42,7 @@ class Rein(TokenEdit):
         self.delta = make_delta(width, checked.init)  # W2, b2
         self.link_queries(query_width, checked)
 
-    def forward(
-        self, tokens: Float[Tensor, "b n c"], layer: int, grid: tuple[int, int]
-    ) -> Float[Tensor, "b n c"]:
+    def forward(self, tokens: Tokens, layer: int, grid: GridSize) -> Tokens:
         """Return the adapted patch tokens of one block; see `Adapter.forward`."""
         W2, b2 = self.scaled(self.delta.weight), self.scaled(self.delta.bias)
         return self._delta(tokens, layer, W2, b2).to(tokens.dtype).add_(tokens)  # (4)

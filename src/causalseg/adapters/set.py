@@ -31,7 +31,7 @@ from causalseg.adapters.refinement import TokenRefinement
 from causalseg.adapters.tokens import TokenEdit
 from causalseg.config.adapters import SetConfig
 from causalseg.config.mistakes import check
-from causalseg.spectral.grid import grid_to_tokens, tokens_to_grid
+from causalseg.spectral.grid import GridSize, Tokens, grid_to_tokens, tokens_to_grid
 from causalseg.spectral.transforms import fft2, ifft2
 
 _FAINT = 1e-4  # amplitude below which a coefficient has no phase and bounded gradients
@@ -42,8 +42,6 @@ class SetAdapter(TokenEdit):
     """Low-rank tokens that refine amplitude and phase of the spectrum of every block.
 
     Queries are made of the phase tokens.
-
-    The options are the fields of `SetConfig`.
     """
 
     def __init__(self, width: int, depth: int, *, query_width: int | None = None, **options: Any):
@@ -54,9 +52,7 @@ class SetAdapter(TokenEdit):
         self.phase = TokenRefinement(num_layers, width, checked)
         self.link_queries(query_width, checked)
 
-    def forward(
-        self, tokens: Float[Tensor, "b n c"], layer: int, grid: tuple[int, int]
-    ) -> Float[Tensor, "b n c"]:
+    def forward(self, tokens: Tokens, layer: int, grid: GridSize) -> Tokens:
         """Return the adapted patch tokens of one block; see `Adapter.forward`."""
         X = tokens_to_grid(tokens, grid)
         with torch.autocast(X.device.type, enabled=False):

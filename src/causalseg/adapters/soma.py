@@ -27,15 +27,10 @@ class Soma(PeftAdapter):
     """The minor singular components of linear layers train.
 
     They are computed in float64 on the CPU, so they are the same on every machine; W_res is
-    computed at every attachment and never saved.
-
-    Args:
-        vit: the backbone; stays as it is.
-        options: fields of `SomaConfig`.
+    computed at every attachment and never saved. The options are the fields of `SomaConfig`.
 
     Raises:
-        ConfigError: if an option is unknown or out of range, a target is no linear layer, the rank
-            is above a side of a weight, or there is no bias to train.
+        ConfigError: as `PeftAdapter`, or if the rank is above a side of a weight.
     """
 
     def __init__(self, vit: nn.Module, **options: Any):

@@ -55,13 +55,7 @@ class TokenEdit(Adapter):
 
 
 class BlockTokens(nn.Module):
-    """The tokens of all blocks: ``T_l = A_l B_l``, or T_l itself without a rank.
-
-    Args:
-        depth: number of blocks to adapt.
-        width: c, channels of the backbone.
-        options: number, rank and initial standard deviation of the tokens.
-    """
+    """The tokens of ``depth`` blocks: ``T_l = A_l B_l``, or T_l itself without a rank."""
 
     A: nn.Parameter
     B: nn.Parameter
@@ -92,11 +86,10 @@ class QueryLink(nn.Module):
     """Tokens of all blocks -> the head's queries (m, query width).
 
     Args:
-        tokens: of all blocks, with their initial values.
+        tokens: with their initial values.
         query_width: width of the queries.
         std: initial root mean square of the queries' differences to the mean query; 1 is that of
-            queries a head learns itself. None leaves them nearly equal, as torch draws the layers:
-            the decoder then has to separate them first.
+            queries a head learns itself. None leaves them nearly equal, as torch draws the layers.
 
     Raises:
         ConfigError: if the query width is below 1.

@@ -24,10 +24,7 @@ _PATCH_INPUTS = 3 * 16 * 16  # the paper's bound is that of a projection of such
 
 
 class Vpt(Adapter):
-    """Prompts of every block, behind the prefix tokens.
-
-    The options are the fields of `VptConfig`.
-    """
+    """Prompts of every block, behind the prefix tokens."""
 
     def __init__(self, width: int, depth: int, **options: Any):
         checked = check(VptConfig, options)

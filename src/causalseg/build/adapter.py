@@ -44,11 +44,8 @@ def build_adapter(
 ) -> Adapter | None:
     """Build the adapter of a configuration, newly initialised; None without one.
 
-    Args:
-        options: one adapter or a chain.
-        backbone: the backbone to adapt; stays as it is.
-        query_width: width of the head's queries, None for a head without; the last linked adapter
-            of a chain makes them.
+    ``query_width`` is the width of the head's queries, None for a head without; the last linked
+    adapter of a chain makes them.
     """
     linked = linked_part(options)
     adapters = []
@@ -66,13 +63,7 @@ def build_intervention(options: InterveneConfig) -> Intervention:
 
 
 def place(layers: Layers, backbone: FrozenBackbone) -> list[int]:
-    """Return the indices of the blocks that ``layers`` means, in order.
-
-    Blocks beyond the last level do not reach the head: they do not count.
-
-    Raises:
-        ConfigError: if one does not reach the head, or is named twice.
-    """
+    """Return the blocks of ``layers`` as `check_layers`, among those that reach the head."""
     used = max(backbone.levels) + 1
     try:
         return list(check_layers(layers, used))

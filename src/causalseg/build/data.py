@@ -74,10 +74,6 @@ def build_data(
 ) -> tuple[ConcatDataset[Sample], dict[str, Domain]]:
     """Build training images, all sources joined, and domains.
 
-    Args:
-        data: sources and domains.
-        inference: how an image is predicted, where a domain has no other size.
-
     Raises:
         ConfigError: if there is no source or no domain.
         CausalsegError: if sources or domains are missing or wrong; names all of them.
@@ -115,10 +111,7 @@ def build_domains(data: DataConfig, inference: InferenceConfig) -> dict[str, Dom
 def count_for_head(
     model: Segmenter, sources: ConcatDataset[Sample], workers: int = 0
 ) -> Int[np.ndarray, "n k"] | None:
-    """Count the pixels of every class for a head that balances them; ``workers`` processes read.
-
-    Returns:
-        The pixels of every image and class; None if the head does not use them.
+    """Count the pixels of each image and class for a head that balances classes, else None.
 
     Raises:
         DataError: if no pixel has a class.
@@ -138,14 +131,9 @@ def build_draws(
     workers: int = 0,
     counts: Int[np.ndarray, "n k"] | None = None,
 ) -> Draws:
-    """Build the order in which training images are drawn.
+    """Build the order in which training images are drawn, by rare classes or source weights.
 
-    Args:
-        data: the options; rare classes or weights of sources change the order.
-        sources: the images.
-        seed: the same seed gives the same order.
-        workers: processes that read labels to count classes.
-        counts: pixels of every image and class, if already counted.
+    ``counts`` are the pixels of every image and class; without them ``workers`` processes count.
     """
     if data.rare_classes:
         if counts is None:

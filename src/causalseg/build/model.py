@@ -76,10 +76,7 @@ def load_run(
 ) -> Segmenter:
     """Load the trained model of a run folder, in eval mode on ``device``.
 
-    Args:
-        run: the folder.
-        device: of the model.
-        checkpoint: last, best, or a file or folder (see `runs.checkpoint.load_weights`).
+    ``checkpoint`` is last, best, or a file or folder (see `runs.checkpoint.load_weights`).
     """
     folder = RunFolder(run)
     model = build_segmenter(load_config(folder.need(folder.config)))

@@ -128,8 +128,8 @@ class Config(Block):
         if targets and not self.run.allow_target:
             yield (
                 f"run.best = {best} would choose the weights on {', '.join(targets)}, a target: "
-                "nothing may be chosen there. Take a domain that data.mean_over leaves out (null: all "
-                "are targets), or set run.allow_target=true, which marks the result"
+                "nothing may be chosen there. Take a domain that data.mean_over, if given, leaves "
+                "out, or set run.allow_target=true, which marks the result"
             )
         if self.run.allow_target and not targets:
             yield (

@@ -40,10 +40,8 @@ class Option(NamedTuple):
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     """Read a YAML file, apply ``key=value`` overrides in order, and check everything.
 
-    Args:
-        path: the file.
-        overrides: such as ``adapter.band.high=0.8``; values are YAML; ``adapter=none`` swaps the
-            block for its defaults.
+    Overrides look like ``adapter.band.high=0.8``; values are YAML; ``adapter=none`` swaps the
+    block for its defaults.
 
     Raises:
         MissingFileError: if there is no such file.
@@ -85,10 +83,13 @@ class _UniqueKeys(yaml.SafeLoader):
 def parse_config(
     options: dict[str, Any], overrides: Sequence[str] = (), where: str = "the configuration"
 ) -> Config:
-    """Check plain options; ``where`` names them in errors. Raises ConfigError with all mistakes.
+    """Check plain options; ``where`` names them in errors.
 
-    A setting named in the options stands below them, one named in an override above them. What an
-    override makes idle is dropped, with a line in the log, unless an override sets it, too.
+    Options override a setting among them; a setting in an override overrides the options. An
+    option without effect beside an override is dropped, with a line in the log.
+
+    Raises:
+        ConfigError: with every mistake found.
     """
     if options.get("setting") is not None:
         options = lay_over(find_setting(options["setting"]), options)

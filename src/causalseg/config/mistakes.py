@@ -15,12 +15,7 @@ _OF_UNION = re.compile(r"(constrained-|list\[|literal\[|function-)")
 
 
 def check(block: type[B], options: Mapping[str, Any], where: str = "") -> B:
-    """Return the block with these options.
-
-    Args:
-        block: what the options belong to.
-        options: plain values, or blocks within this one.
-        where: what has the options, in the error; the method's name by default.
+    """Return the block with these options; ``where`` names them in errors, else the method.
 
     Raises:
         ConfigError: with every mistake: key, value, what is allowed.

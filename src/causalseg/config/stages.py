@@ -35,12 +35,7 @@ COMPUTING = Stage.RESUME | Stage.COMPARE | Stage.USE
 
 @cache
 def stage_of(config: type[Block], key: str) -> Stage:
-    """Return the mark that holds for an option.
-
-    Args:
-        config: the block that ``key`` starts from.
-        key: dotted, such as ``run.seed`` or ``data.domains.night.images``.
-    """
+    """Return the mark of an option of ``config``, such as ``data.domains.night.images``."""
     stage, blocks = Stage(0), [config]
     for name in key.split("."):
         fields = [block.model_fields[name] for block in blocks if name in block.model_fields]

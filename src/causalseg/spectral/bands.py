@@ -12,20 +12,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from causalseg.spectral.grid import Features, GridSize
 from causalseg.spectral.transforms import cache_constant, dct_matrix, widest_float
 
 
 def gaussian_band(
     u: Float[Tensor, " h"], v: Float[Tensor, " w"], low: float | None, high: float | None
 ) -> Float[Tensor, "h w"]:
-    """Return G in [0, 1] for the frequencies u of rows and v of columns.
+    """Return G in [0, 1] for the frequencies u of rows and v of columns, in [0, 1].
 
-    Args:
-        u: in units of the highest frequency.
-        v: likewise.
-        low: R_L, positive and below ``high``: lower frequencies are suppressed, DC to 0; None keeps
-            them.
-        high: R_H: higher frequencies fade; None keeps them.
+    Lower frequencies than R_L = ``low`` are suppressed, DC to 0; higher ones than R_H = ``high``
+    fade; None keeps them.
     """
 
     def lowpass(radius: float | None, without: float) -> Tensor:
@@ -38,7 +35,7 @@ def gaussian_band(
 
 @cache_constant
 def band_mask(
-    grid: tuple[int, int],
+    grid: GridSize,
     low: float | None = 0.2,
     high: float | None = 0.7,
     device: torch.device | str = "cpu",
@@ -66,9 +63,7 @@ def lowpass_matrix(
     return (D.T @ (_gaussian(_frequencies(n, device), radius)[:, None] * D)).to(dtype)
 
 
-def band_pass(
-    X: Float[Tensor, "b h w c"], low: float | None = 0.2, high: float | None = 0.7
-) -> Float[Tensor, "b h w c"]:
+def band_pass(X: Features, low: float | None = 0.2, high: float | None = 0.7) -> Features:
     """Return ``iDCT(G * DCT X) = H_h X H_w - L_h X L_w``: two products, without the spectrum."""
     h, w = X.shape[1:3]
     bands = 1 if low is None else 2

@@ -8,15 +8,16 @@ the wrong content, so the crossing lives here once.
 from jaxtyping import Float
 from torch import Tensor
 
+Tokens = Float[Tensor, "b n c"]
+"""Patch tokens in row-major order, without prefix tokens."""
+Features = Float[Tensor, "b h w c"]
+"""Patch tokens on their grid."""
+GridSize = tuple[int, int]
+"""Height and width in patches."""
 
-def tokens_to_grid(
-    tokens: Float[Tensor, "b n c"], grid: tuple[int, int]
-) -> Float[Tensor, "b h w c"]:
+
+def tokens_to_grid(tokens: Tokens, grid: GridSize) -> Features:
     """Lay patch tokens out on their grid; a view, no copy for contiguous tokens.
-
-    Args:
-        tokens: patch tokens in row-major order, without prefix tokens.
-        grid: ``(h, w)`` in patches.
 
     Raises:
         ValueError: if the number of tokens is not ``h * w``.
@@ -27,13 +28,11 @@ def tokens_to_grid(
     return tokens.unflatten(1, (h, w))
 
 
-def grid_to_tokens(features: Float[Tensor, "b h w c"]) -> Float[Tensor, "b n c"]:
+def grid_to_tokens(features: Features) -> Tokens:
     """Flatten a grid of features to patch tokens in row-major order."""
     return features.flatten(1, 2)
 
 
-def split_prefix(
-    tokens: Float[Tensor, "b p_n c"], num_prefix: int
-) -> tuple[Float[Tensor, "b p c"], Float[Tensor, "b n c"]]:
+def split_prefix(tokens: Float[Tensor, "b p_n c"], num_prefix: int) -> tuple[Tensor, Tokens]:
     """Split ``num_prefix`` leading tokens (class, registers) from the patch tokens."""
     return tokens[:, :num_prefix], tokens[:, num_prefix:]

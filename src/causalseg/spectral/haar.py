@@ -13,39 +13,29 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from causalseg.spectral.grid import Features, GridSize
 from causalseg.spectral.transforms import widen
 
-Grid = Float[Tensor, "b h w c"]
 Part = Float[Tensor, "b h2 w2 c"]
 
 
-def haar2(X: Grid) -> tuple[Part, Part, Part, Part]:
-    """Split each channel into sub-bands; energy is preserved where h and w are even.
+def haar2(X: Features) -> tuple[Part, Part, Part, Part]:
+    """Split each channel into LL, LH, HL, HH of ``ceil(h / 2)`` by ``ceil(w / 2)`` cells.
 
-    Args:
-        X: features on the grid, any ``(h, w)``.
-
-    Returns:
-        LL, LH, HL, HH, each with ``ceil(h / 2)`` by ``ceil(w / 2)`` cells, in float32 (float64 for
-        float64 input).
+    In float32 (float64 for float64 input); energy is preserved where h and w are even.
     """
     low, high = _split(widen(X), 1)
     return (*_split(low, 2), *_split(high, 2))
 
 
-def ihaar2(parts: Sequence[Part], grid: tuple[int, int]) -> Grid:
-    """Join sub-bands LL, LH, HL, HH to a grid: the inverse of `haar2`.
-
-    Args:
-        parts: the four sub-bands.
-        grid: ``(h, w)`` of the result; what `haar2` extended is cut off.
-    """
+def ihaar2(parts: Sequence[Part], grid: GridSize) -> Features:
+    """Join LL, LH, HL, HH to a grid: the inverse of `haar2`; what that extended is cut off."""
     LL, LH, HL, HH = (widen(part) for part in parts)
     X = _join(_join(LL, LH, 2), _join(HL, HH, 2), 1)
     return X[:, : grid[0], : grid[1]]
 
 
-def _split(X: Grid, axis: int) -> tuple[Tensor, Tensor]:
+def _split(X: Features, axis: int) -> tuple[Tensor, Tensor]:
     size = X.shape[axis]
     if size % 2:
         X = torch.cat([X, X.narrow(axis, max(size - 2, 0), 1)], dim=axis)
@@ -53,6 +43,6 @@ def _split(X: Grid, axis: int) -> tuple[Tensor, Tensor]:
     return (first + second) / math.sqrt(2), (second - first) / math.sqrt(2)
 
 
-def _join(low: Part, high: Part, axis: int) -> Grid:
+def _join(low: Part, high: Part, axis: int) -> Features:
     pairs = torch.stack([low - high, low + high], dim=axis + 1)
     return pairs.flatten(axis, axis + 1) / math.sqrt(2)

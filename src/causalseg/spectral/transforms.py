@@ -18,6 +18,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from causalseg.spectral.grid import Features
+
 P = ParamSpec("P")
 
 
@@ -60,12 +62,12 @@ def dct_matrix(
     return torch.cat([D[:1] / math.sqrt(2), D[1:]]).to(dtype)
 
 
-def _rows(M: Float[Tensor, "h h"], X: Float[Tensor, "b h w c"]) -> Float[Tensor, "b h w c"]:
+def _rows(M: Float[Tensor, "h h"], X: Features) -> Features:
     """Multiply the grid's first axis with a matrix."""
     return (M @ X.flatten(2)).unflatten(2, X.shape[2:])
 
 
-def _transform(X: Float[Tensor, "b h w c"], is_inverse: bool) -> Float[Tensor, "b h w c"]:
+def _transform(X: Features, is_inverse: bool) -> Features:
     X = widen(X)
     with torch.autocast(X.device.type, enabled=False):
         rows, columns = (dct_matrix(n, X.device, X.dtype) for n in X.shape[1:3])
@@ -74,20 +76,16 @@ def _transform(X: Float[Tensor, "b h w c"], is_inverse: bool) -> Float[Tensor, "
         return columns @ _rows(rows, X)
 
 
-def dct2(X: Float[Tensor, "b h w c"]) -> Float[Tensor, "b h w c"]:
-    """Transform each channel to frequencies, orthonormal: energy is preserved.
+def dct2(X: Features) -> Features:
+    """Transform each channel to frequencies, orthonormal; index (0, 0) is DC.
 
-    Args:
-        X: features on the grid; half precision is widened, since the DC row is some hundred times
-            the median and would drown the rest.
-
-    Returns:
-        Coefficients in float32 (float64 for float64 input); index (0, 0) is DC.
+    In float32 (float64 for float64 input): in half precision DC, some hundred times the median,
+    would drown the rest.
     """
     return _transform(X, is_inverse=False)
 
 
-def idct2(Y: Float[Tensor, "b h w c"]) -> Float[Tensor, "b h w c"]:
+def idct2(Y: Features) -> Features:
     """Transform coefficients back to features: the inverse of `dct2`, in the same precision."""
     return _transform(Y, is_inverse=True)
 
@@ -104,13 +102,11 @@ def fourier_matrices(
 
 
 def fft2(
-    X: Float[Tensor, "b h w c"],
-) -> tuple[Float[Tensor, "b h w c"], Float[Tensor, "b h w c"]]:
-    """Transform each channel to complex frequencies, orthonormal: energy is preserved.
+    X: Features,
+) -> tuple[Features, Features]:
+    """Transform each channel to frequencies, orthonormal: real and imaginary part, like `dct2`.
 
-    Returns:
-        Real and imaginary part in float32 (float64 for float64 input); index (0, 0) is DC, the
-        order along each axis is that of `torch.fft.fftfreq`.
+    The order along each axis is that of `torch.fft.fftfreq`.
     """
     X = widen(X)
     with torch.autocast(X.device.type, enabled=False):
@@ -119,9 +115,7 @@ def fft2(
         return C_w @ cosine - S_w @ sine, -(S_w @ cosine + C_w @ sine)
 
 
-def ifft2(
-    real: Float[Tensor, "b h w c"], imaginary: Float[Tensor, "b h w c"]
-) -> Float[Tensor, "b h w c"]:
+def ifft2(real: Features, imaginary: Features) -> Features:
     """Transform complex frequencies back and return the real part.
 
     Coefficients need not be Hermitian: what would be imaginary after the inverse is dropped.

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from causalseg.adapters.ablations.literal import LiteralCausalTune, Parts
 from causalseg.spectral.bands import gaussian_band
+from causalseg.spectral.grid import Features, GridSize
 from causalseg.spectral.transforms import cache_constant, fft2, ifft2, widest_float
 
 
@@ -18,19 +19,19 @@ class CausalTuneFFT(LiteralCausalTune):
 
     transform = "fft"
 
-    def to_parts(self, X: Float[Tensor, "b h w c"]) -> Parts:
+    def to_parts(self, X: Features) -> Parts:
         """Return ``G * Re F`` and ``G * Im F``."""
         G = fourier_band((X.shape[1], X.shape[2]), self.low, self.high, X.device, X.dtype)
         return G[:, :, None] * torch.stack(fft2(X), dim=1)
 
-    def from_parts(self, D: Parts, grid: tuple[int, int]) -> Float[Tensor, "b h w c"]:
+    def from_parts(self, D: Parts, grid: GridSize) -> Features:
         """Return the real part of the inverse Fourier transform."""
         return ifft2(D[:, 0], D[:, 1])
 
 
 @cache_constant
 def fourier_band(
-    grid: tuple[int, int],
+    grid: GridSize,
     low: float | None = 0.2,
     high: float | None = 0.7,
     device: torch.device | str = "cpu",

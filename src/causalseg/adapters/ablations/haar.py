@@ -1,10 +1,9 @@
 """Causal-Tune on the sub-bands of a one-level Haar transform; see `literal`."""
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from causalseg.adapters.ablations.literal import LiteralCausalTune, Parts
+from causalseg.spectral.grid import Features, GridSize
 from causalseg.spectral.haar import haar2, ihaar2
 
 
@@ -17,12 +16,12 @@ class CausalTuneHaar(LiteralCausalTune):
 
     transform = "haar"
 
-    def to_parts(self, X: Float[Tensor, "b h w c"]) -> Parts:
+    def to_parts(self, X: Features) -> Parts:
         """Return the sub-bands that are kept."""
         bands = haar2(X)
         return torch.stack([bands[band] for band in self._list_kept()], dim=1)
 
-    def from_parts(self, D: Parts, grid: tuple[int, int]) -> Float[Tensor, "b h w c"]:
+    def from_parts(self, D: Parts, grid: GridSize) -> Features:
         """Return the inverse Haar transform, with zeros for the sub-bands that are dropped."""
         bands = [torch.zeros_like(D[:, 0])] * 4
         for part, band in enumerate(self._list_kept()):

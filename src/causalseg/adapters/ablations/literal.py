@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from causalseg.adapters.causal_tune import CausalTune
-from causalseg.spectral.grid import grid_to_tokens, tokens_to_grid
+from causalseg.spectral.grid import Features, GridSize, Tokens, grid_to_tokens, tokens_to_grid
 from causalseg.spectral.transforms import widen
 
 Parts = Float[Tensor, "b p h2 w2 c"]
@@ -31,17 +31,15 @@ class LiteralCausalTune(CausalTune):
     The recipes are `paper` and `centered`, the default.
     """
 
-    def to_parts(self, X: Float[Tensor, "b h w c"]) -> Parts:
+    def to_parts(self, X: Features) -> Parts:
         """Return the causal part of the coefficients."""
         raise NotImplementedError
 
-    def from_parts(self, D: Parts, grid: tuple[int, int]) -> Float[Tensor, "b h w c"]:
+    def from_parts(self, D: Parts, grid: GridSize) -> Features:
         """Return the features of coefficients."""
         raise NotImplementedError
 
-    def forward(
-        self, tokens: Float[Tensor, "b n c"], layer: int, grid: tuple[int, int]
-    ) -> Float[Tensor, "b n c"]:
+    def forward(self, tokens: Tokens, layer: int, grid: GridSize) -> Tokens:
         """Return the adapted patch tokens of one block; see `Adapter.forward`."""
         X = widen(tokens_to_grid(tokens, grid))
         with torch.autocast(X.device.type, enabled=False):

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from causalseg.adapters.rein import Rein
 from causalseg.errors import ConfigError
+from causalseg.spectral.grid import GridSize, Tokens
 from causalseg.spectral.transforms import (
     cache_constant,
     dct_matrix,
@@ -39,19 +40,15 @@ _LIMIT = 255.0  # upper bound of the clamp
 class ReleasedCausalTune(Rein):
     """The released module, on the device, batched, for any float dtype, square grids only.
 
-    The results of an image depend on the other images of its batch. Only the parameters that get
-    a gradient in the released code exist here.
-
-    The options are the fields of `ReinConfig`; ``init`` is `small` by default, as in that code.
+    Only the parameters that get a gradient in the released code exist here. The options are the
+    fields of `ReinConfig`; ``init`` is `small` by default, as in that code.
     """
 
     def __init__(self, width: int, depth: int, *, query_width: int | None = None, **options: Any):
         options = {"init": "small", **options}
         super().__init__(width, depth, query_width=query_width, **options)
 
-    def forward(
-        self, tokens: Float[Tensor, "b n c"], layer: int, grid: tuple[int, int]
-    ) -> Float[Tensor, "b n c"]:
+    def forward(self, tokens: Tokens, layer: int, grid: GridSize) -> Tokens:
         """Return the adapted patch tokens of one block; see `Adapter.forward`.
 
         Raises:
@@ -70,7 +67,7 @@ class ReleasedCausalTune(Rein):
             increment = _from_planes(F.clamp(0, _LIMIT)).transpose(0, 1)
             return tokens + self.scaled(increment).to(tokens.dtype)  # (4)
 
-    def _coefficients(self, tokens: Float[Tensor, "b n c"], side: int) -> Float[Tensor, "n b c"]:
+    def _coefficients(self, tokens: Tokens, side: int) -> Float[Tensor, "n b c"]:
         """Return Yc of (1) and (2), in float32 or wider, without a gradient."""
         X = widen(tokens.detach()).transpose(0, 1)
         D = dct_matrix(side, X.device, X.dtype)
@@ -81,8 +78,7 @@ class ReleasedCausalTune(Rein):
 def _as_planes(X: Float[Tensor, "n b c"], side: int) -> Float[Tensor, "b c h w"]:
     """Read (n, b, c) as (b, c, h, w): an error of the released code, reproduced on purpose.
 
-    Without a permutation this lays out no feature maps. It is not the move between tokens and grid
-    of `spectral.grid` and must not be used as one.
+    Without a permutation this lays out no feature maps: it does not replace `spectral.grid`.
     """
     _, b, c = X.shape
     return X.flatten().view(b, c, side, side)
