@@ -61,7 +61,7 @@ def take_any_size(model: Beit) -> None:
 
 
 class _PositionGrid:
-    """Replaces a ViT's ``_pos_embed`` by timm's with another rule for the position grid."""
+    """Replaces a ViT's ``_pos_embed`` by one with another rule for the position grid."""
 
     def __init__(self, vit: VisionTransformer | Eva, rule: PositionRule):
         self.vit, self.rule = vit, rule

@@ -1,8 +1,7 @@
-"""Short names of the field's backbones, with their weights, and what timm calls them.
+"""Presets: short names of the field's backbones, their names in timm and their weights.
 
 The licence is the one under which the authors publish the weights; timm notes another for some.
-
-Two choices are not visible in the names. CLIP weights trained with QuickGELU need timm's
+CLIP weights trained with QuickGELU need timm's
 ``quickgelu`` models: all of OpenAI's, and the large and the huge of DFN. SigLIP comes at its
 smallest image size.
 """
@@ -15,22 +14,11 @@ from causalseg.errors import ConfigError, did_you_mean, guess
 
 MODULES = ("beit", "convnext", "eva", "resnet", "vision_transformer", "vision_transformer_sam")
 
-_APACHE = "Apache-2.0"
-_MIT = "MIT"
-_NONCOMMERCIAL = "CC-BY-NC-4.0"
-_DINOV3 = "DINOv3 License"
-_APPLE = "Apple AMLR"
-_BSD = "BSD-3-Clause"
+_APACHE, _MIT, _NONCOMMERCIAL = "Apache-2.0", "MIT", "CC-BY-NC-4.0"
+_DINOV3, _APPLE, _BSD = "DINOv3 License", "Apple AMLR", "BSD-3-Clause"
 
-_SIZES = {
-    "s": "small",
-    "splus": "small_plus",
-    "b": "base",
-    "l": "large",
-    "h": "huge",
-    "hplus": "huge_plus",
-    "g": "giant",
-}
+_SIZES = {"s": "small", "b": "base", "l": "large", "h": "huge", "g": "giant"}
+_SIZES |= {"splus": "small_plus", "hplus": "huge_plus"}
 
 
 @dataclass(frozen=True)
@@ -103,10 +91,8 @@ PRESETS: dict[str, Preset] = {
 def resolve_name(name: str) -> str:
     """Return the name in timm of a preset, or of a model in timm's modules `MODULES`.
 
-    Args:
-        name: a key of `PRESETS`, or a name in timm, with or without the tag of its weights
-            (``vit_small_patch14_dinov2.lvd142m``); without, timm takes its default tag. A name
-            that is both, such as ``resnet50``, is the preset.
+    A name in timm may have the tag of its weights (``vit_small_patch14_dinov2.lvd142m``); without,
+    timm takes its default tag. A name that is both, such as ``resnet50``, is the preset.
 
     Raises:
         ConfigError: if it is neither.

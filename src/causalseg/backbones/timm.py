@@ -36,13 +36,10 @@ class FrozenBackbone(nn.Module):
 
     Attributes:
         vit: the model itself; attach adapters to it.
-        patch: what the sides of an image must be divisible by, in pixels: the patch, or the stride
-            of the last stage.
-        widths: channels c of the blocks, or of the stages.
-        depth: number of blocks, or of stages.
+        patch: pixels; divides the sides of an image. The patch, or the stride of the last stage.
+        widths: channels c of the blocks, or of the stages; `depth` is their number.
         levels: the blocks whose outputs are the levels, shallow to deep.
-        level_widths: c of the levels.
-        strides: of the levels, in pixels.
+        level_widths: c of the levels; `strides` are their strides in pixels.
         sha256: checksum of the weight file; None without one.
     """
 
@@ -60,10 +57,9 @@ class FrozenBackbone(nn.Module):
         """Freeze a model and give it the protocol.
 
         Args:
-            vit: a ViT, ConvNeXt or ResNet of timm (ViTs made with ``dynamic_img_size=True`` where
-                timm has that option), or a module of your own that
-                `causalseg.backbones.trunk.find_trunk` accepts, with a ``forward_intermediates``
-                like that of timm's ViTs.
+            vit: a ViT (``dynamic_img_size=True`` where timm has that option), ConvNeXt or ResNet of
+                timm, or a module of your own that `causalseg.backbones.trunk.find_trunk` accepts,
+                with a ``forward_intermediates`` like that of timm's ViTs.
             levels: four block indices, repetitions allowed. None: 7, 11, 15, 23 for 24 blocks,
                 else evenly spaced (12 blocks: 2, 5, 8, 11), or the four stages.
             position: how the position grid is resampled, see `causalseg.backbones.positions`.
@@ -100,10 +96,7 @@ class FrozenBackbone(nn.Module):
             )
 
     def forward(self, images: Float[Tensor, "b 3 H W"]) -> list[Float[Tensor, "b c h w"]]:
-        """Return the outputs of the levels' blocks, without the final norm.
-
-        Args:
-            images: RGB in [0, 1].
+        """Return the outputs of the levels' blocks, without the final norm, for RGB in [0, 1].
 
         Raises:
             DataError: if H or W is not divisible by ``patch``.

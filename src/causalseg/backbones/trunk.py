@@ -1,4 +1,4 @@
-"""Where the features of a model come out: after its blocks, or after its stages.
+"""Where a model outputs its features: after its blocks, or after its stages.
 
     layout   features after a block       models
     tokens   (b, p + n, c)                ViTs: p prefix tokens, then n = h w patch tokens
@@ -28,35 +28,24 @@ _NEEDED = ("blocks", "patch_embed", "embed_dim", "num_prefix_tokens")
 
 @dataclass(frozen=True)
 class Trunk:
-    """The blocks of a model, or its stages, as ``layers`` counts them.
-
-    Attributes:
-        layout: of the features after a block.
-        names: paths of the blocks in the model.
-        outputs: paths of the modules whose outputs are the features of the blocks.
-        widths: c after each block.
-        strides: pixels between features after each block.
-        num_prefix: p, class and register tokens before the patch tokens.
-    """
+    """The blocks of a model, or its stages, as ``layers`` counts them."""
 
     layout: Literal["tokens", "grid", "maps"]
-    names: tuple[str, ...]
-    outputs: tuple[str, ...]
-    widths: Sizes
-    strides: Sizes
-    num_prefix: int = 0
+    names: tuple[str, ...]  # paths of the blocks in the model
+    outputs: tuple[str, ...]  # paths of the modules whose outputs are the features of the blocks
+    widths: Sizes  # c after each block
+    strides: Sizes  # pixels between features
+    num_prefix: int = 0  # p, class and register tokens before the patch tokens
 
 
 def find_trunk(model: nn.Module) -> Trunk:
-    """Return the trunk of a timm model, or of any module with the same attributes as timm's ViTs.
+    """Return the trunk of timm's ConvNeXt, ResNet or ViT, or of a module with a ViT's attributes.
 
-    Args:
-        model: ConvNeXt, ResNet or SAM's ViT of timm; or a module with ``blocks`` (modules with
-            outputs (b, p + n, c)), ``patch_embed`` (with ``patch_size``; takes the images),
-            ``embed_dim`` and ``num_prefix_tokens``.
+    These are ``blocks`` (modules with outputs (b, p + n, c)), ``patch_embed`` (with ``patch_size``;
+    takes the images), ``embed_dim`` and ``num_prefix_tokens``.
 
     Raises:
-        ConfigError: if the model is none of these.
+        ConfigError: if the model lacks one of them.
     """
     if isinstance(model, ConvNeXt):
         names = tuple(f"stages.{i}" for i in range(len(model.stages)))
@@ -83,7 +72,7 @@ def find_trunk(model: nn.Module) -> Trunk:
 
 
 class PatchGrid:
-    """Keeps the patch grid of the last image for the blocks; a pre-hook of ``patch_embed``."""
+    """Keeps the patch grid of the last images for the blocks; a pre-hook of ``patch_embed``."""
 
     def __init__(self, patch: tuple[int, int]):
         self.patch = patch

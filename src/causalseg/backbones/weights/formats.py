@@ -29,47 +29,30 @@ _NUM_LISTED = 8
 
 
 class ConvertedWeights(NamedTuple):
-    """A state dict in timm's naming.
-
-    Attributes:
-        state: tensors by their names in timm.
-        position: how the code behind these weights resamples the position grid.
-        origin: what the weights are, such as "official DINOv2 with registers".
-    """
+    """A state dict in timm's naming."""
 
     state: State
-    position: PositionRule
-    origin: str
+    position: PositionRule  # of the code behind these weights
+    origin: str  # such as "official DINOv2 with registers"
 
 
 class WeightFormat(NamedTuple):
-    """One naming of backbone weights.
-
-    Attributes:
-        origin: what the weights are.
-        position: how their code resamples the position grid.
-        marks: sets of names, separated by spaces; any one set marks the format.
-        names: names in the file to names in timm.
-        finish: what renaming cannot do, from the renamed state and the source for errors.
-        under: what the prefix must end with.
-        fits: a further condition on the state under the prefix.
-    """
+    """One naming of backbone weights."""
 
     origin: str
     position: PositionRule
-    marks: tuple[str, ...]
+    marks: tuple[str, ...]  # sets of names, separated by spaces; any one set marks the format
     names: Names
+    # What renaming cannot do, from the renamed state and the source for errors.
     finish: Callable[[State, str], State] = lambda state, source: state
-    under: str = ""
-    fits: Callable[[State], bool] = lambda state: True
+    under: str = ""  # end of the prefix
+    fits: Callable[[State], bool] = lambda state: True  # a condition on the state under the prefix
 
 
 def convert(state: State, source: str) -> ConvertedWeights:
     """Recognise weights by their names and shapes, and rename them to timm's naming.
 
-    Args:
-        state: a state dict, not changed; the result may share its tensors.
-        source: what errors call the weights, such as the path.
+    ``state`` is not changed; the result may share its tensors. Errors name ``source``.
 
     Raises:
         WeightsError: if no format is recognised, several backbones are in it, a name does not
@@ -200,7 +183,7 @@ def _has_kernel(state: State) -> bool:
     return state["embeddings.patch_embedding.weight"].ndim == 4
 
 
-def _fold_class_position(state: State, source: str) -> State:
+def _fold_position(state: State, source: str) -> State:
     """Add the class position to the class token: timm's models with registers have none."""
     if not {"cls_token", "pos_embed"} <= state.keys():
         return state
@@ -259,15 +242,22 @@ def _split_pool(state: State, source: str) -> State:
 _PATCH = "patch_embed.proj.weight"
 _QV = "blocks.0.attn.q_bias blocks.0.attn.v_bias"
 _HF_DINOV2 = "embeddings.cls_token encoder.layer.0.layer_scale1.lambda1"
-_HF_DINOV3 = "embeddings.patch_embeddings.weight embeddings.register_tokens"
+_HF_DINOV3 = ("embeddings.patch_embeddings.weight embeddings.register_tokens",)
 _HF_CLIP = "embeddings.patch_embedding.weight encoder.layers.0.self_attn.q_proj.weight"
 _DINOV2 = (
     f"{_PATCH} mask_token blocks.0.ls1.gamma",
     f"{_PATCH} blocks.0.0.ls1.gamma",
     f"{_PATCH} blocks.0.ls1.gamma blocks.0.mlp.w12.weight",
 )
+_DINOV2_REG = (f"{_PATCH} register_tokens",)
+_DINOV3 = (f"{_PATCH} storage_tokens",)
+_REIN = (f"{_PATCH} pos_embed blocks.0.ls1.gamma",)
+_MAE = (f"{_PATCH} mask_token decoder_embed.weight",)
+_SAM = (f"{_PATCH} blocks.0.mlp.lin1.weight",)
 _CONVNEXT = ("downsample_layers.0.0.weight stages.0.0.dwconv.weight",)
 _EVA = (f"{_QV} blocks.0.attn.q_proj.weight", f"{_QV} blocks.0.mlp.w12.weight")
+_EVA_CLIP = (f"{_PATCH} {_QV}",)
+_EVA_MASKED = (f"{_PATCH} mask_token {_QV}",)
 _CLIP = ("class_embedding conv1.weight transformer.resblocks.0.ln_1.weight",)
 _TIMM = (
     f"{_PATCH} blocks.0.norm1.weight",
@@ -277,38 +267,20 @@ _TIMM = (
 
 # The first that is recognised counts; timm's naming, which others build upon, comes last.
 FORMATS = (
-    WeightFormat(
-        "official DINOv3", "antialias", (f"{_PATCH} storage_tokens",), tables.DINOV3, _split_biases
-    ),
+    WeightFormat("official DINOv3", "antialias", _DINOV3, tables.DINOV3, _split_biases),
     WeightFormat("official ConvNeXt", "antialias", _CONVNEXT, tables.CONVNEXT, _flatten_grn),
     WeightFormat(
-        "official DINOv2 with registers",
-        "antialias",
-        (f"{_PATCH} register_tokens",),
-        tables.DINOV2,
-        _fold_class_position,
+        "official DINOv2 with registers", "antialias", _DINOV2_REG, tables.DINOV2, _fold_position
     ),
     WeightFormat("official DINOv2", "offset", _DINOV2, tables.DINOV2),
     WeightFormat(
-        "official DINOv2 converted by Rein",
-        "offset",
-        (f"{_PATCH} pos_embed blocks.0.ls1.gamma",),
-        tables.DINOV2,
-        fits=_is_rein,
+        "official DINOv2 converted by Rein", "offset", _REIN, tables.DINOV2, fits=_is_rein
     ),
+    WeightFormat("official MAE", "plain", _MAE, tables.MAE),
+    WeightFormat("official SAM", "antialias", _SAM, tables.SAM),
+    WeightFormat("official EVA-CLIP", "plain", _EVA_CLIP, tables.EVA, _name_biases, "visual."),
     WeightFormat(
-        "official MAE", "plain", (f"{_PATCH} mask_token decoder_embed.weight",), tables.MAE
-    ),
-    WeightFormat("official SAM", "antialias", (f"{_PATCH} blocks.0.mlp.lin1.weight",), tables.SAM),
-    WeightFormat(
-        "official EVA-CLIP", "plain", (f"{_PATCH} {_QV}",), tables.EVA, _name_biases, "visual."
-    ),
-    WeightFormat(
-        "official EVA pretraining",
-        "plain",
-        (f"{_PATCH} mask_token {_QV}",),
-        tables.EVA_PRETRAINING,
-        _name_biases,
+        "official EVA pretraining", "plain", _EVA_MASKED, tables.EVA_PRETRAINING, _name_biases
     ),
     WeightFormat("official EVA", "plain", _EVA, tables.EVA, _name_biases),
     WeightFormat("CLIP of OpenAI or OpenCLIP", "antialias", _CLIP, tables.CLIP),
@@ -317,12 +289,10 @@ FORMATS = (
         "antialias",
         (f"{_HF_DINOV2} embeddings.register_tokens",),
         tables.HF_DINOV2,
-        _fold_class_position,
+        _fold_position,
     ),
     WeightFormat("transformers Dinov2", "plain", (_HF_DINOV2,), tables.HF_DINOV2),
-    WeightFormat(
-        "transformers DINOv3", "antialias", (_HF_DINOV3,), tables.HF_DINOV3, _name_ungated
-    ),
+    WeightFormat("transformers DINOv3", "antialias", _HF_DINOV3, tables.HF_DINOV3, _name_ungated),
     WeightFormat(
         "transformers CLIP", "plain", (f"{_HF_CLIP} pre_layrnorm.weight",), tables.HF_CLIP
     ),

@@ -82,8 +82,7 @@ def build_model(options: BackboneConfig, seed: int = 0) -> Loaded:
 def place(model: nn.Module, state: State, source: str) -> None:
     """Copy a state dict in timm's naming into a model; every key must fit.
 
-    A classifier in the state is left out, and so are biases of attention that are all zero if the
-    model has none.
+    A classifier is left out, and so are biases of attention that are zero if the model has none.
 
     Raises:
         WeightsError: if a key is missing, unexpected, or has another shape; calls the weights
@@ -117,7 +116,6 @@ def place(model: nn.Module, state: State, source: str) -> None:
 
 
 def _read_weights(name: str, weights: str) -> tuple[ConvertedWeights, str | None]:
-    """Return the weights, and the checksum of their file."""
     match weights:
         case "random":
             return ConvertedWeights({}, "antialias", "random"), None
@@ -167,7 +165,6 @@ def _read_grid_side(native: nn.Module, state: State) -> int | None:
 def _resize_patch(
     kernel: Float[Tensor, "c 3 p p"], patch: int, how: str
 ) -> Float[Tensor, "c 3 q q"]:
-    """Resample a patch embedding to another patch."""
     if kernel.shape[-1] == patch:
         return kernel
     if how == "pinv":

