@@ -18,9 +18,8 @@ from causalseg.errors import ConfigError, DataError, did_you_mean
 
 __all__ = ["CORRUPTIONS", "check_corruption", "corrupt"]
 
-
 # Each takes an image (driving: a view), a severity and a generator and returns an image, whose
-# values may leave [0, 1]. The name of the function is that of the corruption.
+# values may be outside [0, 1]. The name of the function is that of the corruption.
 _GROUPS: dict[str, tuple[Callable[..., Float[np.ndarray, "3 H W"]], ...]] = {
     "noise": (sensor.gaussian_noise, sensor.shot_noise, sensor.impulse_noise, sensor.speckle_noise),
     "blur": (
@@ -60,18 +59,13 @@ def corrupt(
     seed: int,
     depth: Float[Tensor, "H W"] | None = None,
 ) -> Float[Tensor, "3 H W"]:
-    """Return a corrupted copy of an image of any size, in [0, 1], of the same type.
+    """Return a corrupted copy of an image of any size, floating point in [0, 1], of the same type.
 
     The same arguments give the same result, whatever the state of any global generator. One seed
-    draws the same random numbers at every severity.
+    (0 or more) draws the same random numbers at every severity (1 to 5).
 
-    Args:
-        image: floating point in [0, 1].
-        name: a key of `CORRUPTIONS`.
-        severity: 1 to 5.
-        seed: 0 or more.
-        depth: metres along the view axis, above 0 (infinity is the sky), for the group ``driving``;
-            None assumes a flat road between walls (`view`). Other groups ignore it.
+    ``depth`` is in metres along the view axis, above 0 (infinity is the sky), for the group
+    ``driving``; None assumes a flat road between walls (`view`). Other groups ignore it.
 
     Raises:
         ConfigError: if the name, severity or seed is not allowed.

@@ -86,7 +86,7 @@ def drag(
 ) -> Float[Array, "c H W"]:
     """Blur along a line: weights exp(-k^2 / 2 sigma^2) at k = 0 ... 2 radius pixels of it.
 
-    The line has an angle in degrees: 0 from right to left, 90 from bottom to top.
+    Its angle is in degrees: 0 from right to left, 90 from bottom to top.
     """
     along = np.arange(2 * radius + 1)
     weights = np.exp(-(along**2) / (2 * sigma**2))
@@ -104,10 +104,9 @@ def copy_near(size: tuple[int, ...], reach: int, rounds: int, rng: Random) -> In
 
     In reading order from the end, ``rounds`` times, the pixel at row i and column j takes the
     current value at row i + p and column j + q, p and q from -reach to reach - 1. (The published
-    loop swaps the two, but on views of one array, which copies.) Two steps can only interact if
-    they are less than 2 reach rows and columns apart, so those on one slanted line, of equal column
-    + 2 reach row, never do. Each line is done at once, with the result of the sequential order;
-    along a line, indices are evenly spaced.
+    loop swaps the two, but on views of one array, which copies.) Only steps less than 2 reach rows
+    and columns apart interact, so those on one slanted line, of equal column + 2 reach row, are
+    done at once with the result of the sequential order; along a line, indices are evenly spaced.
     """
     H, W = size
     h, w = H - 2 * reach, W - 2 * reach
@@ -121,13 +120,13 @@ def copy_near(size: tuple[int, ...], reach: int, rounds: int, rng: Random) -> In
     first_rows = np.maximum(0, -((w - 1 - lines) // (2 * reach)))
     counts = np.minimum(h - 1, lines // (2 * reach)) - first_rows + 1
     starts = lines + first_rows * (w - 2 * reach)
-    places = last - lines - first_rows * w
+    ends = last - lines - first_rows * w
     stride = max(1, w - 2 * reach)  # with fewer columns, no line has two steps
-    plan = list(zip(places.tolist(), starts.tolist(), counts.tolist(), strict=True))
+    plan = list(zip(ends.tolist(), starts.tolist(), counts.tolist(), strict=True))
     for _ in range(rounds):
         p, q = rng.integers(-reach, reach, (2, h, w), np.int8).astype(np.int64)
         there = (here + W * p + q).ravel()
-        for place, start, count in plan:
+        for end, start, count in plan:
             taken = there[start : start + stride * count : stride]
-            source[place : place - w * count : -w] = source[taken]
+            source[end : end - w * count : -w] = source[taken]
     return source

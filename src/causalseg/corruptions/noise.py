@@ -14,13 +14,10 @@ Random = np.random.Generator
 def smooth_noise(
     rng: Random, size: tuple[int, ...], cell: float, rows: int | None = None
 ) -> Float[Array, "h W"]:
-    """Return noise of about unit variance that varies over ``cell`` pixels, float32.
+    """Return noise of about unit variance and a correlation length of ``cell`` pixels, float32.
 
-    Args:
-        rng: generator; what it draws does not depend on ``rows``.
-        size: (height, width) in pixels.
-        cell: correlation length in pixels.
-        rows: number of rows to return, from the top; None for all.
+    ``size`` is (height, width); only the first ``rows`` are returned, None for all, which does not
+    change what the generator draws.
     """
     height, width = size
     high, wide = (max(2, round(side / cell) + 1) for side in size)

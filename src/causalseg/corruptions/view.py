@@ -32,23 +32,14 @@ _STEEPEST = 2.5  # times the slope of level ground: an upper edge of something n
 
 
 class View(NamedTuple):
-    """An image and its geometry.
+    """An image and its geometry."""
 
-    Attributes:
-        image: values in [0, 1].
-        depth: Z, metres along the view axis, up to `FAR`.
-        ground: confidence that a pixel is level ground, in [0, 1].
-        rows: pixels below the horizon; negative above it.
-        columns: pixels to the right of the vanishing point.
-        focal: focal length in pixels.
-    """
-
-    image: Float[Array, "3 H W"]
-    depth: Float[Array, "H W"]
-    ground: Float[Array, "H W"]
-    rows: Float[Array, "H 1"]
-    columns: Float[Array, "1 W"]
-    focal: float
+    image: Float[Array, "3 H W"]  # in [0, 1]
+    depth: Float[Array, "H W"]  # Z, metres along the view axis, up to `FAR`
+    ground: Float[Array, "H W"]  # confidence that a pixel is level ground, in [0, 1]
+    rows: Float[Array, "H 1"]  # pixels below the horizon; negative above it
+    columns: Float[Array, "1 W"]  # pixels to the right of the vanishing point
+    focal: float  # pixels
 
     def across(self) -> Float[Array, "H W"]:
         """Return metres to the right of the camera."""

@@ -35,14 +35,9 @@ PAINTS = (
     (0.12, 0.2, 0.45), (0.45, 0.44, 0.42), (0.1, 0.28, 0.18), (0.75, 0.6, 0.15), (0.5, 0.35, 0.22),
 )  # fmt: skip
 
-
-# Cityscapes train ids.
-Label = IntEnum(
-    "Label",
-    "ROAD SIDEWALK BUILDING WALL FENCE POLE LIGHT SIGN VEGETATION TERRAIN SKY "
-    "PERSON RIDER CAR TRUCK BUS TRAIN MOTORCYCLE BICYCLE",
-    start=0,
-)
+_NAMES = "ROAD SIDEWALK BUILDING WALL FENCE POLE LIGHT SIGN VEGETATION TERRAIN SKY"
+_NAMES += " PERSON RIDER CAR TRUCK BUS TRAIN MOTORCYCLE BICYCLE"
+Label = IntEnum("Label", _NAMES, start=0)  # Cityscapes train ids
 
 
 class Camera(NamedTuple):
@@ -69,26 +64,19 @@ class Camera(NamedTuple):
 
 
 class Canvas:
-    """The image of ink numbers and the table of inks; number 0 is "nothing painted".
-
-    Attributes:
-        camera: the camera, in pixels of the final image.
-        sun: -1 from the left, 1 from the right, 0 overcast.
-        reach: length of a shadow over the height of the object.
-        inks: the table, one ink after the other: red, green, blue, label, depth, grain.
-        numbers: ink numbers, `FINE` times finer than the final image.
-        shadow: shadows on the ground, 0..255.
-    """
+    """The image of ink numbers and the table of inks; number 0 is "nothing painted"."""
 
     def __init__(self, camera: Camera, size: tuple[int, int], sun: int, reach: float) -> None:
         height, width = size
-        self.camera, self.sun, self.reach = camera, sun, reach
-        self.inks = [0.0] * _INK
+        self.camera = camera  # in pixels of the final image
+        self.sun = sun  # -1 from the left, 1 from the right, 0 overcast
+        self.reach = reach  # length of a shadow over the height of the object
+        self.inks = [0.0] * _INK  # in turn: red, green, blue, label, depth, grain
         self._fine = camera._replace(
             focal=FINE * camera.focal, centre=FINE * camera.centre, horizon=FINE * camera.horizon
         )
-        self.numbers = Image.new("I", (width * FINE, height * FINE))
-        self.shadow = Image.new("L", (width, height))
+        self.numbers = Image.new("I", (width * FINE, height * FINE))  # of inks
+        self.shadow = Image.new("L", (width, height))  # on the ground, 0..255
         self._draw = ImageDraw.Draw(self.numbers)
 
     def ink(self, colour: Colour, label: int, depth: float, grain: float = 0.04) -> int:
@@ -106,7 +94,7 @@ class Canvas:
         return np.asarray(self.numbers)[1::FINE, 1::FINE].astype(np.intp)
 
     def polygon(self, ink: int, *points: Point) -> None:
-        """Fill a polygon."""
+        """Fill a polygon of any number of points."""
         project = self._fine.project
         self._draw.polygon([c for x, y, z in points for c in project(x, y, z)], fill=ink)
 

@@ -35,17 +35,11 @@ class Street(NamedTuple):
 
 
 class Layers(NamedTuple):
-    """A scene, or its sky and ground, before it is lit.
+    """A scene, or its sky and ground, before it is lit."""
 
-    Attributes:
-        colour: reflectance in [0, 1].
-        label: Cityscapes train ids.
-        depth: metres along the view axis; `SKY_DEPTH` in the sky.
-    """
-
-    colour: Float[Array, "3 H W"]
-    label: UInt8[Array, "H W"]
-    depth: Float[Array, "H W"]
+    colour: Float[Array, "3 H W"]  # reflectance in [0, 1]
+    label: UInt8[Array, "H W"]  # Cityscapes train ids
+    depth: Float[Array, "H W"]  # metres along the view axis; `SKY_DEPTH` in the sky
 
 
 def _phase(x: Float[Array, "..."], period: float) -> Float[Array, "..."]:
@@ -134,14 +128,13 @@ def _zones(
 
 
 def _tint(rng: Random, zone: int) -> tuple[float, float, float]:
-    greys = ((0.34, 0.34, 0.35), (0.42, 0.41, 0.4), (0.26, 0.26, 0.28))
+    dark, light = (0.34, 0.34, 0.35), (0.42, 0.41, 0.4)
     if zone == Label.ROAD:
-        return pick(rng, greys, 0.01)
+        return pick(rng, (dark, light, (0.26, 0.26, 0.28)), 0.01)
+    colours = ((0.25, 0.36, 0.14), (0.36, 0.4, 0.18), (0.42, 0.35, 0.22))
     if zone == Label.SIDEWALK:
-        return pick(
-            rng, (*greys[:2], (0.55, 0.54, 0.52), (0.58, 0.45, 0.4), (0.6, 0.57, 0.5)), 0.02
-        )
-    return pick(rng, ((0.25, 0.36, 0.14), (0.36, 0.4, 0.18), (0.42, 0.35, 0.22)), 0.02)
+        colours = (dark, light, (0.55, 0.54, 0.52), (0.58, 0.45, 0.4), (0.6, 0.57, 0.5))
+    return pick(rng, colours, 0.02)
 
 
 def _wear(

@@ -1,4 +1,4 @@
-"""What stands in a synthetic street: buildings, barriers, plants, lamps, lights and signs.
+"""Objects of a synthetic street: buildings, barriers, plants, lamps, lights and signs.
 
 Each function paints one object on the canvas at a position in metres, with the class of all its
 parts; the caller paints from far to near. Colours and sizes are random.
@@ -165,8 +165,7 @@ def tree(canvas: Canvas, rng: Random, x: float, z: float) -> None:
     radius = height * uniform(rng, 0.22, 0.36)
     canvas.bar(trunk, (x, 0, z), (x, 0.7 * height, z), uniform(rng, 0.15, 0.4))
     if canvas.sun:
-        shift = -canvas.sun * canvas.reach * 0.7 * height
-        canvas.spot((x + shift, z + 1), radius)
+        canvas.spot((x - canvas.sun * canvas.reach * 0.7 * height, z + 1), radius)
     if rng.random() < 0.12:
         for lean in rng.uniform(-0.9, 0.9, 9).tolist():
             root = (x, height * uniform(rng, 0.3, 0.7), z)

@@ -1,7 +1,7 @@
 """Synthetic street scenes: composition and rendering.
 
-A seed gives a street (lanes, kerbs, house fronts, what stands and drives there), a camera and a
-sun. The ground is computed for each pixel, the rest is painted from far to near; then the layers
+A seed gives a street (lanes, kerbs, house fronts, objects and traffic), a camera and a sun. The
+ground is computed for each pixel, the rest is painted from far to near; then the layers
 are lit. Night and weather are corruptions of the clear image with its exact depth, so label and
 depth of a seed are the same in every domain.
 """
@@ -51,12 +51,9 @@ class Scene(NamedTuple):
 
 
 def render(seed: int, size: tuple[int, int] = (240, 320), domain: str = "clear") -> Scene:
-    """Render the scene of a seed in one domain.
+    """Render the scene of a seed in one of `DOMAINS`; (height, width) are at least 64 pixels.
 
-    Args:
-        seed: 0 or more; the same seed gives the same label and depth in every domain.
-        size: (height, width) in pixels, each at least 64.
-        domain: one of `DOMAINS`.
+    The same seed gives the same label and depth in every domain.
 
     Raises:
         DataError: if the domain is unknown, the size too small or the seed negative.
@@ -162,7 +159,7 @@ def _things(canvas: Canvas, rng: Random, street: Street) -> Iterator[Thing]:
 def _fronts(
     canvas: Canvas, rng: Random, street: Street, side: int, town: Sequence[float]
 ) -> Iterator[Thing]:
-    """Line one side with buildings, houses, walls, fences, hedges and gaps; ``town`` has the odds.
+    """Line one side with buildings, houses, walls, fences, hedges and gaps by the odds ``town``.
 
     Objects behind a wall or a fence are painted before it, whatever their distance.
     """

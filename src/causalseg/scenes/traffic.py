@@ -1,4 +1,4 @@
-"""What moves in a synthetic street: people, two-wheelers and vehicles.
+"""Traffic of a synthetic street: people, two-wheelers and vehicles.
 
 As in `props`, each function paints one object at a position in metres. A vehicle is its outline
 seen from the side, extruded over its width: each edge of the outline is a strip across it.
@@ -71,8 +71,7 @@ def person(canvas: Canvas, rng: Random, x: float, z: float) -> None:
         canvas.bar(leg, (x + foot * 0.07, 0.52 * h, z), (x + foot * stride, 0, z), 0.16)
         arm, hand = canvas.ink(tone(shirt, 0.85), Label.PERSON, z), x + foot * (broad + 0.06)
         canvas.bar(arm, (x + foot * broad, 0.8 * h, z), (hand, 0.45 * h, z), 0.1)
-    waist = 0.8 * broad
-    hem = uniform(rng, 0.3, 0.5) * h
+    waist, hem = 0.8 * broad, uniform(rng, 0.3, 0.5) * h
     corners = ((x - broad, 0.83 * h, z), (x + broad, 0.83 * h, z), (x + waist, hem, z))
     canvas.polygon(coat, *corners, (x - waist, hem, z))
     canvas.disc(hair, (x, 0.93 * h, z), 0.075 * h, 0.85)
@@ -104,8 +103,7 @@ def two_wheeler(canvas: Canvas, rng: Random, x: float, z: float, label: int, rid
     canvas.bar(tyre, at(0.55, 0.34), at(0.4, 1.0), 0.07)
     canvas.bar(tyre, at(0.42, 1.0), at(0.3, 1.05), 0.1)
     canvas.bar(tyre, at(-0.35, 0.88), at(0.05, 0.86), 0.14 if motor else 0.08)
-    lamp = canvas.ink(_RED, label, z)
-    canvas.disc(lamp, at(-0.6, 0.6), 0.06)
+    canvas.disc(canvas.ink(_RED, label, z), at(-0.6, 0.6), 0.06)
     canvas.spot((x, z), 0.5, 170)
     if not ridden:
         return
@@ -148,13 +146,12 @@ def vehicle(
             a, b = left + 0.09 * width, right - 0.09 * width
             low, high = y + 0.1 * (Y - y), y + 0.92 * (Y - y)
             canvas.polygon(pane, (a, low, near), (b, low, near), (b, high, far), (a, high, far))
-    _flank(
-        canvas,
-        body,
-        tone(paint, canvas.shade(1 if is_right else -1)),
-        lambda t, y: (seen, y / 100 * height, along(t)),
-        (height, length),
-    )
+
+    def at(t: float, y: float) -> Point:
+        return (seen, y / 100 * height, along(t))
+
+    lit = tone(paint, canvas.shade(1 if is_right else -1))
+    _flank(canvas, body, lit, at, (height, length))
     _lights(canvas, body.label, (left, right), z, min(height, 1.9), oncoming)
 
 
@@ -182,8 +179,7 @@ def _flank(
     size: tuple[float, float],
 ) -> None:
     """Paint the side of a vehicle: outline, windows, doors, wheels; ``at`` takes percents."""
-    height, length = size
-    z = at(50, 0)[2]
+    (height, length), z = size, at(50, 0)[2]
     canvas.polygon(canvas.ink(paint, body.label, z, 0.02), *(at(*point) for point in body.outline))
     pane = canvas.ink(_GLASS, body.label, z, 0.02)
     canvas.polygon(pane, *(at(*point) for point in body.window))
@@ -205,8 +201,7 @@ def _lights(
 ) -> None:
     """Paint the two head or tail lights and the plate of the near end."""
     left, right = sides
-    colour = WHITE if oncoming else _RED
-    lamp = canvas.ink(colour, label, z, 0.02)
+    lamp = canvas.ink(WHITE if oncoming else _RED, label, z, 0.02)
     plate = canvas.ink((0.85, 0.85, 0.75), label, z)
     for edge, inner in ((left, 0.32), (right, -0.32)):
         canvas.panel(lamp, (edge + 0.2 * inner, z), (edge + inner, z), 0.4 * height, 0.5 * height)
