@@ -123,7 +123,6 @@ class EditGrid:
 
 
 def _stage_sizes(model: nn.Module, names: tuple[str, ...]) -> tuple[Sizes, Sizes]:
-    """Return widths and strides of the stages."""
     stages = {info["module"]: info for info in model.feature_info}  # type: ignore[union-attr]
     widths = tuple(stages[name]["num_chs"] for name in names)
     return widths, tuple(stages[name]["reduction"] for name in names)

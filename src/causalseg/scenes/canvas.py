@@ -35,9 +35,12 @@ PAINTS = (
     (0.12, 0.2, 0.45), (0.45, 0.44, 0.42), (0.1, 0.28, 0.18), (0.75, 0.6, 0.15), (0.5, 0.35, 0.22),
 )  # fmt: skip
 
-_NAMES = "ROAD SIDEWALK BUILDING WALL FENCE POLE LIGHT SIGN VEGETATION TERRAIN SKY"
-_NAMES += " PERSON RIDER CAR TRUCK BUS TRAIN MOTORCYCLE BICYCLE"
-Label = IntEnum("Label", _NAMES, start=0)  # Cityscapes train ids
+Label = IntEnum(  # Cityscapes train ids
+    "Label",
+    "ROAD SIDEWALK BUILDING WALL FENCE POLE LIGHT SIGN VEGETATION TERRAIN SKY "
+    "PERSON RIDER CAR TRUCK BUS TRAIN MOTORCYCLE BICYCLE",
+    start=0,
+)
 
 
 class Camera(NamedTuple):

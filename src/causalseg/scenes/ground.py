@@ -131,10 +131,10 @@ def _tint(rng: Random, zone: int) -> tuple[float, float, float]:
     dark, light = (0.34, 0.34, 0.35), (0.42, 0.41, 0.4)
     if zone == Label.ROAD:
         return pick(rng, (dark, light, (0.26, 0.26, 0.28)), 0.01)
-    colours = ((0.25, 0.36, 0.14), (0.36, 0.4, 0.18), (0.42, 0.35, 0.22))
     if zone == Label.SIDEWALK:
-        colours = (dark, light, (0.55, 0.54, 0.52), (0.58, 0.45, 0.4), (0.6, 0.57, 0.5))
-    return pick(rng, colours, 0.02)
+        stones = ((0.55, 0.54, 0.52), (0.58, 0.45, 0.4), (0.6, 0.57, 0.5))
+        return pick(rng, (dark, light, *stones), 0.02)
+    return pick(rng, ((0.25, 0.36, 0.14), (0.36, 0.4, 0.18), (0.42, 0.35, 0.22)), 0.02)
 
 
 def _wear(

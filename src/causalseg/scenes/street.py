@@ -147,7 +147,6 @@ def _backdrop(canvas: Canvas, rng: Random, width: int) -> None:
 
 
 def _things(canvas: Canvas, rng: Random, street: Street) -> Iterator[Thing]:
-    """Yield all objects of the street."""
     town = rng.dirichlet((2.2, 1.2, 0.9, 0.9, 0.6, 0.9)).tolist()
     for side in (-1, 1):
         yield from _fronts(canvas, rng, street, side, town)

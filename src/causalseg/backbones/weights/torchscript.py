@@ -125,7 +125,6 @@ def read_torchscript(path: Path) -> dict[str, Tensor] | None:
 
 
 def _collect(module: Any, prefix: str = "") -> dict[str, Tensor]:
-    """Return the tensors of a module and of its submodules."""
     if not isinstance(module, _Module):
         raise pickle.UnpicklingError("no module")
     state: dict[str, Tensor] = {}
