@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from cyclopts import App, CycloptsError, Parameter
 
 from causalseg import __version__
+from causalseg.cli.arguments import ConfigFile, Overrides, RunPath, UseOverrides, Weights
 from causalseg.cli.compare import compare, tune
 from causalseg.cli.data import data_app
 from causalseg.cli.eval import evaluate, print_table, report, submit
@@ -36,16 +37,8 @@ app.command(submit)
 
 
 @app.command
-def train(config: Path, /, *overrides: str) -> None:
-    """Train a configuration, score the result and write a report into the run folder.
-
-    Parameters
-    ----------
-    config
-        YAML file; `configs/` has examples.
-    overrides
-        Options as key=value, such as train.lr=2e-4 or adapter=none.
-    """
+def train(config: ConfigFile, /, *overrides: Overrides) -> None:
+    """Train a configuration, score the result and write a report into the run folder."""
     from causalseg.config.load import load_config
     from causalseg.engine.devices import is_first_process
     from causalseg.jobs.train import train_run
@@ -57,20 +50,14 @@ def train(config: Path, /, *overrides: str) -> None:
 
 @app.command
 def predict(
-    run: Path, images: Path, /, *overrides: str, checkpoint: str = "last", out: Path
+    run: RunPath, images: Path, /, *overrides: UseOverrides, checkpoint: Weights = "last", out: Path
 ) -> None:
     """Predict an image or a folder: predictions/ (label PNGs) and overlays/ (colours).
 
     Parameters
     ----------
-    run
-        Run folder written by `train`.
     images
         An image or a folder of images.
-    overrides
-        Options as key=value, such as eval.mode=whole.
-    checkpoint
-        Weights to use: last, best, a checkpoint file, or a folder with weights.
     out
         Folder for predictions/ and overlays/.
     """
@@ -154,16 +141,8 @@ def backbones(
 
 
 @config_app.command
-def show(config: Path, /, *overrides: str) -> None:
-    """Check a configuration and print it with every option.
-
-    Parameters
-    ----------
-    config
-        YAML file.
-    overrides
-        Options as key=value.
-    """
+def show(config: ConfigFile, /, *overrides: Overrides) -> None:
+    """Check a configuration and print it with every option."""
     from causalseg.config.load import dump_config, load_config
 
     print(dump_config(load_config(config, overrides)), end="")

@@ -7,20 +7,18 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from causalseg.cli.data import at_least_one
+from causalseg.cli.arguments import ConfigFile, Count, Overrides
 
 if TYPE_CHECKING:
     from causalseg.jobs.tune import Choice
     from causalseg.report.comparison import Comparison
     from causalseg.report.result import Method
 
-Jobs = Annotated[int, Parameter(validator=lambda _t, v: at_least_one(v))]
-
 
 @Parameter(name="*")  # options of the commands that take it
 @dataclass(frozen=True)
-class Chosen:
-    """Which methods, and of which size.
+class MethodOptions:
+    """Options that `compare` and `tune` share.
 
     Parameters
     ----------
@@ -30,53 +28,48 @@ class Chosen:
     budget
         Trained parameters of every adapter, within 5 %, such as 400k: ranks and other sizes are
         chosen for it; default: methods keep their sizes.
+    jobs
+        Number of runs side by side.
     """
 
     adapters: str = ""
     methods: Annotated[Path | None, Parameter(help="YAML file that defines methods.")] = None
     budget: str | None = None
+    jobs: Count = 1
 
 
-_ALL = Chosen()
+_ALL = MethodOptions()
 
 
 def compare(
-    config: Path,
+    config: ConfigFile,
     /,
-    *overrides: str,
-    which: Chosen = _ALL,
+    *overrides: Overrides,
+    options: MethodOptions = _ALL,
     seeds: str = "0,1,2",
     reference: str | None = None,
-    jobs: Jobs = 1,
     out: Path | None = None,
 ) -> None:
     """Train methods with several seeds under one configuration and put them into one table.
 
-    The same command again keeps finished runs and resumes interrupted ones. Writes OUT/compare.md,
-    OUT/compare.html, OUT/results/ and a folder for each run.
+    Options as key=value apply to all methods. The same command again keeps finished runs and
+    resumes interrupted ones. Writes OUT/compare.md, OUT/compare.html, OUT/results/ and a folder for
+    each run.
 
     Parameters
     ----------
-    config
-        YAML file of the configuration that all methods share.
-    overrides
-        Options as key=value, for all methods.
-    which
-        Methods to compare.
     seeds
         Seeds of every method.
     reference
         The method that the others are compared with; default: the first.
-    jobs
-        Number of runs side by side.
     out
         Folder of everything; default: runs/compare_NAME.
     """
     from causalseg.jobs.compare.study import check_failures, plan_study, run_study
 
-    chosen = _read_methods(config, overrides, which)
-    study = plan_study(config, overrides, chosen, _numbers(seeds), reference, out)
-    comparison, failures = run_study(study, jobs)
+    methods = _read_methods(config, overrides, options)
+    study = plan_study(config, overrides, methods, _numbers(seeds), reference, out)
+    comparison, failures = run_study(study, options.jobs)
     if comparison:
         _print_comparison(comparison)
         print(f"report: {study.out / 'compare.html'}, {study.out / 'compare.md'}")
@@ -84,16 +77,15 @@ def compare(
 
 
 def tune(
-    config: Path,
+    config: ConfigFile,
     /,
-    *overrides: str,
+    *overrides: Overrides,
     grid: Annotated[list[str], Parameter(negative="")],
     metric: str,
     out: Path,
     write: Path,
-    which: Chosen = _ALL,
+    options: MethodOptions = _ALL,
     seeds: str = "0",
-    jobs: Jobs = 1,
 ) -> None:
     """Train methods at every value of a grid and write a methods file with the best values.
 
@@ -102,10 +94,6 @@ def tune(
 
     Parameters
     ----------
-    config
-        YAML file of the configuration that all methods share.
-    overrides
-        Options as key=value, for all methods.
     grid
         An option and its values, such as train.adapter_lr=2.5e-4,5e-4,1e-3; all combinations of
         several options, each with its own --grid. train.adapter_lr does not apply to methods
@@ -117,41 +105,35 @@ def tune(
         Folder of the runs.
     write
         The methods file to write.
-    which
-        Methods to tune.
     seeds
         Seeds of every method and value.
-    jobs
-        Number of runs side by side.
     """
     from causalseg.errors import ConfigError
     from causalseg.jobs import tune as tuning
 
-    if which.methods is not None and which.methods.resolve() == write.resolve():
+    if options.methods is not None and options.methods.resolve() == write.resolve():
         raise ConfigError(f"--write {write} would replace the methods file that is read")
-    chosen = _read_methods(config, overrides, which)
-    plan = tuning.plan_tuning(
-        config, overrides, chosen, tuning.parse_grid(grid), metric, _numbers(seeds), out
-    )
-    choices = tuning.run_tuning(plan, jobs)
+    methods = _read_methods(config, overrides, options)
+    values = tuning.parse_grid(grid)
+    plan = tuning.plan_tuning(config, overrides, methods, values, metric, _numbers(seeds), out)
+    choices = tuning.run_tuning(plan, options.jobs)
     tuning.write_record(plan, choices, out)
-    tuning.write_methods(plan, choices, chosen, write)
-    for method in chosen:
+    tuning.write_methods(plan, choices, methods, write)
+    for method in methods:
         print(_choice_text(method.name, choices.get(method.name), plan.domain))
     print(f"methods: {write}, scores: {out / 'tune.json'}")
 
 
-def _read_methods(config: Path, overrides: Sequence[str], which: Chosen) -> "list[Method]":
+def _read_methods(config: Path, overrides: Sequence[str], options: MethodOptions) -> "list[Method]":
     """Read the chosen methods; with a budget, size them and print the sizes."""
+    from causalseg.jobs.compare.budget import parse_budget, size_methods
     from causalseg.jobs.compare.methods import read_methods
 
-    names = [name.strip() for name in which.adapters.split(",") if name.strip()]
-    methods = read_methods(names, which.methods)
-    if which.budget is None:
+    names = [name.strip() for name in options.adapters.split(",") if name.strip()]
+    methods = read_methods(names, options.methods)
+    if options.budget is None:
         return methods
-    from causalseg.jobs.compare.budget import parse_budget, size_methods
-
-    sized = size_methods(config, overrides, methods, parse_budget(which.budget))
+    sized = size_methods(config, overrides, methods, parse_budget(options.budget))
     for each in sized:
         print(each.text)
     return [each.method for each in sized]
@@ -187,12 +169,11 @@ def _print_comparison(comparison: "Comparison") -> None:
     heads, rows = build_table(comparison)
     over = comparison.over
     score = "mean" if len(over) > 1 else over[0]
-    names = ["method", score, f"difference to {comparison.reference}", ADAPTER, "seeds"]
-    known = [head for head, _ in heads]
-    chosen = [known.index(name) for name in names if name in known]
+    shown = ("method", score, f"difference to {comparison.reference}", ADAPTER, "seeds")
+    columns = [i for i, (name, _) in enumerate(heads) if name in shown]
     printed = Table(title=f"mIoU in percent, mean over {', '.join(over)}")
-    for i in chosen:
+    for i in columns:
         printed.add_column("\n".join(heads[i]).strip(), justify="right" if i else "left")
     for row in rows:
-        printed.add_row(*(row[i] for i in chosen))
+        printed.add_row(*(row[i] for i in columns))
     Console().print(printed)

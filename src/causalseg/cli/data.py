@@ -1,17 +1,13 @@
 """The commands about data. They import on execution, so that help is instant."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from cyclopts import App, Parameter
+from cyclopts import App
+
+from causalseg.cli.arguments import Count
 
 data_app = App(name="data", help="Generate data, and check data before a run.")
-
-
-def at_least_one(value: int) -> None:
-    """Raise ValueError for a count below 1."""
-    if value < 1:
-        raise ValueError("must be 1 or more")
 
 
 @data_app.command
@@ -19,7 +15,7 @@ def scenes(
     *,
     out: Path,
     domain: Literal["clear", "night", "fog", "rain", "snow"] = "clear",
-    count: Annotated[int, Parameter(validator=lambda _t, v: at_least_one(v))] = 10,
+    count: Count = 10,
     first: int = 0,
     size: tuple[int, int] = (240, 320),
 ) -> None:
@@ -56,12 +52,12 @@ def list_layouts(layout: str = "", /, *, short: bool = False) -> None:
         Print one line each: name, splits and homepage.
     """
     from causalseg.data.catalogue import LAYOUTS, find_layout
+    from causalseg.data.layouts import Layout
 
     layouts = {layout: find_layout(layout)} if layout else LAYOUTS
-    if short:
-        print("\n".join(each.describe_short(name) for name, each in layouts.items()))
-    else:
-        print("\n\n".join(each.describe(name) for name, each in layouts.items()))
+    describe = Layout.describe_short if short else Layout.describe
+    texts = [describe(each, name) for name, each in layouts.items()]
+    print(("\n" if short else "\n\n").join(texts))
 
 
 @data_app.command(name="check")

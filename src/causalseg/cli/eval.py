@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
+from causalseg.cli.arguments import RunPath, UseOverrides, Weights
 from causalseg.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ def evaluate(
     severity: str = "3",
     save_predictions: Annotated[bool, Parameter(negative="")] = False,
     baseline: Path | None = None,
-    checkpoint: str = "last",
+    checkpoint: Weights = "last",
     out: Path | None = None,
 ) -> None:
     """Score trained runs on their domains; earlier scores, pictures and report are replaced.
@@ -39,8 +40,6 @@ def evaluate(
         Write RUN/predictions/DOMAIN/NAME.png, one channel of label ids.
     baseline
         Baseline of the comparison; default: the first run.
-    checkpoint
-        Weights to score: last, best (see run.best), a checkpoint file, or a folder with weights.
     out
         File of the comparison; default: comparison.html.
     """
@@ -52,7 +51,11 @@ def evaluate(
     folders, overrides = _split(runs)
     corruptions = _corruptions(corrupt)
     severities = _severities(severity)
-    _refuse_idle(len(folders), corruptions, severity, baseline, out)
+    if severity != "3" and not corruptions:
+        raise ConfigError("--severity has no effect without --corrupt")
+    if len(folders) == 1 and (baseline or out):
+        name = "--baseline" if baseline else "--out"
+        raise ConfigError(f"{name} belongs to the comparison of several runs: name them all")
     check_runs(folders, overrides, baseline)
     how = (overrides, corruptions, severities, save_predictions, checkpoint)
     scored = [eval_run(folder, *how) for folder in folders]
@@ -105,28 +108,22 @@ def report(
 
 
 def submit(
-    run: Path,
+    run: RunPath,
     /,
-    *overrides: str,
+    *overrides: UseOverrides,
     server: Literal["acdc", "bdd", "cityscapes", "wilddash"],
     root: Path,
-    checkpoint: str = "last",
+    checkpoint: Weights = "last",
     out: Path,
 ) -> None:
     """Predict a test split without published labels, in the format of its evaluation server.
 
     Parameters
     ----------
-    run
-        Run folder written by `train`, with the 19 classes of Cityscapes.
-    overrides
-        Options as key=value, such as eval.size=[540,960].
     server
-        The evaluation server.
+        The evaluation server; the run must have the 19 classes of Cityscapes.
     root
         Folder or zip file of the data set as published.
-    checkpoint
-        Weights to use: last, best, a checkpoint file, or a folder with weights.
     out
         The zip file to write.
     """
@@ -160,28 +157,15 @@ def print_table(table: "DomainTable") -> None:
 
 
 def _width(columns: Sequence[Sequence[str]]) -> int:
-    """The width of a table with these columns, in characters."""
     return sum(max(map(len, column)) + 3 for column in columns) + 1
 
 
 def _split(arguments: Sequence[str]) -> tuple[list[Path], list[str]]:
-    """Return run folders and overrides."""
     overrides = [text for text in arguments if "=" in text and not Path(text).is_dir()]
     folders = [Path(text) for text in arguments if text not in overrides]
     if not folders:
         raise ConfigError("name at least one run folder: causalseg eval RUN [key=value ...]")
     return folders, overrides
-
-
-def _refuse_idle(
-    count: int, corruptions: Sequence[str], severity: str, baseline: Path | None, out: Path | None
-) -> None:
-    """Refuse options that would do nothing."""
-    if severity != "3" and not corruptions:
-        raise ConfigError("--severity has no effect without --corrupt")
-    if count == 1 and (baseline or out):
-        name = "--baseline" if baseline else "--out"
-        raise ConfigError(f"{name} belongs to the comparison of several runs: name them all")
 
 
 def _corruptions(text: str) -> list[str]:
