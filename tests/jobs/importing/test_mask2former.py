@@ -215,7 +215,7 @@ def test_queries_of_the_head_itself_have_names_too():
 def test_sizes_are_read_off_the_shapes(theirs):
     options = {"hidden": HIDDEN, "encoder_layers": 2, "decoder_layers": 4, "feedforward": INNER}
     assert read_size(theirs) == ({"name": "mask2former", **options}, CLASSES)
-    with pytest.raises(WeightsError, match="only mmdet's Mask2Former head"):
+    with pytest.raises(WeightsError, match="only mmdet's Mask2Former"):
         read_size({"conv_seg.weight": torch.zeros(2, 3)})
 
 

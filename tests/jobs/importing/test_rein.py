@@ -17,7 +17,7 @@ from causalseg.adapters.ablations.released import ReleasedCausalTune
 from causalseg.adapters.rein import Rein
 from causalseg.build.model import load_run
 from causalseg.errors import ConfigError, MissingFileError, RunError, WeightsError
-from causalseg.jobs.importing.rein import _source_in_adapter, _take, import_checkpoint
+from causalseg.jobs.importing.rein import find_tensor, import_checkpoint
 from command_line import run
 from golden_modules import error, options
 from published import checkpoint
@@ -52,31 +52,17 @@ def tiny(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize(("code", "kind"), [("rein", Rein), ("causal-tune", ReleasedCausalTune)])
 def test_a_whole_vit_s_checkpoint_loads_and_predicts(code, kind, tmp_path):
-    tensors = checkpoint(
-        width=384,
-        blocks=12,
-        hidden=256,
-        classes=19,
-        tokens=100,
-        rank=16,
-        second=code == "causal-tune",
-        backbone=4,
-    )
+    sizes = {"width": 384, "blocks": 12, "hidden": 256, "classes": 19, "tokens": 100, "rank": 16}
+    tensors = checkpoint(second=code == "causal-tune", backbone=4, **sizes)
     run, notes = import_checkpoint(write(tmp_path, tensors), code, tmp_path / "run")
     config = config_of(run)
-    assert config["backbone"] | {"sha256": None} == {
-        "name": "dinov2_vits14",
-        "weights": str(run.path / "backbone.safetensors"),
-        "sha256": None,
-        "patch": 16,
-        "patch_resize": "bicubic",
-        "levels": [2, 5, 8, 11],
-        "position": "auto",
-        "checkpointing": False,
-    }
-    assert len(config["backbone"]["sha256"]) == 64
-    assert config["head"]["encoder_layers"] == 6
-    assert config["head"]["decoder_layers"] == 9
+    backbone, head = config["backbone"], config["head"]
+    assert backbone["name"] == "dinov2_vits14"
+    assert backbone["weights"] == str(run.path / "backbone.safetensors")
+    assert (backbone["patch"], backbone["patch_resize"]) == (16, "bicubic")
+    assert (backbone["levels"], backbone["position"]) == ([2, 5, 8, 11], "auto")
+    assert len(backbone["sha256"]) == 64
+    assert (head["encoder_layers"], head["decoder_layers"]) == (6, 9)
     assert config["data"]["classes"] == "cityscapes19"
     assert config["eval"]["window"] == [64, 64]  # 4 x 4 positions
     assert config["eval"]["stride"] == [43, 43]
@@ -118,11 +104,18 @@ def test_the_tensors_are_those_of_the_file(tiny):
         assert torch.equal(projection.weight, third)
 
 
-def test_a_checkpoint_without_a_scale_is_one_of_zero_mlp_delta_f(tiny):
-    published = tiny().run
-    assert config_of(published)["adapter"]["init"]["kind"] == "small"
+def test_full_rank_and_a_missing_scale_are_options_of_rein(tiny):
+    published = tiny(rank=None).run
+    adapter = config_of(published)["adapter"]
+    assert (adapter["rank"], adapter["init"]["kind"]) == (None, "small")
+    assert load_run(published.path).adapter.tokens.T.shape == (6, 5, 64)
     shutil.rmtree(published.path)
-    run = tiny(lambda tensors: tensors.pop("backbone.reins.scale")).run
+
+    def change(tensors):
+        tensors.pop("backbone.reins.scale")
+        tensors["decode_head.conv_seg.weight"] = torch.zeros(3, 256, 1, 1)  # never used
+
+    run = tiny(change).run
     assert config_of(run)["adapter"]["init"]["kind"] == "zero"
     assert load_run(run.path).adapter.scale is None
 
@@ -139,18 +132,19 @@ def test_an_imported_adapter_computes_what_the_published_code_computes(name, kin
     data = {key: torch.from_numpy(array) for key, array in np.load(golden / f"{name}.npz").items()}
     state = {key.replace("param/", "backbone.reins."): value for key, value in data.items()}
     adapter = kind(**options(data), init="small")
-    problems = {"missing": [], "of another shape": []}
-    adapter.load_state_dict(_take(adapter, state, _source_in_adapter, set(), problems))
+    keys = adapter.state_dict()
+    adapter.load_state_dict({key: find_tensor(state, "adapter", key)[1] for key in keys})
     y = data["x"]
     with torch.no_grad():
         for layer in range(adapter.depth):
             y = torch.cat([y[:, :1], adapter(y[:, 1:], layer, grid)], dim=1)
-    assert not any(problems.values())
     assert error(y, data["out"]) < 1e-5
     assert error(adapter.queries(), data["queries"]) < 1e-5
 
 
-def test_an_imported_run_is_scored_and_predicts_from_the_command_line(tmp_path, folder, capsys):
+def test_an_imported_run_is_scored_and_predicts_but_has_no_data_to_train_on(
+    tmp_path, folder, capsys
+):
     file = write(tmp_path, checkpoint(**SMALL))
     out = tmp_path / "runs" / "rein"
     window = ("train.crop=[32,32]", "eval.window=[32,32]", "eval.stride=[21,21]")
@@ -169,11 +163,7 @@ def test_an_imported_run_is_scored_and_predicts_from_the_command_line(tmp_path, 
     images = folder / "images"
     assert run("predict", out, images, "--out", tmp_path / "p", *use) == 0
     assert len(list((tmp_path / "p" / "predictions").iterdir())) == 3
-
-
-def test_training_an_imported_configuration_says_what_is_missing(tiny, tmp_path, capsys):
-    config = tiny().run.config
-    assert run("train", config, f"run.out={tmp_path / 'other'}") == 2
+    assert run("train", out / "config.yaml", f"run.out={tmp_path / 'other'}") == 2
     assert "data.sources is empty" in capsys.readouterr().err
     assert not (tmp_path / "other").exists()
 
@@ -187,12 +177,6 @@ def test_without_a_backbone_in_the_file_its_patches_are_resampled_as_reins_were(
     assert (backbone["levels"], backbone["position"]) == ([7, 11, 15, 23], "plain")
     assert config_of(found.run)["eval"]["stride"] == [341, 341]
     assert not any("blocks" in note for note in found.notes)
-
-
-def test_tokens_of_full_rank_have_a_place_in_rein(tiny):
-    run = tiny(rank=None).run
-    assert config_of(run)["adapter"]["rank"] is None
-    assert load_run(run.path).adapter.tokens.T.shape == (6, 5, 64)
 
 
 def test_the_checkpoint_of_a_training_run_is_read_without_the_objects_of_its_log(tmp_path):
@@ -221,7 +205,6 @@ def test_the_checkpoint_of_a_training_run_is_read_without_the_objects_of_its_log
         patch.setitem(sys.modules, name, module)
         log = {"message_hub": {"log_scalars": {"train/loss": HistoryBuffer()}}}
         file = write(tmp_path, tensors, optimizer={"state": {}, "lr": np.float32(1e-4)}, **log)
-    assert b"getattr" in file.read_bytes()
     before = set(torch.serialization.get_safe_globals())
     run = import_checkpoint(file, "rein", tmp_path / "run", TINY).run
     assert set(torch.serialization.get_safe_globals()) == before
@@ -260,7 +243,7 @@ def add(name, *shape):
             add("backbone.reins.transform.weight", 16, 64),
             r"1 of another shape: backbone.reins.transform.weight \(16, 64\), expected \(32, 64\)$",
         ),
-        (drop("decode_head.cls_embed.weight"), "only mmdet's Mask2Former head"),
+        (drop("decode_head.cls_embed.weight"), "only mmdet's Mask2Former"),
         (drop("backbone.reins.learnable_tokens_b"), "not low-rank tokens of Rein"),
         (add("backbone.reins.learnable_tokens2", 6, 5, 64), "use `causalseg import causal-tune`"),
         (add("decode_head.query_feat.weight", 5, 32), "a head with queries of its own"),
@@ -270,10 +253,6 @@ def test_a_checkpoint_that_does_not_fit_is_one_error_and_no_folder(change, messa
     with pytest.raises(WeightsError, match=rf"(?m){message}"):
         tiny(change)
     assert [path.name for path in tmp_path.iterdir()] == ["iter_40000.pth"]
-
-
-def test_what_no_published_code_uses_is_left_out(tiny):
-    assert tiny(add("decode_head.conv_seg.weight", 3, 256, 1, 1))
 
 
 def test_rein_and_causal_tune_are_told_apart(tmp_path, tiny):

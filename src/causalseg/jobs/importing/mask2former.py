@@ -98,10 +98,8 @@ def read_size(state: dict[str, Tensor]) -> tuple[dict[str, Any], int]:
     feedforward = "transformer_decoder.layers.0.ffn.layers.0.0.weight"
     absent = [name for name in ("cls_embed.weight", feedforward) if name not in state]
     if absent:
-        raise WeightsError(
-            f"the head has no {' and no '.join(absent)}: only mmdet's Mask2Former head can be "
-            "imported"
-        )
+        missing = " and no ".join(absent)
+        raise WeightsError(f"the head has no {missing}: only mmdet's Mask2Former is imported")
     options = {
         "name": "mask2former",
         "hidden": state["cls_embed.weight"].shape[1],

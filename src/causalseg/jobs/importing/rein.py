@@ -11,7 +11,7 @@ Nothing is written unless the tensors of file and model match exactly.
 
 import math
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -19,7 +19,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from torch import Tensor, nn
+from torch import Tensor
 
 from causalseg.backbones.presets import resolve_name
 from causalseg.backbones.timm import build_backbone
@@ -36,7 +36,6 @@ from causalseg.runs.folder import RunFolder
 from causalseg.writing import replacing, write_json, write_text
 
 Code = Literal["rein", "causal-tune"]
-Source = tuple[str, Callable[[Tensor], Tensor]]  # a tensor of the file, and its conversion
 
 _ADAPTER, _HEAD, _BACKBONE = "backbone.reins.", "decode_head.", "backbone."
 _OURS_TO_REINS = {
@@ -44,16 +43,10 @@ _OURS_TO_REINS = {
     "tokens.B": "learnable_tokens_b",
     "tokens.T": "learnable_tokens",
     "scale": "scale",
-    **{
-        f"{ours}.{end}": f"{theirs}.{end}"
-        for end in ("weight", "bias")
-        for ours, theirs in (
-            ("token_to_feature", "mlp_token2feat"),
-            ("delta", "mlp_delta_f"),
-            ("link.transform", "transform"),
-            ("link.merge", "merge"),
-        )
-    },
+    "token_to_feature": "mlp_token2feat",
+    "delta": "mlp_delta_f",
+    "link.transform": "transform",
+    "link.merge": "merge",
 }
 _MERGE = "link.merge.weight"
 _SECOND = f"{_ADAPTER}learnable_tokens2"  # only the released Causal-Tune code has these
@@ -68,23 +61,17 @@ _OWN_WEIGHTS = "backbone.safetensors"
 
 
 class Imported(NamedTuple):
-    """A run folder, and notes for its user."""
+    """A run folder, and notes on what the file did not specify."""
 
     run: RunFolder
     notes: list[str]
 
 
 def import_checkpoint(path: Path, code: Code, out: Path, overrides: Sequence[str] = ()) -> Imported:
-    """Convert a checkpoint to a run folder.
-
-    Args:
-        path: the checkpoint, a file of mmengine or a state dict.
-        code: whose code wrote it: ``rein``, or ``causal-tune`` as its authors released it.
-        out: the run folder; must be missing or empty.
-        overrides: options as key=value, such as ``backbone.weights=/weights/dinov2.pth``.
+    """Convert a checkpoint, a file of mmengine or a state dict, to a run folder.
 
     Raises:
-        RunError: if the folder is in use.
+        RunError: if ``out`` is neither missing nor empty.
         ConfigError: if an option is wrong.
         WeightsError: if the file does not hold such a checkpoint, or does not fit the backbone.
     """
@@ -99,7 +86,7 @@ def import_checkpoint(path: Path, code: Code, out: Path, overrides: Sequence[str
     with torch.device("meta"):  # names and shapes alone
         model = build_segmenter(_with_backbone(config, weights="random", sha256=None))
     parts = _place(state, model, path)
-    own = str(_own_weights(run))
+    own = str(run.path / _OWN_WEIGHTS)
     if config.backbone.weights == own:
         parts["backbone"] = _backbone_of(state)
     notes = _make_notes(state, config, own)
@@ -109,7 +96,6 @@ def import_checkpoint(path: Path, code: Code, out: Path, overrides: Sequence[str
 
 
 def _check_code(state: State, code: Code, path: Path) -> None:
-    """Raise WeightsError unless the file has an adapter of this code."""
     if not any(key.startswith(f"{_ADAPTER}learnable_tokens") for key in state):
         raise WeightsError(
             f"{path} has no adapter of Rein's code ({_ADAPTER}learnable_tokens...); it has "
@@ -123,35 +109,34 @@ def _check_code(state: State, code: Code, path: Path) -> None:
         )
     if code == "causal-tune" and f"{_ADAPTER}learnable_tokens" in state:
         raise WeightsError(
-            f"{path} has tokens of full rank ({_ADAPTER}learnable_tokens), which recipe released "
-            "of causal_tune does not offer: only its low-rank tokens can be imported"
+            f"{path} has tokens of full rank ({_ADAPTER}learnable_tokens): of causal-tune, only "
+            "low-rank tokens can be imported"
         )
     if f"{_HEAD}query_feat.weight" in state:
         raise WeightsError(
-            f"{path} has a head with queries of its own ({_HEAD}query_feat), trained without "
-            "link_token_to_query or replace_query_feat: only heads whose queries are the tokens of "
-            "the adapter can be imported"
+            f"{path} has a head with queries of its own ({_HEAD}query_feat): only heads that take "
+            "their queries from the tokens of the adapter can be imported"
         )
 
 
 def _check_kind(config: Config, code: Code) -> None:
-    """Raise ConfigError for options that change what the file's tensors compute."""
+    """Refuse options that change what the tensors of the file compute."""
+    wanted = {"name": code.replace("-", "_"), "head": "mask2former"}
     kind = {"name": getattr(config.adapter, "name", "a chain"), "head": config.head.name}
-    wanted = {"name": "rein" if code == "rein" else "causal_tune", "head": "mask2former"}
     if code == "causal-tune":
-        kind["recipe"] = getattr(config.adapter, "recipe", None)
         wanted["recipe"] = "released"
+        kind["recipe"] = getattr(config.adapter, "recipe", "none")
     if kind != wanted:
         raise ConfigError(
-            f"a checkpoint of {code} is imported as {wanted}, the options say {kind}: leave out "
-            "those that change adapter or head"
+            f"a checkpoint of {code} is imported as {wanted}, but the options say {kind}: leave "
+            "out those that change adapter or head"
         )
 
 
 def _make_options(
     state: State, code: Code, run: RunFolder, overrides: Sequence[str]
 ) -> dict[str, Any]:
-    """Return the file's options, before any are overridden."""
+    """Return the options of the file, without overrides."""
     depth, num_tokens, rank, width = _read_adapter_size(state)
     head, num_classes = read_size(below(state, _HEAD))
     backbone: dict[str, Any] = {"patch": _PATCH, "patch_resize": "bicubic"}
@@ -164,7 +149,7 @@ def _make_options(
         )
     inside = _backbone_of(state)
     if inside:
-        backbone["weights"] = str(_own_weights(run))
+        backbone["weights"] = str(run.path / _OWN_WEIGHTS)
     else:
         backbone["position"] = "plain"  # as Rein's scripts resample it
     window = _read_window(inside) or _WINDOW
@@ -189,7 +174,7 @@ def _make_options(
 
 
 def _read_adapter_size(state: State) -> tuple[int, int, int | None, int]:
-    """Return the numbers of blocks and tokens per block, the rank (None if full) and the width."""
+    """Return blocks, tokens per block, rank (None if full) and width."""
     full = state.get(f"{_ADAPTER}learnable_tokens")
     if full is not None and full.ndim == 3:
         return full.shape[0], full.shape[1], None, full.shape[2]
@@ -204,10 +189,7 @@ def _read_adapter_size(state: State) -> tuple[int, int, int | None, int]:
 
 
 def _read_window(backbone: State) -> int | None:
-    """Return the side of the images that a square position grid is for, in pixels, or None.
-
-    Rein's scripts resample the grid to that of the training crop.
-    """
+    """Return the training crop in pixels, to which Rein's scripts resample the position grid."""
     position = backbone.get("pos_embed")
     if position is None or position.ndim != 3:
         return None
@@ -216,7 +198,7 @@ def _read_window(backbone: State) -> int | None:
 
 
 def _place(state: State, model: Segmenter, path: Path) -> dict[str, State]:
-    """Return the tensors of adapter and head by our names; all in the file must be used."""
+    """Return the tensors of adapter and head by our names; the file must have no others."""
     depth, _, _, width = _read_adapter_size(state)
     widths = model.backbone.widths
     if widths != (width,) * depth:
@@ -225,19 +207,26 @@ def _place(state: State, model: Segmenter, path: Path) -> dict[str, State]:
             f"{widths[0]} and {len(widths)}: name the one that it was trained on with "
             "backbone.name=..."
         )
+    parts: dict[str, State] = {"adapter": {}, "head": {}}
     used: set[str] = set()
-    problems: dict[str, list[str]] = {"missing": [], "of another shape": []}
-    parts = {}
-    for name, source in (("adapter", _source_in_adapter), ("head", _source_in_head)):
-        parts[name] = _take(model.trainable()[name], state, source, used, problems)
+    missing: list[str] = []
+    misshapen: list[str] = []
+    for part, tensors in parts.items():
+        for key, like in model.trainable()[part].state_dict().items():
+            name, value = find_tensor(state, part, key)
+            if value is None:
+                missing += [name] if name not in used else []  # once of a packed tensor
+            used.add(name)
+            if value is None:
+                continue
+            if value.shape != like.shape:
+                shapes = f"{tuple(value.shape)}, expected {tuple(like.shape)}"
+                misshapen.append(f"{name} {shapes}")
+            tensors[key] = value.clone()  # safetensors saves no views of one tensor
     idle = _IDLE + (_IDLE_TOKENS if _SECOND in state else ())
-    problems["unknown"] = [
-        key
-        for key in state
-        if key not in used
-        and not key.startswith(idle)
-        and (key.startswith(_ADAPTER) or not key.startswith(_BACKBONE))
-    ]
+    others = state.keys() - used - {f"{_BACKBONE}{key}" for key in _backbone_of(state)}
+    unknown = [key for key in state if key in others and not key.startswith(idle)]
+    problems = {"missing": missing, "of another shape": misshapen, "unknown": unknown}
     if lines := list_problems(problems):
         raise WeightsError(
             f"{path} does not fit the model of its configuration, nothing was written:{lines}"
@@ -246,56 +235,28 @@ def _place(state: State, model: Segmenter, path: Path) -> dict[str, State]:
 
 
 def _with_backbone(config: Config, **changes: Any) -> Config:
-    """Return the configuration with other options of the backbone."""
     return config.model_copy(update={"backbone": config.backbone.model_copy(update=changes)})
 
 
-def _take(
-    part: nn.Module,
-    state: State,
-    source: Callable[[str], Source],
-    used: set[str],
-    problems: dict[str, list[str]],
-) -> State:
-    """Return a part's tensors; add to ``used`` the names in the file, and to ``problems``."""
-    taken = {}
-    for key, like in part.state_dict().items():
-        name, arrange = source(key)
-        if name not in state:
-            problems["missing"].append(name)
-            continue
-        used.add(name)
-        value = arrange(state[name])
-        if value.shape != like.shape:
-            shapes = f"{tuple(value.shape)}, expected {tuple(like.shape)}"
-            problems["of another shape"].append(f"{name} {shapes}")
-        taken[key] = value.clone()  # safetensors saves no views of one tensor
-    problems["missing"] = list(dict.fromkeys(problems["missing"]))
-    return taken
+def find_tensor(state: State, part: str, key: str) -> tuple[str, Tensor | None]:
+    """Find a tensor of our ``adapter`` or ``head``: its name in the file, and its value if there.
 
-
-def _source_in_adapter(key: str) -> Source:
-    return _ADAPTER + _OURS_TO_REINS[key], _by_parts if key == _MERGE else _whole
-
-
-def _source_in_head(key: str) -> Source:
-    name, third = name_in_mmdet(key)
-    if third is None:
-        return _HEAD + name, _whole
-    return _HEAD + name, lambda packed: packed.tensor_split(3)[third]
-
-
-def _whole(value: Tensor) -> Tensor:
-    return value
-
-
-def _by_parts(weight: Tensor) -> Tensor:
-    """Reorder the columns of the query link's last linear layer.
-
-    Rein's code concatenates maximum, mean and last block channel by channel; ours concatenates all
+    Rein's query link concatenates maximum, mean and last block channel by channel; ours all
     channels of the maximum, then of the mean, then of the last block.
     """
-    return torch.cat([weight[:, part::3] for part in range(3)], dim=1)
+    if part == "head":
+        theirs, third = name_in_mmdet(key)
+        name = _HEAD + theirs
+    else:
+        module, _, end = key.rpartition(".")
+        theirs = _OURS_TO_REINS.get(key) or f"{_OURS_TO_REINS[module]}.{end}"
+        name, third = _ADAPTER + theirs, None
+    value = state.get(name)
+    if value is not None and third is not None:
+        value = value.tensor_split(3)[third]
+    if value is not None and key == _MERGE:
+        value = torch.cat([value[:, i::3] for i in range(3)], dim=1)
+    return name, value
 
 
 def _write(run: RunFolder, config: Config, parts: dict[str, State], origin: dict[str, Any]) -> None:
@@ -317,7 +278,6 @@ def _write(run: RunFolder, config: Config, parts: dict[str, State], origin: dict
 
 
 def _make_notes(state: State, config: Config, own: str) -> list[str]:
-    """Return what the file did not specify and what differs."""
     depth, _, _, _ = _read_adapter_size(state)
     name, weights = config.backbone.name, config.backbone.weights
     notes = [f"backbone: {name}, weights {weights}; choose another with backbone.name=..."]
@@ -348,11 +308,6 @@ def _make_notes(state: State, config: Config, own: str) -> list[str]:
     return notes
 
 
-def _own_weights(run: RunFolder) -> Path:
-    return run.path.resolve() / _OWN_WEIGHTS
-
-
 def _backbone_of(state: State) -> State:
-    """Return the tensors of the frozen backbone by their published names."""
     others = {key: value for key, value in state.items() if not key.startswith(_ADAPTER)}
     return below(others, _BACKBONE)
