@@ -16,13 +16,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from rich.progress import BarColumn, Progress, TextColumn
 
 from causalseg.config import Config
 from causalseg.config.load import dump_config
 from causalseg.report.result import Method
 from causalseg.runs.folder import RunFolder
-from causalseg.runs.log import console, logger
+from causalseg.runs.log import logger
 from causalseg.writing import write_text
 
 _GO_ON = "stopped; the same command continues: finished runs are kept, the others are resumed"
@@ -79,27 +78,16 @@ class _Job(NamedTuple):
 def run_cells(
     cells: Sequence[StudyCell], jobs: int, ended: Callable[[StudyCell, str | None], None]
 ) -> None:
-    """Run cells in their order, at most ``jobs`` side by side.
+    """Run unfinished cells in their order, at most ``jobs`` side by side.
 
-    Args:
-        cells: unfinished ones.
-        jobs: at least 1.
-        ended: called with each cell when it ends, and with the reason if it failed.
+    ``ended`` is called with each cell when it ends, and with the reason if it failed.
 
     Raises:
         KeyboardInterrupt: if stopped by hand or by a signal; the processes are stopped first.
     """
     waiting, working = list(cells), dict[int, _Job]()
-    start, work = time.monotonic(), _remaining(cells)
-    bar = Progress(
-        TextColumn("{task.completed}/{task.total} runs"),
-        BarColumn(),
-        TextColumn("eta {task.fields[eta]}  running: {task.fields[names]}", markup=False),
-        console=console,
-        disable=not console.is_terminal,
-    )
-    task = bar.add_task("", total=len(cells), eta="-", names="-")
-    with _stopped_by_signals(), bar:
+    start, work = time.monotonic(), sum(1 - cell.progress for cell in cells)
+    with _stopped_by_signals():
         try:
             while waiting or working:
                 free = [slot for slot in range(jobs) if slot not in working]
@@ -111,27 +99,23 @@ def run_cells(
                     del working[slot]
                     failure = _failure(job)
                     ended(job.cell, failure)
-                    logger.info("%s: %s", job.cell.label, failure or "finished")
-                running = [job.cell for job in working.values()]
-                rest = _remaining([*waiting, *running])
-                seconds = (time.monotonic() - start) * rest / (work - rest) if rest < work else None
-                eta = "-" if seconds is None else str(timedelta(seconds=round(seconds)))
-                names = ", ".join(cell.label for cell in running)
-                count = len(cells) - len(waiting) - len(running)
-                bar.update(task, completed=count, eta=eta, names=names)
-                if bar.disable and over:
-                    logger.info("%d/%d runs  eta %s  running: %s", count, len(cells), eta, names)
+                    unfinished = [*waiting, *(job.cell for job in working.values())]
+                    rest = sum(1 - cell.progress for cell in unfinished)
+                    done = max(0.01, work - rest)  # a run that starts again loses its progress
+                    seconds = (time.monotonic() - start) * rest / done
+                    logger.info(
+                        "%s: %s (%d of %d runs, about %s left)",
+                        job.cell.label,
+                        failure or "finished",
+                        len(cells) - len(unfinished),
+                        len(cells),
+                        timedelta(seconds=round(seconds)),
+                    )
         finally:
             _stop([job.process for job in working.values()])
 
 
-def _remaining(cells: Sequence[StudyCell]) -> float:
-    """The work left in unfinished cells; 1 is a whole cell."""
-    return sum(1 - cell.progress for cell in cells)
-
-
 def _start(cell: StudyCell, jobs: int, slot: int) -> _Job:
-    """Start a cell's process; all its output goes into OUT/METHOD/seedN/train.log."""
     run, options = cell.run, cell.config.run
     threads = options.threads or max(1, torch.get_num_threads() // (jobs * options.devices))
     changed = options.model_copy(update={"threads": threads, "resume": run.checkpoint.is_file()})
@@ -156,7 +140,7 @@ def _start(cell: StudyCell, jobs: int, slot: int) -> _Job:
 
 
 def _cuda_devices(config: Config) -> list[str]:
-    """The CUDA devices to assign; none if there is only one, or a cell takes several."""
+    """Return the CUDA devices to assign; none if there is only one, or a cell takes several."""
     if config.run.accelerator not in ("auto", "cuda") or config.run.devices > 1:
         return []
     count = torch.cuda.device_count()
@@ -166,7 +150,7 @@ def _cuda_devices(config: Config) -> list[str]:
 
 
 def _failure(job: _Job) -> str | None:
-    """Why a cell failed: its error message, or the last line of its log; None if it did not."""
+    """Return the error message of a cell that failed, or the last line of its log."""
     code = job.process.returncode
     if code == 0:
         return None
