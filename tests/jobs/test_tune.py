@@ -86,16 +86,11 @@ def trained(monkeypatch, scores):
     return labels
 
 
-def test_values_are_named_in_their_shortest_form():
+def test_a_grid_is_ascending_and_its_values_are_named_in_their_shortest_form():
+    grid = parse_grid(["train.lr=1e-3,0.0005", "train.clip=2,1"])
+    assert grid == {"train.lr": [5e-4, 1e-3], "train.clip": [1.0, 2.0]}
     for text in ("5e-4", "2.5e-4", "1e-5", "0.05", "4", "-2e5"):
         assert value_text(float(text)) == text
-
-
-def test_a_grid_is_ascending_whatever_its_order_and_form():
-    assert parse_grid(["train.lr=1e-3,0.0005", "train.clip=2,1"]) == {
-        "train.lr": [5e-4, 1e-3],
-        "train.clip": [1.0, 2.0],
-    }
 
 
 @pytest.mark.parametrize(
@@ -190,9 +185,8 @@ def test_the_methods_file_has_the_chosen_values_and_all_scores(
     write_record(tuning, choices, tmp_path / "out")
     record = json.loads((tmp_path / "out" / "tune.json").read_text())
     assert (record["metric"], record["seeds"]) == ("here.miou", [0])
-    both = record["methods"]["both"]
-    assert both["chosen"] == {"train.adapter_lr": 1e-3}
-    assert both["trials"][1] == {"values": both["chosen"], "mean": 62.5, "seeds": {"0": 62.5}}
+    chosen, trials = record["methods"]["both"]["chosen"], record["methods"]["both"]["trials"]
+    assert trials[1] == {"values": chosen, "mean": 62.5, "seeds": {"0": 62.5}}
 
 
 def test_sizes_chosen_for_a_budget_and_reported_scores_are_written(plan, file, tmp_path):

@@ -1,5 +1,7 @@
 """Train a configuration into its run folder, score it and write a report."""
 
+from dataclasses import dataclass
+
 from lightning_fabric import Fabric
 from torch.utils.data import Subset
 
@@ -21,16 +23,8 @@ from causalseg.engine.devices import make_fabric
 from causalseg.engine.evaluate import Domain, ExampleImages
 from causalseg.engine.meter import peak_memory
 from causalseg.engine.train import train
-from causalseg.errors import (
-    CausalsegError,
-    RunError,
-)
-from causalseg.jobs.eval import (
-    about_checkpoint,
-    score_model,
-    seen_domains,
-    write_results,
-)
+from causalseg.errors import CausalsegError, RunError
+from causalseg.jobs.eval import about_checkpoint, score_model, seen_domains, write_results
 from causalseg.model import Segmenter
 from causalseg.report.gain import find_gain
 from causalseg.runs.checkpoint import read_checkpoint
@@ -91,61 +85,48 @@ def train_run(config: Config) -> RunFolder:
     return run
 
 
+@dataclass
 class _Scores:
     """Scores a model in training and at its end.
 
-    Candidates for `run.best` are scored on the same images: on those that eval.limit leaves, so at
-    the end once on these and once on all.
+    In training, and for `run.best` also at the end, eval.limit images of each domain are scored;
+    the results are those of all images.
     """
 
-    def __init__(
-        self,
-        fabric: Fabric,
-        run: RunFolder,
-        model: Segmenter,
-        domains: dict[str, Domain],
-        config: Config,
-    ):
-        self._fabric, self._run, self._model, self._domains = fabric, run, model, domains
-        self._config = config
-        self._limited = _limited(domains, config.eval.limit)
+    fabric: Fabric
+    run: RunFolder
+    model: Segmenter
+    domains: dict[str, Domain]
+    config: Config
 
     def __call__(self, step: int, is_last: bool, log: RunLog | None) -> float | None:
-        """Score after so many steps, and write the results of the last; return `run.best`'s value.
-
-        After the last step all images are scored, before it eval.limit of each domain.
-        """
+        """Score after a step and return the value of `run.best`; write the results of the last."""
         if log:  # before scoring: what training needs
-            log.memory(step, peak_memory(self._fabric.device))
-        has_limit, best = self._config.eval.limit is not None, self._config.run.best
-        candidate = None
-        if is_last and best and has_limit:
-            candidate, _ = self._score(self._limited, 0)
-        num_pictures = self._config.eval.pictures if is_last else 0
-        scores, pictures = self._score(self._domains if is_last else self._limited, num_pictures)
+            log.memory(step, peak_memory(self.fabric.device))
+        best, options = self.config.run.best, self.config.eval
+        limited, candidate = _limited(self.domains, options.limit), None
+        if is_last and best and options.limit is not None:
+            candidate, _ = self._score(limited, 0)
+        num_pictures = options.pictures if is_last else 0
+        scores, pictures = self._score(self.domains if is_last else limited, num_pictures)
         if log:
             mious = {name: domain.miou for name, domain in scores.domains.items()}
             log.eval(step, mious, scores.mean.miou)
         if is_last:
-            used = about_checkpoint(self._config, {"name": "last"})
+            used = about_checkpoint(self.config, {"name": "last"})
             final = scores.model_copy(update={"checkpoint": used})
-            write_results(self._fabric, self._run, self._config, final, pictures, self._domains)
+            write_results(self.fabric, self.run, self.config, final, pictures, self.domains)
         return (candidate or scores).miou_of(best.removesuffix(".miou")) if best else None
 
     def _score(
         self, domains: dict[str, Domain], num_pictures: int
     ) -> tuple[Scores, dict[str, list[ExampleImages]]]:
-        config = self._config
-        seen = seen_domains(config, config)
-        return score_model(self._fabric, self._model, domains, seen, config, num_pictures)
+        seen = seen_domains(self.config, self.config)
+        return score_model(self.fabric, self.model, domains, seen, self.config, num_pictures)
 
 
 def _check_folder(fabric: Fabric, run: RunFolder, config: Config) -> int:
-    """Refuse to write over a run or to go on with another one, on all processes alike.
-
-    Returns:
-        The number of steps that the run has done.
-    """
+    """Refuse to overwrite a run or to resume another one; return its number of finished steps."""
     problem, done = None, 0
     if fabric.is_global_zero:
         try:
@@ -159,7 +140,6 @@ def _check_folder(fabric: Fabric, run: RunFolder, config: Config) -> int:
 
 
 def _with_checksum(config: Config, sha256: str | None) -> Config:
-    """Return the configuration with the checksum of the weight file that was found."""
     return config.model_copy(
         update={"backbone": config.backbone.model_copy(update={"sha256": sha256})}
     )
@@ -167,10 +147,10 @@ def _with_checksum(config: Config, sha256: str | None) -> Config:
 
 def _check_unused(run: RunFolder, config: Config) -> int:
     if any(file.exists() for file in (run.checkpoint, run.adapter, run.head)):
-        can = "go on with run.resume=true," if run.checkpoint.exists() else "use eval or predict,"
+        can = "go on with run.resume=true" if run.checkpoint.exists() else "use eval or predict"
         raise RunError(
-            f"{run.path} already holds a run: {can} choose another folder with run.out, or delete "
-            "this one"
+            f"{run.path} already holds a run: {can}, choose another folder with run.out, or "
+            "delete this one"
         )
     return 0
 
@@ -183,23 +163,25 @@ def _check_resume(run: RunFolder, config: Config) -> int:
         )
     done = read_checkpoint(run)["step"]
     free = Stage.RESUME if config.run.best else Stage.RESUME | Stage.SCORES
+    if rows := list_changes(run, config, free):
+        heading = f"{run.path} cannot go on as another run; these options differ:"
+        hint = f"resume with {run.config}, or choose another folder with run.out"
+        raise RunError("\n".join([heading, *rows, hint]))
+    return done
+
+
+def list_changes(run: RunFolder, config: Config, free: Stage) -> list[str]:
+    """Return lines on options that differ from those of a run and are not marked as ``free``."""
     changed = list_differences(load_config(run.need(run.config)), config)
-    rows = [
+    return [
         f"  {key}: the run has {theirs}, now {ours}"
         for key, (theirs, ours) in changed.items()
         if not stage_of(Config, key) & free
     ]
-    if rows:
-        raise RunError(
-            f"{run.path} cannot go on as another run; these options differ:\n"
-            + "\n".join(rows)
-            + f"\nResume with {run.config}, or choose another folder with run.out"
-        )
-    return done
 
 
 def _check_count(run: RunFolder, count: int) -> None:
-    """Refuse to go on with another number of training images: they would come in another order."""
+    """Refuse another number of training images: they would come in another order."""
     counts = [event.get("images") for event in run.read_log() if event["event"] == "start"]
     before = next((number for number in counts if number is not None), count)
     if before != count:

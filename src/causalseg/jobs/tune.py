@@ -29,16 +29,10 @@ _OF_ADAPTERS = "train.adapter_lr"
 
 
 class Tuning(NamedTuple):
-    """A search that can be run.
+    """A search that can be run; the mIoU of ``domain`` decides.
 
-    Attributes:
-        study: the runs.
-        tried: by method, the values of the grid and the method with these values; empty for a
-            method on which the grid has no effect.
-        domain: its mIoU is the metric.
-        grid: values of each option, ascending.
-        seeds: of every method and value.
-        config: of one of the methods.
+    ``tried`` has by method the values of the grid and the method with these values; empty for a
+    method on which the grid has no effect. ``sources`` describes the training data.
     """
 
     study: Study
@@ -46,7 +40,7 @@ class Tuning(NamedTuple):
     domain: str
     grid: Grid
     seeds: list[int]
-    config: Config
+    sources: str
 
 
 class Trial(NamedTuple):
@@ -62,13 +56,7 @@ class Trial(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """The best values of a method.
-
-    Attributes:
-        trials: in the order of the grid.
-        best: the chosen one.
-        at_edge: options whose best value is the first or last of the grid.
-    """
+    """All trials of a method, the best, and options whose best value is at the edge of the grid."""
 
     trials: list[Trial]
     best: Trial
@@ -76,11 +64,7 @@ class Choice(NamedTuple):
 
 
 def parse_grid(texts: Sequence[str]) -> Grid:
-    """Read options and values, such as ``train.adapter_lr=2.5e-4,5e-4``.
-
-    Raises:
-        ConfigError: if one is not of that form, has fewer than two values, or comes twice.
-    """
+    """Read options with two values or more, such as ``train.adapter_lr=2.5e-4,5e-4``."""
     grid: Grid = {}
     for text in texts:
         key, _, listed = text.partition("=")
@@ -110,14 +94,9 @@ def plan_tuning(
 ) -> Tuning:
     """Plan a search and find all mistakes that can be known before it runs.
 
-    Args:
-        config: YAML file of the shared configuration.
-        overrides: of the shared configuration, as key=value.
-        methods: to tune; ``train.adapter_lr`` has no effect on one without an adapter.
-        grid: from `parse_grid`; all combinations of several options are tried.
-        metric: DOMAIN.miou.
-        seeds: of every method and value.
-        out: folder of the runs.
+    The metric is DOMAIN.miou. All combinations of several options of the grid are tried;
+    ``train.adapter_lr`` has no effect on a method without an adapter. The other arguments are as in
+    `plan_study`.
 
     Raises:
         CausalsegError: with every mistake in methods, grid and data, or if the domain is unknown or
@@ -138,7 +117,8 @@ def plan_tuning(
             f"{_OF_ADAPTERS} has no effect on any of the methods: none has an adapter"
         )
     study = plan_study(config, overrides, cells, seeds, None, out)
-    return Tuning(study, tried, domain, grid, list(seeds), parsed[0])
+    sources = describe_sources(parsed[0].model_dump(mode="json")["data"])
+    return Tuning(study, tried, domain, grid, list(seeds), sources)
 
 
 def run_tuning(tuning: Tuning, jobs: int = 1) -> dict[str, Choice]:
@@ -164,19 +144,12 @@ def run_tuning(tuning: Tuning, jobs: int = 1) -> dict[str, Choice]:
 def write_methods(
     tuning: Tuning, choices: Mapping[str, Choice], methods: Sequence[Method], file: Path
 ) -> None:
-    """Write a methods file with the chosen values, under a comment with all scores.
-
-    Args:
-        tuning: what was tried.
-        choices: from `run_tuning`.
-        methods: all that the file contains, in their order.
-        file: to write.
-    """
+    """Write a methods file with the chosen values, under a comment with all scores."""
     seeds = ", ".join(map(str, tuning.seeds))
     grid = "; ".join(f"{key} {', '.join(map(value_text, v))}" for key, v in tuning.grid.items())
     lines = [
         f"# Tuned by `causalseg tune`: mIoU in percent on {tuning.domain}, mean over seeds {seeds}",
-        f"# Trained on {describe_sources(tuning.config.model_dump(mode='json')['data'])}",
+        f"# Trained on {tuning.sources}",
         f"# Grid: {grid}",
     ]
     for name, choice in choices.items():
@@ -221,7 +194,6 @@ def value_text(value: float) -> str:
 
 
 def _variant(method: Method, values: dict[str, float]) -> tuple[dict[str, float], Method]:
-    """A method with values of the grid in place of its own."""
     kept = [o for o in method.overrides if o.partition("=")[0] not in values]
     name = f"{method.name}@{_label(values)}"
     new = [f"{key}={value_text(value)}" for key, value in values.items()]
@@ -229,7 +201,7 @@ def _variant(method: Method, values: dict[str, float]) -> tuple[dict[str, float]
 
 
 def _seen_domain(metric: str, config: Config) -> str:
-    """The domain of a metric, after checking that it is in-distribution."""
+    """Return the domain of a metric, which must be in-distribution."""
     domain, _, score = metric.rpartition(".")
     scored = config.data.domains if config.data.only is None else config.data.only
     allowed = [name for name in seen_domains(config, config) if name in scored]

@@ -20,15 +20,10 @@ def overrides_of(*names, file=None):
     return {method.name: method.overrides for method in read_methods(names, file)}
 
 
-def test_an_adapter_is_a_method_and_without_one_there_is_no_rate_of_its_own():
-    assert overrides_of("causal_tune", "none") == {
-        "causal_tune": ["adapter=causal_tune"],
-        "none": ["adapter=none", "train.adapter_lr=null"],
-    }
-
-
 def test_adapters_are_joined_in_order_and_the_intervention_is_added():
-    assert overrides_of("lora+causal_tune", "causal_tune+lora", "none+intervene") == {
+    names = ("causal_tune", "lora+causal_tune", "causal_tune+lora", "none+intervene")
+    assert overrides_of(*names) == {
+        "causal_tune": ["adapter=causal_tune"],
         "lora+causal_tune": ["adapter=[lora, causal_tune]"],
         "causal_tune+lora": ["adapter=[causal_tune, lora]"],
         "none+intervene": ["adapter=none", "intervene=spectral", "train.adapter_lr=null"],
@@ -43,6 +38,7 @@ def test_a_file_defines_methods_nested_or_flat(write):
         head: {adapter: none, train: {adapter_lr: 1.0e-3}}
         flat: {adapter.name: none}
         shared:
+        cited: {adapter: lora, reported: {night: 55.9, mean: 60}, reported_source: here}
     """)
     assert overrides_of(file=file) == {
         "paper": ["adapter={name: causal_tune, recipe: paper}"],
@@ -51,7 +47,10 @@ def test_a_file_defines_methods_nested_or_flat(write):
         "head": ["adapter=none", "train.adapter_lr=0.001"],
         "flat": ["adapter.name=none", "train.adapter_lr=null"],
         "shared": [],
+        "cited": ["adapter=lora"],
     }
+    *_, cited = read_methods([], file)
+    assert (cited.reported, cited.source) == ({"night": 55.9, "mean": 60.0}, "here")
 
 
 def test_names_of_the_file_win_and_only_those_asked_for_are_taken(write):
@@ -62,13 +61,6 @@ def test_names_of_the_file_win_and_only_those_asked_for_are_taken(write):
     }
 
 
-def test_published_numbers_come_with_their_source(write):
-    file = write("m: {adapter: none, reported: {night: 55.9, mean: 60}, reported_source: here}")
-    (method,) = read_methods([], file)
-    assert (method.reported, method.source) == ({"night": 55.9, "mean": 60.0}, "here")
-    assert method.overrides == ["adapter=none", "train.adapter_lr=null"]
-
-
 @pytest.mark.parametrize(
     ("about", "message"),
     [
@@ -76,7 +68,6 @@ def test_published_numbers_come_with_their_source(write):
         ("{reported: {night: 50}}", "need reported_source"),
         ("{reported: {night: 200}, reported_source: here}", "must be a mapping of domains"),
         ("{data.root: /elsewhere}", "data.root=/elsewhere: a method cannot change this"),
-        ("{run: {seed: 3}}", "run.seed=3: a method cannot change this"),
         ("{setting: citys2acdc}", "setting=citys2acdc: a method cannot change this"),
         ("{reported: {night: true}, reported_source: here}", "must be a mapping of domains"),
     ],
@@ -84,11 +75,6 @@ def test_published_numbers_come_with_their_source(write):
 def test_a_wrong_entry_is_named(write, about, message):
     with pytest.raises(ConfigError, match=f"m: .*{message}"):
         read_methods([], write(f"m: {about}"))
-
-
-def test_a_name_that_comes_twice_is_refused(write):
-    with pytest.raises(ConfigError, match="'a' stands in line 1 and again in line 2"):
-        read_methods([], write("a: {adapter: lora}\na: {adapter: rein}"))
 
 
 def test_all_wrong_names_are_one_error_with_suggestions(write):
@@ -104,13 +90,12 @@ def test_all_wrong_names_are_one_error_with_suggestions(write):
     assert "none: another method has this name" in text
 
 
-@pytest.mark.parametrize("text", ["- a\n- b", "a: [", "text"])
-def test_a_file_that_is_no_mapping_is_named(write, text):
-    with pytest.raises(ConfigError, match=r"methods.yaml"):
-        read_methods([], write(text))
-
-
-def test_nothing_to_compare_is_said(tmp_path, write):
+def test_a_missing_or_broken_file_and_nothing_to_compare_are_errors(tmp_path, write):
+    for text in ("- a\n- b", "a: [", "text"):
+        with pytest.raises(ConfigError, match=r"methods.yaml"):
+            read_methods([], write(text))
+    with pytest.raises(ConfigError, match="'a' stands in line 1 and again in line 2"):
+        read_methods([], write("a: {adapter: lora}\na: {adapter: rein}"))
     with pytest.raises(ConfigError, match="nothing to compare"):
         read_methods([])
     with pytest.raises(MissingFileError, match="no methods file"):

@@ -14,9 +14,11 @@ from causalseg.config.load import dump_config, load_config
 from causalseg.errors import ConfigError, MissingFileError, RunError
 from causalseg.jobs.compare.methods import read_methods
 from causalseg.jobs.compare.study import plan_study, run_study
+from causalseg.jobs.compare.workers import _cuda_devices
 from causalseg.jobs.train import train_run
 from causalseg.report.comparison import read_study
 from causalseg.runs.folder import RunFolder, locked
+from command_line import run
 
 
 @pytest.fixture
@@ -48,11 +50,6 @@ def plan(config, methods, tmp_path):
     return plan
 
 
-def train_here(cell):
-    """Train a cell in this process."""
-    return train_run(cell.config)
-
-
 def files_of(folder):
     return {file: file.stat().st_mtime_ns for file in Path(folder).rglob("*") if file.is_file()}
 
@@ -70,14 +67,12 @@ def test_cells_are_methods_within_seeds_under_one_configuration(plan, tmp_path):
     assert len(same) == 1
 
 
-def test_overrides_hold_for_all_and_a_head_alone_has_no_rate_for_an_adapter(plan):
-    none, tuned = plan("train.adapter_lr=0.5", "train.batch=3").cells
-    assert (none.config.train.adapter_lr, tuned.config.train.adapter_lr) == (None, 0.5)
-    assert none.config.train.batch == tuned.config.train.batch == 3
-
-
-def test_the_reference_is_one_of_the_methods_and_seeds_are_named_once(plan):
-    assert plan(reference="tuned").reference == "tuned"
+def test_seeds_and_reference_are_named_once_and_overrides_hold_for_all(plan):
+    study = plan("train.adapter_lr=0.5", "train.batch=3", reference="tuned")
+    assert study.reference == "tuned"
+    none, tuned = (cell.config.train for cell in study.cells)
+    assert (none.adapter_lr, tuned.adapter_lr) == (None, 0.5)
+    assert none.batch == tuned.batch == 3
     with pytest.raises(ConfigError, match="'tunde' is none of the methods; did you mean 'tuned'"):
         plan(reference="tunde")
     for seeds in ((), (0, 0), (-1,)):
@@ -151,7 +146,7 @@ def test_an_override_that_only_some_methods_mask_names_these(plan, methods):
 
 def test_a_finished_cell_is_kept_unless_it_was_scored_in_another_way(plan):
     (cell,) = plan(names=("none",)).cells
-    train_here(cell)
+    train_run(cell.config)
     before = files_of(cell.run.path)
     free = ("run.threads=2", "run.save_every=9", "train.workers=1", "eval.pictures=5")
     study = plan(*free, names=("none",))
@@ -173,8 +168,8 @@ def test_a_finished_cell_is_kept_unless_it_was_scored_in_another_way(plan):
 
 def test_cells_of_another_configuration_are_named_with_what_differs(plan, tmp_path):
     none, tuned = plan().cells
-    train_here(none)
-    train_here(tuned)
+    train_run(none.config)
+    train_run(tuned.config)
     tuned.run.eval.unlink()  # goes on from its checkpoint: no less another run
     before = files_of(tmp_path / "out")
     with pytest.raises(RunError) as caught:
@@ -182,8 +177,8 @@ def test_cells_of_another_configuration_are_named_with_what_differs(plan, tmp_pa
     text = str(caught.value)
     for cell in (none, tuned):
         assert f"{cell.run.path} contains another run:" in text
-    assert "train.lr: 0.0001 there, 0.5 now" in text
-    assert "eval.flip: False there, True now" in text
+    assert "train.lr: the run has 0.0001, now 0.5" in text
+    assert "eval.flip: the run has False, now True" in text
     assert "threads" not in text
     assert "choose another folder with --out, or delete this one" in text
     assert files_of(tmp_path / "out") == before
@@ -193,7 +188,7 @@ def test_classes_read_from_a_file_are_no_difference(plan, folder):
     names = {"names": ["a", "b", "c"], "ignore_ids": []}
     (folder / "classes.json").write_text(json.dumps(names))
     (cell,) = plan("data.classes=classes.json", names=("none",)).cells
-    train_here(cell)
+    train_run(cell.config)
     assert plan("data.classes=classes.json", names=("none",)).cells[0].is_finished
 
 
@@ -203,15 +198,15 @@ def test_a_folder_has_one_comparison_and_a_run_one_training_at_a_time(plan, tmp_
         run_study(study)
     (cell,) = study.cells
     with locked(cell.run.path), pytest.raises(RunError, match="seed0 is in use"):
-        train_here(cell)
+        train_run(cell.config)
     assert not cell.run.log.exists()
-    train_here(cell)
+    train_run(cell.config)
 
 
 def train_study(study):
     """Train the cells of a study in this process and make its table."""
     for cell in study.cells:
-        train_here(cell)
+        train_run(cell.config)
     comparison, failures = run_study(study)
     assert failures == []
     return comparison
@@ -263,10 +258,8 @@ def test_results_of_another_configuration_are_no_rows_of_the_table(plan, tmp_pat
 
 
 def command(config, methods, out, *more):
-    return [
-        *(sys.executable, "-m", "causalseg", "compare", str(config), "--methods", str(methods)),
-        *("--adapters", "none,tuned", "--out", str(out), *more),
-    ]
+    line = [sys.executable, "-m", "causalseg", "compare", config, "--methods", methods]
+    return [*line, "--adapters", "none,tuned", "--out", out, *more]
 
 
 @pytest.mark.slow
@@ -340,8 +333,6 @@ def test_a_broken_cell_starts_anew_and_its_process_is_told_how_to_share(plan, mo
 
 
 def test_cuda_devices_are_dealt_in_turn(plan, monkeypatch):
-    from causalseg.jobs.compare.workers import _cuda_devices
-
     (cell,) = plan(names=("none",)).cells
     monkeypatch.setattr("causalseg.jobs.compare.workers.torch.cuda.device_count", lambda: 2)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
@@ -353,14 +344,15 @@ def test_cuda_devices_are_dealt_in_turn(plan, monkeypatch):
         assert _cuda_devices(cell.config) == []
 
 
-def test_the_command_line_says_what_is_wrong(config, methods, capsys):
-    from command_line import run
-
-    assert run("compare", config) == 2
-    assert "nothing to compare" in capsys.readouterr().err
-    assert run("compare", config, "--adapters", "none", "--seeds", "0,x") == 2
-    assert "--seeds '0,x': whole numbers and commas" in capsys.readouterr().err
-    assert run("compare", config, "--adapters", "nnoe") == 2
-    assert "did you mean 'none'" in capsys.readouterr().err
-    assert run("compare", config, "--adapters", "none", "--jobs", "0") == 2
-    assert "must be 1 or more" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "nothing to compare"),
+        (("--adapters", "none", "--seeds", "0,x"), "--seeds '0,x': whole numbers and commas"),
+        (("--adapters", "nnoe"), "did you mean 'none'"),
+        (("--adapters", "none", "--jobs", "0"), "must be 1 or more"),
+    ],
+)
+def test_the_command_line_says_what_is_wrong(config, capsys, arguments, message):
+    assert run("compare", config, *arguments) == 2
+    assert message in capsys.readouterr().err

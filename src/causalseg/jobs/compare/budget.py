@@ -41,13 +41,10 @@ _SIZES = ("rank", "bottleneck", "num_prompts", "num_tokens")  # the first that a
 _LEAST = {"num_tokens": 2}  # of other size options 1
 
 
-class Sized(NamedTuple):
+class SizedMethod(NamedTuple):
     """A method of the requested size.
 
-    Attributes:
-        method: its overrides end with the chosen options.
-        chosen: option to value; empty if the method had the size already or has no adapter.
-        parameters: trained by its adapter.
+    ``chosen`` are the options that changed for it, ``parameters`` those that its adapter trains.
     """
 
     method: Method
@@ -56,9 +53,9 @@ class Sized(NamedTuple):
 
     @property
     def text(self) -> str:
-        """The choice for people."""
-        options = ", ".join(f"{key}={value}" for key, value in self.chosen.items())
-        return f"{self.method.name}: {options or 'unchanged'}, {self.parameters:,} parameters"
+        """The choice in words."""
+        options = _join(self.chosen) or "unchanged"
+        return f"{self.method.name}: {options}, {self.parameters:,} parameters"
 
 
 class _Size(NamedTuple):
@@ -67,18 +64,9 @@ class _Size(NamedTuple):
     chosen: Values
     parameters: float
 
-    @property
-    def text(self) -> str:
-        options = ", ".join(f"{key}={value}" for key, value in self.chosen.items())
-        return f"{self.parameters:,} ({options})"
-
 
 def parse_budget(text: str) -> int:
-    """Read a number of parameters such as 400k, 1.2M or 400000.
-
-    Raises:
-        ConfigError: if it is not of that form, or 0.
-    """
+    """Read a number of parameters such as 400k, 1.2M or 400000."""
     match = re.fullmatch(r"(\d[\d_,]*(?:\.\d+)?)([km]?)", text.strip().lower())
     number = float(re.sub("[_,]", "", match[1])) * _FACTORS[match[2]] if match else 0
     if round(number) < 1:
@@ -90,15 +78,11 @@ def parse_budget(text: str) -> int:
 
 def size_methods(
     config: Path, overrides: Sequence[str], methods: Sequence[Method], budget: int
-) -> list[Sized]:
-    """Bring every method that has an adapter within 5 % of a number of trained parameters.
+) -> list[SizedMethod]:
+    """Bring every adapter within 5 % of ``budget`` trained parameters.
 
-    Args:
-        config: YAML file of the shared configuration.
-        overrides: of the shared configuration, as key=value.
-        methods: without an adapter, or of the size already, they stay as they are.
-        budget: parameters that the adapter trains, including its query link if the head takes
-            queries.
+    They include the query link if the head takes queries. Methods without an adapter, or of the
+    size already, stay as they are.
 
     Raises:
         ConfigError: with every method for which that is impossible, and its nearest sizes.
@@ -121,7 +105,9 @@ def size_methods(
     return sized
 
 
-def _size_method(method: Method, config: Config, backbone: FrozenBackbone, budget: int) -> Sized:
+def _size_method(
+    method: Method, config: Config, backbone: FrozenBackbone, budget: int
+) -> SizedMethod:
     width, adapter = query_width(config), config.adapter
 
     def count(chosen: Values, index: int) -> int:
@@ -132,7 +118,7 @@ def _size_method(method: Method, config: Config, backbone: FrozenBackbone, budge
     parts = parts_of(adapter)
     before = count({}, 0) if parts else 0
     if not parts or _fits(before, budget):
-        return Sized(method, {}, before)
+        return SizedMethod(method, {}, before)
     tried = []
     for index, part in enumerate(parts):
         has_fixed_tokens = width is not None and linked_part(adapter) == index
@@ -143,7 +129,7 @@ def _size_method(method: Method, config: Config, backbone: FrozenBackbone, budge
             best = min(fitting, key=lambda size: _distance(size, part, budget))
             own = _overrides(method, _changed(adapter, index, best.chosen), best.chosen)
             chosen = {f"{label}{key}": value for key, value in best.chosen.items()}
-            return Sized(method._replace(overrides=own), chosen, int(best.parameters))
+            return SizedMethod(method._replace(overrides=own), chosen, int(best.parameters))
         for size in sizes:
             chosen = {f"{label}{key}": value for key, value in size.chosen.items()}
             tried.append(_Size(chosen, size.parameters))
@@ -151,24 +137,23 @@ def _size_method(method: Method, config: Config, backbone: FrozenBackbone, budge
 
 
 def _changed(adapter: AdapterConfig, index: int, chosen: Values) -> AdapterConfig:
-    """An adapter, of a chain the part at ``index``, with the chosen options."""
-    if isinstance(adapter, ChainConfig):
-        parts = [_with(p, chosen) if i == index else p for i, p in enumerate(adapter.parts)]
-        return adapter.model_copy(update={"parts": parts})
-    return _with(adapter, chosen)
-
-
-def _with(part: Any, chosen: Values) -> Any:
+    """Return an adapter whose part at ``index`` has the chosen options."""
+    parts: list[Any] = list(parts_of(adapter))
     plain = {key: value for key, value in chosen.items() if not key.startswith(_OF_PEFT)}
     own = {k.removeprefix(_OF_PEFT): v for k, v in chosen.items() if k not in plain}
     if own:
-        plain["options"] = {**part.options, **own}
-    return part.model_copy(update=plain)
+        plain["options"] = parts[index].options | own
+    parts[index] = parts[index].model_copy(update=plain)
+    is_chain = isinstance(adapter, ChainConfig)
+    return adapter.model_copy(update={"parts": parts}) if is_chain else parts[0]
 
 
 def _sizes(part: Any, has_fixed_tokens: bool, count: Count, budget: int) -> list[_Size]:
-    """The sizes of an adapter next to the budget, below and above."""
-    option = _size_option(part)
+    """Return the sizes of an adapter next to the budget, below and above."""
+    if part.name == "peft":
+        option = "options.r" if getattr(peft_config(part), "r", 0) else None
+    else:
+        option = next((name for name in _SIZES if getattr(part, name, None) is not None), None)
     if option is None:
         return []
     sizes = _neighbours(part, option, {}, count, budget)
@@ -179,18 +164,10 @@ def _sizes(part: Any, has_fixed_tokens: bool, count: Count, budget: int) -> list
     return sizes
 
 
-def _size_option(part: Any) -> str | None:
-    """The option that sets the size of an adapter; None if there is none."""
-    if part.name == "peft":
-        config = peft_config(part)
-        return "options.r" if getattr(config, "r", 0) else None
-    return next((name for name in _SIZES if getattr(part, name, None) is not None), None)
-
-
 def _neighbours(part: Any, option: str, fixed: Values, count: Count, budget: int) -> list[_Size]:
-    """The largest size up to the budget and the next above it.
+    """Return the largest size up to the budget and the next above it.
 
-    None for an adapter that does not grow with the option, such as RandLoRA with its r.
+    There are none for an adapter that does not grow with the option, such as RandLoRA with its r.
     """
     least = _LEAST.get(option, 1)
 
@@ -216,7 +193,7 @@ def _neighbours(part: Any, option: str, fixed: Values, count: Count, budget: int
 
 
 def _scaled_alpha(part: Any, rank: int) -> Values:
-    """The alpha that keeps the scale alpha / rank of an update."""
+    """Return the alpha that keeps the scale alpha / rank of an update."""
     if part.name == "peft":
         config = peft_config(part)
         for name in ("alpha", "lora_alpha"):
@@ -228,9 +205,9 @@ def _scaled_alpha(part: Any, rank: int) -> Values:
 
 
 def _overrides(method: Method, adapter: AdapterConfig, chosen: Values) -> list[str]:
-    """A method's overrides with the chosen options; a chain is written as a whole."""
+    """Return the overrides with the chosen options; a chain is written as a whole."""
     if not isinstance(adapter, ChainConfig):
-        return [*method.overrides, *(f"adapter.{key}={value}" for key, value in chosen.items())]
+        return method.overrides + [f"adapter.{key}={value}" for key, value in chosen.items()]
     parts = [
         {"name": part.name, **part.model_dump(mode="json", exclude_unset=True)}
         for part in adapter.parts
@@ -245,7 +222,7 @@ def _fits(count: float, budget: int) -> bool:
 
 
 def _distance(size: _Size, part: Any, budget: int) -> tuple[float, float]:
-    """How far a size is from the number of tokens before, then from the budget."""
+    """Return the change in the number of tokens, then the distance from the budget."""
     tokens = getattr(part, "num_tokens", 0)
     return abs(size.chosen.get("num_tokens", tokens) - tokens), abs(size.parameters - budget)
 
@@ -254,7 +231,13 @@ def _nearest_text(sizes: Sequence[_Size], before: int, budget: int) -> str:
     possible = [size for size in sizes if size.parameters < math.inf]
     if not possible:
         return f"none of its options sets its size, {before:,}"
-    ordered = sorted(possible, key=lambda size: size.parameters)
-    below = [size.text for size in ordered if size.parameters <= budget]
-    above = [size.text for size in ordered if size.parameters > budget]
-    return f"nearest sizes: below {(below or ['none'])[-1]}, above {(above or ['none'])[0]}"
+    texts = {"below": "none", "above": "none"}
+    for chosen, number in sorted(possible, key=lambda size: abs(size.parameters - budget)):
+        side = "below" if number <= budget else "above"
+        if texts[side] == "none":
+            texts[side] = f"{number:,} ({_join(chosen)})"
+    return f"nearest sizes: below {texts['below']}, above {texts['above']}"
+
+
+def _join(chosen: Values) -> str:
+    return ", ".join(f"{key}={value}" for key, value in chosen.items())

@@ -8,6 +8,7 @@ A name is an adapter (``rein``), several joined by ``+`` in the order in which t
     theirs: {adapter: rein, reported: {night: 55.9}, reported_source: "Rein, CVPR 2024, table 2"}
 """
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -28,16 +29,11 @@ _NOT_OVERRIDES = ("reported", "reported_source")
 
 
 def read_methods(names: Sequence[str], file: Path | None = None) -> list[Method]:
-    """Return the methods of these names.
-
-    Args:
-        names: of methods; empty means all in ``file``.
-        file: YAML, a mapping of names to overrides, nested or flat, with ``reported`` (mIoU in
-            percent by domain, or of the mean) and ``reported_source`` beside them.
+    """Return the methods of these names; without names, all of the YAML file.
 
     Raises:
         MissingFileError: if there is no such file.
-        ConfigError: with every unknown or repeated name, and every wrong entry among the methods.
+        ConfigError: with every unknown or repeated name and every wrong entry.
     """
     known = _read_entries(file) if file else {}
     if not names and not known:
@@ -66,7 +62,6 @@ def folder_name(method: Method) -> str:
 
 
 def _read_entries(file: Path) -> dict[str, Any]:
-    """The entries of a methods file by name."""
     if not file.is_file():
         raise MissingFileError(f"no methods file {file}: check the path")
     try:
@@ -79,7 +74,6 @@ def _read_entries(file: Path) -> dict[str, Any]:
 
 
 def _join(name: str, adapters: set[str], known: Mapping[str, Any]) -> Method:
-    """The method of a name that joins adapters."""
     parts = name.split("+")
     used = [part for part in parts if part != INTERVENE]
     unknown = [part for part in used if part not in adapters]
@@ -94,7 +88,6 @@ def _join(name: str, adapters: set[str], known: Mapping[str, Any]) -> Method:
 
 
 def _define(name: str, about: Any) -> Method:
-    """The method that an entry of the file, or a mapping like one, defines."""
     if not isinstance(about, dict | None):
         raise ConfigError(f"{about!r} is no mapping of options, such as {{adapter: lora}}")
     options = {str(key): value for key, value in (about or {}).items()}
@@ -133,7 +126,5 @@ def _overrides(options: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
         if isinstance(value, dict) and value and not any(name in value for name in _WHOLE):
             yield from _overrides(value, f"{prefix}{key}.")
         else:
-            text = yaml.safe_dump(
-                value, default_flow_style=True, sort_keys=False, width=float("inf")
-            )
+            text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=math.inf)
             yield f"{prefix}{key}=" + text.removesuffix("...\n").strip()

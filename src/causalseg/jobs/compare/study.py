@@ -14,14 +14,16 @@ from typing import NamedTuple
 from causalseg.build.data import build_data, with_classes_inside, with_steps
 from causalseg.build.model import check_method
 from causalseg.config import Config
-from causalseg.config.load import apply_override, flatten, list_differences, load_config
+from causalseg.config.load import apply_override, flatten, load_config
 from causalseg.config.stages import Stage, keys_of, stage_of
 from causalseg.errors import CausalsegError, ConfigError, RunError, did_you_mean
 from causalseg.jobs.compare.methods import folder_name
 from causalseg.jobs.compare.workers import StudyCell, run_cells
+from causalseg.jobs.train import list_changes
 from causalseg.report.comparison import (
     MEAN,
     Comparison,
+    Results,
     check_shared,
     compare_results,
     label_result,
@@ -40,14 +42,8 @@ _OWN = {key.removeprefix("run.") for key in keys_of(Config, Stage.OWN)}  # optio
 class Study(NamedTuple):
     """A comparison that can be run.
 
-    Attributes:
-        title: of its table.
-        methods: the rows: those of earlier comparisons in the folder, then the new ones.
-        seeds: of each method, by its name.
-        reference: name of the method that the others are compared with.
-        out: folder of everything.
-        cells: in the order in which they run.
-        earlier: results of earlier comparisons in the folder.
+    ``methods`` are the rows and ``seeds`` those of each: from earlier comparisons in the folder,
+    whose results are ``earlier``, and from ``cells``, in the order in which they run.
     """
 
     title: str
@@ -56,7 +52,7 @@ class Study(NamedTuple):
     reference: str
     out: Path
     cells: list[StudyCell]
-    earlier: dict[tuple[str, int], Result]
+    earlier: Results
 
 
 def plan_study(
@@ -69,14 +65,8 @@ def plan_study(
 ) -> Study:
     """Plan a comparison and find all mistakes that can be known before it runs.
 
-    Args:
-        config: YAML file of the shared configuration.
-        overrides: of the shared configuration, as key=value.
-        methods: to compare.
-        seeds: of every method.
-        reference: name of one of the rows; None takes that of earlier comparisons in the folder,
-            or the first method.
-        out: folder of everything; None takes runs/compare_NAME.
+    ``config`` and ``overrides`` are shared by all methods. The default of ``reference`` is that of
+    earlier comparisons in the folder, or the first method; that of ``out`` is runs/compare_NAME.
 
     Raises:
         CausalsegError: with every mistake: in a method's configuration, in the data, and every
@@ -111,14 +101,10 @@ def plan_study(
 
 
 def run_study(study: Study, jobs: int = 1) -> tuple[Comparison | None, list[str]]:
-    """Run unfinished cells and write the table after each.
+    """Run unfinished cells, ``jobs`` side by side, and write the table after each.
 
     Writes OUT/results/METHOD_seedN.json, OUT/compare.md and OUT/compare.html, with the rows of
     earlier comparisons in the folder.
-
-    Args:
-        study: as planned.
-        jobs: cells that run side by side.
 
     Returns:
         The comparison, None without any finished cell, and which cells failed and why.
@@ -134,10 +120,8 @@ def run_study(study: Study, jobs: int = 1) -> tuple[Comparison | None, list[str]
 def check_failures(study: Study, failures: Sequence[str]) -> None:
     """Raise RunError with all failed runs, if there are any."""
     if failures:
-        raise RunError(
-            "\n  ".join([f"{len(failures)} of {len(study.cells)} runs failed:", *failures])
-            + "\nthe same command tries them again"
-        )
+        heading = f"{len(failures)} of {len(study.cells)} runs failed:"
+        raise RunError("\n  ".join([heading, *failures]) + "\nthe same command tries them again")
 
 
 def _run(study: Study, jobs: int) -> tuple[Comparison | None, list[str]]:
@@ -146,8 +130,8 @@ def _run(study: Study, jobs: int) -> tuple[Comparison | None, list[str]]:
         (name, seed): _label(study, rows[name], seed, result)
         for (name, seed), result in study.earlier.items()
     }
-    results |= {cell.key: _collect(study, cell) for cell in study.cells if cell.is_finished}
-    waiting = [cell for cell in study.cells if cell.key not in results]
+    finished = [cell for cell in study.cells if cell.is_finished]
+    results |= {cell.key: _collect(study, cell) for cell in finished}
     failures: list[str] = []
     comparison = _publish(study, results) if results else None
 
@@ -159,15 +143,13 @@ def _run(study: Study, jobs: int) -> tuple[Comparison | None, list[str]]:
         results[cell.key] = _collect(study, cell)
         comparison = _publish(study, results)
 
-    logger.info(
-        "%d runs, %d of them finished before", len(study.cells), len(study.cells) - len(waiting)
-    )
-    run_cells(waiting, jobs, ended)
+    logger.info("%d runs, %d of them finished before", len(study.cells), len(finished))
+    run_cells([cell for cell in study.cells if cell.key not in results], jobs, ended)
     return comparison, failures
 
 
 def _join_methods(
-    results: dict[tuple[str, int], Result], methods: Sequence[Method], seeds: Sequence[int]
+    results: Results, methods: Sequence[Method], seeds: Sequence[int]
 ) -> tuple[list[Method], dict[str, list[int]]]:
     """Return the rows, earlier ones first, and the seeds that each should have."""
     listed = list_methods(results)
@@ -185,18 +167,14 @@ def _join_methods(
 
 
 def _choose_reference(
-    name: str | None,
-    results: dict[tuple[str, int], Result],
-    rows: Sequence[Method],
-    first: Method,
+    name: str | None, results: Results, rows: Sequence[Method], first: Method
 ) -> str:
     names = [method.name for method in rows]
     earlier = {result.label.reference for result in results.values()}.intersection(names)
     if name is None:
         return earlier.pop() if len(earlier) == 1 else first.name
     if name not in names:
-        hint = did_you_mean(name, names)
-        raise ConfigError(f"reference {name!r} is none of the methods; {hint}")
+        raise ConfigError(f"reference {name!r} is none of the methods; {did_you_mean(name, names)}")
     return name
 
 
@@ -209,20 +187,18 @@ def _check_overrides(overrides: Sequence[str], methods: Sequence[Method]) -> Non
                 f"override {override!r} would have no effect: folder, seeds and resuming are set "
                 "by the comparison, see --out and --seeds"
             )
-        masking = [
-            method.name
-            for method in methods
-            for own in method.overrides
-            # Without an adapter there is no rate for one, whatever is shared.
-            if own != "train.adapter_lr=null"
-            and any(f"{key}.".startswith(f"{own.partition('=')[0]}.") for key in keys)
-        ]
+        masking = [method.name for method in methods if _sets_any(method, keys)]
         if masking:
             raise ConfigError(
                 f"override {override!r} would have no effect on methods that set this themselves: "
-                f"{', '.join(dict.fromkeys(masking))}; set it in a methods file, or leave these "
-                "methods out"
+                f"{', '.join(masking)}; set it in a methods file, or leave these methods out"
             )
+
+
+def _sets_any(method: Method, keys: Sequence[str]) -> bool:
+    # Without an adapter there is no rate for one, whatever is shared.
+    own = [o.partition("=")[0] for o in method.overrides if o != "train.adapter_lr=null"]
+    return any(f"{key}.".startswith(f"{changed}.") for key in keys for changed in own)
 
 
 def _parse(
@@ -232,7 +208,7 @@ def _parse(
     seeds: Sequence[int],
     out: Path,
 ) -> list[StudyCell]:
-    """Return every method with every seed, or raise ConfigError with all mistakes."""
+    """Return every method with every seed; the error has the mistakes of all methods."""
     configs: list[Config] = []
     mistakes = []
     contents: dict[str, str] = {}
@@ -265,17 +241,11 @@ def _parse(
 
 
 def _check_cell(cell: StudyCell) -> None:
-    """Raise RunError unless a cell's folder is empty, incomplete, or of the same configuration."""
+    """Refuse a folder with a run of another configuration."""
     run = cell.run
     if not (cell.is_finished or run.checkpoint.is_file()):
         return
-    there = load_config(run.need(run.config))
-    changed = list_differences(there, with_classes_inside(cell.config))
-    rows = [
-        f"  {key}: {theirs} there, {ours} now"
-        for key, (theirs, ours) in changed.items()
-        if Stage.COMPARE not in stage_of(Config, key)
-    ]
+    rows = list_changes(run, with_classes_inside(cell.config), Stage.COMPARE)
     if cell.is_finished:
         scored = run.read_json(run.eval).get("overrides", [])
         rows += [
@@ -284,20 +254,15 @@ def _check_cell(cell: StudyCell) -> None:
             if Stage.COMPARE not in stage_of(Config, override.partition("=")[0])
         ]
     if rows:
-        raise RunError(
-            f"{run.path} contains another run:\n"
-            + "\n".join(rows)
-            + "\nchoose another folder with --out, or delete this one"
-        )
+        heading = f"{run.path} contains another run:"
+        hint = "choose another folder with --out, or delete this one"
+        raise RunError("\n".join([heading, *rows, hint]))
 
 
 def _check_earlier(
-    out: Path,
-    rows: Sequence[Method],
-    cells: Sequence[StudyCell],
-    earlier: dict[tuple[str, int], Result],
+    out: Path, rows: Sequence[Method], cells: Sequence[StudyCell], earlier: Results
 ) -> None:
-    """Raise RunError unless earlier results share the configuration of the cells."""
+    """Refuse cells that do not share the configuration of earlier results."""
     overrides = {method.name: method.overrides for method in rows}
     configs = {cell.key: with_classes_inside(cell.config).model_dump(mode="json") for cell in cells}
     configs |= {key: result.config for key, result in earlier.items()}
@@ -317,9 +282,9 @@ def _collect(study: Study, cell: StudyCell) -> Result:
 
 
 def _label(study: Study, method: Method, seed: int, result: Result) -> Result:
-    """Write a result that says which method of which comparison it is; return it."""
-    place = study.methods.index(method)
-    labelled = label_result(result, method, place, study.reference, study.seeds[method.name])
+    """Write a result with its method and comparison; return it."""
+    row = study.methods.index(method)
+    labelled = label_result(result, method, row, study.reference, study.seeds[method.name])
     file = study.out / "results" / f"{folder_name(method)}_seed{seed}.json"
     if labelled != result:
         write_json(file, labelled.to_json())
