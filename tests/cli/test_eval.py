@@ -4,12 +4,11 @@ import json
 import shutil
 import subprocess
 import sys
-from pathlib import Path
+from dataclasses import replace
 from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
-import yaml
 from PIL import Image
 
 from causalseg.cli import eval as cli_eval
@@ -132,10 +131,7 @@ def test_the_table_is_turned_where_that_makes_it_narrower(
         (["report"], "name at least one run folder"),
         (["eval", "no_run"], "no run folder no_run"),
         (["eval", "x", "--severity", "9"], "must be 1 to 5"),
-        (
-            ["eval", "x", "--corrupt", "fog,snoww"],
-            "unknown corruption 'snoww': did you mean 'snow'?",
-        ),
+        (["eval", "x", "--corrupt", "fog,snoww"], "'snoww': did you mean 'snow'?"),
         (["eval", "x", "--severity", "5"], "no effect without --corrupt"),
         (["eval", "x", "--out", "y.html"], "--out belongs to the comparison"),
         (["eval", "x", "x"], "given twice"),
@@ -168,7 +164,7 @@ def test_runs_to_be_compared_are_looked_at_before_the_first_is_scored(trained, t
     (other / "config.yaml").write_text(text.replace("devices: 1", "devices: 2"))
     for arguments, message in (
         ([trained, tmp_path / "typo"], "no run folder"),
-        ([trained, other, "--baseline", tmp_path / "typo"], "other devices each"),
+        ([trained, other, "--baseline", tmp_path / "typo"], "different devices"),
         ([trained, other, "run.devices=1", "--baseline", tmp_path / "typo"], "no run folder"),
         ([trained, "data.classes=[a,b,c]"], "make it another model"),
     ):
@@ -182,28 +178,14 @@ def test_the_command_names_every_server():
     assert sorted(known) == sorted(SERVERS)
 
 
-def test_a_run_of_other_classes_cannot_be_submitted(trained, tmp_path, capsys):
-    out = tmp_path / "x.zip"
-    assert run("submit", trained, "--server", "acdc", "--root", tmp_path, "--out", out) == 2
-    assert "classes" in capsys.readouterr().err
-    assert not out.exists()
-
-
-def test_a_submission_is_made_from_a_run(tiny_options, tmp_path, monkeypatch, capsys):
-    from causalseg.config.load import parse_config
-    from causalseg.jobs import submit
-
-    options = yaml.safe_load(yaml.safe_dump(tiny_options))
-    options["data"]["classes"] = "cityscapes19"
-    trained = train_run(parse_config(options, ["train.steps=1"])).path
-    server = submit.SERVERS["cityscapes"]
-    small = server.__class__(**{**vars(server), "count": 1, "size": (32, 64)})
-    monkeypatch.setitem(submit.SERVERS, "cityscapes", small)
+def test_a_submission_is_made_from_a_run(tiny, tmp_path, monkeypatch, capsys):
+    trained = train_run(tiny("data.classes=cityscapes19", "train.steps=1")).path
+    small = replace(SERVERS["cityscapes"], count=1, size=(32, 64))
+    monkeypatch.setitem(SERVERS, "cityscapes", small)
     image = tmp_path / "city/leftImg8bit/test/bonn/bonn_000000_000019_leftImg8bit.png"
     image.parent.mkdir(parents=True)
     Image.new("RGB", (64, 32), (90, 90, 90)).save(image)
-    out = tmp_path / "made.zip"
-    root = tmp_path / "city"
+    root, out = tmp_path / "city", tmp_path / "made.zip"
     assert run("submit", trained, "--server", "cityscapes", "--root", root, "--out", out) == 0
-    assert Path(out).is_file()
+    assert out.is_file()
     assert "1 images" in capsys.readouterr().out

@@ -166,15 +166,3 @@ def test_an_incomplete_download_is_told_in_numbers_but_can_be_trained_on(root, c
     warned = [record.message for record in caplog.records if record.levelname == "WARNING"]
     assert ["2 of 2,975 published" in warned[0], "1 of 100 published" in warned[1]] == [True, True]
     assert len(warned) == 2
-
-
-def test_data_list_shows_all_and_the_tree_of_one(capsys):
-    command("data", "list")
-    said = capsys.readouterr().out
-    assert all(name in said for name in SPLITS)
-    assert "gt/night/val" in said
-    command("data", "list", "acdc")
-    assert "gt/night/val" in capsys.readouterr().out
-    command("data", "list", "gtav", "--short")
-    (line,) = capsys.readouterr().out.splitlines()
-    assert line.startswith("gtav: train 24,966; https://")

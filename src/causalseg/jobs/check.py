@@ -1,6 +1,6 @@
 """`causalseg data check`: read every pair that a run would read, before it runs."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from functools import partial
@@ -36,36 +36,29 @@ _NUM_PROBLEMS = 5  # of each data set that are printed
 
 @dataclass
 class Findings:
-    """The content and the problems of one data set.
-
-    Attributes:
-        name: of the data set.
-        classes: of its labels.
-        count: number of pairs.
-        published: number of published pairs, if some of them are missing.
-        absent: why there was nothing to read; else empty.
-        problems: a message for each pair that cannot be used, for images without label, for labels
-            without image, and for missing published pairs.
-        sizes: number of images of each (height, width).
-        resized: number of labels of another size than their image's, where that is allowed.
-        pixels: labelled pixels by class; the last number is that of ignored pixels.
-        examples: some samples, evenly spaced, none of them read before.
-    """
+    """The content and the problems of one data set."""
 
     name: str
     classes: ClassList = CITYSCAPES19
     count: int = 0
+    """Number of pairs."""
     published: int | None = None
+    """Number of published pairs, if some of them are missing."""
     absent: str = ""
+    """Why there was nothing to read."""
     problems: list[str] = field(default_factory=list)
+    """Of pairs that cannot be used, unpaired files and missing published pairs."""
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
+    """Number of images of each (height, width)."""
     resized: int = 0
+    """Number of labels of another size than their image's, where that is allowed."""
     pixels: Int[np.ndarray, " k+1"] = field(default_factory=lambda: np.zeros(1, np.int64))
+    """Pixels by class, at the end those ignored."""
     examples: list[Sample] = field(default_factory=list)
 
 
 class PairResult(NamedTuple):
-    """Size, resizing and pixels of a pair as in `Findings`, or its problem."""
+    """What `Findings` sums up, of one pair."""
 
     size: tuple[int, int] = (0, 0)
     is_resized: bool = False
@@ -81,23 +74,17 @@ def check_data(
     sheet: Path | None = None,
     workers: int = 0,
 ) -> list[Findings]:
-    """Read every image and label of a data set, a setting or a configuration, each pair once.
+    """Read every image and label of a layout, a setting or a configuration file, each pair once.
 
-    Args:
-        what: name of a layout or a setting, or the path of a configuration.
-        overrides: of the configuration, such as ``data.roots.cityscapes=/data/cityscapes``.
-        root: of a layout; of a setting or a configuration, ``data.root``.
-        split: of a layout; None checks all.
-        sheet: path of a contact sheet, a PNG; None writes none.
-        workers: processes that read; 0 reads in this one.
+    ``root`` is that of the layout, otherwise ``data.root``. ``split`` is one of the layout; without
+    it, missing splits are no problem, unless all are missing. ``sheet`` is the path of a contact
+    sheet, a PNG. 0 ``workers`` read in this process.
 
     Returns:
-        The findings of each data set; one that could not be opened has one problem. Without
-        ``split``, missing splits are no problem, unless all are missing.
+        The findings of each data set; one that could not be opened has one problem.
 
     Raises:
-        ConfigError: if the name is unknown, a source or domain does not fit the classes, ``sheet``
-            is no PNG, or ``workers`` is below 0.
+        ConfigError: if an argument is wrong, or a source or domain does not fit the classes.
         MissingFileError: if the root of a layout does not exist.
     """
     if sheet is not None and sheet.suffix.lower() != ".png":
@@ -132,15 +119,9 @@ def check_pairs(
     num_examples: int = 0,
     workers: int = 0,
 ) -> Findings:
-    """Read every image and label of a data set.
+    """Read every image and label of a data set, but for pairs in ``known``; add the new ones.
 
-    Args:
-        name: of the data set.
-        data: the data set.
-        classes: of its labels.
-        known: results of pairs that are not read again; new ones are added.
-        num_examples: samples to keep for a contact sheet.
-        workers: processes that read; 0 reads in this one.
+    ``num_examples`` samples are kept: evenly spaced ones, of those not read before.
     """
     count, k = len(cast(Sized, data)), len(classes.names)
     findings = Findings(name, classes, count, pixels=np.zeros(k + 1, np.int64))
@@ -154,13 +135,9 @@ def check_pairs(
         findings.problems.append(data.shortfall)
     new = [index for index in range(count) if keys[index] not in known]
     console = Console(stderr=True)
-    results = track(
-        compute_in_order(partial(_check_pair, data, k), new, workers),
-        f"checking {name}",
-        len(new),
-        console=console,
-        disable=not console.is_terminal,
-    )
+    read = compute_in_order(partial(_check_pair, data, k), new, workers)
+    is_silent = not console.is_terminal
+    results = track(read, f"checking {name}", len(new), console=console, disable=is_silent)
     known |= {keys[index]: result for index, result in zip(new, results, strict=True)}
     for result in map(known.__getitem__, keys):
         if result.problem:
@@ -192,18 +169,13 @@ def _check_pair(data: Dataset[Sample], k: int, index: int) -> PairResult:
 
 def list_problems(findings: Sequence[Findings]) -> list[str]:
     """Return the first problems of each data set; the same text once, with all names."""
-    names: dict[str, list[str]] = {}
+    names, rest = defaultdict[str, list[str]](list), []
     for each in findings:
         for problem in each.problems[:_NUM_PROBLEMS]:
-            names.setdefault(problem, []).append(each.name)
-    return [
-        *(f"{', '.join(same)}: {problem}" for problem, same in names.items()),
-        *(
-            f"{each.name}: {len(each.problems) - _NUM_PROBLEMS} more"
-            for each in findings
-            if len(each.problems) > _NUM_PROBLEMS
-        ),
-    ]
+            names[problem].append(each.name)
+        if len(each.problems) > _NUM_PROBLEMS:
+            rest.append(f"{each.name}: {len(each.problems) - _NUM_PROBLEMS} more")
+    return [f"{', '.join(same)}: {problem}" for problem, same in names.items()] + rest
 
 
 def make_table(findings: Sequence[Findings]) -> Table:
@@ -264,7 +236,7 @@ def _find_pairs(
 
 
 def _find_present_splits(layout: Layout, root: Path) -> Sequence[str]:
-    """Return the splits to open: those with images, or the first, whose error shows the tree."""
+    """Return the splits with images, or the first, whose error shows the expected files."""
     files, every = open_files(root), list(layout.splits)
     return every if files.broken else find_splits(layout, files) or every[:1]
 

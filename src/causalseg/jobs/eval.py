@@ -50,15 +50,10 @@ def eval_run(
 ) -> RunFolder:
     """Score a trained run on its domains; replace eval.json, pictures, card and report.
 
-    Args:
-        path: the run folder.
-        overrides: of its configuration, such as ``eval.flip=true``, other ``data.domains``, or a
-            ``setting`` whose domains and sizes take the place of the run's.
-        corruptions: each makes of every domain another one, DOMAIN_CORRUPTION, or of several
-            severities DOMAIN_CORRUPTION_SEVERITY; the mean is then over those.
-        severities: of the corruptions, 1 to 5.
-        are_predictions_saved: write predictions/DOMAIN/NAME.png, one channel of label ids.
-        checkpoint: which weights, as `engine.checkpoint.load_weights` takes it.
+    A ``setting`` among the overrides replaces domains and sizes. Each corruption adds a domain
+    DOMAIN_CORRUPTION for every clean one, with several severities, 1 to 5,
+    DOMAIN_CORRUPTION_SEVERITY; the mean is then over those. Predictions are saved as
+    predictions/DOMAIN/NAME.png, one channel of label ids. ``checkpoint`` is as in `load_weights`.
     """
     run, config = open_run(path, overrides)
     trained = load_config(run.config)
@@ -98,29 +93,29 @@ def eval_run(
 def check_runs(
     paths: Sequence[Path], overrides: Sequence[str], baseline: Path | None = None
 ) -> None:
-    """Find mistakes in runs that are to be scored and compared, before the first is scored.
+    """Find mistakes in runs before the first is scored.
 
     Raises:
-        MissingFileError: if a run, or the baseline's eval.json, is not there.
-        RunError: if a run is named twice, or the runs would use other processes each.
+        MissingFileError: if a run, or the baseline's eval.json, is missing.
+        RunError: if a run is given twice, or the runs request different devices.
     """
     if len({path.resolve() for path in paths}) < len(paths):
         raise RunError("a run folder is given twice: name each once")
     configs = [open_run(path, overrides)[1].run for path in paths]
     if len({(run.accelerator, run.devices, run.nodes) for run in configs}) > 1:
         raise RunError(
-            "the runs' configurations ask for other devices each: give run.accelerator, "
-            "run.devices and run.nodes to all, such as run.devices=1"
+            "the runs request different devices: set run.accelerator, run.devices and run.nodes "
+            "for all of them, such as run.devices=1"
         )
     if baseline is not None and baseline.resolve() not in {path.resolve() for path in paths}:
         read_scores(RunFolder(baseline))
 
 
 def open_run(path: Path | str, overrides: Sequence[str]) -> tuple[RunFolder, Config]:
-    """Return a run and its configuration with overrides that do not make it another model.
+    """Return a run and its configuration with overrides.
 
     Raises:
-        ConfigError: if an override would.
+        ConfigError: if an override would have no effect or make it another model.
     """
     run = RunFolder(path)
     expanded = []
@@ -140,18 +135,16 @@ def open_run(path: Path | str, overrides: Sequence[str]) -> tuple[RunFolder, Con
 
 
 def about_checkpoint(trained: Config, weights: dict[str, Any]) -> Checkpoint:
-    """Return what eval.json says of the weights, given what `load_weights` does.
-
-    If a target domain could end training early, it has chosen all weights of the run.
-    """
-    is_ended_by_target = trained.run.allow_target and trained.run.patience is not None
-    marks = {"allow_target": True} if is_ended_by_target else {}
-    return Checkpoint.model_validate({**weights, **marks})
+    """Return the entry of eval.json on weights, from that of `load_weights`."""
+    if trained.run.allow_target and trained.run.patience is not None:
+        weights = {**weights, "allow_target": True}  # a target domain could end the training
+    return Checkpoint.model_validate(weights)
 
 
 def seen_domains(config: Config, trained: Config) -> list[str]:
-    """Return the domains that are like the training data, as `data.mean_over` tells: it names the
-    unseen ones. What is only added to those of the trained run is none of them.
+    """Return the in-distribution domains: those of the trained run that `data.mean_over` omits.
+
+    Domains added after training count only if `data.mean_over` was changed too.
     """
     known = trained.data.domains
     is_same = config.data.mean_over == trained.data.mean_over
@@ -223,10 +216,7 @@ def write_results(
 
 
 def label_ids(prediction: Int[Tensor, "H W"], classes: ClassList) -> Int[np.ndarray, "H W"]:
-    """Return the label ids of predicted train ids, in 8 bits if they fit, else in 16.
-
-    What is none of the classes has an id that means so.
-    """
+    """Return the label ids of predicted train ids, in 8 bits if they fit, else in 16."""
     ids = np.array([*classes.ids, classes.ignore[0] if classes.ignore else IGNORE])
     return ids[prediction.numpy()].astype(np.uint8 if ids.max() < 256 else np.uint16)
 
@@ -240,7 +230,6 @@ def write_png(path: Path, picture: Image.Image) -> None:
 def _interval(
     results: dict[str, dict[str, Any]], names: Sequence[str]
 ) -> tuple[float, float] | None:
-    """The bootstrap interval of the mean mIoU of domains."""
     images = [results[name]["per_image"] for name in names]
     counts = [read_counts(each["counts"]) for each in images]
     return interval(counts, [each["names"] for each in images])
@@ -274,7 +263,7 @@ def _with_corruptions(
 
 
 def _write_pictures(folder: Path, examples: list[ExampleImages], classes: ClassList) -> None:
-    """Write image, truth and prediction; the last two hold train ids under the class colours."""
+    """Write image, truth and prediction; the last two are train ids with a palette."""
     palette = np.zeros((256, 3), dtype=np.uint8)
     palette[: len(classes.names)] = np.array(classes.palette)
     for picture in examples:

@@ -41,29 +41,24 @@ _READABLE = 0o644 << 16  # by all, once unpacked on the server
 
 @dataclass(frozen=True)
 class Server:
-    """What a test server asks for.
-
-    Attributes:
-        title: the benchmark's name, with its paper.
-        homepage: where to upload.
-        archive: the published file that holds the test images.
-        images: template of the test images, below any folders.
-        entry: template of the names in the zip; its fields are among those of ``images``.
-        ids: what is written for train id 0, 1, ... of Cityscapes' 19 classes, 0..255 each.
-        count: number of test images; a part of them is refused, or the rest counted as wrong.
-        size: height and width of every test image in pixels; None where they vary.
-        note: what a user has to know before the upload, in a sentence or two.
-    """
+    """What a test server asks for."""
 
     title: str
     homepage: str
     archive: str
+    """The published file with the test images."""
     images: str
+    """Template of the test images, below any folders."""
     entry: str
+    """Template of the names in the zip; its fields are among those of ``images``."""
     ids: tuple[int, ...]
+    """Written for train id 0, 1, ... of Cityscapes' 19 classes; 0..255 each."""
     count: int
+    """Number of test images; the server counts missing ones as wrong or refuses the upload."""
     size: tuple[int, int] | None
+    """Height and width of every test image in pixels; None where they vary."""
     note: str
+    """Printed for the upload."""
 
 
 SERVERS: Mapping[str, Server] = {
@@ -122,12 +117,7 @@ def submit_run(
     overrides: Sequence[str] = (),
     checkpoint: str = "last",
 ) -> int:
-    """Predict a server's test images in one process into a zip file; return how many.
-
-    Raises:
-        CausalsegError: if the run has other classes than the server, or images are missing; an
-            earlier file of that name is untouched.
-    """
+    """Predict the test images of a server with a run, in one process, as `write_submission`."""
     run, config = open_run(path, overrides)
     fabric, model = open_model(run, config, checkpoint)
 
@@ -145,26 +135,19 @@ def write_submission(
     root: Path,
     out: Path,
 ) -> int:
-    """Predict the test images of a benchmark into the zip file that its server takes.
+    """Predict the test images of a benchmark into the zip file of its server.
 
-    The file is written whole or not at all, and checked before it takes its place: that costs
-    hundredths of a second an image, and servers limit the uploads. The same predictions give the
-    same bytes.
-
-    Args:
-        predict: gives train ids at the size of an image, which is RGB in [0, 1].
-        classes: those of the train ids.
-        server: a key of `SERVERS`.
-        root: folder that holds the data set, unpacked or as zip files, or a zip file.
-        out: the zip file; an older one stays until the new one is whole.
+    ``predict`` takes RGB in [0, 1] and returns train ids of ``classes``. ``root`` is the data set,
+    unpacked or as zip files, or a zip file. The zip file is checked before it replaces an older
+    one, since servers limit uploads. The same predictions give the same bytes.
 
     Returns:
         The number of images.
 
     Raises:
-        ConfigError: if the server is unknown, the classes are not Cityscapes' 19 or ``out`` is no
-            name of a zip file.
-        MissingFileError: if the root is not there or has no test image.
+        ConfigError: if the server is unknown, the classes are not Cityscapes' 19 or ``out`` is not
+            the name of a zip file.
+        MissingFileError: if the root is missing or has no test image.
         DataError: if the test split is not complete, or an image is broken or of another size.
         RunError: if the zip file cannot be written.
     """
@@ -187,25 +170,20 @@ def write_submission(
         with ZipFile(temporary, "w") as archive:
             for entry in track(sorted(images), "predicting", console=console):
                 image = _read_image(files, images[entry], asked)
-                prediction = predict(image).cpu().numpy()
-                assert prediction.shape == image.shape[1:]
                 sizes[entry] = (image.shape[1], image.shape[2])
-                archive.writestr(_member(entry), _png(lookup[prediction]))
+                member = ZipInfo(entry)  # without a date; not compressed, which PNGs are already
+                member.external_attr = _READABLE
+                archive.writestr(member, _png(lookup[predict(image).cpu().numpy()]))
         check_submission(temporary, asked, sizes)
     return len(images)
 
 
 def check_submission(file: Path, server: Server, sizes: Mapping[str, tuple[int, int]]) -> None:
-    """Hold a zip file to what a server asks for.
-
-    Args:
-        file: the zip file.
-        server: who asks.
-        sizes: height and width of the image of every entry that is asked for.
+    """Check the entries of a zip file; ``sizes`` has height and width of each expected one.
 
     Raises:
-        DataError: naming the first entry that is missing, not asked for, there twice or no PNG of
-            one 8-bit channel, with the size of its image and the server's ids.
+        DataError: if one is missing, unexpected, there twice or not a PNG of one 8-bit channel with
+            the size of its image and the ids of the server.
     """
     try:
         with ZipFile(file) as archive:
@@ -216,24 +194,21 @@ def check_submission(file: Path, server: Server, sizes: Mapping[str, tuple[int, 
                         f"{file} has {names[name]} entries {name}, {server.title} asks for "
                         f"{int(name in sizes)}"
                     )
-                _check_picture(archive.read(name), f"{file}: {name}", server, sizes[name])
+                _check_prediction(archive.read(name), f"{file}: {name}", server, sizes[name])
     except (BadZipFile, zlib.error, EOFError, OSError) as error:
         raise DataError(f"cannot read {file}: {error}; write it again") from error
 
 
-def _check_picture(content: bytes, where: str, server: Server, size: tuple[int, int]) -> None:
-    with open_image(content, where) as picture:
-        if (picture.format, picture.mode) != ("PNG", "L"):
+def _check_prediction(content: bytes, where: str, server: Server, size: tuple[int, int]) -> None:
+    with open_image(content, where) as image:
+        if (image.format, image.mode) != ("PNG", "L"):
             raise DataError(
-                f"{where} is a {picture.format} of mode {picture.mode}: {server.title} asks for a "
-                "PNG of one 8-bit channel (mode L)"
+                f"{where} is a {image.format} of mode {image.mode}: {server.title} asks for a PNG "
+                "of one 8-bit channel (mode L)"
             )
-        (W, H), histogram = picture.size, picture.histogram()
+        (W, H), histogram = image.size, image.histogram()
     if size != (H, W):
-        raise DataError(
-            f"{where} is {W} x {H} pixels, its image {size[1]} x {size[0]}: they must be the same "
-            "size"
-        )
+        raise DataError(f"{where} is {W} x {H} pixels, its image {size[1]} x {size[0]}")
     wrong = [i for i, pixels in enumerate(histogram) if pixels and i not in server.ids]
     if wrong:
         raise DataError(
@@ -243,12 +218,12 @@ def _check_picture(content: bytes, where: str, server: Server, size: tuple[int, 
 
 
 def _find_images(files: Files, server: Server) -> dict[str, str]:
-    """Return the name in the files of the test image of every entry."""
+    """Return by entry the name of its test image in the files."""
     template, entry = Template(server.images), Template(server.entry)
-    found = [(match, name) for name in files.names if (match := template.match(name))]
-    images = {entry.fill(match.fields): name for match, name in found}
+    matches = [(match, name) for name in files.names if (match := template.match(name))]
+    images = {entry.fill(match.fields): name for match, name in matches}
     broken = "".join(f"\nnot read: {problem}" for problem in files.broken)
-    if not found:
+    if not matches:
         raise MissingFileError(
             f"{files.describe()} has no test images of {server.title}\n"
             "expected in it, below any folders, unpacked or in zip files:\n"
@@ -256,9 +231,9 @@ def _find_images(files: Files, server: Server) -> dict[str, str]:
             f"give the folder that holds them as root, or get {server.archive}"
             f"{broken}"
         )
-    if not len(found) == len(images) == server.count:
+    if not len(matches) == len(images) == server.count:
         raise DataError(
-            f"{files.describe()} has {len(found)} files {template.plain} of {len(images)} names; "
+            f"{files.describe()} has {len(matches)} files {template.plain} of {len(images)} names; "
             f"the test split of {server.title} has {server.count}, and the server scores all of "
             f"them. Give as root what holds the images of {server.archive}, complete and alone"
             f"{broken}"
@@ -275,13 +250,6 @@ def _read_image(files: Files, name: str, server: Server) -> Float[Tensor, "3 H W
             f"{server.size[1]} x {server.size[0]}: give them as published"
         )
     return image
-
-
-def _member(entry: str) -> ZipInfo:
-    """Return what a zip says of an entry: no date; PNGs are compressed and stored as they are."""
-    member = ZipInfo(entry)
-    member.external_attr = _READABLE
-    return member
 
 
 def _png(ids: Int[np.ndarray, "H W"]) -> bytes:
