@@ -54,12 +54,9 @@ def predict(
 ) -> None:
     """Predict an image or a folder: predictions/ (label PNGs) and overlays/ (colours).
 
-    Parameters
-    ----------
-    images
-        An image or a folder of images.
-    out
-        Folder for predictions/ and overlays/.
+    Args:
+        images: An image or a folder of images.
+        out: Folder for predictions/ and overlays/.
     """
     from causalseg.jobs.predict import predict_run
 
@@ -73,16 +70,12 @@ def import_run(
 ) -> None:
     """Convert a checkpoint of other code into a run folder, for eval and predict.
 
-    Parameters
-    ----------
-    code
-        The code that trained it: rein, Rein's published code, or causal-tune, Causal-Tune's.
-    checkpoint
-        File with adapter and Mask2Former head, with or without the backbone.
-    overrides
-        Options as key=value, such as backbone.weights=/weights/dinov2_vitl14_pretrain.pth.
-    out
-        The run folder to write.
+    Args:
+        code: The code that trained it: rein, Rein's published code, or causal-tune, Causal-Tune's.
+        checkpoint: File with adapter and Mask2Former head, with or without the backbone.
+        overrides: Options as key=value, such as
+            backbone.weights=/weights/dinov2_vitl14_pretrain.pth.
+        out: The run folder to write.
     """
     from causalseg.jobs.importing.rein import import_checkpoint
 
@@ -96,10 +89,8 @@ def import_run(
 def quickstart(*, out: Path = Path("quickstart")) -> None:
     """Train a linear probe and Causal-Tune on clear scenes; score both in unseen weather.
 
-    Parameters
-    ----------
-    out
-        Folder for both runs and their comparison.
+    Args:
+        out: Folder for both runs and their comparison.
     """
     from causalseg.jobs.quickstart import run_quickstart
 
@@ -114,12 +105,9 @@ def backbones(
 ) -> None:
     """List backbones with a short name: size, licence, and whether their weights are present.
 
-    Parameters
-    ----------
-    part
-        List only names that contain this, such as dinov3 or vitl.
-    as_json
-        Print JSON, for scripts.
+    Args:
+        part: List only names that contain this, such as dinov3 or vitl.
+        as_json: Print JSON, for scripts.
     """
     from dataclasses import asdict
 
@@ -152,10 +140,8 @@ def show(config: ConfigFile, /, *overrides: Overrides) -> None:
 def keys(prefix: str = "", /) -> None:
     """Print every option: key, type, default and meaning.
 
-    Parameters
-    ----------
-    prefix
-        Print only keys that start with this, such as train or adapter.
+    Args:
+        prefix: Print only keys that start with this, such as train or adapter.
     """
     from causalseg.config.load import list_options
     from causalseg.errors import ConfigError, did_you_mean
@@ -174,10 +160,8 @@ def keys(prefix: str = "", /) -> None:
 def schema(of: Literal["config", "eval"] = "config", /) -> None:
     """Print the JSON Schema of configurations, for editors, or of eval.json.
 
-    Parameters
-    ----------
-    of
-        config or eval.
+    Args:
+        of: config or eval.
     """
     from causalseg.config import Config
     from causalseg.runs.scores import Scores
@@ -196,11 +180,10 @@ def main() -> None:
     except BrokenPipeError:  # the reader of the output, such as head, has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None
-    except CausalsegError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except OSError as error:  # a full disk, a folder that cannot be written
-        print(f"error: {error}; check the path and the free space", file=sys.stderr)
+    except (CausalsegError, OSError) as error:  # such as a full disk
+        is_ours = isinstance(error, CausalsegError)
+        hint = "" if is_ours else "; check the path and the free space"
+        print(f"error: {error}{hint}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt as stop:
         go_on = "stopped; run.resume=true continues a training run from its last checkpoint"

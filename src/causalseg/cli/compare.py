@@ -20,16 +20,12 @@ if TYPE_CHECKING:
 class MethodOptions:
     """Options that `compare` and `tune` share.
 
-    Parameters
-    ----------
-    adapters
-        Methods, such as none,causal_tune,lora+intervene: adapters, several joined by +, or names
-        from the methods file; default: all of the methods file.
-    budget
-        Trained parameters of every adapter, within 5 %, such as 400k: ranks and other sizes are
-        chosen for it; default: methods keep their sizes.
-    jobs
-        Number of runs side by side.
+    Args:
+        adapters: Methods, such as none,causal_tune,lora+intervene: adapters, several joined by +,
+            or names from the methods file; default: all of the methods file.
+        budget: Trained parameters of every adapter, within 5 %, such as 400k: ranks and other sizes
+            are chosen for it; default: methods keep their sizes.
+        jobs: Number of runs side by side.
     """
 
     adapters: str = ""
@@ -56,14 +52,10 @@ def compare(
     resumes interrupted ones. Writes OUT/compare.md, OUT/compare.html, OUT/results/ and a folder for
     each run.
 
-    Parameters
-    ----------
-    seeds
-        Seeds of every method.
-    reference
-        The method that the others are compared with; default: the first.
-    out
-        Folder of everything; default: runs/compare_NAME.
+    Args:
+        seeds: Seeds of every method.
+        reference: The method that the others are compared with; default: the first.
+        out: Folder of everything; default: runs/compare_NAME.
     """
     from causalseg.jobs.compare.study import check_failures, plan_study, run_study
 
@@ -92,21 +84,15 @@ def tune(
     The same command again, also with a wider grid, keeps finished runs. Writes the methods file,
     OUT/tune.json, and into OUT what `compare` writes.
 
-    Parameters
-    ----------
-    grid
-        An option and its values, such as train.adapter_lr=2.5e-4,5e-4,1e-3; all combinations of
-        several options, each with its own --grid. train.adapter_lr does not apply to methods
-        without an adapter.
-    metric
-        Metric of the choice, such as val.miou: the mIoU of a domain that data.mean_over does not
-        name.
-    out
-        Folder of the runs.
-    write
-        The methods file to write.
-    seeds
-        Seeds of every method and value.
+    Args:
+        grid: An option and its values, such as train.adapter_lr=2.5e-4,5e-4,1e-3; all combinations
+            of several options, each with its own --grid. train.adapter_lr does not apply to methods
+            without an adapter.
+        metric: Metric of the choice, such as val.miou: the mIoU of a domain that data.mean_over
+            does not name.
+        out: Folder of the runs.
+        write: The methods file to write.
+        seeds: Seeds of every method and value.
     """
     from causalseg.errors import ConfigError
     from causalseg.jobs import tune as tuning

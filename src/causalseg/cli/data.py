@@ -21,18 +21,12 @@ def scenes(
 ) -> None:
     """Write procedural street scenes: images/, labels/ and depth/ (16-bit PNG, centimetres).
 
-    Parameters
-    ----------
-    out
-        Folder to write into.
-    domain
-        Weather and light.
-    count
-        Number of scenes.
-    first
-        Seed of the first scene.
-    size
-        Height and width in pixels.
+    Args:
+        out: Folder to write into.
+        domain: Weather and light.
+        count: Number of scenes.
+        first: Seed of the first scene.
+        size: Height and width in pixels.
     """
     from causalseg.data.export import write_scenes
 
@@ -44,12 +38,9 @@ def scenes(
 def list_layouts(layout: str = "", /, *, short: bool = False) -> None:
     """Print the known published data sets: where to get them, their splits and files.
 
-    Parameters
-    ----------
-    layout
-        One of them; all if omitted.
-    short
-        Print one line each: name, splits and homepage.
+    Args:
+        layout: One of them; all if omitted.
+        short: Print one line each: name, splits and homepage.
     """
     from causalseg.data.catalogue import LAYOUTS, find_layout
     from causalseg.data.layouts import Layout
@@ -72,20 +63,14 @@ def check_data(
 ) -> None:
     """Read every image and label before a long run; exit code 2 if one cannot be used.
 
-    Parameters
-    ----------
-    what
-        A data set such as cityscapes, a setting such as citys2acdc, or a configuration file.
-    overrides
-        Options of a setting or configuration as key=value, such as data.roots.acdc=/data/acdc.
-    root
-        Folder of the data set; for a setting, the folder that contains all of its data sets.
-    split
-        Split of a data set; all if omitted.
-    sheet
-        PNG to write with some images and their labels.
-    workers
-        Processes that read; 0 reads in this one.
+    Args:
+        what: A data set such as cityscapes, a setting such as citys2acdc, or a configuration file.
+        overrides: Options of a setting or configuration as key=value, such as
+            data.roots.acdc=/data/acdc.
+        root: Folder of the data set; for a setting, the folder that contains all of its data sets.
+        split: Split of a data set; all if omitted.
+        sheet: PNG to write with some images and their labels.
+        workers: Processes that read; 0 reads in this one.
     """
     from rich.console import Console
 

@@ -26,22 +26,16 @@ def evaluate(
 
     Several runs are also compared in a report of their own.
 
-    Parameters
-    ----------
-    runs
-        Run folders written by `train`, and options as key=value: setting=citys2acdc scores on the
-        domains of a setting, data.root=PATH says where data are, eval.flip=true and
-        eval.scales=[0.75,1,1.25] average predictions.
-    corrupt
-        Corruptions of all domains, such as fog,snow; the mean is then over the corrupted domains.
-    severity
-        Severity of the corruptions, 1 to 5; several, such as 1,3,5, give one domain each.
-    save_predictions
-        Write RUN/predictions/DOMAIN/NAME.png, one channel of label ids.
-    baseline
-        Baseline of the comparison; default: the first run.
-    out
-        File of the comparison; default: comparison.html.
+    Args:
+        runs: Run folders written by `train`, and options as key=value: setting=citys2acdc scores on
+            the domains of a setting, data.root=PATH says where data are, eval.flip=true and
+            eval.scales=[0.75,1,1.25] average predictions.
+        corrupt: Corruptions of all domains, such as fog,snow; the mean is then over the corrupted
+            domains.
+        severity: Severity of the corruptions, 1 to 5; several, such as 1,3,5, give one domain each.
+        save_predictions: Write RUN/predictions/DOMAIN/NAME.png, one channel of label ids.
+        baseline: Baseline of the comparison; default: the first run.
+        out: File of the comparison; default: comparison.html.
     """
     from causalseg.engine.devices import is_first_process
     from causalseg.jobs.eval import check_runs, eval_run
@@ -76,16 +70,11 @@ def report(
 ) -> None:
     """Show scored runs side by side: a page, or a table for a paper or a pull request.
 
-    Parameters
-    ----------
-    runs
-        Run folders.
-    baseline
-        Baseline of the comparison.
-    format
-        html, one self-contained file; md, Markdown; latex, a table for booktabs.
-    out
-        File to write; default: report.html, and the other formats are printed.
+    Args:
+        runs: Run folders.
+        baseline: Baseline of the comparison.
+        format: html, one self-contained file; md, Markdown; latex, a table for booktabs.
+        out: File to write; default: report.html, and the other formats are printed.
     """
     from causalseg.report import to_latex, to_markdown, write_report
     from causalseg.runs.folder import RunFolder
@@ -118,14 +107,10 @@ def submit(
 ) -> None:
     """Predict a test split without published labels, in the format of its evaluation server.
 
-    Parameters
-    ----------
-    server
-        The evaluation server; the run must have the 19 classes of Cityscapes.
-    root
-        Folder or zip file of the data set as published.
-    out
-        The zip file to write.
+    Args:
+        server: The evaluation server; the run must have the 19 classes of Cityscapes.
+        root: Folder or zip file of the data set as published.
+        out: The zip file to write.
     """
     from causalseg.jobs.submit import SERVERS, submit_run
 
