@@ -65,9 +65,8 @@ def test_augmentation_at_test_time_and_saved_predictions(trained, folder):
     how = scores_of(trained)["inference"]
     assert (how["flip"], how["scales"]) == (True, [0.5, 1])
     saved = sorted(trained.glob("predictions/*/*.png"))
-    assert [f"{file.parent.name}/{file.stem}" for file in saved] == [
-        *("here/000", "here/001", "here/002", "there/000", "there/002")
-    ]
+    names = [f"{file.parent.name}/{file.stem}" for file in saved]
+    assert names == ["here/000", "here/001", "here/002", "there/000", "there/002"]
     prediction = np.array(Image.open(saved[0]))
     truth = np.array(Image.open(folder / "labels" / "000.png"))
     assert prediction.shape == truth.shape

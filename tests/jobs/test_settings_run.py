@@ -74,9 +74,8 @@ def test_cityscapes_to_acdc_has_a_row_for_every_condition(root, batch):
 @pytest.mark.slow
 def test_gta_to_three_cities_is_scored_apart_and_again_on_others(root):
     run = train(root, "gta2cbm")
-    scores = scores_of(run)
-    assert list(scores) == ["cityscapes", "bdd100k", "mapillary"]
-    assert [scored["images"] for scored in scores.values()] == [1, 1, 1]
+    images = {name: scored["images"] for name, scored in scores_of(run).items()}
+    assert images == {"cityscapes": 1, "bdd100k": 1, "mapillary": 1}
     scored = ("setting=citys2acdc", f"data.root={root}", "data.only=[fog, rain]")
     assert command("eval", run.path, *scored) == 0
     assert list(scores_of(run)) == ["fog", "rain"]
@@ -84,18 +83,14 @@ def test_gta_to_three_cities_is_scored_apart_and_again_on_others(root):
     eval_run(run.path, ["data.only=[bdd100k]"], ["fog", "gaussian_noise"], [2])
     scores = scores_of(run)
     assert list(scores) == ["bdd100k", "bdd100k_fog", "bdd100k_gaussian_noise"]
-    assert scores["bdd100k_fog"]["corruption"] == {
-        "name": "fog",
-        "severity": 2,
-        "clean": "bdd100k",
-    }
+    fog = {"name": "fog", "severity": 2, "clean": "bdd100k"}
+    assert scores["bdd100k_fog"]["corruption"] == fog
     mean = json.loads(run.eval.read_text())["mean"]
     assert mean["over"] == ["bdd100k_fog", "bdd100k_gaussian_noise"]
 
 
 def test_a_coarser_data_set_is_scored_by_its_own_classes(root):
-    domain = "data.domains={idd: {layout: idd_lite, split: val}}"
-    run = train(root, "citys2acdc", domain)
+    run = train(root, "citys2acdc", "data.domains={idd: {layout: idd_lite, split: val}}")
     scores = scores_of(run)["idd"]
     assert len(scores["iou"]) == len(scores["classes"]["names"]) == 7
     assert "idd_lite val" in run.report.read_text()
@@ -131,12 +126,10 @@ def test_a_missing_root_says_what_is_expected_and_what_can_be_scored(root, capsy
 @pytest.fixture
 def complete(monkeypatch):
     """As if the small trees were all that is published."""
-    for name, splits in PAIRS.items():
-        about = LAYOUTS[name].splits
-        counted = {
-            split: replace(about[split], count=len(pairs)) for split, pairs in splits.items()
-        }
-        monkeypatch.setitem(LAYOUTS, name, replace(LAYOUTS[name], splits=counted))
+    for name, pairs in PAIRS.items():
+        old = LAYOUTS[name].splits
+        splits = {split: replace(old[split], count=len(pairs[split])) for split in pairs}
+        monkeypatch.setitem(LAYOUTS, name, replace(LAYOUTS[name], splits=splits))
 
 
 def test_data_check_walks_a_setting_and_names_what_cannot_be_used(root, complete, tmp_path, capsys):
@@ -148,9 +141,9 @@ def test_data_check_walks_a_setting_and_names_what_cannot_be_used(root, complete
     _, label = PAIRS["acdc"]["fog_val"][0]
     (root / "acdc" / label).write_bytes(b"cut off")
     assert command("data", "check", "citys2acdc", "--root", root) == 2
-    said = capsys.readouterr()
-    assert "domain fog" in said.err
-    assert label in said.err
+    said = capsys.readouterr().err
+    assert "domain fog" in said
+    assert label in said
     assert command("data", "check", "cityscapes", "--root", root / "cityscapes") == 0
     assert "road" in capsys.readouterr().out
     assert command("data", "check", "city2acdc", "--root", root) == 2
@@ -163,6 +156,6 @@ def test_an_incomplete_download_is_told_in_numbers_but_can_be_trained_on(root, c
     assert "source 1: cityscapes train: 2 of 2,975 published pairs are there" in said
     assert "domain night: 1 of 106 published pairs are there" in said
     train(root, "citys2acdc", "data.only=[fog]")
-    warned = [record.message for record in caplog.records if record.levelname == "WARNING"]
-    assert ["2 of 2,975 published" in warned[0], "1 of 100 published" in warned[1]] == [True, True]
-    assert len(warned) == 2
+    first, second = (r.message for r in caplog.records if r.levelname == "WARNING")
+    assert "2 of 2,975 published" in first
+    assert "1 of 100 published" in second

@@ -112,11 +112,9 @@ def test_every_value_is_a_method_and_a_head_alone_has_no_rate_of_an_adapter(plan
     assert tuning.tried["none"] == []
     names = [cell.method.name for cell in plan("train.lr=1e-3,2e-3").study.cells]
     assert names == ["none@1e-3", "none@2e-3", "lora@1e-3", "lora@2e-3"]
-    both = plan(RATES, "train.lr=1e-3,2e-3").study.cells
-    assert [cell.method.name for cell in both] == [
-        *("none@1e-3", "none@2e-3"),
-        *("lora@5e-4,1e-3", "lora@5e-4,2e-3", "lora@1e-3,1e-3", "lora@1e-3,2e-3"),
-    ]
+    both = [cell.method.name for cell in plan(RATES, "train.lr=1e-3,2e-3").study.cells]
+    assert both[:2] == ["none@1e-3", "none@2e-3"]
+    assert both[2:] == ["lora@5e-4,1e-3", "lora@5e-4,2e-3", "lora@1e-3,1e-3", "lora@1e-3,2e-3"]
 
 
 def test_what_the_grid_cannot_change_is_refused(plan):

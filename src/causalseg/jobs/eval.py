@@ -79,10 +79,8 @@ def eval_run(
     )
     applied = list(overrides)
     if corruptions:
-        applied += [
-            f"corrupt={','.join(corruptions)}",
-            f"severity={','.join(map(str, severities))}",
-        ]
+        applied.append(f"corrupt={','.join(corruptions)}")
+        applied.append(f"severity={','.join(map(str, severities))}")
     if checkpoint != "last":
         applied.append(f"checkpoint={used.name}")
     scores = scores.model_copy(update={"overrides": applied, "checkpoint": used})
@@ -255,7 +253,7 @@ def _with_corruptions(
     if taken:
         raise ConfigError(f"there is a domain {taken[0]} already: score it without --corrupt")
     changed = {
-        "domains": {**data.domains, **corrupted},
+        "domains": data.domains | corrupted,
         "mean_over": list(corrupted),
         "only": None if data.only is None else [*data.only, *corrupted],
     }

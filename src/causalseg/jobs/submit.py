@@ -8,7 +8,7 @@ one 8-bit channel at its image's own size; the id of train id t is ``server.ids[
 import io
 import zlib
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from zipfile import BadZipFile, ZipFile, ZipInfo
@@ -25,10 +25,9 @@ from causalseg.data.dataset import decode_image
 from causalseg.data.files import Files, open_files
 from causalseg.data.labels import open_image
 from causalseg.data.templates import Template
-from causalseg.engine.infer import predict
 from causalseg.errors import ConfigError, DataError, MissingFileError, did_you_mean
 from causalseg.jobs.eval import open_run
-from causalseg.jobs.predict import open_model
+from causalseg.jobs.predict import Predictor, open_predictor
 from causalseg.runs.log import console
 from causalseg.writing import replacing
 
@@ -119,30 +118,18 @@ def submit_run(
 ) -> int:
     """Predict the test images of a server with a run, in one process, as `write_submission`."""
     run, config = open_run(path, overrides)
-    fabric, model = open_model(run, config, checkpoint)
-
-    def predict_ids(image: Float[Tensor, "3 H W"]) -> Int[Tensor, "H W"]:
-        with fabric.autocast():
-            return predict(model, image.to(fabric.device), config.inference).argmax(0).cpu()
-
-    return write_submission(predict_ids, model.classes, server, root, out)
+    classes, predict = open_predictor(run, config, checkpoint)
+    return write_submission(predict, classes, server, root, out)
 
 
 def write_submission(
-    predict: Callable[[Float[Tensor, "3 H W"]], Int[Tensor, "H W"]],
-    classes: ClassList,
-    server: str,
-    root: Path,
-    out: Path,
+    predict: Predictor, classes: ClassList, server: str, root: Path, out: Path
 ) -> int:
-    """Predict the test images of a benchmark into the zip file of its server.
+    """Predict the test images of a benchmark into the zip file of its server; return how many.
 
-    ``predict`` takes RGB in [0, 1] and returns train ids of ``classes``. ``root`` is the data set,
-    unpacked or as zip files, or a zip file. The zip file is checked before it replaces an older
-    one, since servers limit uploads. The same predictions give the same bytes.
-
-    Returns:
-        The number of images.
+    ``root`` is the data set, unpacked or as zip files, or a zip file. The new zip file is checked
+    before it replaces an older one, since servers limit uploads. The same predictions give the
+    same bytes.
 
     Raises:
         ConfigError: if the server is unknown, the classes are not Cityscapes' 19 or ``out`` is not

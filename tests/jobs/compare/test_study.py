@@ -1,6 +1,7 @@
 """Comparisons: mistakes before anything runs, finished runs kept, failures told, stops survived."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -56,9 +57,8 @@ def files_of(folder):
 
 def test_cells_are_methods_within_seeds_under_one_configuration(plan, tmp_path):
     study = plan(seeds=(3, 1))
-    assert [cell.label for cell in study.cells] == [
-        *("none seed 3", "tuned seed 3", "none seed 1", "tuned seed 1")
-    ]
+    labels = [cell.label for cell in study.cells]
+    assert labels == ["none seed 3", "tuned seed 3", "none seed 1", "tuned seed 1"]
     last = study.cells[-1]
     assert last.run.path == tmp_path / "out" / "tuned" / "seed1"
     assert last.config.run.seed == 1
@@ -109,18 +109,14 @@ def test_mistakes_of_all_methods_are_told_at_once(plan, methods, tmp_path):
     """)
     with pytest.raises(ConfigError) as caught:
         plan(names=())
-    text = str(caught.value)
     for part in (
-        "a: ",
-        "did you mean 'rank'",
-        "far: ",
-        "99",
-        "b: ",
-        "train.lr = -1",
+        "a: .*did you mean 'rank'",
+        "far: .*99",
+        "b: .*train.lr = -1",
         "d: the same configuration as c, drop one",
         "e: reported names a domain 'thre'; did you mean 'there'",
     ):
-        assert part in text
+        assert re.search(part, str(caught.value), re.DOTALL)
     assert not (tmp_path / "out").exists()
 
 
@@ -228,9 +224,8 @@ def test_comparisons_into_one_folder_make_one_table(plan, methods, tmp_path):
     assert len(result["eval"]["domains"]["here"]["per_image"]["names"]) == 3
     assert str(tmp_path) not in text
     later = train_study(plan(names=("lora",)))
-    assert [(row.method.name, row.seeds) for row in later.rows] == [
-        *(("none", [0, 1]), ("tuned", [0, 1]), ("lora", [0]))
-    ]
+    seeds = {row.method.name: row.seeds for row in later.rows}
+    assert seeds == {"none": [0, 1], "tuned": [0, 1], "lora": [0]}
     assert (later.reference, later.missing) == ("none", [])
     assert later.rows[2].change.differences
     table = (out / "compare.md").read_text()
@@ -307,18 +302,15 @@ def test_a_cell_that_fails_is_told_and_the_others_finish(config, methods, tmp_pa
     assert "99" in done.stderr
     assert f"(log: {out / 'huge' / 'seed0' / 'train.log'})" in done.stderr
     assert "Traceback" not in done.stderr
-    table = (out / "compare.md").read_text()
-    assert "Missing: huge seed 0." in table
-    assert "0 of 1" in table
-    assert sorted(file.name for file in (out / "results").iterdir()) == [
-        *("none_seed0.json", "tuned_seed0.json")
-    ]
+    assert "Missing: huge seed 0." in (out / "compare.md").read_text()
+    results = {file.name for file in (out / "results").iterdir()}
+    assert results == {"none_seed0.json", "tuned_seed0.json"}
     assert "0 of 1" in done.stdout
     assert "difference to none" in done.stdout
 
 
 @pytest.mark.slow
-def test_a_broken_cell_starts_anew_and_its_process_is_told_how_to_share(plan, monkeypatch):
+def test_a_broken_cell_starts_again_and_shares_the_cores(plan, monkeypatch):
     study = plan("run.threads=null", names=("none",))
     (cell,) = study.cells
     cell.run.path.mkdir(parents=True)
