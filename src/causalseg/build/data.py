@@ -50,7 +50,7 @@ def with_classes_inside(config: Config) -> Config:
         ignore=list(classes.ignore),
         ignore_colours=list(classes.ignore_colours),
     )
-    return config.model_copy(update={"data": config.data.model_copy(update={"classes": inside})})
+    return config.with_options("data", classes=inside)
 
 
 def with_steps(config: Config, num_images: int) -> Config:
@@ -65,8 +65,7 @@ def with_steps(config: Config, num_images: int) -> Config:
     steps = math.ceil(train.epochs * num_images / train.batch)
     if mistake := train.schedule_mistake(steps):
         raise ConfigError(f"train.epochs = {train.epochs:g} are {steps} steps: train.{mistake}")
-    changed = train.model_copy(update={"steps": steps, "epochs": None})
-    return config.model_copy(update={"train": changed})
+    return config.with_options("train", steps=steps, epochs=None)
 
 
 def build_data(

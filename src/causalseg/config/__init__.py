@@ -8,7 +8,7 @@ given by its name alone (`adapter: none`, `head: linear`): the block then has it
 """
 
 from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, Any, Self
 
 from causalseg.config.adapters import (
     AdapterConfig,
@@ -59,6 +59,11 @@ class Config(Block):
     def inference(self) -> InferenceConfig:
         """How images are predicted, with window and stride set."""
         return self.eval.resolve(self.train.crop)
+
+    def with_options(self, block: str, **options: Any) -> Self:
+        """Return the configuration with other options in one block, without checking them."""
+        changed = getattr(self, block).model_copy(update=options)
+        return self.model_copy(update={block: changed})
 
     def find_mistakes(self) -> Iterator[str]:
         """Yield contradictions between blocks."""

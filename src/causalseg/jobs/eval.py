@@ -257,7 +257,7 @@ def _with_corruptions(
         "mean_over": list(corrupted),
         "only": None if data.only is None else [*data.only, *corrupted],
     }
-    return config.model_copy(update={"data": data.model_copy(update=changed)})
+    return config.with_options("data", **changed)
 
 
 def _write_pictures(folder: Path, examples: list[ExampleImages], classes: ClassList) -> None:

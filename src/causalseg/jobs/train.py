@@ -50,9 +50,9 @@ def train_run(config: Config) -> RunFolder:
     config = with_classes_inside(config)
     done = _check_folder(fabric, run, config)
     if config.run.resume:  # with the weight file it began with
-        config = _with_checksum(config, load_config(run.config).backbone.sha256)
+        config = config.with_options("backbone", sha256=load_config(run.config).backbone.sha256)
     model = build_segmenter(config)
-    config = _with_checksum(config, model.backbone.sha256)
+    config = config.with_options("backbone", sha256=model.backbone.sha256)
     sources, domains = build_data(config.data, config.inference)
     for dataset in (sources, *(domain.data for domain in domains.values())):
         dataset[0]  # what is wrong everywhere shows now and not after training
@@ -137,12 +137,6 @@ def _check_folder(fabric: Fabric, run: RunFolder, config: Config) -> int:
     if problem:
         raise RunError(problem)
     return done
-
-
-def _with_checksum(config: Config, sha256: str | None) -> Config:
-    return config.model_copy(
-        update={"backbone": config.backbone.model_copy(update={"sha256": sha256})}
-    )
 
 
 def _check_unused(run: RunFolder, config: Config) -> int:

@@ -235,8 +235,8 @@ def _parse(
     for seed in seeds:
         for method, parsed in zip(methods, configs, strict=True):
             folder = out / folder_name(method) / f"seed{seed}"
-            run = parsed.run.model_copy(update={"seed": seed, "out": str(folder)})
-            cells.append(StudyCell(method, seed, parsed.model_copy(update={"run": run})))
+            own = parsed.with_options("run", seed=seed, out=str(folder))
+            cells.append(StudyCell(method, seed, own))
     return cells
 
 

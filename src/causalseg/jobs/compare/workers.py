@@ -118,9 +118,9 @@ def run_cells(
 def _start(cell: StudyCell, jobs: int, slot: int) -> _Job:
     run, options = cell.run, cell.config.run
     threads = options.threads or max(1, torch.get_num_threads() // (jobs * options.devices))
-    changed = options.model_copy(update={"threads": threads, "resume": run.checkpoint.is_file()})
+    own = cell.config.with_options("run", threads=threads, resume=run.checkpoint.is_file())
     request, path = run.path / "request.yaml", run.path / "train.log"
-    write_text(request, dump_config(cell.config.model_copy(update={"run": changed})))
+    write_text(request, dump_config(own))
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     devices = _cuda_devices(cell.config)
     if devices:

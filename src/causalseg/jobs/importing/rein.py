@@ -84,13 +84,13 @@ def import_checkpoint(path: Path, code: Code, out: Path, overrides: Sequence[str
     config = parse_config(options, overrides, f"the import of {path}")
     _check_kind(config, code)
     with torch.device("meta"):  # names and shapes alone
-        model = build_segmenter(_with_backbone(config, weights="random", sha256=None))
+        model = build_segmenter(config.with_options("backbone", weights="random", sha256=None))
     parts = _place(state, model, path)
     own = str(run.path / _OWN_WEIGHTS)
     if config.backbone.weights == own:
         parts["backbone"] = _backbone_of(state)
     notes = _make_notes(state, config, own)
-    config = _with_backbone(config, levels=model.backbone.levels)
+    config = config.with_options("backbone", levels=model.backbone.levels)
     _write(run, config, parts, {"code": code, "checkpoint": path.name, "sha256": sha256_of(path)})
     return Imported(run, notes)
 
@@ -234,10 +234,6 @@ def _place(state: State, model: Segmenter, path: Path) -> dict[str, State]:
     return parts
 
 
-def _with_backbone(config: Config, **changes: Any) -> Config:
-    return config.model_copy(update={"backbone": config.backbone.model_copy(update=changes)})
-
-
 def find_tensor(state: State, part: str, key: str) -> tuple[str, Tensor | None]:
     """Find a tensor of our ``adapter`` or ``head``: its name in the file, and its value if there.
 
@@ -268,8 +264,8 @@ def _write(run: RunFolder, config: Config, parts: dict[str, State], origin: dict
             with replacing(beside.path / f"{name}.safetensors") as file:
                 save_file({key: value.contiguous() for key, value in tensors.items()}, file)
         if "backbone" in parts:
-            local = _with_backbone(config, weights=str(beside.path / _OWN_WEIGHTS))
-            config = _with_backbone(config, sha256=build_backbone(local.backbone).sha256)
+            local = config.with_options("backbone", weights=str(beside.path / _OWN_WEIGHTS))
+            config = config.with_options("backbone", sha256=build_backbone(local.backbone).sha256)
         write_text(beside.config, dump_config(config))
         write_json(beside.origin, origin)
         if run.path.is_dir():
