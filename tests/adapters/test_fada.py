@@ -93,7 +93,3 @@ def test_the_edit_does_not_see_a_rescaled_style_band_but_sees_content():
         assert not torch.allclose(other, tokens, atol=1)
         assert torch.allclose(edit(other), edit(tokens), atol=1e-4)
     assert not torch.allclose(edit(restyled(tokens, (6, 8), (2, 1, 1, 1))), edit(tokens), atol=1)
-
-
-def test_it_offers_no_queries():
-    assert small().queries() is None

@@ -11,7 +11,6 @@ from causalseg.adapters.set import SetAdapter
 from causalseg.build.adapter import place
 from causalseg.build.model import build_segmenter
 from causalseg.config.adapters import CausalTuneConfig
-from causalseg.errors import ConfigError
 from conftest import SMALL_MASK2FORMER
 
 KINDS = {"causal_tune": CausalTune, "rein": Rein, "set": SetAdapter, "fada": Fada}
@@ -63,11 +62,6 @@ def test_python_and_a_configuration_give_the_same_values(tiny, kind):
     ours, theirs = adapter.state_dict(), model.adapter.state_dict()
     assert list(ours) == list(theirs)
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
-
-
-def test_a_scale_without_effect_is_refused():
-    with pytest.raises(ConfigError, match="scale = 0.5 has no effect with kind=zero"):
-        CausalTune(**SIZES, init={"scale": 0.5})
 
 
 def test_the_released_recipe_has_the_published_initialisation():

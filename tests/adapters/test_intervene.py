@@ -80,14 +80,8 @@ def test_the_dtype_is_kept_and_the_arithmetic_is_wide(make, dtype):
     assert edited.dtype == dtype
     expected = run(make(), tokens if dtype == torch.float64 else tokens.float())
     assert torch.equal(edited, expected.to(dtype))
-
-
-@edits
-def test_autocast_does_not_reach_inside(make):
-    tokens = make_tokens(dtype=torch.float32)
-    expected = run(make(), tokens)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert torch.equal(run(make(), tokens), expected)
+        assert torch.equal(run(make(), tokens), edited)
 
 
 @edits
@@ -149,7 +143,7 @@ def test_compiled_without_graph_breaks_it_does_the_same(make):
 
 
 @pytest.mark.parametrize("grid", [GRID, (9, 4), (6, 6)])
-@pytest.mark.parametrize(("high", "low"), [(0.3, None), (None, 1.7), (0.3, 1.7)])
+@pytest.mark.parametrize(("high", "low"), [(0.3, None), (None, 1.7), (0.3, 1.7), (1e-9, 1e-9)])
 def test_a_fixed_gain_scales_exactly_the_part_outside_the_band(grid, high, low):
     tokens = make_tokens(grid=grid)
     gains = {"high_gain": high and (high, high), "low_gain": low and (low, low)}
@@ -166,14 +160,6 @@ def test_a_fixed_gain_scales_exactly_the_part_outside_the_band(grid, high, low):
         expected += (low - 1) * keeps_low * Y
     expected = grid_to_tokens(idct2(expected))
     assert torch.allclose(run(edit, tokens, grid), expected, atol=1e-12)
-
-
-def test_gain_zero_on_both_sides_leaves_the_causal_part():
-    tokens = make_tokens()
-    edited = run(SpectralIntervention(p=1, high_gain=(0, 0), low_gain=(0, 0)), tokens)
-    G = band_mask(GRID, dtype=torch.float64)[:, :, None]
-    causal = grid_to_tokens(idct2(G * dct2(tokens_to_grid(tokens, GRID))))
-    assert torch.allclose(edited, causal, atol=1e-12)
 
 
 @pytest.mark.parametrize(("low", "high", "bound"), [(0.05, 3.0, 0.01), (0.2, 0.7, 0.27)])

@@ -113,10 +113,12 @@ def test_vit_large_has_exactly_the_published_layout_of_parameters():
     assert sum(p.numel() for p in adapter.parameters()) == 2_990_081
 
 
-def test_tokens_exist_for_the_named_blocks_only():
-    for rank in (2, None):
-        adapter = Rein(8, 6, num_tokens=4, rank=rank, layers=[5, 1])
-        assert adapter.tokens().shape == (2, 4, 8)
+@pytest.mark.parametrize("rank", [2, None])
+@pytest.mark.parametrize(("layers", "expected"), [([5, 1], (1, 5)), (2, (4, 5))])
+def test_tokens_exist_for_the_named_blocks_only(rank, layers, expected):
+    adapter = Rein(8, 6, num_tokens=4, rank=rank, layers=layers)
+    assert adapter.layers == expected
+    assert adapter.tokens().shape == (2, 4, 8)
 
 
 def test_patches_in_another_order_give_the_output_in_that_order():

@@ -87,6 +87,10 @@ def test_every_source_and_domain_is_listed_once_under_a_name_of_its_own(tmp_path
         "source 5: scenes clear",
         "domain val, domain fog and 2 more",
     ]
+    listed = list_pairs(data_of(domains={"clear": SCENES, "fog": SCENES}, only=["fog"]))
+    assert list(listed) == ["source 1: scenes clear", "domain fog"]
+    with pytest.raises(ConfigError, match="data.domains is empty"):
+        list_pairs(data_of(domains={}))
 
 
 def test_what_is_listed_is_opened_as_it_lies_on_the_disk(town):
@@ -96,12 +100,6 @@ def test_what_is_listed_is_opened_as_it_lies_on_the_disk(town):
     assert (len(data), classes) == (2, LAYOUT.classes)
     assert data[0].image.shape == (3, 4, 6)
     assert (data[0].image == 0).all()
-
-
-def test_domains_that_are_not_scored_are_not_listed():
-    domains = {name: {**SCENES, "domain": name} for name in ("clear", "fog", "night")}
-    listed = list_pairs(data_of(domains=domains, only=["fog"]))
-    assert list(listed) == ["source 1: scenes clear", "domain fog"]
 
 
 def test_what_training_would_refuse_is_refused_when_data_is_listed():
@@ -132,11 +130,6 @@ def test_what_training_would_refuse_is_refused_when_data_is_listed():
 def test_a_root_of_no_data_set_is_refused(use):
     with pytest.raises(ConfigError, match=r"data.roots names no data set 'adcd'.*'acdc'"):
         use(data_of(roots={"adcd": "/data", "cityscapes": "/elsewhere"}))
-
-
-def test_nothing_to_score_is_refused_when_data_is_listed():
-    with pytest.raises(ConfigError, match="data.domains is empty"):
-        list_pairs(data_of(domains={}))
 
 
 def test_a_folder_has_classes_of_its_own_if_they_are_named(tmp_path):
@@ -207,11 +200,6 @@ def test_a_source_is_resized_in_proportion_where_asked_for(tmp_path):
     sources = build_sources(data)
     assert sources[0].image.shape == (3, 8, 24)
     assert build_draws(data, sources, seed=0)(0) in (0, 1)
-
-
-def test_an_unknown_layout_is_named_with_what_was_meant():
-    with pytest.raises(ConfigError, match="layout = 'gtaw': did you mean 'gtav'"):
-        build_sources(data_of(sources=[{"layout": "gtaw", "split": "train"}]))
 
 
 def test_an_incomplete_download_is_warned_of_once(town, monkeypatch, caplog):
