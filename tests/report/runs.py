@@ -84,7 +84,7 @@ def make_run(path, domains, adapter="causal_tune", over=None, names=NAMES):
 def add_picture(run, domain, name, names=NAMES, size=(48, 800)):
     """Road, with a strip that is not labelled; the right half is predicted as sky."""
     folder = run.pictures / domain
-    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
     truth = np.zeros(size, np.uint8)
     truth[: size[0] // 4] = 255
     prediction = truth.copy()
@@ -98,11 +98,21 @@ def add_picture(run, domain, name, names=NAMES, size=(48, 800)):
 
 
 def make_two(folder):
-    """A head alone and an adapter that is better by night, on the same images."""
+    """A frozen backbone and an adapter that is better by night, on the same images."""
     runs = []
     for name, adapter, shares in (("base", "none", (0.8, 0.5)), ("tuned", "rein", (0.78, 0.7))):
         domains = {"day": make_domain(shares[0]), "night": make_domain(shares[1], first=100)}
         runs.append(make_run(folder / name, domains, adapter, ["night"]))
+    return runs
+
+
+def make_corrupted(folder):
+    """Two runs on a clean domain and on the same in fog."""
+    about = {"corruption": {"name": "fog", "severity": 2, "clean": "day"}}
+    runs = []
+    for name, shares in (("none", (0.8, 0.4)), ("rein", (0.8, 0.6))):
+        domains = {"day": make_domain(shares[0]), "day_fog": make_domain(shares[1], **about)}
+        runs.append(make_run(folder / name, domains, name, ["day_fog"]))
     return runs
 
 

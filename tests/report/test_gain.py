@@ -1,7 +1,6 @@
-"""What an adapter gained: which run counts as the head alone, and what is said of it."""
+"""The gain of an adapter: which run counts as the frozen backbone, and what the card says."""
 
 import json
-import shutil
 
 import pytest
 
@@ -10,6 +9,7 @@ from causalseg.report.card import write_card
 from causalseg.report.gain import find_gain
 from causalseg.runs.folder import RunFolder
 from fabricated import DOMAINS, make_confusions, make_domain, make_scores
+from report.runs import edit
 
 
 @pytest.fixture
@@ -34,27 +34,26 @@ def make_run(tiny_options, tmp_path):
     return make_run
 
 
-def test_the_gain_is_the_difference_in_every_domain_and_of_the_mean(make_run, tmp_path):
+def test_the_gain_is_the_difference_in_every_domain_and_of_the_mean(make_run, tiny):
     tuned = make_run("tuned", "lora", {"day": 50.0, "night": 40.0})
     assert find_gain(tuned) is None
-    none = make_run("none_seed0", "none", {"day": 49.5, "night": 31.5})
+    write_card(tuned, tiny())
+    assert "without adapter" not in tuned.card.read_text()
+    none = make_run("none_seed0", "none", {"day": 49.5, "night": 41.0})
     gain = find_gain(tuned)
     assert (gain.folder, gain.name) == (none.path, "none_seed0")
-    assert gain.points == {"day": 0.5, "night": 8.5, "mean": 4.5}
-    assert gain.text == "day +0.5, night +8.5, mean +4.5"
+    assert gain.points == {"day": 0.5, "night": -1.0, "mean": -0.25}
+    assert gain.text == "day +0.5, night −1.0, mean −0.2"
     assert find_gain(none) is None
-
-
-def test_a_mean_of_one_domain_is_not_repeated_and_a_loss_has_its_sign(make_run):
-    make_run("none", "none", {"night": 41.0}, over=["night"])
-    tuned = make_run("tuned", "lora", {"night": 40.0}, over=["night"])
-    assert find_gain(tuned).points == {"day": 0.0, "night": -1.0}
-    assert find_gain(tuned).text.endswith("night −1.0")
+    write_card(tuned, tiny())
+    assert f"(run `none_seed0`, otherwise the same): {gain.text}." in tuned.card.read_text()
+    edit(tuned, lambda scores: scores["mean"].update(over=["night"]))
+    assert "mean" not in find_gain(tuned).points
 
 
 @pytest.mark.parametrize(
     "override",
-    ["train.steps=9", "train.lr=0.5", "run.seed=1", "eval.flip=true", "head=mask2former"],
+    ["train.steps=9", "run.seed=1", "eval.flip=true", "head=mask2former", "intervene=dsu"],
 )
 def test_a_run_that_differs_in_more_is_no_baseline(make_run, override):
     make_run("none", "none", {}, override, *(["train.crop=[64, 64]"] if "mask" in override else []))
@@ -68,11 +67,6 @@ def test_what_does_not_change_a_score_may_differ(make_run):
     assert find_gain(tuned) is not None
 
 
-def test_an_intervention_alone_is_not_the_head_alone(make_run):
-    make_run("none", "none", {}, "intervene=dsu")
-    assert find_gain(make_run("tuned", "lora", {}, "intervene=dsu")) is None
-
-
 def test_cells_of_a_comparison_find_the_one_of_their_seed(make_run):
     make_run("out/none/seed1", "none", {"day": 10.0}, "run.seed=1")
     tuned = make_run("out/lora/seed1", "lora", {"day": 12.0}, "run.seed=1")
@@ -82,32 +76,15 @@ def test_cells_of_a_comparison_find_the_one_of_their_seed(make_run):
     assert find_gain(other) is None
 
 
-def test_broken_unfinished_or_otherwise_scored_runs_are_passed_over(make_run):
+def test_broken_unfinished_or_differently_scored_runs_are_skipped(make_run):
     for name in ("a", "b", "c", "d"):
         make_run(name, "none", {})
     tuned = make_run("tuned", "lora", {})
-    root = tuned.path.parent
-    (root / "a" / "eval.json").unlink()
-    (root / "b" / "config.yaml").write_text("half a conf")
-    scores = json.loads((root / "c" / "eval.json").read_text())
-    (root / "c" / "eval.json").write_text(json.dumps({**scores, "overrides": ["eval.flip=true"]}))
-    scores["domains"]["day"]["per_image"]["names"][0] = "another"
-    (root / "d" / "eval.json").write_text(json.dumps(scores))
+    a, b, c, d = (RunFolder(tuned.path.parent / name) for name in ("a", "b", "c", "d"))
+    a.eval.unlink()
+    b.config.write_text("half a conf")
+    edit(c, lambda scores: scores.update(overrides=["eval.flip=true"]))
+    edit(d, lambda scores: scores["domains"]["day"]["per_image"]["names"].reverse())
     assert find_gain(tuned) is None
-    shutil.rmtree(root / "d")
-    make_run("d", "none", {})
+    edit(d, lambda scores: scores["domains"]["day"]["per_image"]["names"].reverse())
     assert find_gain(tuned).name == "d"
-
-
-def test_the_model_card_says_it(make_run, tiny):
-    make_run("none", "none", {"day": 40.0, "night": 30.0})
-    tuned = make_run("tuned", "lora", {"day": 50.0, "night": 40.0})
-    write_card(tuned, tiny())
-    line = (
-        "over the frozen backbone without adapter (run `none`, otherwise the same): day +10.0, "
-        "night +10.0, mean +10.0."
-    )
-    assert line in tuned.card.read_text()
-    shutil.rmtree(tuned.path.parent / "none")
-    write_card(tuned, tiny())
-    assert "without adapter" not in tuned.card.read_text()

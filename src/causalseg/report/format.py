@@ -1,7 +1,6 @@
-"""Numbers and names as text, for everything that reports, tables, cards and commands print.
+"""Numbers and names as text, for all reports, tables, cards and commands.
 
-A missing value is an en dash, a negative number has a minus sign, and what rounds to zero has no
-sign.
+A missing value is an en dash, a negative number has a minus sign, and zero has no sign.
 """
 
 import statistics

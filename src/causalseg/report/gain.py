@@ -1,9 +1,7 @@
 """The gain of an adapter over the frozen backbone, from two neighbouring run folders.
 
-    gain = mIoU of the run - mIoU of a run without adapter that is otherwise the same, in points
-
-Otherwise the same: backbone, data, head, training (but for the adapter's learning rate), scoring,
-seed.
+It is the difference of mIoU in points to a run without adapter whose backbone, data, head,
+training (but for the adapter's learning rate), scoring and seed are the same.
 """
 
 import os
@@ -24,11 +22,10 @@ _OF_MACHINE = ("run.devices", "run.nodes", "run.precision")
 
 
 class Gain(NamedTuple):
-    """Points of mIoU over a run with the frozen backbone.
+    """Points of mIoU over a run with the frozen backbone, which is in ``folder``.
 
     Attributes:
-        folder: that run's.
-        name: its path relative to the folder that contains the run.
+        name: path of that folder, relative to the parent of the run.
         points: by domain; with several domains in the mean, also of the mean.
     """
 
@@ -43,9 +40,9 @@ class Gain(NamedTuple):
 
 
 def find_gain(run: RunFolder) -> Gain | None:
-    """Return the gain of a finished run, if there is a run without adapter to compare it to.
+    """Return the gain of a finished run over a run without adapter, if there is one.
 
-    Looked for in the other folders of its parent, and of OUT/METHOD/seedN in OUT/*/seedN.
+    It is searched for next to the run and, for OUT/METHOD/seedN, in OUT/*/seedN.
     """
     config = load_config(run.need(run.config))
     if config.adapter.name == "none":

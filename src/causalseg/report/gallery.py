@@ -20,7 +20,7 @@ _ROLES = ("median", "best", "worst")
 
 
 class EncodedImage(NamedTuple):
-    """A picture as a data: URI, its size in pixels, and its alternative text."""
+    """A data: URI, width and height in pixels, and the alternative text."""
 
     uri: str
     width: int
@@ -29,16 +29,15 @@ class EncodedImage(NamedTuple):
 
 
 class Prediction(NamedTuple):
-    """The prediction of a run."""
+    """The prediction of a run; ``wrong`` is in percent of the labelled pixels."""
 
     labels: EncodedImage
     errors: EncodedImage
     wrong: float
-    """Percent of the labelled pixels."""
 
 
 class GalleryImage(NamedTuple):
-    """An image of a domain; None stands for a run without a picture of it."""
+    """An image of a domain; the prediction is None for a run without images of it."""
 
     name: str
     image: EncodedImage
@@ -50,10 +49,9 @@ class Gallery(NamedTuple):
     """Examples of a domain.
 
     Attributes:
-        examples: each with a caption for every run: its mIoU, and whether it is its best, median
-            or worst.
+        examples: each with a caption for every run.
         left_out: number of images that are not shown.
-        classes: that occur in the examples.
+        classes: those that occur in the examples.
     """
 
     examples: list[tuple[GalleryImage, list[str]]]
@@ -107,26 +105,20 @@ def list_pictures(folders: Sequence[Path]) -> list[str]:
 def build_example(
     folders: Sequence[Path], name: str, palette: Mapping[str, tuple[int, int, int]]
 ) -> tuple[GalleryImage, set[int]]:
-    """Build the pictures of one image.
-
-    Returns:
-        The example and the train ids that occur in it; k is predicted where there is no class.
-    """
+    """Return an example and its train ids; the number of classes stands for no class."""
     triples = [_read_triple(folder, name, len(palette)) for folder in folders]
     known = [triple for triple in triples if triple]
     image, truth, _ = known[0]
-    shown = [
-        triple
-        and Prediction(
-            _draw_labels(triple[2], palette, f"Predicted in {name}"),
-            *_draw_errors(name, *triple),
-        )
+    alt = f"Predicted in {name}"
+    predictions = [
+        triple and Prediction(_draw_labels(triple[2], palette, alt), *_draw_errors(name, *triple))
         for triple in triples
     ]
     ids = {int(i) for triple in known for part in triple[1:] for i in np.unique(part)} - {IGNORE}
-    photo = _encode_photo(image, f"Photograph {name}")
-    truth_picture = _draw_labels(truth, palette, f"Truth of {name}")
-    return GalleryImage(name, photo, truth_picture, shown), ids
+    photo = _encode(image, f"Photograph {name}")
+    return GalleryImage(
+        name, photo, _draw_labels(truth, palette, f"Truth of {name}"), predictions
+    ), ids
 
 
 def data_uri(kind: str, content: bytes) -> str:
@@ -164,48 +156,43 @@ def _read_triple(
     return image, truth, prediction
 
 
-def _encode_photo(pixels: np.ndarray, alt: str) -> EncodedImage:
-    buffer = io.BytesIO()
-    picture = _shrink(Image.fromarray(pixels), Image.Resampling.BOX)
-    picture.save(buffer, "JPEG", quality=80)
-    return EncodedImage(data_uri("jpeg", buffer.getvalue()), *picture.size, alt)
+def _encode(pixels: np.ndarray, alt: str, palette: Sequence[int] = ()) -> EncodedImage:
+    """Encode a photo as JPEG, or train ids with their colours as PNG; shrink what is too wide."""
+    buffer, image = io.BytesIO(), Image.fromarray(pixels)
+    if palette:
+        image.putpalette([*palette, *[0] * (768 - len(palette))])
+    scale = min(1.0, _WIDTH / image.width)
+    size = round(image.width * scale), max(1, round(image.height * scale))
+    image = image.resize(size, Image.Resampling.NEAREST if palette else Image.Resampling.BOX)
+    if palette:
+        image.save(buffer, "PNG", optimize=True)
+    else:
+        image.save(buffer, "JPEG", quality=80)
+    return EncodedImage(data_uri("png" if palette else "jpeg", buffer.getvalue()), *size, alt)
 
 
 def _draw_labels(
     label: np.ndarray, palette: Mapping[str, tuple[int, int, int]], title: str
 ) -> EncodedImage:
-    picture, buffer = Image.fromarray(label), io.BytesIO()
-    colours = [value for colour in palette.values() for value in colour]
-    picture.putpalette(colours + [0] * (768 - len(colours)))
-    picture = _shrink(picture, Image.Resampling.NEAREST)
-    picture.save(buffer, "PNG", optimize=True)
     names = list(palette)
     shares = 100 * np.bincount(label.ravel(), minlength=256)[: len(names)] / label.size
     largest = [int(i) for i in np.argsort(-shares, kind="stable")[:3] if shares[i] >= 1]
     listed = ", ".join(f"{names[i]} {shares[i]:.0f} %" for i in largest) or "no labelled pixels"
-    return EncodedImage(data_uri("png", buffer.getvalue()), *picture.size, f"{title}: {listed}")
+    colours = [value for colour in palette.values() for value in colour]
+    return _encode(label, f"{title}: {listed}", colours)
 
 
 def _draw_errors(
     name: str, image: np.ndarray, truth: np.ndarray, prediction: np.ndarray
 ) -> tuple[EncodedImage, float]:
-    """Return right pixels as a dim gray image, wrong ones red, ignored ones black; and the percent
-    of wrong ones.
-    """
+    """Draw right pixels gray, wrong ones red, ignored ones black; also return the percent wrong."""
     is_labelled = truth != IGNORE
     is_wrong = is_labelled & (truth != prediction)
     pixels = np.repeat(60 + 0.5 * image.mean(axis=2, keepdims=True), 3, axis=2).astype(np.uint8)
     pixels[is_wrong], pixels[~is_labelled] = WRONG, 0
     wrong = 100 * is_wrong.sum() / max(1, is_labelled.sum())
     text = f"Errors in {name}: {format_percent(wrong)} % of the labelled pixels"
-    return _encode_photo(pixels, text), float(wrong)
-
-
-def _shrink(picture: Image.Image, how: Image.Resampling) -> Image.Image:
-    scale = min(1.0, _WIDTH / picture.width)
-    return picture.resize(
-        (round(picture.width * scale), max(1, round(picture.height * scale))), how
-    )
+    return _encode(pixels, text), float(wrong)
 
 
 def _write_captions(ranking: Sequence[tuple[str, float]]) -> dict[str, str]:

@@ -1,8 +1,6 @@
 """A run, or several side by side, as one HTML file that needs nothing but itself.
 
-Reads run folders only. Every figure and image is a data: URI, so the file can be mailed, archived
-and opened without a network. It says everything without its script, which only names the class
-under the pointer.
+Figures and images are data: URIs. The script only names the class under the pointer.
 """
 
 from collections.abc import Iterable, Sequence
@@ -23,14 +21,12 @@ from causalseg.writing import write_text
 
 _FIGURES = 12  # domains that have a figure of their own
 _EXAMPLES = 60  # rows of images, shared by all domains; each has at least one
-_WORST = 5
 Colour = tuple[int, int, int]
 Ranking = list[tuple[str, float]]
-"""Names and mIoU of images, the lowest first."""
 
 
 class Matrix(NamedTuple):
-    """A confusion matrix in percent of its rows; only classes that occur or are predicted."""
+    """A confusion matrix in percent of its rows."""
 
     columns: list[str]
     rows: list[tuple[str, list[float]]]
@@ -43,8 +39,8 @@ def write_report(runs: Sequence[RunFolder], out: Path, baseline: RunFolder | Non
     Args:
         runs: folders with config.yaml and eval.json; log and images are shown if there are any.
         out: the file, written whole or not at all.
-        baseline: the run that the others are compared to; shown first if it is none of them.
-            Without it, the second of exactly two is compared to the first.
+        baseline: the run that the others are compared to, added in front if it is none of them;
+            without it, the first of exactly two.
 
     Raises:
         MissingFileError: if config.yaml or eval.json is missing.
@@ -62,14 +58,20 @@ def write_report(runs: Sequence[RunFolder], out: Path, baseline: RunFolder | Non
 
 
 def _build_content(runs: Sequence[Run], reference: Run | None) -> dict[str, Any]:
-    """Return everything that the template shows."""
     headline, palette = tables.build_headline(runs, reference), _collect_palette(runs)
     domains = tables.collect_domains(runs)
     losses = tables.list_losses(runs, reference)
     rankings = {name: [_rank_images(run, name) for run in runs] for name in domains}
+    ranked = {name: each for name, each in rankings.items() if any(each)}
+    errors = {name: each for name in domains if (each := _list_errors(runs, name))}
     shown, galleries = _build_galleries(runs, rankings, palette)
-    drawn = _draw_charts(runs, headline, rankings)
-    content = {
+    drawn = {
+        "headline": charts.draw_headline(headline, [run.label for run in runs]),
+        "training": charts.draw_training(runs),
+        "reliability": {n: charts.draw_reliability(runs, n) for n in list(errors)[:_FIGURES]},
+        "images": {n: charts.draw_images(runs, n) for n in list(ranked)[:_FIGURES]},
+    }
+    return {
         "runs": runs,
         "reference": reference,
         "table": headline,
@@ -77,6 +79,7 @@ def _build_content(runs: Sequence[Run], reference: Run | None) -> dict[str, Any]
         "metric": tables.describe_metric(runs),
         "inference": tables.describe_inference(runs),
         "caveats": tables.list_caveats(runs, headline.over),
+        "has_robustness": tables.has_robustness(runs),
         "losses": losses,
         "mean_losses": tables.average_losses(losses.values()),
         "scored": [name for name in palette if any(run.has_class(name) for run in runs)],
@@ -86,14 +89,8 @@ def _build_content(runs: Sequence[Run], reference: Run | None) -> dict[str, Any]
         "confusions": _build_confusions(runs, domains),
         "limits": _list_limits(runs),
         "charts": drawn,
-        "errors": {name: _list_errors(runs, name) for name in domains},
-        "worst": {
-            name: [
-                (run, ranking[:_WORST]) for run, ranking in zip(runs, each, strict=True) if ranking
-            ]
-            for name, each in rankings.items()
-            if any(each)
-        },
+        "errors": errors,
+        "ranked": ranked,
         "shown": shown,
         "galleries": galleries,
         "best": tables.find_best,
@@ -103,40 +100,13 @@ def _build_content(runs: Sequence[Run], reference: Run | None) -> dict[str, Any]
         "others": tables.OTHERS,
         "wrong": WRONG,
     }
-    titles = {
-        "miou": ("mIoU by domain", True),
-        "robustness": ("Robustness", tables.has_robustness(runs)),
-        "classes": ("Classes", True),
-        "confusion": ("Confusion", content["confusions"]),
-        "training": ("Training", drawn["training"]),
-        "calibration": ("Calibration", drawn["reliability"]),
-        "images": ("Single images", drawn["images"]),
-        "pictures": ("Pictures", galleries),
-        "method": ("How these numbers are made", True),
-    }
-    sections = {name: title if is_shown else "" for name, (title, is_shown) in titles.items()}
-    return {**content, "sections": sections}
-
-
-def _draw_charts(
-    runs: Sequence[Run], headline: tables.Headline, rankings: dict[str, list[Ranking]]
-) -> dict[str, Any]:
-    calibrated = [name for name in rankings if _list_errors(runs, name)]
-    ranked = [name for name, each in rankings.items() if any(each)]
-    return {
-        "headline": charts.draw_headline(headline, [run.label for run in runs]),
-        "training": charts.draw_training(runs),
-        "reliability": {n: charts.draw_reliability(runs, n) for n in calibrated[:_FIGURES]},
-        "images": {n: charts.draw_images(runs, n) for n in ranked[:_FIGURES]},
-    }
 
 
 def _collect_palette(runs: Sequence[Run]) -> dict[str, Colour]:
     """Return the colour of every class; of a name in two class lists, the model's."""
-    lists = [run.scores.classes for run in runs]
-    lists += [run.scores.classes_of(domain) for run in runs for domain in run.domains]
     palette: dict[str, Colour] = {}
-    for classes in lists:
+    lists = [run.scores.classes_of(domain) for run in runs for domain in run.domains]
+    for classes in [*(run.scores.classes for run in runs), *lists]:
         for name, colour in zip(classes.names, classes.palette, strict=True):
             palette.setdefault(name, colour)
     return palette
@@ -169,25 +139,22 @@ def _list_measures(runs: Sequence[Run]) -> dict[str, str]:
 def _build_confusions(
     runs: Sequence[Run], domains: Iterable[str]
 ) -> dict[str, list[tuple[Run, Matrix]]]:
-    matrices = {
-        name: [(run, matrix) for run in runs if (matrix := _build_matrix(run, name)).rows]
-        for name in domains
-    }
-    return {name: each for name, each in matrices.items() if each}
+    confusions = {}
+    for name in domains:
+        known = [run for run in runs if name in run.domains and run.domains[name].confusion]
+        matrices = [(run, _build_matrix(run, name)) for run in known]
+        confusions[name] = [(run, matrix) for run, matrix in matrices if matrix.rows]
+    return {name: matrices for name, matrices in confusions.items() if matrices}
 
 
 def _build_matrix(run: Run, domain: str) -> Matrix:
-    if domain not in run.domains or not run.domains[domain].confusion:
-        return Matrix([], [], [])
+    """Leave out classes that neither occur nor are predicted."""
     names = [*run.scores.classes_of(domain).names, tables.NONE]
     counts = tables.read_confusion(run, domain)
     true = counts.sum(axis=1)
     columns = [i for i in range(counts.shape[1]) if counts[:, i].any() or true[i : i + 1].any()]
-    rows = [
-        (names[i], (100 * counts[i, columns] / true[i]).tolist())
-        for i in range(len(true))
-        if true[i]
-    ]
+    occurring = [i for i in range(len(true)) if true[i]]
+    rows = [(names[i], (100 * counts[i, columns] / true[i]).tolist()) for i in occurring]
     largest = tables.find_largest_confusions(run, domain) if rows else []
     return Matrix([names[i] for i in columns], rows, largest)
 

@@ -14,13 +14,11 @@ from causalseg.runs.scores import DomainScores, ModelScored, Scores, read_scores
 
 
 class Run(NamedTuple):
-    """What is read of a run folder, without its example images.
+    """What is read of a run folder.
 
     Attributes:
-        folder: its path.
         label: distinguishes it from the other runs of the report.
         config: content of config.yaml, as the version that trained the run wrote it.
-        scores: content of eval.json.
         log: events of log.jsonl; empty without a log.
         origin: what an imported run was converted from; None for a run that was trained.
     """
@@ -49,10 +47,7 @@ class Run(NamedTuple):
         return (getattr(scores, measure) or {}).get(name)
 
     def image_mious(self, domain: str) -> dict[str, float]:
-        """Return the mIoU in percent of each image, over the classes that occur in it.
-
-        Images without any class are left out.
-        """
+        """Return the mIoU in percent of each image, but for images without any class."""
         if domain not in self.domains or not self.domains[domain].per_image.names:
             return {}
         (counts,), (names,) = counts_of(self.scores, [domain]), self.scores.names_of([domain])
@@ -70,11 +65,7 @@ def counts_of(scores: Scores, domains: Sequence[str]) -> list[Int[np.ndarray, "b
 
 
 def read_runs(folders: Sequence[RunFolder], baseline: RunFolder | None = None) -> list[Run]:
-    """Read runs to compare.
-
-    Args:
-        folders: with config.yaml and eval.json; the log is read if there is one.
-        baseline: comes first, unless it is one of them.
+    """Read runs to compare; the baseline comes first, unless it is one of them.
 
     Raises:
         MissingFileError: if config.yaml or eval.json is missing.

@@ -1,8 +1,4 @@
-"""A finished run as one JSON file: configuration, scores, size, seed, speed and versions.
-
-Tables and comparisons are made from results alone, so committed files are enough to make them
-again.
-"""
+"""A finished run as one JSON file, from which tables and comparisons are made."""
 
 import statistics
 from collections.abc import Sequence
@@ -23,8 +19,7 @@ class Method(NamedTuple):
     """A row of a comparison.
 
     Attributes:
-        name: of the method.
-        overrides: its changes to the shared configuration, as key=value.
+        overrides: changes to the shared configuration, as key=value.
         reported: published mIoU in percent, by domain or for the mean.
         source: where it was published.
     """
@@ -109,8 +104,8 @@ def read_result(file: Path) -> Result:
 def collect_result(run: RunFolder) -> Result:
     """Return the result of a finished run, without paths of this machine.
 
-    Versions, machine, device and precision are those in the log of training. If it has none, they
-    are the current versions and machine, the configured precision and no device.
+    Versions, machine, device and precision come from the log; if it lacks them, versions and
+    machine are the current ones, the precision is the configured one, and the device is None.
     """
     config = run.read_config()
     config["data"]["root"] = None

@@ -1,8 +1,7 @@
-"""The numbers of a report, taken from the runs once for the page, Markdown and LaTeX.
+"""The numbers of a report, for the page, Markdown and LaTeX: percent, or points for differences.
 
-All are percent, or points where two are subtracted. Computed here, not read from eval.json, are
-differences to the reference with their paired bootstrap interval, the mean of a run whose own mean
-is over other domains than the first run's, and what depends on the reference's scores.
+Not read from eval.json but computed here: differences to the reference with their paired bootstrap
+interval, CD and rCD, and the mean of a run whose own mean is over other domains than the first's.
 """
 
 from collections.abc import Iterable, Sequence
@@ -45,12 +44,12 @@ _NAMED = 5  # domains that a caveat names
 
 
 class DomainTable(NamedTuple):
-    """mIoU in percent of every run in every domain; None where there is no number.
+    """mIoU in percent of every run in every domain.
 
     Attributes:
         domains: names, in the order of the first run.
         over: the domains that the mean is over.
-        rows: run label -> one value for each domain, then the mean.
+        rows: by run label, one value for each domain, then the mean.
         difference: for exactly two runs, second minus first, in the order of a row.
         made_of: what the domains consist of, in words.
     """
@@ -72,13 +71,7 @@ class Score(NamedTuple):
 
 
 class Headline(NamedTuple):
-    """mIoU: one score for each run, in their order.
-
-    Attributes:
-        over: the domains that the mean is over.
-        mean: the mean over them.
-        rows: by domain, in the order of the first run.
-    """
+    """mIoU with one score for each run: the mean over the domains ``over``, and by domain."""
 
     over: list[str]
     mean: list[Score]
@@ -131,16 +124,16 @@ def build_headline(runs: Sequence[Run], reference: Run | None) -> Headline:
         change = subtract(value, _mean_miou(reference, domains))
         return Score(value, interval, change, _paired_interval(run, reference, domains))
 
-    mean = [
-        score(run, over, run.scores.mean.interval if run.scores.mean.over == over else None)
-        for run in runs
-    ]
-    rows = {}
-    for name in collect_domains(runs):
-        rows[name] = [
+    rows = {
+        name: [
             score(run, [name], run.domains[name].miou_interval if name in run.domains else None)
             for run in runs
         ]
+        for name in collect_domains(runs)
+    }
+    means = [run.scores.mean for run in runs]
+    intervals = [mean.interval if mean.over == over else None for mean in means]
+    mean = [score(run, over, interval) for run, interval in zip(runs, intervals, strict=True)]
     return Headline(over, mean, rows)
 
 
@@ -163,9 +156,9 @@ def list_losses(runs: Sequence[Run], reference: Run | None) -> dict[tuple[str, s
     """Return the loss of every run by corruption and what it is made of; empty if not scored."""
     rows: dict[tuple[str, str], list[Loss]] = {}
     for i, run in enumerate(runs):
-        degradation = (
-            corruption_degradation(_content(run), _content(reference)) if reference else {}
-        )
+        degradation = {}
+        if reference:
+            degradation = corruption_degradation(_content(run), _content(reference))
         for part in run.scores.robustness.corruptions:
             origin = "clean not scored" if part.clean is None else f"of {part.clean}"
             key = (part.corruption, f"severity {_list_steps(part.severities)}, {origin}")
@@ -263,10 +256,8 @@ def _list_parts(domain: DomainScores) -> dict[str, Any]:
 
 
 def _content(run: Run) -> dict[str, dict[str, Any]]:
-    return {
-        name: domain.model_dump(include={"miou", "corruption"})
-        for name, domain in run.domains.items()
-    }
+    parts = {"miou", "corruption"}
+    return {name: domain.model_dump(include=parts) for name, domain in run.domains.items()}
 
 
 def _mean_miou(run: Run, domains: Sequence[str]) -> Value:
@@ -279,10 +270,9 @@ def _paired_interval(run: Run, reference: Run, domains: Sequence[str]) -> Interv
     if not ours.domains.keys() & theirs.domains.keys() >= set(domains):
         return None
     names = ours.names_of(domains)
-    have_same_classes = all(
-        ours.classes_of(name).names == theirs.classes_of(name).names for name in domains
-    )
-    if names != theirs.names_of(domains) or not have_same_classes:
+    if names != theirs.names_of(domains):
+        return None
+    if any(ours.classes_of(name).names != theirs.classes_of(name).names for name in domains):
         return None
     return paired_interval([counts_of(ours, domains)], [counts_of(theirs, domains)], names)
 

@@ -1,7 +1,6 @@
 """The exponential moving average of the trained weights: e <- (1 - m) e + m w after each step.
 
-It begins as a copy of the weights. Buffers, such as running statistics, are not averaged: they stay
-those of the model.
+It begins as a copy of the weights. Buffers, such as running statistics, are not averaged.
 """
 
 from collections.abc import Iterator
@@ -15,13 +14,7 @@ from causalseg.model import Segmenter
 
 
 class WeightAverage:
-    """The average of the parameters of adapter and head.
-
-    Args:
-        model: whose weights are averaged; every process has the same and averages alike.
-        options: momentum and start; None for no average: nothing here then does anything.
-        steps: of the run.
-    """
+    """The average of the parameters of adapter and head; without options it does nothing."""
 
     def __init__(self, model: Segmenter, options: EmaConfig | None, steps: int):
         self._weights, self.is_on = list_weights(model), options is not None
@@ -31,7 +24,7 @@ class WeightAverage:
             self.update(0)
 
     def restore(self, values: dict[str, Tensor] | None, step: int) -> None:
-        """Go on after ``step`` steps with the average of a checkpoint, if it has begun by then."""
+        """Continue after ``step`` steps with the average of a checkpoint, if it has begun."""
         self.values = None
         self.update(step)
         if self.values is not None and values is not None:
@@ -40,7 +33,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Take in the weights after ``step`` steps."""
+        """Include the weights after ``step`` steps."""
         if self.is_on and self.values is not None:
             for name, weight in self._weights.items():
                 self.values[name].lerp_(weight, self.momentum)
@@ -49,7 +42,7 @@ class WeightAverage:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Let the average, once it has begun, stand in for the weights."""
+        """Replace the weights by the average, once it has begun."""
         if self.values is None:
             yield
             return
@@ -73,6 +66,6 @@ def list_weights(model: Segmenter) -> dict[str, nn.Parameter]:
 
 @torch.no_grad()
 def place_weights(weights: dict[str, nn.Parameter], values: dict[str, Tensor]) -> None:
-    """Write values into parameters, which stay the same objects: others may share them."""
+    """Write values into the parameters in place."""
     for name, weight in weights.items():
         weight.copy_(values[name])

@@ -1,8 +1,7 @@
 """The best weights of a run by one metric, in its folder best/, and when to stop.
 
-Every evaluation is a candidate; of equal ones the earlier stays. What was measured and the weights
-themselves are also part of the checkpoint, so a run that goes on from it chooses as if it had never
-stopped.
+Every evaluation is a candidate; of equal ones the earlier stays. Values and weights are also in the
+checkpoint, so a resumed run chooses as if it had never stopped.
 """
 
 from typing import Any
@@ -14,14 +13,7 @@ from causalseg.writing import write_json
 
 
 class BestWeights:
-    """Remembers what was measured, and keeps the weights that were best.
-
-    Args:
-        model: whose weights are kept.
-        options: folder, metric, whether it is of a target domain, patience. Without a metric
-            nothing here does anything.
-        is_writing: on the process that writes files.
-    """
+    """Keeps the values of the metric and the best weights; without a metric it does nothing."""
 
     def __init__(self, model: Segmenter, options: RunConfig, is_writing: bool):
         self._model, self._run, self._is_writing = model, RunFolder(options.out), is_writing
@@ -38,14 +30,14 @@ class BestWeights:
 
     @property
     def is_over(self) -> bool:
-        """Whether so many evaluations in a row as patience allows were no better."""
+        """Whether as many evaluations in a row as patience allows were no better."""
         since = [step for step in self.values if self.step is None or step > self.step]
         return self.patience > 0 and len(since) >= self.patience
 
     def offer(self, step: int, value: float | None) -> bool:
-        """Take in an evaluation; say whether its weights are the best so far, and keep them then.
+        """Return whether the weights are the best so far; keep them if so.
 
-        Of a step that was measured before nothing changes.
+        A step that was measured before changes nothing.
         """
         if not self.is_on or step in self.values:
             return False
@@ -60,26 +52,21 @@ class BestWeights:
         return True
 
     def state(self) -> dict[str, Any]:
-        """Return what a checkpoint must hold."""
+        """Return the content for a checkpoint."""
         return {"values": self.values, "weights": self.weights}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from a checkpoint's state; the folder then has what was best by then."""
+        """Continue from a checkpoint's state; the folder then has its best weights."""
         self.values, self.weights = state["values"], state["weights"]
         self._write()
 
     def _write(self) -> None:
         if not self._is_writing:
             return
-        about = self._run.best / "best.json"
-        about.unlink(missing_ok=True)  # written last: without it the folder is not whole
+        file = self._run.best / "best.json"
+        file.unlink(missing_ok=True)  # written last: without it the folder is incomplete
         if self.step is None:
             return
         save_parts(self.weights, self._run.best)
-        content = {
-            "step": self.step,
-            "metric": self.metric,
-            "value": self.values[self.step],
-            "allow_target": self._allow_target,
-        }
-        write_json(about, content)
+        content = {"step": self.step, "metric": self.metric, "value": self.values[self.step]}
+        write_json(file, {**content, "allow_target": self._allow_target})

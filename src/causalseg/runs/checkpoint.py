@@ -1,9 +1,8 @@
-"""Checkpoints to resume from: the trainable parts, the optimiser and the step; and, where a run has
-them, the average of the weights and the best ones.
+"""Checkpoints: trainable parts, optimiser, step, and the average and the best weights, if any.
 
 Data order, augmentation, learning rate and sampling are functions of seed and step, so nothing
-else is needed. A checkpoint replaces the previous one by renaming: killed at any moment, one of
-the two is whole.
+else is needed to resume. A checkpoint replaces the previous one by renaming, so that one of the two
+is always complete.
 """
 
 import pickle
@@ -42,8 +41,10 @@ def save_checkpoint(
         "model": {name: part.state_dict() for name, part in model.trainable().items()},
         "optimizer": optimizer.state_dict(),
     }
-    content |= {"average": average.values} if average.is_on else {}
-    content |= {"best": best.state()} if best.is_on else {}
+    if average.is_on:
+        content["average"] = average.values
+    if best.is_on:
+        content["best"] = best.state()
     with replacing(run.checkpoint) as temporary:
         _save(content, temporary)
     if keep > 1:
@@ -77,7 +78,7 @@ def load_checkpoint(
     average: WeightAverage,
     best: BestWeights,
 ) -> int:
-    """Restore all of this from last.ckpt; return the number of steps done.
+    """Restore everything from last.ckpt; return the number of steps done.
 
     Raises:
         MissingFileError: if there is no checkpoint.
@@ -95,51 +96,51 @@ def load_checkpoint(
 
 
 def load_weights(run: RunFolder, model: Segmenter, which: str = "last") -> dict[str, Any]:
-    """Load trained weights for use; return what eval.json says of them.
+    """Load trained weights for use; return their description for eval.json.
 
     Args:
         run: the run folder.
-        model: takes the weights.
+        model: the model of the run.
         which: last, those at the end of training; best, those that run.best chose; or the name or
-            path of a checkpoint, or of a folder with the weights of adapter and head. Of a
-            checkpoint with an average of the weights the average is taken.
+            path of a checkpoint, or of a folder with the weights of adapter and head. If a
+            checkpoint has an average of the weights, it is used.
 
     Raises:
-        MissingFileError: if it is not there; names those that are.
-        CausalsegError: if it is broken or belongs to another model.
+        MissingFileError: if the weights do not exist; lists those that do.
+        CausalsegError: if they are broken or belong to another model.
     """
-    place = _find(run, which)
-    if place.is_dir():
-        model.load(place)
-        about = place / "best.json"
-        known = RunFolder(place).read_json(about) if about.is_file() else {}
-        return {"name": "last" if place == run.path else place.name, **known}
-    content = read_checkpoint(run, place)
-    with _of_another_run(place):
+    path = _find(run, which)
+    if path.is_dir():
+        model.load(path)
+        file = path / "best.json"
+        choice = RunFolder(path).read_json(file) if file.is_file() else {}
+        return {"name": "last" if path == run.path else path.name, **choice}
+    content = read_checkpoint(run, path)
+    with _of_another_run(path):
         _place(model, content)
-        if "average" in content and content["average"] is not None:
+        if content.get("average") is not None:
             place_weights(list_weights(model), content["average"])
-    return {"name": place.name, "step": content["step"]}
+    return {"name": path.name, "step": content["step"]}
 
 
 def list_checkpoints(run: RunFolder) -> list[str]:
-    """Return the weights that a run has, by the names that `load_weights` takes."""
-    whole = {"last": run.head, "best": run.best / "best.json"}
+    """Return the names of the weights that a run has, for `load_weights`."""
+    folders = {"last": run.head, "best": run.best / "best.json"}
     files = sorted(file.name for file in run.path.glob("*.ckpt"))
-    return [*(name for name, file in whole.items() if file.is_file()), *files]
+    return [*(name for name, file in folders.items() if file.is_file()), *files]
 
 
 def _find(run: RunFolder, which: str) -> Path:
     known = list_checkpoints(run)
     if which == "last" and ("last" in known or not known):
-        return run.path  # of a run without any, loading says what makes the missing file
-    is_whole = which in known or which not in ("last", "best")
-    found = [path for path in (run.path / which, Path(which)) if path.exists() and is_whole]
-    if not found:
-        raise MissingFileError(
-            f"{run.path} has no weights {which!r}; there are: {', '.join(known) or 'none'}"
-        )
-    return found[0]
+        return run.path  # if there are no weights, loading says how to make them
+    if which in known or which not in ("last", "best"):
+        for path in (run.path / which, Path(which)):
+            if path.exists():
+                return path
+    raise MissingFileError(
+        f"{run.path} has no weights {which!r}; there are: {', '.join(known) or 'none'}"
+    )
 
 
 def _place(model: Segmenter, content: dict[str, Any]) -> None:
@@ -149,7 +150,6 @@ def _place(model: Segmenter, content: dict[str, Any]) -> None:
 
 @contextmanager
 def _of_another_run(file: Path) -> Iterator[None]:
-    """Say of what does not fit that the checkpoint is of another run."""
     try:
         yield
     except (KeyError, ValueError, TypeError, RuntimeError) as error:
@@ -162,5 +162,5 @@ def _of_another_run(file: Path) -> Iterator[None]:
 def _save(content: dict[str, Any], path: Path) -> None:
     try:
         torch.save(content, path)
-    except RuntimeError as error:  # torch reports a full disk so
+    except RuntimeError as error:  # such as a full disk
         raise OSError(str(error)) from error

@@ -23,11 +23,7 @@ _MADE_BY = {
 
 
 class RunFolder:
-    """Names and safe access to the files of one run.
-
-    Args:
-        path: the folder; need not exist yet.
-    """
+    """Names and safe access to the files of one run; the folder need not exist yet."""
 
     def __init__(self, path: Path | str):
         self.path = Path(path)
@@ -46,7 +42,7 @@ class RunFolder:
         self.predictions = self.path / "predictions"
 
     def need(self, file: Path) -> Path:
-        """Return a file of the run, or raise MissingFileError that says what makes it."""
+        """Return a file of the run; raise MissingFileError, which says how to make it."""
         if not self.path.is_dir():
             raise MissingFileError(
                 f"no run folder {self.path}: give the folder that `causalseg train` made (run.out)"
@@ -75,9 +71,7 @@ class RunFolder:
         return config
 
     def remove_leftovers(self, is_resumed: bool) -> None:
-        """Remove temporary files that a killed process left, and of a run that begins anything
-        that an attempt without a checkpoint chose.
-        """
+        """Remove temporary files of a killed process and, unless resumed, earlier best weights."""
         for folder in (self.path, self.best):
             for leftover in folder.glob(".*.tmp"):
                 leftover.unlink()
@@ -85,7 +79,7 @@ class RunFolder:
             shutil.rmtree(self.best, ignore_errors=True)
 
     def read_log(self) -> list[dict[str, Any]]:
-        """Read the events of the log; a last line cut short by a crash is left out."""
+        """Read the events of the log, up to a line cut short by a crash."""
         events = []
         lines = self.need(self.log).read_text(encoding="utf-8", errors="replace").splitlines()
         for line in lines:

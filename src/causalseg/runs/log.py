@@ -1,4 +1,4 @@
-"""What a run says: log.jsonl, trackers and a progress bar or lines."""
+"""The log of a run: log.jsonl, trackers, and a progress bar or lines."""
 
 import json
 import logging
@@ -16,20 +16,20 @@ from causalseg.runs.trackers import open_trackers
 from causalseg.writing import write_text
 
 logger = logging.getLogger("causalseg")
-console = Console(stderr=True)  # one for all bars, so that they can stand below each other
+console = Console(stderr=True)  # shared, so that bars are printed below each other
 
 
 class RunLog:
     """Writes the events of a run and locks its folder; a context manager that ends both.
 
-    Raises:
-        RunError: if another process trains into the folder.
-
     Args:
         run: the run folder.
         steps: total number of steps.
         first: steps already done; later events of an earlier attempt are dropped.
-        trackers: names of those that take the scalars, too.
+        trackers: names of trackers.
+
+    Raises:
+        RunError: if another process trains into the folder.
     """
 
     def __init__(self, run: RunFolder, steps: int, first: int, trackers: Sequence[str]):
@@ -75,7 +75,7 @@ class RunLog:
         self._lock.close()
 
     def start(self, step: int, origin: dict[str, Any]) -> None:
-        """Log what the steps after this one are made with, as `describe_origin` gives it."""
+        """Log the result of `describe_origin`, which holds from this step on."""
         self._write_line("start", step, origin)
 
     def advance(self, step: int) -> None:
@@ -83,7 +83,7 @@ class RunLog:
         self._bar.update(self._task, completed=step)
 
     def train(self, step: int, values: dict[str, float]) -> None:
-        """Log loss (and its terms), learning rate, seconds a step and share of waiting for data."""
+        """Log loss and its terms, learning rate, seconds a step, fraction of waiting for data."""
         self._write("train", step, values)
         rate, wait = values["seconds_per_step"], values["data_wait"]
         self._bar.update(
@@ -91,19 +91,16 @@ class RunLog:
         )
         if self._bar.disable:
             eta = timedelta(seconds=round(rate * (self.steps - step)))
-            logger.info(
-                "step %d/%d  loss %.3f  lr %.2e  %.2f s/step  waiting for data %.0f %%  eta %s",
-                *(step, self.steps, values["loss"], values["lr"], rate, 100 * wait, eta),
-            )
+            text = "step %d/%d  loss %.3f  lr %.2e  %.2f s/step  waiting for data %.0f %%  eta %s"
+            loss, lr = values["loss"], values["lr"]
+            logger.info(text, step, self.steps, loss, lr, rate, 100 * wait, eta)
 
     def eval(self, step: int, mious: dict[str, float | None], mean: float | None) -> None:
         """Log the mIoU of every domain and the mean, in percent."""
-        self._write("eval", step, {**mious, "mean": mean}, nested="miou")
-        shown = "  ".join(
-            f"{name} {'-' if value is None else f'{value:.1f}'}"
-            for name, value in {**mious, "mean": mean}.items()
-        )
-        logger.info("step %d  mIoU %%  %s", step, shown)
+        values = {**mious, "mean": mean}
+        self._write("eval", step, values, nested="miou")
+        texts = [f"{k} {'-' if v is None else f'{v:.1f}'}" for k, v in values.items()]
+        logger.info("step %d  mIoU %%  %s", step, "  ".join(texts))
 
     def best(self, step: int, metric: str, value: float | None) -> None:
         """Log that the weights are the best so far."""
@@ -113,10 +110,8 @@ class RunLog:
     def stop(self, step: int, patience: int) -> None:
         """Log that training ends early."""
         self._write_line("stop", step, {"patience": patience})
-        logger.info(
-            "step %d  stopped early: %d evaluations in a row were no better than the best",
-            *(step, patience),
-        )
+        text = "step %d  stopped early: %d evaluations in a row were no better than the best"
+        logger.info(text, step, patience)
 
     def memory(self, step: int, megabytes: float) -> None:
         """Log the peak memory so far."""

@@ -1,4 +1,4 @@
-"""What a run is made with: versions, machine, device, precision."""
+"""The origin of a run: versions, machine, device, precision."""
 
 import platform
 import re
@@ -15,7 +15,7 @@ _VERSIONS = ("torch", "timm", "transformers", "peft", "lightning-fabric")
 
 
 def list_versions() -> dict[str, str]:
-    """Return the versions of what computes: this package's, and those installed now."""
+    """Return the versions of this package and of the libraries that it computes with."""
     return {"causalseg": __version__, **{name: version(name) for name in _VERSIONS}}
 
 
@@ -25,7 +25,7 @@ def describe_platform() -> str:
 
 
 def describe_origin(fabric: Fabric) -> dict[str, Any]:
-    """Return what a run is made with: versions, machine, name of the device, precision."""
+    """Return versions, machine, name of the device and precision."""
     return {
         "versions": list_versions(),
         "machine": describe_platform(),
@@ -38,6 +38,6 @@ def _device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     info = Path("/proc/cpuinfo")
-    found = re.search(r"model name\s*: (.+)", info.read_text()) if info.is_file() else None
-    name = found[1].strip() if found else platform.processor()
+    match = re.search(r"model name\s*: (.+)", info.read_text()) if info.is_file() else None
+    name = match[1].strip() if match else platform.processor()
     return f"{device.type} ({name})" if name else device.type

@@ -1,4 +1,4 @@
-"""Trackers of a run: TensorBoard, Weights & Biases, MLflow.
+"""Trackers of a run: _TensorBoard, Weights & Biases, MLflow.
 
 All take the same scalars, named EVENT/NAME. The last two are optional extras; their ids of a run
 are in trackers.json, so that a resumed run continues there.
@@ -23,20 +23,16 @@ _MAX_PARAMETERS = 100  # in one request to an MLflow server
 
 
 class Tracker(Protocol):
-    """Takes the scalars of a run.
-
-    Trackers are made from the run folder, whose name is that of the run, and the number of steps
-    already done; above 0 the earlier run is continued.
-    """
+    """Takes the scalars of a run, which is continued if steps are already done (``first``)."""
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
-        """Take values by name."""
+        """Log values by name."""
 
     def close(self) -> None:
-        """Write what is buffered."""
+        """Write buffered values."""
 
 
-class TensorBoard:
+class _TensorBoard:
     """Event files in the run folder; those after ``first`` steps are dropped."""
 
     def __init__(self, run: RunFolder, first: int):
@@ -47,12 +43,11 @@ class TensorBoard:
         self.close = self._writer.close
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
-        """Take values by name."""
         for name, value in values.items():
             self._writer.add_scalar(name, value, step)
 
 
-class WandB:
+class _WandB:
     """A run of Weights & Biases with the configuration; its files are in the run folder."""
 
     def __init__(self, run: RunFolder, first: int):
@@ -68,11 +63,10 @@ class WandB:
         self.close = self._run.finish
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
-        """Take values by name."""
         self._run.log(dict(values), step=step)
 
 
-class MLflow:
+class _MLflow:
     """A run of MLflow with the configuration as parameters; MLflow chooses the server."""
 
     def __init__(self, run: RunFolder, first: int):
@@ -87,15 +81,15 @@ class MLflow:
         self.close = self._mlflow.end_run
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
-        """Take values by name; characters that MLflow refuses become underscores."""
+        # MLflow refuses other characters.
         named = {re.sub(r"[^\w\-. /]", "_", name): value for name, value in values.items()}
         self._mlflow.log_metrics(named, step=step)
 
 
 _KINDS: dict[str, Callable[[RunFolder, int], Tracker]] = {
-    "tensorboard": TensorBoard,
-    "wandb": WandB,
-    "mlflow": MLflow,
+    "tensorboard": _TensorBoard,
+    "wandb": _WandB,
+    "mlflow": _MLflow,
 }
 
 
@@ -118,7 +112,6 @@ def open_trackers(names: Sequence[str], run: RunFolder, first: int) -> list[Trac
 
 
 def _read_ids(run: RunFolder) -> dict[str, str]:
-    """The ids of the run by tracker; a tracker that did not follow it has none."""
     return run.read_json(run.trackers) if run.trackers.is_file() else {}
 
 
