@@ -98,7 +98,9 @@ def test_a_side_not_divisible_by_the_patch_is_refused_with_the_nearest_allowed()
         FrozenBackbone(make_vit())(make_images(14, 5))
 
 
-def test_a_model_of_one_image_size_is_refused():
+def test_an_unknown_position_rule_and_a_model_of_one_image_size_are_refused():
+    with pytest.raises(ConfigError, match="did you mean 'offset'"):
+        FrozenBackbone(make_vit(), position="ofset")
     vit = timm.create_model("vit_small_patch14_dinov2", depth=1, img_size=28)
     with pytest.raises(ConfigError, match="dynamic_img_size=True"):
         FrozenBackbone(vit)
@@ -163,11 +165,6 @@ def test_an_offset_grid_has_the_size_of_the_image_at_every_size():
     position = FrozenBackbone(make_vit(grid=37), position="offset").vit._pos_embed
     for size in range(1, 160):
         assert position(torch.zeros(1, size, 3, 48)).shape[1] == 1 + 3 * size
-
-
-def test_an_unknown_position_rule_is_refused():
-    with pytest.raises(ConfigError, match="did you mean 'offset'"):
-        FrozenBackbone(make_vit(), position="ofset")
 
 
 @pytest.mark.parametrize("registers", [False, True])

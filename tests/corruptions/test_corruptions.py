@@ -330,9 +330,9 @@ def test_depth_matters_to_driving_alone():
 @pytest.mark.parametrize(
     ("name", "severity", "seed", "message"),
     [
-        ("gausian_noise", 1, 0, "did you mean 'gaussian_noise'"),
-        ("fog", 0, 0, "severity 0 .*1, 2, 3, 4 or 5"),
-        ("fog", 6, 0, "severity 6 .*1, 2, 3, 4 or 5"),
+        ("gausian_noise", 1, 0, "'gaussian_noise'"),
+        ("fog", 0, 0, "severity 0 .*5"),
+        ("fog", 6, 0, "severity 6 .*5"),
         ("fog", 1, -1, "seed -1 .*0 or more"),
     ],
 )
@@ -341,25 +341,12 @@ def test_wrong_names_severities_and_seeds_are_refused(name, severity, seed, mess
         corrupt(grey(0.5), name, severity, seed)
 
 
-@pytest.mark.parametrize(
-    "image",
-    [
-        torch.zeros(1, 8, 8),
-        torch.zeros(3, 0, 8),
-        torch.zeros(2, 3, 8, 8),
-        torch.zeros(3, 8, 8, dtype=torch.uint8),
-        torch.full((3, 8, 8), 255.0),
-        torch.full((3, 8, 8), torch.nan),
-    ],
-)
-def test_a_tensor_that_is_not_an_image_is_refused(image):
-    with pytest.raises(DataError, match="cannot corrupt"):
-        corrupt(image, "contrast", 1, 0)
-
-
-@pytest.mark.parametrize(
-    "depth", [torch.ones(8, 9), torch.zeros(8, 8), torch.full((8, 8), torch.nan)]
-)
-def test_a_tensor_that_is_not_a_depth_map_is_refused(depth):
-    with pytest.raises(DataError, match="depth of shape"):
-        corrupt(grey(0.5, (8, 8)), "fog_depth", 1, 0, depth)
+def test_tensors_that_are_no_image_or_depth_map_are_refused():
+    images = [torch.zeros(size) for size in ((1, 8, 8), (3, 0, 8), (2, 3, 8, 8))]
+    images += [torch.zeros(3, 8, 8, dtype=torch.uint8), grey(255.0), grey(torch.nan)]
+    for image in images:
+        with pytest.raises(DataError, match="cannot corrupt"):
+            corrupt(image, "contrast", 1, 0)
+    for depth in (torch.ones(8, 9), torch.zeros(8, 8), torch.full((8, 8), torch.nan)):
+        with pytest.raises(DataError, match="depth of shape"):
+            corrupt(grey(0.5, (8, 8)), "fog_depth", 1, 0, depth)

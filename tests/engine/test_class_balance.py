@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -12,8 +11,8 @@ from causalseg.errors import DataError
 from causalseg.jobs.eval import eval_run
 from causalseg.jobs.train import train_run
 from causalseg.runs.folder import RunFolder
-from causalseg.runs.log import RunLog
 from conftest import SMALL_MASK2FORMER
+from killed import assert_equal, train_and_kill, weights
 
 BALANCED = ("class_weights: auto", "logit_adjustment: {tau: 0.5}")
 
@@ -69,31 +68,15 @@ def test_a_run_is_used_without_its_sources(tiny, folder):
     assert load_run(run.path).head.balance.pixels.tolist() == pixels
 
 
-class Killed(Exception):
-    """Stands for a kill at a chosen step."""
-
-
 @pytest.mark.parametrize(
     "is_linear", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["linear", "mask2former"]
 )
-def test_a_balanced_run_resumes_bit_for_bit(tiny, tmp_path, monkeypatch, is_linear):
+def test_a_balanced_run_resumes_bit_for_bit(tiny, tmp_path, is_linear):
     options = (head(*BALANCED, is_linear=is_linear), "data.rare_classes={min_pixels: 1}")
     straight = train_run(tiny(*options, f"run.out={tmp_path / 'straight'}"))
-    advance = RunLog.advance
-
-    def killed(self, done):
-        advance(self, done)
-        if done == 3:
-            raise Killed
-
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(RunLog, "advance", killed)
-        train_run(tiny(*options, f"run.out={tmp_path / 'resumed'}"))
+    train_and_kill(tiny(*options, f"run.out={tmp_path / 'resumed'}"), 3)
     resumed = train_run(tiny(*options, f"run.out={tmp_path / 'resumed'}", "run.resume=true"))
-    for file in ("head", "adapter"):
-        one, other = (load_file(run.path / f"{file}.safetensors") for run in (straight, resumed))
-        assert one.keys() == other.keys()
-        assert all(torch.equal(one[key], other[key]) for key in one)
+    assert_equal(weights(straight), weights(resumed))
 
 
 def test_sources_without_a_labelled_pixel_are_refused_before_a_file_is_written(tiny, folder):

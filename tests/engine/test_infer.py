@@ -34,7 +34,7 @@ class Echo(nn.Module):
 
 
 class Ramp(Echo):
-    """Five classes; a logit depends on the pixel's value and on its place in the window."""
+    """Five classes; a logit depends on the pixel's value and on its position in the window."""
 
     def logits(self, images):
         h, w = images.shape[-2:]
@@ -43,7 +43,7 @@ class Ramp(Echo):
 
 
 class Memory(TorchDispatchMode):
-    """Counts the numbers held by tensors made within: most at once, and most in one."""
+    """Counts the values of tensors made within: most at once, and most in one."""
 
     def __init__(self):
         super().__init__()
@@ -254,7 +254,7 @@ def test_the_model_sees_the_size_that_the_rule_gives(rule, size):
     assert score(Echo(), torch.rand(3, 90, 121), **rule).shape == (3, 90, 121)
 
 
-def test_the_shorter_side_is_met_exactly_whichever_it_is():
+def test_the_shorter_side_is_met_exactly():
     for H, W in ((97, 1013), (1013, 97), (500, 500)):
         assert min(model_size(InferenceConfig(shortest=333), H, W)) == 333
 
@@ -292,25 +292,18 @@ def test_impossible_or_idle_options_are_refused(tiny, options, named):
 
 
 @pytest.mark.parametrize(
-    ("options", "text"),
+    ("options", "named"),
     [
-        (
-            {"window": (32, 40), "stride": (21, 26)},
-            "images at the sizes of their domains, in windows of 40 × 32 px every 26 × 21 px, "
-            "averaged",
-        ),
-        ({"window": (32, 40), "blend": "hann"}, "every 26 × 21 px, blended by a Hann window"),
-        ({"mode": "whole", "inside": (30, 50)}, "whole images resized to fit inside 50 × 30 px"),
-        ({"mode": "whole", "shortest": 9}, "whole images resized to a shortest edge of 9 px"),
-        ({"mode": "whole", "scale": 0.5}, "whole images resized by 0.5"),
-        (
-            {"mode": "whole", "size": (10, 20), "flip": True, "scales": [0.5, 1.0]},
-            "20 × 10 px, averaged over scales 0.5, 1.0, averaged with the mirrored image",
-        ),
+        ({"window": (32, 40), "blend": "hann"}, ("40 × 32 px", "26 × 21 px", "Hann")),
+        ({"mode": "whole", "inside": (30, 50)}, ("whole", "inside 50 × 30 px")),
+        ({"mode": "whole", "shortest": 9}, ("shortest edge of 9 px",)),
+        ({"mode": "whole", "scale": 0.5, "flip": True}, ("by 0.5", "mirrored")),
+        ({"mode": "whole", "size": (10, 20), "scales": [0.5, 1.0]}, ("20 × 10 px", "0.5, 1.0")),
     ],
 )
-def test_inference_is_described_in_words(options, text):
-    assert InferenceConfig(**options).resolve().describe().endswith(text)
+def test_inference_is_described_in_words(options, named):
+    words = InferenceConfig(**options).resolve().describe()
+    assert all(part in words for part in named)
 
 
 @pytest.mark.parametrize("mode", ["slide", "whole"])

@@ -308,12 +308,9 @@ def test_an_unknown_content_is_described_with_what_is_known():
     for state in ({"conv1.weight": torch.ones(1), "conv1.bias": torch.ones(1)}, {}):
         with pytest.raises(WeightsError) as error:
             convert(state, "some/file.pth")
-        message = str(error.value)
-        listed = ", ".join(state)
-        assert f"some/file.pth holds no backbone in a known naming; it has {len(state)}" in message
-        assert f"tensors: {listed}." in message
-        assert all(format_.origin in message for format_ in FORMATS)
-        assert "safetensors.torch.save_file" in message
+        origins = [format_.origin for format_ in FORMATS]
+        for part in ("some/file.pth", *state, *origins, "safetensors.torch.save_file"):
+            assert part in str(error.value)
 
 
 def test_a_name_that_does_not_belong_is_listed():
@@ -321,9 +318,8 @@ def test_a_name_that_does_not_belong_is_listed():
     strange = {"reg_token": torch.ones(1, 4, 48)} | {f"reins.{i}": torch.ones(1) for i in range(9)}
     with pytest.raises(WeightsError) as error:
         convert(state | strange, "a.pth")
-    listed = ", ".join(["reg_token", *(f"reins.{i}" for i in range(7))])
-    assert f"a.pth (official DINOv2): 10 of {len(state) + 10} names do not" in str(error.value)
-    assert f"{listed}, ...." in str(error.value)
+    assert f"a.pth (official DINOv2): 10 of {len(state) + 10} names" in str(error.value)
+    assert "reg_token, reins.0" in str(error.value)
 
 
 def test_two_names_for_one_tensor_are_refused():

@@ -63,25 +63,13 @@ def test_safetensors_are_recognised_by_content(tmp_path):
     assert equal(read_state(tmp_path / "weights.pth"), state)
 
 
-def test_a_model_is_filled_and_a_classifier_in_the_file_left_out():
-    vit = make_vit()
-    state = vit.state_dict() | {"head.weight": torch.zeros(3, 48), "head.bias": torch.zeros(3)}
-    other = make_vit()
-    nn.init.zeros_(other.norm.weight)
-    place(other, state, "file")
-    assert equal(other.state_dict(), vit.state_dict())
-
-
 def test_another_architecture_is_refused_with_the_keys_that_do_not_fit():
     with pytest.raises(WeightsError) as error:
         place(make_vit(), make_vit(embed_dim=24, depth=3).state_dict(), "weights 'x.pth'")
-    first, *lines = str(error.value).splitlines()
-    assert first.startswith("weights 'x.pth' belong to another architecture")
-    assert [line.split(" (")[0].strip() for line in lines] == [
-        "14 unexpected: blocks.2.attn.proj.bias",
-        "34 of another shape: blocks.0.attn.proj.bias",
-    ]
-    assert "blocks.0.attn.proj.bias (24,), model (48,)" in lines[1]
+    message = str(error.value)
+    assert "weights 'x.pth'" in message
+    assert "14 unexpected: blocks.2.attn.proj.bias" in message
+    assert "34 of another shape: blocks.0.attn.proj.bias (24,), model (48,)" in message
     with pytest.raises(WeightsError, match=r"1 missing: reg_token\n.*pos_embed \(1, 26, 48\)"):
         place(make_vit(registers=True), make_vit().state_dict(), "file")
 
@@ -123,7 +111,7 @@ def test_other_files_are_named_as_such(tmp_path, content):
         read_state(path)
 
 
-def test_another_zip_is_called_broken(tmp_path):
+def test_a_zip_of_other_files_is_called_broken(tmp_path):
     with zipfile.ZipFile(tmp_path / "weights.pth", "w") as archive:
         archive.writestr("readme.txt", "hello")
     with pytest.raises(WeightsError, match="broken or cut off"):

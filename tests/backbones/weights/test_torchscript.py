@@ -6,7 +6,6 @@ import torch
 from torch import nn
 
 from causalseg.backbones.weights.read import read_state
-from causalseg.backbones.weights.torchscript import read_torchscript
 from causalseg.errors import WeightsError
 
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.:FutureWarning")
@@ -61,14 +60,6 @@ def test_an_archive_gives_its_modules_state_dict(tmp_path, dtype, traced):
         assert torch.equal(found[key], value)
 
 
-def test_other_zips_are_no_torchscript(tmp_path):
-    torch.save(Net().state_dict(), tmp_path / "state.pth")
-    with zipfile.ZipFile(tmp_path / "other.zip", "w") as other:
-        other.writestr("readme.txt", "hello")
-    for path in tmp_path.iterdir():
-        assert read_torchscript(path) is None
-
-
 @pytest.mark.parametrize("keep", [20, 0.1, 0.5, 0.9, 0.999])
 def test_a_cut_off_archive_is_called_broken(archive, tmp_path, keep):
     content = archive.read_bytes()
@@ -91,12 +82,15 @@ def rewrite(archive, path, changes):
 def test_damaged_members_are_called_broken(archive, tmp_path):
     with zipfile.ZipFile(archive) as whole:
         pickled = whole.read("net/data.pkl")
+    size = b"(K\x04K\x03K\x03K\x03t"  # of conv.weight; wider, its view is out of bounds
+    assert pickled.count(size) == 1
     for number, changes in enumerate(
         [
             {"data/3": None},
             {"data/3": b"12"},
             {"data/3": b"123"},
             {"data/3": bytes(4000)},
+            {"data.pkl": pickled.replace(size, size.replace(b"\x04", b"\x7f"))},
             {"data.pkl": b""},
             {"data.pkl": pickled[:-1]},
             {"data.pkl": pickled[: len(pickled) // 2]},
@@ -107,16 +101,6 @@ def test_damaged_members_are_called_broken(archive, tmp_path):
         path = rewrite(archive, tmp_path / f"{number}.pt", changes)
         with pytest.raises(WeightsError, match="broken or cut off"):
             read_state(path)
-
-
-def test_views_stay_inside_their_storage(archive, tmp_path):
-    with zipfile.ZipFile(archive) as whole:
-        pickled = whole.read("net/data.pkl")
-    size = b"(K\x04K\x03K\x03K\x03t"  # of conv.weight
-    assert pickled.count(size) == 1
-    wider = pickled.replace(size, size.replace(b"\x04", b"\x7f"))
-    with pytest.raises(WeightsError, match=r"broken or cut off \(.*out of bounds"):
-        read_state(rewrite(archive, tmp_path / "wide.pt", {"data.pkl": wider}))
 
 
 def test_numbers_of_another_byte_order_are_refused(archive, tmp_path):
