@@ -7,8 +7,7 @@
 The wrong rule changes the features without an error. BEiT has no grid but a table of relative
 positions in every block, which timm fits to one image size; here it is resampled for each image.
 
-Methods of timm's models are replaced by callable objects of module-level classes, since a closure
-would break deepcopy and pickle.
+Methods of timm's models are replaced by callable objects: closures break deepcopy and pickle.
 """
 
 from typing import Any, get_args

@@ -1,9 +1,8 @@
 """Synthetic ice on a window: ferns of frost that grow from the edges, over a milky film.
 
-These plates replace the photographs of the published frost: a fern is a bent stem with twigs on
-both sides, which have twigs themselves, each at 60 degrees as ice grows. A few plates are drawn at
-first use and kept; an image gets a part of one, mirrored and enlarged. Brightness follows the
-published photographs, with means of 0.36 to 0.81 and standard deviations of 0.07 to 0.17.
+These plates replace the photographs of the published frost, with means of 0.36 to 0.81 and
+standard deviations of 0.07 to 0.17. A fern is a bent stem with twigs on both sides, which have
+twigs themselves, at 60 degrees as ice grows. An image gets a part of one of a few plates.
 """
 
 import functools

@@ -2,15 +2,10 @@
 
 The bootstrap (Efron and Tibshirani, An Introduction to the Bootstrap, 1993) resamples the images of
 every domain with replacement; a comparison uses the same draws for both methods and all seeds. The
-counts of the drawn images are summed as those of the domain are,
-
-    IoU_k = sum TP_k / sum (TP_k + FP_k + FN_k),
-
-the mean over classes gives the domain's mIoU, the mean over domains and then over seeds the score,
-and the interval is a range of quantiles. It does not cover the choice of seeds.
-
-Domains with the same image names (one street under several skies) share their draws. Images of a
-video are not independent, which the bootstrap assumes: there the interval is too narrow.
+counts of the drawn images are summed, IoU_k = sum TP_k / sum (TP_k + FP_k + FN_k); the score is the
+mean over classes, domains and seeds, and the interval a range of quantiles. It does not cover the
+choice of seeds. Domains with the same image names (a street in several conditions) share their
+draws. Images of a video are not independent: there the interval is too narrow.
 """
 
 from collections.abc import Sequence

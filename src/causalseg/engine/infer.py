@@ -7,13 +7,10 @@
     mean     w = 1
     hann     w = sin^2(pi (i + 1/2) / n) at pixel i of n, on both axes: never 0, small at the edges
 
-On an axis on which the window does not fit, the one window is the image, padded to a multiple of
-the patch as in `whole`. Windows form a grid and w is a product over both axes, so the sum of w is
-one, too, and every window is weighted by its fraction before it is added.
-
-Scores may be averaged over scales and the mirrored image. All sums are in float32 and in place: at
-any number of windows there is one map of k x H x W (a second one for further scales and mirrors),
-and the windows of one batch.
+On an axis on which the window does not fit, the one window is the image, padded as in `whole`. w is
+a product over both axes and so is its sum: every window is weighted by its fraction before it is
+added. All sums are in float32 and in place: for any number of windows there is one map of k x H x W
+(a second one for further scales and mirrors), and the windows of one batch.
 """
 
 import math

@@ -6,13 +6,17 @@ from torch import Tensor, nn
 from causalseg.config.heads import BalancedConfig
 from causalseg.heads.balance import ClassBalance
 
+Features = list[Float[Tensor, "b c h w"]]
+"""Four maps, shallow to deep: of one grid, or of strides 4 to 32."""
+
+Queries = Float[Tensor, "q d"] | None
+"""The adapter's queries; None without."""
+
 
 class Head(nn.Module):
     """Feature maps to a score for each of k classes and each pixel.
 
-    ``features`` are four maps, shallow to deep: of one grid, or of strides 4 to 32. ``queries`` are
-    the adapter's; None without. `forward` and `loss` raise ConfigError if they are missing,
-    unexpected or have another width.
+    `forward` and `loss` raise ConfigError if queries are missing, unexpected or of another width.
     """
 
     def __init__(self, num_classes: int, options: BalancedConfig) -> None:
@@ -21,10 +25,7 @@ class Head(nn.Module):
         self.balance = ClassBalance(num_classes, options)
 
     def forward(
-        self,
-        features: list[Float[Tensor, "b c h w"]],
-        queries: Float[Tensor, "q d"] | None,
-        size: tuple[int, int],
+        self, features: Features, queries: Queries, size: tuple[int, int]
     ) -> Float[Tensor, "b k H W"]:
         """Return float32 scores, resized bilinearly to ``size`` (H, W) and adjusted by ``balance``.
 
@@ -37,10 +38,7 @@ class Head(nn.Module):
         raise NotImplementedError
 
     def loss(
-        self,
-        features: list[Float[Tensor, "b c h w"]],
-        queries: Float[Tensor, "q d"] | None,
-        labels: Int[Tensor, "b H W"],
+        self, features: Features, queries: Queries, labels: Int[Tensor, "b H W"]
     ) -> dict[str, Float[Tensor, ""]]:
         """Return the terms of the loss: weighted float32 scalars by name, to be added.
 

@@ -1,8 +1,7 @@
 """The linear head: one 1x1 convolution over the features, as in linear probing.
 
-The maps of several blocks are layer-normalised over channels, concatenated and mapped to classes.
-Normalisation has no parameters: it removes the differences in scale between blocks, and unlike
-batch statistics a norm over channels keeps the images of a batch independent of each other.
+The maps of several blocks are layer-normalised over channels, without parameters, to the same
+scale; unlike batch statistics this keeps the images of a batch independent of each other.
 """
 
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ from torch.nn import functional as F
 from causalseg.config.heads import LinearHeadConfig
 from causalseg.data.classes import IGNORE
 from causalseg.errors import ConfigError
-from causalseg.heads.base import Head
+from causalseg.heads.base import Features, Head, Queries
 from causalseg.heads.pyramid import resize
 from causalseg.heads.targets import check_labels, mean_over_processes
 
@@ -32,10 +31,7 @@ class LinearHead(Head):
         self.classifier = nn.Conv2d(sum(widths), num_classes, kernel_size=1)
 
     def forward(
-        self,
-        features: list[Float[Tensor, "b c h w"]],
-        queries: Float[Tensor, "q d"] | None,
-        size: tuple[int, int],
+        self, features: Features, queries: Queries, size: tuple[int, int]
     ) -> Float[Tensor, "b k H W"]:
         """Return logits; minus tau * log(prior) if they are adjusted at inference."""
         logits, shift = self._classify(features, queries), self.balance.shift("inference")
@@ -48,10 +44,7 @@ class LinearHead(Head):
         return scores.softmax(dim=0)
 
     def loss(
-        self,
-        features: list[Float[Tensor, "b c h w"]],
-        queries: Float[Tensor, "q d"] | None,
-        labels: Int[Tensor, "b H W"],
+        self, features: Features, queries: Queries, labels: Int[Tensor, "b H W"]
     ) -> dict[str, Float[Tensor, ""]]:
         """Return ``cross_entropy``, the mean over the labelled pixels of all processes.
 
@@ -69,9 +62,7 @@ class LinearHead(Head):
         # The smallest mean above 0 is one pixel over all processes, so this only prevents 0 / 0.
         return {"cross_entropy": total / mean_over_processes(mass).clamp(min=1e-6)}
 
-    def _classify(
-        self, features: list[Float[Tensor, "b c h w"]], queries: Float[Tensor, "q d"] | None
-    ) -> Float[Tensor, "b k h w"]:
+    def _classify(self, features: Features, queries: Queries) -> Float[Tensor, "b k h w"]:
         """Logits at the size of the first map, in float32."""
         if queries is not None:
             raise ConfigError(

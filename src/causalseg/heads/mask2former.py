@@ -32,7 +32,7 @@ from transformers.models.mask2former.modeling_mask2former import (
 from causalseg.config.heads import Mask2FormerHeadConfig
 from causalseg.data.classes import IGNORE
 from causalseg.errors import ConfigError
-from causalseg.heads.base import Head
+from causalseg.heads.base import Features, Head, Queries
 from causalseg.heads.pyramid import build_pyramid, resize
 from causalseg.heads.targets import check_labels, mean_over_processes
 from causalseg.spectral.grid import grid_to_tokens
@@ -78,10 +78,7 @@ class Mask2FormerHead(Head):
             self.query_position = nn.Embedding(options.num_queries, hidden)
 
     def forward(
-        self,
-        features: list[Float[Tensor, "b c h w"]],
-        queries: Float[Tensor, "q d"] | None,
-        size: tuple[int, int],
+        self, features: Features, queries: Queries, size: tuple[int, int]
     ) -> Float[Tensor, "b k H W"]:
         """Return scores of 0 or more: sums over queries, so a pixel's need not sum to 1.
 
@@ -102,10 +99,7 @@ class Mask2FormerHead(Head):
         return scores / scores.sum(dim=0).clamp_min(1e-9)
 
     def loss(
-        self,
-        features: list[Float[Tensor, "b c h w"]],
-        queries: Float[Tensor, "q d"] | None,
-        labels: Int[Tensor, "b H W"],
+        self, features: Features, queries: Queries, labels: Int[Tensor, "b H W"]
     ) -> dict[str, Float[Tensor, ""]]:
         """Return ``class``, ``mask`` and ``dice``, summed over the outputs of all decoder layers.
 
@@ -146,7 +140,7 @@ class Mask2FormerHead(Head):
         return classes if shift is None else classes + F.pad(shift, (0, 1))
 
     def _predict(
-        self, features: list[Float[Tensor, "b c h w"]], queries: Float[Tensor, "q d"] | None
+        self, features: Features, queries: Queries
     ) -> list[tuple[Float[Tensor, "b q _"], Float[Tensor, "b q _ _"]]]:
         """Class and mask logits of the queries themselves and after each decoder layer."""
         content, position = self._build_queries(queries)
@@ -174,9 +168,7 @@ class Mask2FormerHead(Head):
             for state, masks in zip(states, decoded.masks_queries_logits, strict=True)
         ]
 
-    def _build_queries(
-        self, queries: Float[Tensor, "q d"] | None
-    ) -> tuple[Float[Tensor, "q d"], Float[Tensor, "q d"]]:
+    def _build_queries(self, queries: Queries) -> tuple[Float[Tensor, "q d"], Float[Tensor, "q d"]]:
         if not self.external_queries:
             if queries is not None:
                 raise ConfigError(

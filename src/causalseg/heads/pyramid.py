@@ -1,14 +1,13 @@
-"""A feature pyramid from a plain ViT: four maps of one size become strides 4, 8, 16 and 32.
+"""A feature pyramid from a plain ViT, without parameters: strides 4 to 32 for patches of 16 pixels.
 
-A ViT has one stride. Dense heads want four, so the maps of four blocks, shallow to deep, are
-resized by 4, 2, 1 and 1/2: with patches of 16 pixels, strides 4, 8, 16 and 32. Nothing is learnt.
+A ViT has one stride, dense heads need four: the maps of four blocks are resized.
 """
 
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-SCALES = (4, 2, 1, 0.5)
+_SCALES = (4, 2, 1, 0.5)
 
 
 def build_pyramid(features: list[Float[Tensor, "b c h w"]]) -> list[Float[Tensor, "b c _ _"]]:
@@ -24,7 +23,7 @@ def build_pyramid(features: list[Float[Tensor, "b c h w"]]) -> list[Float[Tensor
     if (h, w) != features[-1].shape[-2:]:
         return features
     # Sizes instead of scales: both grids then cover the same extent when h or w is odd.
-    sizes = [(max(1, int(h * scale)), max(1, int(w * scale))) for scale in SCALES]
+    sizes = [(max(1, int(h * scale)), max(1, int(w * scale))) for scale in _SCALES]
     return [resize(x, size) for x, size in zip(features, sizes, strict=True)]
 
 

@@ -8,10 +8,10 @@ from causalseg.errors import DataError
 
 
 def mean_over_processes(count: Float[Tensor, ""]) -> Float[Tensor, ""]:
-    """Average a count over all processes of a distributed run.
+    """Average a count over all processes.
 
-    Gradients are averaged over processes, so a sum of losses divided by this mean has the gradient
-    of one process with the whole batch.
+    Gradients are averaged, too: a sum of losses divided by this mean has the gradient of one
+    process with the whole batch.
     """
     if not (distributed.is_available() and distributed.is_initialized()):
         return count

@@ -153,11 +153,6 @@ def uniform(rng: Random, low: float, high: float) -> float:
     return low + (high - low) * rng.random()
 
 
-def skip_number(rng: Random) -> None:
-    """Draw an unused number, so that a seed keeps its scene."""
-    rng.random()
-
-
 def choose(rng: Random, odds: Sequence[float]) -> int:
     """Return a random index with these probabilities, which add up to 1."""
     return min(bisect.bisect(list(itertools.accumulate(odds)), rng.random()), len(odds) - 1)

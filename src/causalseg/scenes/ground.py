@@ -12,7 +12,10 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from causalseg.corruptions.noise import Array, fractal_noise, smooth_noise
-from causalseg.scenes.canvas import Camera, Label, Position, Random, pick, skip_number
+from causalseg.scenes.canvas import Camera, Label, Position, Random, pick
+
+Plane = Float[Array, "h W"]  # a value for each pixel below the horizon
+Row = Float[Array, "h"]  # a value for each of its rows
 
 SKY_DEPTH = 1000.0  # metres; finite, so that exp(-beta d) and means of depth stay defined
 _GROUND_END = 400.0  # metres: where the ground fades into the horizon
@@ -49,9 +52,7 @@ def _phase(x: Float[Array, "..."], period: float) -> Float[Array, "..."]:
     return turns
 
 
-def _sample(
-    slope: float, cells: float, x: Float[Array, "h W"], z: Float[Array, "h"], shift: float
-) -> Float[Array, "h W"]:
+def _sample(slope: float, cells: float, x: Plane, z: Row, shift: float) -> Plane:
     """Return noise on the ground with ``cells`` values a metre."""
     deep, wide = ((z + shift) * cells).astype(np.int32)[:, None], (x * cells).astype(np.int32)
     return fractal_noise(slope, deep, wide)
@@ -108,13 +109,11 @@ def lay_ground(rng: Random, street: Street, camera: Camera, size: tuple[int, int
         channel += paint * (line - channel)
     labels, depth = np.full(size, Label.SKY, np.uint8), np.full(size, SKY_DEPTH, np.float32)
     labels[first:], depth[first:] = label, z[:, None]
-    skip_number(rng)
+    rng.random()  # unused, so that a seed keeps its scene
     return Layers(colour, labels, depth)
 
 
-def _zones(
-    rng: Random, street: Street, x: Float[Array, "h W"], z: Float[Array, "h"]
-) -> tuple[Int[Array, "h W"], list[int]]:
+def _zones(rng: Random, street: Street, x: Plane, z: Row) -> tuple[Int[Array, "h W"], list[int]]:
     """Return the index of the strip of ground at each pixel, and the class of each strip."""
     left, right = street.bands
     edges = [*(-end for end, _ in reversed(left)), -street.half, street.half]
@@ -137,13 +136,7 @@ def _tint(rng: Random, zone: int) -> tuple[float, float, float]:
     return pick(rng, ((0.25, 0.36, 0.14), (0.36, 0.4, 0.18), (0.42, 0.35, 0.22)), 0.02)
 
 
-def _wear(
-    rng: Random,
-    street: Street,
-    texture: Float[Array, "h W"],
-    x: Float[Array, "h W"],
-    z: Float[Array, "h"],
-) -> Float[Array, "h W"]:
+def _wear(rng: Random, street: Street, texture: Plane, x: Plane, z: Row) -> Plane:
     """Return the change of texture by cracks, repair patches and the oil line of each lane."""
     line = np.abs(_sample(1.4, 12, x, z, rng.uniform(0, 256))) < rng.uniform(0.0, 0.06)
     change = line * (-0.35 / (1 + z / 9))[:, None]
@@ -159,13 +152,7 @@ def _wear(
     return change
 
 
-def _markings(
-    rng: Random,
-    street: Street,
-    x: Float[Array, "h W"],
-    z: Float[Array, "h"],
-    pixel: Float[Array, "h 1"],
-) -> Float[Array, "h W"]:
+def _markings(rng: Random, street: Street, x: Plane, z: Row, pixel: Float[Array, "h 1"]) -> Plane:
     """Return the fraction of each pixel covered by lane lines and crossings, in [0, 1]."""
     paint = np.zeros_like(x)
     period, on = rng.uniform(5, 12), rng.uniform(0.35, 0.6)

@@ -1,7 +1,6 @@
 """From inks to a photograph by day: colour, label and depth of each pixel, then light and sensor.
 
-Colour is the mean over the finer pixels of the ink image, so edges are smooth; label and depth are
-those of one of them, so they stay exact.
+Colour is the mean over finer pixels, so edges are smooth; label and depth are of one of them.
 """
 
 import functools

@@ -21,7 +21,6 @@ from causalseg.scenes.canvas import (
     Position,
     Random,
     pick,
-    skip_number,
     tone,
     uniform,
 )
@@ -55,7 +54,7 @@ def facade(
     sill, lintel = uniform(rng, 0.2, 0.4) * storey, uniform(rng, 0.7, 0.92) * storey
     glass = tone((0.2, 0.25, 0.32), uniform(rng, 0.4, 2.2))
     lit_windows = uniform(rng, 0, 0.5)
-    skip_number(rng)
+    rng.random()  # unused, so that a seed keeps its scene
     shop, band = rng.random() < 0.35, rng.random() < 0.4
     lit = (rng.random((bays, 24)) < lit_windows).tolist()
     for bay, (p, q, z) in enumerate(_split(a, b, bays)):
@@ -199,7 +198,7 @@ def street_lamp(canvas: Canvas, rng: Random, side: int, x: float, z: float) -> N
     canvas.bar(steel, (x, height, z), (x + reach, height + 0.2, z), 0.1)
     head = canvas.ink(WHITE, Label.POLE, z)
     canvas.panel(head, (x + reach - 0.35, z), (x + reach + 0.35, z), height + 0.1, height + 0.3)
-    skip_number(rng)
+    rng.random()  # unused, so that a seed keeps its scene
     canvas.cast((x - 0.08, z), (x + 0.08, z), height)
 
 

@@ -25,6 +25,7 @@ from causalseg.scenes.canvas import (
     uniform,
 )
 
+_Locate = Callable[[float, float], Point]  # of a point of the side, in percent
 _RED = (0.85, 0.06, 0.04)
 _GLASS = (0.1, 0.12, 0.15)
 _CIRCLE = [(math.cos(a * math.pi / 6), math.sin(a * math.pi / 6)) for a in range(12)]
@@ -172,13 +173,9 @@ def crossing(canvas: Canvas, rng: Random, body: Body, x: float, z: float) -> Non
 
 
 def _flank(
-    canvas: Canvas,
-    body: Body,
-    paint: Colour,
-    at: Callable[[float, float], Point],
-    size: tuple[float, float],
+    canvas: Canvas, body: Body, paint: Colour, at: _Locate, size: tuple[float, float]
 ) -> None:
-    """Paint the side of a vehicle: outline, windows, doors, wheels; ``at`` takes percents."""
+    """Paint the side of a vehicle: outline, windows, doors, wheels."""
     (height, length), z = size, at(50, 0)[2]
     canvas.polygon(canvas.ink(paint, body.label, z, 0.02), *(at(*point) for point in body.outline))
     pane = canvas.ink(_GLASS, body.label, z, 0.02)

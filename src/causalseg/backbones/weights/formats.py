@@ -1,10 +1,9 @@
 """Formats of published backbone weights: how to recognise them, and their names in timm.
 
 A file is recognised by the names and shapes in its state dict, never by its own name. The marks of
-a format are sets of names under one common prefix, such as ``module.`` or ``visual.``. The prefix
-is removed, and what is outside it belongs to other parts of the model (text, decoder, classifier).
-Under the prefix, the format's table in `causalseg.backbones.weights.names` is complete: any other
-name is an error. To support another format, add a table and an entry in `FORMATS`.
+a format are sets of names under a common prefix, such as ``module.``; names outside it belong to
+other parts of the model (text, decoder, classifier). Under the prefix, the format's table in
+`causalseg.backbones.weights.names` is complete: any other name is an error.
 """
 
 import re
@@ -87,7 +86,7 @@ def below(state: State, prefix: str) -> State:
 
 
 def first_names(names: Sequence[str]) -> str:
-    """Return the first few names for a message, and ``...`` if there are more."""
+    """Return the first 8 names for a message, and ``...`` if there are more."""
     more = ", ..." if len(names) > _NUM_LISTED else ""
     return ", ".join(names[:_NUM_LISTED]) + more
 

@@ -1,9 +1,8 @@
 """Read the tensors of a TorchScript archive without running anything in it.
 
-OpenAI publishes CLIP in this form. The archive is a zip: ``data.pkl`` pickles the module with all
-it holds, ``data/N`` are the bytes of the storages, ``code/`` is a program that is not touched. A
-pickle can call any function by its name. Here each name that a TorchScript archive needs has a
-stand-in, and any other name is refused:
+OpenAI publishes CLIP in this form, a zip: ``data.pkl`` pickles the module, ``data/N`` are the bytes
+of the storages, ``code/`` is not touched. A pickle can call any function by its name. Here each
+name that a TorchScript archive needs has a stand-in, and any other name is refused:
 
     __torch__.*                          an inert object that keeps the attributes of a module
     torch._utils._rebuild_tensor_v2      a view of a storage, bounds checked
