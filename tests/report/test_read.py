@@ -19,7 +19,7 @@ def labels(runs, baseline=None):
     return [run.label for run in read_runs(runs, baseline)]
 
 
-def test_runs_with_the_same_parts_are_told_apart_by_as_much_path_as_needed(tmp_path):
+def test_runs_with_the_same_parts_differ_by_as_much_path_as_needed(tmp_path):
     domains = {"day": make_domain(0.8)}
     paths = [tmp_path / "x" / "s0", tmp_path / "x" / "s1", tmp_path / "y" / "s1"]
     runs = [make_run(path, domains) for path in paths]

@@ -111,7 +111,7 @@ def corrupted(clean, light, strong, **about):
     return {"day": make_domain(clean), "fog_1": make(light, 1), "fog_3": make(strong, 3)}
 
 
-def test_corruptions_are_held_against_the_reference(tmp_path):
+def test_corruptions_are_compared_with_the_reference(tmp_path):
     over = ["fog_1", "fog_3"]
     runs = [
         make_run(tmp_path / "a", corrupted(0.9, 0.7, 0.5), "none", over),

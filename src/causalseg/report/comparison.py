@@ -36,13 +36,9 @@ class Change(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A method and its finished runs.
+    """A method, all its planned seeds, its results by seed, and the change of the mean.
 
-    Attributes:
-        method: the row's method.
-        seeds: all seeds planned.
-        results: by seed, in the order of seeds.
-        change: of the mean; without differences for the reference itself.
+    The reference has a change without differences.
     """
 
     method: Method
@@ -108,13 +104,7 @@ class Comparison(NamedTuple):
 def compare_results(
     methods: Sequence[Method], seeds: Mapping[str, Sequence[int]], reference: str, results: Results
 ) -> Comparison:
-    """Compare at least one result.
-
-    Args:
-        methods: the rows, in their order.
-        seeds: planned seeds by name of the method.
-        reference: name of one of the methods.
-        results: the finished runs.
+    """Compare at least one result; ``seeds`` are those planned, by name of the method.
 
     Raises:
         RunError: if results differ in the images scored or in options that no method changes.
@@ -196,9 +186,8 @@ def check_shared(
 ) -> None:
     """Raise RunError if runs differ in options that none of their methods changes.
 
-    Args:
-        runs: by name of the method and seed, the method's overrides and the whole configuration.
-            An option that one of them lacks is not compared.
+    Runs are given by method and seed, as overrides and configuration. An option that one of them
+    lacks is not compared.
     """
     seen: dict[tuple[str, str], tuple[str, Any]] = {}
     for (name, seed), (overrides, config) in runs.items():

@@ -22,11 +22,9 @@ _OF_MACHINE = ("run.devices", "run.nodes", "run.precision")
 
 
 class Gain(NamedTuple):
-    """Points of mIoU over a run with the frozen backbone, which is in ``folder``.
+    """Points of mIoU by domain (and of a mean of several) over the run in ``folder``.
 
-    Attributes:
-        name: path of that folder, relative to the parent of the run.
-        points: by domain; with several domains in the mean, also of the mean.
+    The name is the path of the folder, relative to the parent of the run.
     """
 
     folder: Path
@@ -35,7 +33,7 @@ class Gain(NamedTuple):
 
     @property
     def text(self) -> str:
-        """The points, for people."""
+        """The points as text."""
         return ", ".join(f"{name} {format_signed(value)}" for name, value in self.points.items())
 
 

@@ -46,13 +46,7 @@ class GalleryImage(NamedTuple):
 
 
 class Gallery(NamedTuple):
-    """Examples of a domain.
-
-    Attributes:
-        examples: each with a caption for every run.
-        left_out: number of images that are not shown.
-        classes: those that occur in the examples.
-    """
+    """Examples with a caption for every run, the number of other images, and the classes."""
 
     examples: list[tuple[GalleryImage, list[str]]]
     left_out: int
@@ -71,7 +65,7 @@ def build_gallery(
         folders: of each run, with files NAME_image.png, NAME_truth.png and NAME_prediction.png.
         rankings: names and mIoU of each run's images, the lowest first.
         palette: colour of each class, in the order of train ids.
-        limit: of examples; the best, median and worst of any run come first.
+        limit: number of examples; the best, median and worst of any run come first.
 
     Raises:
         RunError: if a file is broken, the files differ in size, or hold ids of no class.

@@ -44,14 +44,9 @@ _NAMED = 5  # domains that a caveat names
 
 
 class DomainTable(NamedTuple):
-    """mIoU in percent of every run in every domain.
+    """mIoU in percent by run label: one value for each domain, then the mean over ``over``.
 
-    Attributes:
-        domains: names, in the order of the first run.
-        over: the domains that the mean is over.
-        rows: by run label, one value for each domain, then the mean.
-        difference: for exactly two runs, second minus first, in the order of a row.
-        made_of: what the domains consist of, in words.
+    The difference, of exactly two runs, is second minus first; ``made_of`` describes the domains.
     """
 
     domains: list[str]
@@ -98,7 +93,7 @@ class Confusion(NamedTuple):
 
 
 def domain_table(runs: Sequence[RunFolder]) -> DomainTable:
-    """Return the mIoU of every run in every domain, to print or to compare.
+    """Return the mIoU of every run in every domain.
 
     Raises:
         MissingFileError: if config.yaml or eval.json of a run is missing.

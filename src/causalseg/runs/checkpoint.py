@@ -33,8 +33,7 @@ def save_checkpoint(
 ) -> None:
     """Write last.ckpt; with ``keep`` above 1 also keep the newest ``keep`` as step-N.ckpt.
 
-    Raises:
-        RunError: if it cannot be written; the previous checkpoint stays.
+    Raises RunError if it cannot be written; the previous checkpoint stays.
     """
     content = {
         "step": step,

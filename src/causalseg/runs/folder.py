@@ -92,11 +92,7 @@ class RunFolder:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep other processes out of a folder; a killed process leaves no lock behind.
-
-    Raises:
-        RunError: if another process has locked it.
-    """
+    """Keep other processes out of a folder. Raises RunError if one has locked it."""
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / ".lock", timeout=0)
     try:
