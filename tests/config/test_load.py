@@ -130,7 +130,7 @@ def test_missing_and_broken_files_are_named(tmp_path):
     with pytest.raises(ConfigError, match="is not YAML"):
         load_config(broken)
     broken.write_text("head: linear\nhead: mask2former")
-    with pytest.raises(ConfigError, match="'head' stands in line 1 and again in line 2"):
+    with pytest.raises(ConfigError, match="'head' is in line 1 and again in line 2"):
         load_config(broken)
     broken.write_text("just text")
     with pytest.raises(ConfigError, match="must hold"):

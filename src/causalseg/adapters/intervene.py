@@ -124,7 +124,7 @@ def _change(gain: Gain, X: Tokens, is_on: Tensor) -> Float[Tensor, "b 1 c"]:
 
 
 def _lowpass(X: Tokens, grid: GridSize, radius: float) -> Tokens:
-    """Return L_R X: the Gaussian low-pass as a small matrix on each side of the grid."""
+    """Return L_R X."""
     return grid_to_tokens(band_pass(tokens_to_grid(X, grid), None, radius))
 
 

@@ -262,12 +262,9 @@ def _build_domain(
     if domain.resize:
         inference = inference.resized_to(domain.resize, domain.keep_ratio)
         entries["fit_inside" if domain.keep_ratio else "resized_to"] = list(domain.resize)
-    if domain.corrupt:
-        entries["corruption"] = {
-            "name": domain.corrupt.name,
-            "severity": domain.corrupt.severity,
-            "clean": _find_clean(data, domain),
-        }
+    if corrupt := domain.corrupt:
+        clean = _find_clean(data, domain)
+        entries["corruption"] = {"name": corrupt.name, "severity": corrupt.severity, "clean": clean}
     mapping = None
     if own.names != classes.names:
         mapping = map_classes(classes, own)

@@ -4,8 +4,6 @@ Adapter and head are initialised from separate random states, so runs of one see
 initialisation whatever the adapter.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -33,10 +31,11 @@ def build_segmenter(config: Config) -> Segmenter:
     check_fits_patch(config, backbone.patch)
     classes = build_classes(config.data)
     width = query_width(config)
-    with _seeded(config.run.seed):
-        adapter = build_adapter(config.adapter, backbone, width)
     gives_queries = width is not None and linked_part(config.adapter) is not None
-    with _seeded(config.run.seed):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.run.seed)
+        adapter = build_adapter(config.adapter, backbone, width)
+        torch.manual_seed(config.run.seed)
         head = _build_head(config, backbone, len(classes.names), gives_queries)
     model = Segmenter(backbone, adapter, head, classes)
     if config.intervene is not None:
@@ -103,10 +102,3 @@ def _build_head(
     if isinstance(options, LinearHeadConfig):
         return LinearHead(widths, num_classes, options)
     return Mask2FormerHead(widths, num_classes, options, has_queries)
-
-
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        yield

@@ -97,7 +97,14 @@ class FadaConfig(TokensConfig):
     """The method."""
 
 
-class LoraAdapterConfig(PlacedConfig):
+class TargetsConfig(PlacedConfig):
+    """Options of adapters within linear layers."""
+
+    targets: list[str] | Literal["all"] = ["attn.qkv"]
+    """Linear layers of a block by name, such as attn.qkv, attn.proj, mlp.fc1; or all."""
+
+
+class LoraAdapterConfig(TargetsConfig):
     """LoRA: a low-rank update of linear layers."""
 
     name: Literal["lora"] = "lora"
@@ -108,8 +115,6 @@ class LoraAdapterConfig(PlacedConfig):
     """The update is scaled by alpha / rank."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Dropout on the input of the update, in training."""
-    targets: list[str] | Literal["all"] = ["attn.qkv"]
-    """Linear layers of a block by name, such as attn.qkv, attn.proj, mlp.fc1; or all."""
     bias: Literal["none", "adapted"] = "none"
     """adapted also trains the biases of the targets."""
 
@@ -121,7 +126,7 @@ class DoraAdapterConfig(LoraAdapterConfig):
     """The method."""
 
 
-class SomaConfig(PlacedConfig):
+class SomaConfig(TargetsConfig):
     """SoMA: LoRA initialised with the minor singular components of the weights."""
 
     name: Literal["soma"] = "soma"
@@ -134,7 +139,7 @@ class SomaConfig(PlacedConfig):
     """adapted also trains the biases of the targets; the published code trains all biases."""
 
 
-class PeftAdapterConfig(PlacedConfig):
+class PeftAdapterConfig(TargetsConfig):
     """Any other method of the library peft."""
 
     name: Literal["peft"] = "peft"
@@ -143,8 +148,6 @@ class PeftAdapterConfig(PlacedConfig):
     """Its name in peft, such as LOHA, LOKR or OFT."""
     options: dict[str, Any] = {}
     """Its own options, by peft's names, such as r or alpha."""
-    targets: list[str] | Literal["all"] = ["attn.qkv"]
-    """Linear layers of a block by name, such as attn.qkv; or all."""
 
 
 class AdaptFormerConfig(PlacedConfig):

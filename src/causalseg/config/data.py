@@ -193,7 +193,7 @@ class DataConfig(Block):
         return [name for name in self.only if name in (self.mean_over or self.only)] or self.only
 
     def find_mistakes(self) -> Iterator[str]:
-        """Yield domains that cannot be told apart, weights without use, and repeated streets."""
+        """Yield names that are not allowed, weights without effect, and repeated streets."""
         yield from self._find_name_mistakes()
         weighted = [source.weight is not None for source in self.sources]
         if any(weighted) and not all(weighted):

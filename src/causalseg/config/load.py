@@ -74,7 +74,7 @@ class _UniqueKeys(yaml.SafeLoader):
             line = key.start_mark.line + 1
             if key.value in lines:
                 raise yaml.YAMLError(
-                    f"{key.value!r} stands in line {lines[key.value]} and again in line {line}"
+                    f"{key.value!r} is in line {lines[key.value]} and again in line {line}"
                 )
             lines[key.value] = line
         return super().construct_mapping(node, deep)

@@ -12,7 +12,7 @@ Count = Annotated[int, Field(ge=1)]
 Severity = Annotated[int, Field(ge=1, le=5)]
 Precision = Literal["auto", "32-true", "bf16-mixed"]
 Tracker = Literal["tensorboard", "wandb", "mlflow"]
-_EMA_LENGTHS = 10  # an average longer than so many times the steps left is of the start alone
+_EMA_LENGTHS = 10  # longest average, as a multiple of the remaining steps
 
 
 class RandomCorruptionConfig(Block):
@@ -59,7 +59,7 @@ class EmaConfig(Block):
     """Exponential moving average e of the trained weights w: e <- (1 - m) e + m w each step."""
 
     momentum: Annotated[float, Field(gt=0, le=1)] | None = None
-    """m, the share of the new weights; null is 5 / train.steps, at least 0.0002, at most 1."""
+    """m, the fraction of the new weights; null is 5 / train.steps, at least 0.0002, at most 1."""
     start: Annotated[float, Field(ge=0, lt=1)] = 0.3
     """Fraction of the steps after which averaging begins, as a copy of the weights then."""
 
@@ -68,7 +68,7 @@ class EmaConfig(Block):
         return int(self.start * steps)
 
     def share(self, steps: int) -> float:
-        """Return m for a run of so many steps."""
+        """Return m for a run of ``steps`` steps."""
         return min(1.0, max(2e-4, 5 / steps)) if self.momentum is None else self.momentum
 
 
@@ -119,7 +119,7 @@ class TrainConfig(Block):
             yield mistake
 
     def schedule_mistake(self, steps: int) -> str | None:
-        """Say what of the schedule does not fit into a run of so many steps, if anything."""
+        """Return why the schedule does not fit into ``steps`` steps; None if it does."""
         if self.warmup >= steps:
             return (
                 f"warmup = {self.warmup} must be below the number of steps, {steps}: the learning "

@@ -20,19 +20,11 @@ from causalseg.errors import ConfigError, did_you_mean
 
 Options = dict[str, Any]
 
-_SIZES: Mapping[int, Mapping[str, tuple[int, int]]] = {
-    512: {
-        "cityscapes": (512, 1024),
-        "acdc": (540, 960),
-        "bdd100k": (720, 1280),
-        "mapillary_v1": (512, 1024),
-    },
-    1024: {
-        "cityscapes": (1024, 2048),
-        "acdc": (1080, 1920),
-        "bdd100k": (1024, 1820),
-        "mapillary_v1": (1024, 2048),
-    },
+_SIZES: Mapping[str, Mapping[int, tuple[int, int]]] = {
+    "cityscapes": {512: (512, 1024), 1024: (1024, 2048)},
+    "acdc": {512: (540, 960), 1024: (1080, 1920)},
+    "bdd100k": {512: (720, 1280), 1024: (1024, 1820)},
+    "mapillary_v1": {512: (512, 1024), 1024: (1024, 2048)},
 }
 _STRIDES = {512: 341, 1024: 683}
 _VARYING = ("mapillary_v1",)  # images of many aspect ratios, which are kept
@@ -41,12 +33,7 @@ _EVAL: Options = {
     "mode": "whole",
     "blend": "mean",
     "windows_at_once": 2,
-    "size": None,
-    "shortest": None,
-    "scale": None,
-    "inside": None,
-    "window": None,
-    "stride": None,
+    **dict.fromkeys(("size", "shortest", "scale", "inside", "window", "stride")),
 }
 # Kamann and Rother, CVPR 2020: the corruptions of ImageNet-C's 19 (Hendrycks and Dietterich, ICLR
 # 2019) that keep pixels at their labels; noise in the first three severities only. Papers on domain
@@ -65,7 +52,7 @@ def _make_setting(sources: Sequence[str], domains: Mapping[str, Options], size: 
     """Return the protocol at 512 or 1024."""
     resized = {}
     for name, domain in domains.items():
-        resized[name] = {**domain, "resize": _SIZES[size].get(domain["layout"])}
+        resized[name] = {**domain, "resize": _SIZES.get(domain["layout"], {}).get(size)}
         if domain["layout"] in _VARYING:
             resized[name]["keep_ratio"] = True
     corrupted = [name for name, domain in domains.items() if "corrupt" in domain]
