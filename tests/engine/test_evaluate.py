@@ -65,10 +65,10 @@ def test_any_number_of_processes_gives_the_same_result(model, count):
     data = domain(Distinct(0, 5))
     (alone, _) = evaluate(model, {"a": data})
     model.eval()
-    shares = [evaluate_domain(model, data, process=(i, count)) for i in range(count)]
-    assert shares[0].names == [str(i) for i in range(0, 5, count)]
+    parts = [evaluate_domain(model, data, process=(i, count)) for i in range(count)]
+    assert parts[0].names == [str(i) for i in range(0, 5, count)]
     model.train()
-    (together, _) = evaluate(model, {"a": data}, process=(1, count), gather=lambda _: shares)
+    (together, _) = evaluate(model, {"a": data}, process=(1, count), gather=lambda _: parts)
     assert together == alone
 
 

@@ -125,7 +125,7 @@ def evaluate_domain(
     workers: int = 0,
     keep: Callable[[Sample, Int[Tensor, "H W"]], None] = lambda *_: None,
 ) -> Counts:
-    """Score this process's share of a domain by a model in eval mode; the counts are on the CPU.
+    """Score this process's part of a domain by a model in eval mode; the counts are on the CPU.
 
     ``process`` is (rank, world size): every ``world size``-th image from ``rank`` on is scored.
     """

@@ -240,7 +240,7 @@ def _people(canvas: Canvas, rng: Random, street: Street, side: int) -> Iterator[
 def _traffic(canvas: Canvas, rng: Random, street: Street) -> Iterator[Thing]:
     """Fill the lanes, the parking strips and the junction with vehicles."""
     bodies = (traffic.SEDAN, traffic.HATCH, traffic.VAN, traffic.LORRY, traffic.COACH)
-    shares, busy = (0.36, 0.32, 0.16, 0.09, 0.07), uniform(rng, 10, 60)
+    odds, busy = (0.36, 0.32, 0.16, 0.09, 0.07), uniform(rng, 10, 60)
     for lane in range(street.lanes):
         oncoming = street.lanes > 1 and lane < street.lanes // 2
         z = uniform(rng, 7, 14) + rng.exponential(0.5 * busy)
@@ -250,7 +250,7 @@ def _traffic(canvas: Canvas, rng: Random, street: Street) -> Iterator[Thing]:
                 kind = Label.MOTORCYCLE if rng.random() < 0.5 else Label.BICYCLE
                 yield z, partial(traffic.two_wheeler, canvas, rng, x, z, kind, ridden=True)
             else:
-                body = bodies[choose(rng, shares)]
+                body = bodies[choose(rng, odds)]
                 yield z, partial(traffic.vehicle, canvas, rng, body, x, z, oncoming)
             z += 13 + rng.exponential(busy)
     for side in (-1, 1) if street.parking else ():
@@ -262,6 +262,6 @@ def _traffic(canvas: Canvas, rng: Random, street: Street) -> Iterator[Thing]:
             z += body.size[2] + uniform(rng, 0.8, 2) + rng.exponential(6)
     for z in np.mean(street.junction) + rng.uniform(-3, 3, rng.poisson(1)):
         if z < _FAR:
-            body = bodies[choose(rng, shares)]
+            body = bodies[choose(rng, odds)]
             x = uniform(rng, -12, 12)
             yield float(z), partial(traffic.crossing, canvas, rng, body, x, float(z))
