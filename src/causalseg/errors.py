@@ -4,7 +4,7 @@ The command line turns every one of them into one message and exit code 2.
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 _CLOSE = 0.5  # share of letters that a name meant has in common with the one given
 
@@ -49,3 +49,9 @@ def guess(name: str, names: Iterable[str]) -> str:
     best = max(likeness.values(), default=0)
     close = [repr(each) for each in likeness if likeness[each] == best >= _CLOSE][:3]
     return f"did you mean {' or '.join(close)}? " if close else ""
+
+
+def list_some(names: Sequence[str], most: int) -> str:
+    """Return the first few names and how many more there are."""
+    rest = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + rest

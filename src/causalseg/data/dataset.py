@@ -18,6 +18,7 @@ from torchvision.transforms.v2 import functional as F
 
 from causalseg import scenes
 from causalseg.data.classes import IGNORE, ClassList
+from causalseg.data.files import read_bytes
 from causalseg.data.labels import LabelReader, open_image
 from causalseg.errors import ConfigError, DataError
 
@@ -140,7 +141,7 @@ def read_image(file: Path) -> Float[Tensor, "3 H W"]:
     Raises:
         DataError: if it is missing, broken or of a mode without plain colours.
     """
-    return decode_image(read_bytes(file, f"image {file}"), str(file))
+    return decode_image(read_bytes(file), str(file))
 
 
 def decode_image(content: bytes, where: str) -> Float[Tensor, "3 H W"]:
@@ -187,11 +188,3 @@ def fit_inside(size: tuple[int, int], inside: tuple[int, int]) -> tuple[int, int
 def resize_label(label: Int[Tensor, "h w"], size: tuple[int, int]) -> Int[Tensor, "H W"]:
     """Resize train ids to another height and width by the pixels nearest to the centres."""
     return F.resize(label[None], list(size), interpolation=InterpolationMode.NEAREST_EXACT)[0]
-
-
-def read_bytes(file: Path, what: str) -> bytes:
-    """Return the content of a file; raise DataError with the name ``what`` on failure."""
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        raise DataError(f"cannot read {what}: {error}") from error

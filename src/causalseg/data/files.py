@@ -13,9 +13,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from zipfile import BadZipFile, ZipFile
 
-from causalseg.errors import DataError, MissingFileError
+from causalseg.errors import DataError, MissingFileError, list_some
 
-_ON_DISK = -1
 _SHOWN = 8  # entries of a folder in a message
 _SETTLED = 1_000_000_000  # ns; a folder changed more recently may change again at the same mtime
 _ENCRYPTED = 0x1  # bit of a member's flags
@@ -41,9 +40,6 @@ class Files:
     Links to folders are followed. Hidden files, macOS' additions to zip files, and names that are
     not UTF-8 are left out. Copies in other processes open the zip files again on first use.
 
-    Args:
-        root: a folder, or a zip file.
-
     Attributes:
         names: the paths, sorted, without zip files.
         zips: the zip files, relative to the root.
@@ -59,10 +55,10 @@ class Files:
             )
         self.root = root
         self._scanned, self._stamps = time.time_ns(), {str(root): root.stat().st_mtime_ns}
-        self._archives: dict[int, ZipFile] = {}
+        self._archives: dict[str, ZipFile] = {}
         self._process = os.getpid()
-        self._source: dict[str, int] = {}  # of every name: index of its zip, or _ON_DISK
-        self._conflicts: dict[str, int] = {}  # another zip with different content for this name
+        self._zip_of: dict[str, str | None] = {}  # of every name: its zip; None on disk
+        self._conflicts: dict[str, str] = {}  # another zip with different content for this name
         try:
             names = sorted(self._walk(str(root), "", ())) if root.is_dir() else [""]
         except OSError as error:
@@ -71,15 +67,15 @@ class Files:
         self.not_utf8 = tuple(name for name in names if not is_utf8(name))
         self.zips = tuple(filter(_is_zip, listed))
         self.broken: list[str] = []
-        self._source.update({name: _ON_DISK for name in listed if not _is_zip(name)})
-        for number in range(len(self.zips)):
+        self._zip_of.update({name: None for name in listed if not _is_zip(name)})
+        for each in self.zips:
             try:
-                self._add_zip(number)
+                self._add_zip(each)
             except (DataError, OSError) as error:
                 if root.is_file():
                     raise
                 self.broken.append(str(error))
-        self.names = tuple(sorted(self._source))
+        self.names = tuple(sorted(self._zip_of))
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_archives": {}}
@@ -99,20 +95,17 @@ class Files:
             MissingFileError: if no file has this name.
             DataError: if it, or its zip file, is broken or encrypted.
         """
-        number = self._source.get(name)
-        if number is None:
+        if name not in self._zip_of:
             raise MissingFileError(f"no file {name} in {self.describe()}")
+        zip_name = self._zip_of[name]
+        if zip_name is None:
+            return read_bytes(self.root / name)
         if name in self._conflicts:
-            zips = " and ".join(str(self._zip_path(i)) for i in (number, self._conflicts[name]))
+            zips = f"{self.root / zip_name} and {self.root / self._conflicts[name]}"
             raise DataError(f"{name} is in {zips} with different content: keep one of them")
-        if number == _ON_DISK:
-            try:
-                return (self.root / name).read_bytes()
-            except OSError as error:
-                raise DataError(f"cannot read {self.root / name}: {error}") from error
-        archive = self._archive(number)
+        archive = self._archive(zip_name)
         try:
-            member = archive.getinfo(self._member(name))
+            member = archive.getinfo(_member(name, zip_name))
             if member.flag_bits & _ENCRYPTED:
                 raise DataError(
                     f"{self.where(name)} is encrypted: unpack the zip with its password"
@@ -131,23 +124,27 @@ class Files:
 
     def names_in_zip_folders(self) -> dict[str, str]:
         """Return the names of members by their paths if zips count as folders of their names."""
-        members = [(name, number) for name, number in self._source.items() if number != _ON_DISK]
-        return {f"{self._stem(number)}/{self._member(name)}": name for name, number in members}
+        stems = {each: PurePosixPath(each or self.root.name).with_suffix("") for each in self.zips}
+        members = [(name, each) for name, each in self._zip_of.items() if each is not None]
+        return {f"{stems[each]}/{_member(name, each)}": name for name, each in members}
 
     def where(self, name: str) -> str:
         """Return where a file is: its path, or ``zip: member``."""
-        if self._source.get(name, _ON_DISK) == _ON_DISK:
+        zip_name = self._zip_of.get(name)
+        if zip_name is None:
             return str(self.root / name)
-        return f"{self._zip_path(self._source[name])}: {self._member(name)}"
+        return f"{self.root / zip_name}: {_member(name, zip_name)}"
 
     def describe(self) -> str:
         """Return the kind and path of the root, and its zip files."""
         if self.root.is_file():
             return f"zip file {self.root}"
-        more = f" and {len(self.zips) - 3} more" if len(self.zips) > 3 else ""
-        return f"folder {self.root}" + (
-            f" with {', '.join(self.zips[:3])}{more}" if self.zips else ""
-        )
+        zips = f" with {list_some(self.zips, 3)}" if self.zips else ""
+        return f"folder {self.root}{zips}"
+
+    def describe_broken(self) -> str:
+        """Return a clause about zip files that cannot be opened and may contain missing files."""
+        return "".join(f"; it may be in a broken zip file: {each}" for each in self.broken)
 
     def _walk(self, folder: str, prefix: str, above: tuple[tuple[int, int], ...]) -> Iterator[str]:
         """Yield the files below a folder; ``above`` are its parent folders."""
@@ -165,39 +162,34 @@ class Files:
                 else:
                     yield prefix + entry.name
 
-    def _add_zip(self, number: int) -> None:
-        path, mount = self._zip_path(number), self._mount(number)
+    def _add_zip(self, zip_name: str) -> None:
+        path = self.root / zip_name
         self._stamps[str(path)] = path.stat().st_mtime_ns
-        for member in self._archive(number).infolist():
+        for member in self._archive(zip_name).infolist():
             if member.is_dir() or any(map(_is_hidden, member.filename.split("/"))):
                 continue
-            other = self._source.setdefault(mount + member.filename, number)
-            if other not in (number, _ON_DISK):
-                same = self._archive(other).getinfo(self._member(mount + member.filename))
+            name = _folder(zip_name) + member.filename
+            other = self._zip_of.setdefault(name, zip_name)
+            if other not in (zip_name, None):
+                same = self._archive(other).getinfo(_member(name, other))
                 if (same.CRC, same.file_size) != (member.CRC, member.file_size):
-                    self._conflicts[mount + member.filename] = number
+                    self._conflicts[name] = zip_name
 
-    def _archive(self, number: int) -> ZipFile:
+    def _archive(self, zip_name: str) -> ZipFile:
         """Return a zip file opened by this process: processes must not share a file position."""
         if self._process != os.getpid():
             self._archives, self._process = {}, os.getpid()
-        if number not in self._archives:
-            self._archives[number] = _open_zip(self._zip_path(number))
-        return self._archives[number]
+        if zip_name not in self._archives:
+            self._archives[zip_name] = _open_zip(self.root / zip_name)
+        return self._archives[zip_name]
 
-    def _zip_path(self, number: int) -> Path:
-        return self.root / self.zips[number]
 
-    def _mount(self, number: int) -> str:
-        """Return the folder of a zip file, with a slash unless it is the root."""
-        return self.zips[number][: self.zips[number].rfind("/") + 1]
-
-    def _stem(self, number: int) -> str:
-        """Return the path of a zip file without its ending, or its name alone if it is the root."""
-        return str(PurePosixPath(self.zips[number] or self.root.name).with_suffix(""))
-
-    def _member(self, name: str) -> str:
-        return name.removeprefix(self._mount(self._source[name]))
+def read_bytes(file: Path) -> bytes:
+    """Return the content of a file; raise DataError on failure."""
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise DataError(f"cannot read {file}: {error}") from error
 
 
 def describe_nearest(path: Path) -> str:
@@ -209,9 +201,8 @@ def describe_nearest(path: Path) -> str:
         names = sorted(name for name in os.listdir(folder) if not _is_hidden(name))  # noqa: PTH208
     except OSError:
         return f"{folder} cannot be listed"
-    shown = [name + "/" * (folder / name).is_dir() for name in names[:_SHOWN]]
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return f"in {folder} there is {', '.join(shown) or 'nothing'}{more}"
+    names[:_SHOWN] = [name + "/" * (folder / name).is_dir() for name in names[:_SHOWN]]
+    return f"in {folder} there is {list_some(names, _SHOWN) or 'nothing'}"
 
 
 def is_utf8(name: str) -> bool:
@@ -225,6 +216,15 @@ def _is_zip(name: str) -> bool:
 
 def _is_hidden(name: str) -> bool:
     return name.startswith(".") or name == "__MACOSX"
+
+
+def _folder(zip_name: str) -> str:
+    """Return the folder of a zip file, with a slash unless it is the root."""
+    return zip_name[: zip_name.rfind("/") + 1]
+
+
+def _member(name: str, zip_name: str) -> str:
+    return name.removeprefix(_folder(zip_name))
 
 
 def _open_zip(path: Path) -> ZipFile:

@@ -4,19 +4,21 @@ day/images                        a folder: its files, each named by its stem, t
 day/{city}/{name}_photo.jpg       a template (`templates`): matching files, in folders and zips
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from causalseg.data.classes import IGNORE, ClassList, Colour
-from causalseg.data.dataset import PairData, check_train_ids, read_bytes
-from causalseg.data.files import Files, describe_nearest, is_utf8, open_files
+from causalseg.data.dataset import PairData, check_train_ids
+from causalseg.data.files import Files, describe_nearest, is_utf8, open_files, read_bytes
 from causalseg.data.labels import ColourLabels, IdLabels, LabelReader
-from causalseg.data.templates import ANY, Template
-from causalseg.errors import ConfigError, DataError, MissingFileError
+from causalseg.data.templates import Template, pair_by_fields
+from causalseg.errors import ConfigError, DataError, MissingFileError, list_some
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
 LABEL_ENDINGS = (".png", ".webp")  # not JPEG: it changes ids
+_SHOWN = 5  # names in a message
 
 
 class Location(NamedTuple):
@@ -64,48 +66,76 @@ class FolderData(PairData):
         every: int = 1,
         is_strict: bool = True,
     ):
-        sources = _find(images, IMAGE_ENDINGS, {})
-        masks = _find(labels, LABEL_ENDINGS, sources.patterns)
-        lacking = [field for field in masks.patterns if field not in sources.patterns]
+        self._trees: dict[str, tuple[Files, str]] = {}  # of a file of a template: tree, name there
+        template, image_files = self._find(images, IMAGE_ENDINGS, {})
+        label_template, label_files = self._find(labels, LABEL_ENDINGS, template.patterns)
+        lacking = [field for field in label_template.patterns if field not in template.patterns]
         if lacking:
             raise ConfigError(
                 f"labels {labels} have the field {lacking[0]}, images {images} only "
-                f"{', '.join(sources.patterns)}: a label is found by the fields of its image"
+                f"{', '.join(template.patterns)}: a label is found by the fields of its image"
             )
-        if not sources.files:
+        if not image_files:
             raise DataError(f"{images} has no images: {', '.join(IMAGE_ENDINGS)} are read")
-        fields = {key: file.fields for key, file in sources.files.items()}
-        label_of = {
-            key: masks.key(fields[key]) for key in sorted(fields, key=lambda k: _name(fields[k]))
-        }
-        unlabelled = [_name(fields[k]) for k, label in label_of.items() if label not in masks.files]
-        unused = [_name(masks.files[k].fields) for k in masks.files.keys() - {*label_of.values()}]
+        fields = {path: file.fields for path, file in image_files.items()}
+        label_of, unlabelled, unused = pair_by_fields(fields, label_files, label_template)
         unpaired = [
-            *_describe_unpaired(labels, "label", unlabelled),
-            *_describe_unpaired(images, "image", sorted(unused)),
+            *_describe_unpaired(labels, "label", [image_files[path] for path in unlabelled]),
+            *_describe_unpaired(images, "image", [label_files[path] for path in unused]),
         ]
         if unpaired and is_strict:
-            raise DataError(unpaired[0] + masks.broken + sources.broken)
-        paired = [key for key, label in label_of.items() if label in masks.files][::every]
-        pairs = [(sources.files[key], masks.files[label_of[key]]) for key in paired]
-        self._listed = {each.where: each.listed for pair in pairs for each in pair if each.listed}
+            trees = {files: None for files, _ in self._trees.values()}
+            raise DataError(unpaired[0] + "".join(files.describe_broken() for files in trees))
+        pairs = sorted((image_files[path].name, path) for path in label_of)[::every]
+        for (name, _), (other, _) in itertools.pairwise(pairs):
+            if name == other:
+                raise DataError(f"two images of {images} have the name {name}: choose other fields")
         super().__init__(
-            [(image.where, label.where) for image, label in pairs],
-            _make_names(images, [fields[key] for key in paired]),
+            [(image_files[path].where, label_files[label_of[path]].where) for _, path in pairs],
+            [name for name, _ in pairs],
             reader,
             unpaired=unpaired,
         )
 
     def read(self, file: str) -> bytes:
         """Return the content of a file."""
-        if file in self._listed:
-            files, name = self._listed[file]
+        if file in self._trees:
+            files, name = self._trees[file]
             return files.read(name)
-        return read_bytes(Path(file), file)
+        return read_bytes(Path(file))
 
     def where(self, file: str) -> str:
         """Return the path of a file, or ``zip: member``."""
         return file
+
+    def _find(
+        self, location: Location, endings: tuple[str, ...], patterns: Mapping[str, str]
+    ) -> tuple[Template, dict[str, "_File"]]:
+        """Return the template of a location, and its files by the paths that the template gives."""
+        if not location.template:
+            stems = _list_stems(location.folder, endings).items()
+            return Template("{name}"), {
+                stem: _File(str(file), {"name": stem}) for stem, file in stems
+            }
+        if Path(location.template).suffix.lower() not in endings:
+            raise ConfigError(f"template {location} has to end in {' or '.join(endings)}")
+        folder, text = _look_in_zips(location)
+        template, tree = Template(text, patterns), open_files(folder)
+        for name in tree.not_utf8:
+            if template.match(name):
+                raise _not_utf8(name, folder)
+        files = {}
+        for name in tree.names:
+            match = template.match(name)
+            if match and not match.above:
+                files[name] = _File(tree.where(name), match.fields)
+                self._trees[tree.where(name)] = tree, name
+        if not files:
+            raise DataError(
+                f"{location} matches no file; in {tree.describe()} there is "
+                f"{list_some(tree.names, _SHOWN) or 'nothing'}{tree.describe_broken()}"
+            )
+        return template, files
 
 
 def read_ids(
@@ -113,16 +143,13 @@ def read_ids(
 ) -> LabelReader:
     """Return the reader of labels that are ids.
 
-    Args:
-        classes: the class list, with the label ids of its classes.
-        ignore: one more label id that means `no class`.
-        id_map: label id -> train id (255 to ignore), in place of the class list's ids.
+    ``ignore`` is one more label id without a class; ``id_map``, label id -> train id (255 to
+    ignore), replaces the ids of the class list.
 
     Raises:
         ConfigError: if ``id_map`` names an unknown class, or ``ignore`` is the label id of a class.
     """
-    pairs = dict(zip(classes.ids, range(len(classes.ids)), strict=True))
-    pairs = pairs if id_map is None else dict(id_map)
+    pairs = {label_id: i for i, label_id in enumerate(classes.ids)} if id_map is None else id_map
     if pairs.get(ignore, IGNORE) != IGNORE:
         raise ConfigError(
             f"data.ignore = {ignore} is also the label id of class "
@@ -132,16 +159,15 @@ def read_ids(
     for label_id in pairs:
         if not 0 <= label_id < 2**16:
             raise ConfigError(f"id_map names label id {label_id}: label ids are 0..65535")
-    table = dict.fromkeys([*classes.ignore, ignore], IGNORE) | pairs
-    return IdLabels(table, "correct the file, the class list or id_map")
+    table = dict.fromkeys([*classes.ignore, ignore], IGNORE)
+    return IdLabels(table | dict(pairs), "correct the file, the class list or id_map")
 
 
 def read_colours(classes: ClassList) -> LabelReader:
     """Return the reader of labels that are colours of the class list.
 
     Raises:
-        ConfigError: if the class list has no palette of its own, or a colour means two classes, or
-            a class and no class.
+        ConfigError: if no palette was given, or a colour means two things.
     """
     if not classes.has_palette:
         raise ConfigError(
@@ -167,57 +193,18 @@ def read_colours(classes: ClassList) -> LabelReader:
 
 def list_images(folder: Path) -> list[Path]:
     """Return the image files of a folder in the order of names."""
-    return [file for _, file in sorted(_list_stems(folder, IMAGE_ENDINGS).items())]
+    return list(_list_stems(folder, IMAGE_ENDINGS).values())
 
 
 class _File(NamedTuple):
-    """A file: its path, the values of its fields, and for a template its tree and name there."""
+    """Where a file is, and the values of its fields."""
 
     where: str
     fields: Mapping[str, str]
-    listed: tuple[Files, str] | None = None
 
-
-class _Files(NamedTuple):
-    """The files of a location by a key made of their fields.
-
-    Attributes:
-        patterns: the regular expression of every field.
-        key: makes the key from fields.
-        files: the files.
-        broken: a clause about zip files that cannot be opened.
-    """
-
-    patterns: Mapping[str, str]
-    key: Callable[[Mapping[str, str]], str]
-    files: dict[str, _File]
-    broken: str = ""
-
-
-def _find(location: Location, endings: tuple[str, ...], patterns: Mapping[str, str]) -> _Files:
-    if not location.template:
-        stems = _list_stems(location.folder, endings).items()
-        files = {stem: _File(str(file), {"name": stem}) for stem, file in stems}
-        return _Files({"name": ANY}, lambda fields: fields["name"], files)
-    if Path(location.template).suffix.lower() not in endings:
-        raise ConfigError(f"template {location} has to end in {' or '.join(endings)}")
-    folder, text = _look_in_zips(location)
-    template, listed = Template(text, patterns), open_files(folder)
-    for name in listed.not_utf8:
-        if template.match(name) is not None:
-            raise _not_utf8(name, folder)
-    files = {}
-    for name in listed.names:
-        match = template.match(name)
-        if match is not None and not match.above:
-            files[name] = _File(listed.where(name), match.fields, (listed, name))
-    broken = "".join(f"; it may be in a broken zip file: {each}" for each in listed.broken)
-    if not files:
-        some = ", ".join(listed.names[:5]) or "nothing"
-        raise DataError(
-            f"{location} matches no file; in {listed.describe()} there is {some}{broken}"
-        )
-    return _Files(template.patterns, template.fill, files, broken)
+    @property
+    def name(self) -> str:
+        return "__".join(self.fields.values()).replace("/", "__")
 
 
 def _look_in_zips(location: Location) -> tuple[Path, str]:
@@ -233,14 +220,11 @@ def _look_in_zips(location: Location) -> tuple[Path, str]:
 
 
 def _list_stems(folder: Path, endings: tuple[str, ...]) -> dict[str, Path]:
-    """Return the files of a folder by stem, without hidden ones."""
-    files = [
-        file
-        for file in _need_folder(folder).iterdir()
-        if file.suffix.lower() in endings and not file.name.startswith(".") and not file.is_dir()
-    ]
+    """Return the files of a folder by stem, in its order, without hidden ones."""
     stems: dict[str, Path] = {}
-    for file in sorted(files):
+    for file in sorted(_need_folder(folder).iterdir(), key=lambda file: file.stem):
+        if file.suffix.lower() not in endings or file.name.startswith(".") or file.is_dir():
+            continue
         if not is_utf8(file.name):
             raise _not_utf8(file.name, folder)
         if file.stem in stems:
@@ -262,26 +246,13 @@ def _need_folder(folder: Path) -> Path:
     return folder
 
 
-def _describe_unpaired(location: Location, kind: str, names: Sequence[str]) -> list[str]:
-    """Return a message if images or labels are missing for some names."""
-    if not names:
+def _describe_unpaired(location: Location, kind: str, files: Sequence[_File]) -> list[str]:
+    """Return a message if images or labels are missing for some files."""
+    if not files:
         return []
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
     hint = "; if a field matches too much, narrow it, such as {name:[a-z0-9]+}"
     return [
-        f"{location} has no {kind} for {', '.join(names[:5])}{more}: every image needs a label of "
-        "the same stem or fields, PNG or lossless WebP, and every label an image"
-        + (hint if location.template else "")
+        f"{location} has no {kind} for {list_some(sorted(file.name for file in files), _SHOWN)}: "
+        "every image needs a label of the same stem or fields, PNG or lossless WebP, and every "
+        f"label an image{hint if location.template else ''}"
     ]
-
-
-def _name(fields: Mapping[str, str]) -> str:
-    return "__".join(fields.values()).replace("/", "__")
-
-
-def _make_names(images: Location, samples: Iterable[Mapping[str, str]]) -> list[str]:
-    names = [_name(fields) for fields in samples]
-    if len(set(names)) < len(names):
-        name = next(name for name in names if names.count(name) > 1)
-        raise DataError(f"two images of {images} have the name {name}: choose other fields")
-    return names

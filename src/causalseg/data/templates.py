@@ -5,12 +5,12 @@ repeated field must be the same text.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 from causalseg.errors import ConfigError
 
-ANY = "[^/]+"  # a field without a regular expression
+_ANY = "[^/]+"  # a field without a regular expression
 # A name, and after a colon a regular expression, which may have counts in braces.
 _FIELD = re.compile(r"\{([a-z]\w*)(?::((?:[^{}]|\{[^{}]*\})+))?\}")
 
@@ -25,9 +25,7 @@ class Match(NamedTuple):
 class Template:
     """Matches paths that end in the template, below any folders.
 
-    Args:
-        text: the template.
-        patterns: regular expressions of fields without one in the text.
+    ``patterns`` has regular expressions for fields without one in the text.
 
     Attributes:
         plain: the template without regular expressions.
@@ -55,7 +53,7 @@ class Template:
             if name in self.patterns:
                 regex += f"(?P={name})"
             else:
-                self.patterns[name] = field[2] or (patterns or {}).get(name, ANY)
+                self.patterns[name] = field[2] or (patterns or {}).get(name, _ANY)
                 regex += f"(?P<{name}>{self.patterns[name]})"
         try:
             self._regex = re.compile(f"(?P<_above>(?:[^/]+/)*?){regex}{re.escape(text[at:])}")
@@ -75,3 +73,16 @@ class Template:
     def fill(self, fields: Mapping[str, str]) -> str:
         """Return the path with these fields."""
         return _FIELD.sub(lambda field: fields[field[1]], self.text)
+
+
+def pair_by_fields(
+    images: Mapping[str, Mapping[str, str]], labels: Collection[str], template: Template
+) -> tuple[dict[str, str], list[str], list[str]]:
+    """Pair images, given with their fields, and labels, given by paths of the template.
+
+    Returns the label of every image that has one, images without label, and labels without image.
+    """
+    label_of = {image: template.fill(fields) for image, fields in images.items()}
+    unlabelled = [image for image, label in label_of.items() if label not in labels]
+    unused = sorted(set(labels) - set(label_of.values()))
+    return {i: label for i, label in label_of.items() if label in labels}, unlabelled, unused

@@ -12,8 +12,8 @@ from causalseg.config import Config
 from causalseg.config.load import CHECKSUM
 from causalseg.config.stages import Stage, stage_of
 from causalseg.engine.bootstrap import paired_interval
-from causalseg.errors import RunError
-from causalseg.report.format import Interval, Value, known_values, list_some, subtract
+from causalseg.errors import RunError, list_some
+from causalseg.report.format import Interval, Value, known_values, subtract
 from causalseg.report.read import counts_of
 from causalseg.report.result import Method, MethodLabel, Result, read_result
 from causalseg.runs.scores import MEAN

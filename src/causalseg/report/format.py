@@ -75,12 +75,6 @@ def format_count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def list_some(names: Sequence[str], most: int) -> str:
-    """Return the first few names and how many more there are."""
-    rest = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + rest
-
-
 def list_domains(names: Sequence[str]) -> str:
     """Return the domains by name, or their number if there are many."""
     return ", ".join(names) if len(names) <= MANY_DOMAINS else f"{len(names)} domains"

@@ -12,12 +12,12 @@ from jaxtyping import Int
 
 from causalseg.engine.bootstrap import paired_interval
 from causalseg.engine.robustness import corruption_degradation
+from causalseg.errors import list_some
 from causalseg.report.format import (
     Interval,
     Value,
     describe_domains,
     format_percent,
-    list_some,
     mean_of,
     subtract,
 )
