@@ -4,6 +4,7 @@ Images and labels are found by the templates of a split, below any folders, and 
 of the templates.
 """
 
+import os
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -19,13 +20,14 @@ from causalseg.data.labels import (
     PolygonLabels,
 )
 from causalseg.data.layouts import Colours, Ids, Layout, Polygons, Split
-from causalseg.data.templates import Match, Template
+from causalseg.data.templates import Match, Template, pair_by_fields
 from causalseg.errors import (
     CausalsegError,
     ConfigError,
     DataError,
     MissingFileError,
     did_you_mean,
+    list_some,
 )
 
 _SHOWN = 8  # entries of a list in a message
@@ -38,12 +40,8 @@ class LayoutData(PairData):
     A sample's name is the path of its image from the template's first field on, without ending,
     ``__`` between folders.
 
-    Args:
-        layout: of the data set.
-        split: one of the layout's.
-        root: folder of the data set, unpacked or as zip files, or a zip file.
-        every: use every k-th image.
-        is_strict: refuse unpaired images and labels; else skip them.
+    ``root`` is a folder, unpacked or with zip files, or a zip file. Every k-th image is used.
+    Unpaired images and labels are refused or, unless strict, skipped.
 
     Attributes:
         num_published: pairs of the split as published; None where sources differ.
@@ -73,7 +71,7 @@ class LayoutData(PairData):
         if len(pairs) < (self.num_published or 0):
             self.shortfall = (
                 f"{len(pairs):,} of {self.num_published:,} published pairs are there: complete the "
-                f"download{self._describe_broken()}"
+                f"download{self.files.describe_broken()}"
             )
         super().__init__(
             [(image, label) for image, label, _ in pairs[::every]],
@@ -108,18 +106,18 @@ class LayoutData(PairData):
                     f"that the template of images lacks: {', '.join(sorted(unknown))}"
                 )
         label_template, labels = self._find("labels", label_templates)
-        label_of = {path: label_template.fill(match.fields) for path, (_, match) in images.items()}
+        fields = {path: match.fields for path, (_, match) in images.items()}
+        label_of, unlabelled, unused = pair_by_fields(fields, labels, label_template)
         if split.spare != "images":
-            unlabelled = {images[path][0] for path in images if label_of[path] not in labels}
-            unpaired += self._describe_unpaired("label", "image", unlabelled)
+            unpaired += self._describe_unpaired(
+                "label", "image", [images[p][0] for p in unlabelled]
+            )
         if split.spare != "labels":
-            unused = {labels[path][0] for path in labels.keys() - set(label_of.values())}
-            unpaired += self._describe_unpaired("image", "label", unused)
+            unpaired += self._describe_unpaired("image", "label", [labels[p][0] for p in unused])
         names: dict[str, str] = {}
         pairs = []
-        for path, (image, _) in images.items():
-            if label_of[path] not in labels:
-                continue
+        for path, label_path in label_of.items():
+            image = images[path][0]
             name = path[len(image_template.folder) :].rpartition(".")[0].replace("/", "__")
             if name in names:
                 raise DataError(
@@ -127,7 +125,7 @@ class LayoutData(PairData):
                     "the ending or slashes: keep one of them"
                 )
             names[name] = image
-            pairs.append((image, labels[label_of[path]][0], name))
+            pairs.append((image, labels[label_path][0], name))
         return pairs
 
     def _find(
@@ -165,7 +163,7 @@ class LayoutData(PairData):
         others = [name for name in find_splits(self.layout, self.files) if name != self.split]
         lines = [
             f"{self.files.describe()} has no {what} of {self.layout.title}, split {self.split!r}"
-            f"{self._describe_broken()}",
+            f"{self.files.describe_broken()}",
             *describe_tree(split),
             "found in it:",
             *(f"  {line}" for line in _list_top(self.files)),
@@ -175,19 +173,14 @@ class LayoutData(PairData):
         ]
         return (DataError if self.files.broken else MissingFileError)("\n".join(lines))
 
-    def _describe_unpaired(self, missing: str, kind: str, files: set[str]) -> list[str]:
+    def _describe_unpaired(self, missing: str, kind: str, files: list[str]) -> list[str]:
         if not files:
             return []
-        more = f" and {len(files) - _SHOWN} more" if len(files) > _SHOWN else ""
         return [
             f"{self.describe()}: {kind}s without {missing} ({len(files)}): "
-            f"{', '.join(sorted(files)[:_SHOWN])}{more}; complete the download, or move them "
-            f"away{self._describe_broken()}"
+            f"{list_some(sorted(files), _SHOWN)}; complete the download, or move them away"
+            f"{self.files.describe_broken()}"
         ]
-
-    def _describe_broken(self) -> str:
-        """Return a clause about zip files that cannot be opened and may contain missing files."""
-        return "".join(f"; it may be in a broken zip file: {each}" for each in self.files.broken)
 
 
 def find_splits(layout: Layout, files: Files) -> list[str]:
@@ -257,21 +250,12 @@ def _list_top(files: Files) -> list[str]:
 
     A folder that contains everything is entered.
     """
-    zips, above = [name for name in files.zips if name], ""
-    while not zips and len({name[len(above) :].partition("/")[0] for name in files.names}) == 1:
-        first = files.names[0][len(above) :]
-        if "/" not in first:
-            break
-        above += first[: first.index("/") + 1]
-    inside = [name[len(above) :] for name in files.names]
-    count = Counter(name.partition("/")[0] for name in inside)
-    folders = {name.partition("/")[0] for name in inside if "/" in name}
-    lines = [
-        *(f"{name} (zip file)" for name in zips),
-        *(
-            f"{above}{name}/ ({n} file{'s' * (n > 1)})" if name in folders else above + name
-            for name, n in count.items()
-        ),
-    ]
+    zips = [name for name in files.zips if name]
+    above = "" if zips else os.path.commonprefix(files.names)  # noqa: RUF071  cut at a slash below
+    start = above.rfind("/") + 1
+    count = Counter(name[: name.find("/", start) + 1] or name for name in files.names)
+    lines = [f"{name} (zip file)" for name in zips]
+    for name, n in count.items():
+        lines.append(f"{name} ({n} file{'s' * (n > 1)})" if name.endswith("/") else name)
     more = [f"... and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else []
     return [*lines[:_SHOWN], *more] or ["nothing"]
