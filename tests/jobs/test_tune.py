@@ -8,17 +8,13 @@ import yaml
 
 from causalseg.config.load import dump_config, load_config
 from causalseg.errors import ConfigError, RunError
+from causalseg.jobs import tune
+from causalseg.jobs.compare.budget import size_methods
 from causalseg.jobs.compare.methods import read_methods
 from causalseg.jobs.compare.study import plan_study
 from causalseg.jobs.train import train_run
-from causalseg.jobs.tune import (
-    parse_grid,
-    plan_tuning,
-    run_tuning,
-    value_text,
-    write_methods,
-    write_record,
-)
+from causalseg.jobs.tune import parse_grid, run_tuning, value_text, write_methods
+from command_line import run
 
 METHODS = """
 none: {adapter: none}
@@ -54,7 +50,7 @@ def plan(config, file, tmp_path):
     def plan(*grid, names=("none", "lora"), metric="here.miou", seeds=(0,), overrides=()):
         methods = read_methods(names, file)
         out = tmp_path / "out"
-        return plan_tuning(config, overrides, methods, parse_grid(grid), metric, seeds, out)
+        return tune.plan_tuning(config, overrides, methods, parse_grid(grid), metric, seeds, out)
 
     return plan
 
@@ -180,7 +176,7 @@ def test_the_methods_file_has_the_chosen_values_and_all_scores(
         "# lora: 5e-4 50.00, 1e-3 50.00",
         "# both: 5e-4 50.00, 1e-3 62.50",
     ]
-    write_record(tuning, choices, tmp_path / "out")
+    tune.write_record(tuning, choices, tmp_path / "out")
     record = json.loads((tmp_path / "out" / "tune.json").read_text())
     assert (record["metric"], record["seeds"]) == ("here.miou", [0])
     chosen, trials = record["methods"]["both"]["chosen"], record["methods"]["both"]["trials"]
@@ -188,8 +184,6 @@ def test_the_methods_file_has_the_chosen_values_and_all_scores(
 
 
 def test_sizes_chosen_for_a_budget_and_reported_scores_are_written(plan, file, tmp_path):
-    from causalseg.jobs.compare.budget import size_methods
-
     config = tmp_path / "tiny.yaml"
     with file.open("a") as stream:
         stream.write("theirs: {adapter: vpt, reported: {mean: 50}, reported_source: here}")
@@ -217,8 +211,6 @@ def test_a_run_that_failed_or_has_no_score_decides_nothing(plan, scores, trained
 
 
 def test_the_command_tunes_and_its_file_is_compared_next(config, file, tmp_path, trained, capsys):
-    from command_line import run
-
     tuned = tmp_path / "tuned.yaml"
     line = ("tune", config, "--methods", file, "--adapters", "none,lora", "--out", tmp_path / "out")
     asked = ("--grid", RATES, "--metric", "here.miou", "--budget", "20k")

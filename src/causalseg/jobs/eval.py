@@ -1,5 +1,6 @@
 """Score a model on its domains; write eval.json, images, card and report into the run folder."""
 
+import itertools
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -68,8 +69,8 @@ def eval_run(
 
     def keep(name: str, sample: Sample, prediction: Int[Tensor, "H W"]) -> None:
         if are_predictions_saved:
-            file = run.predictions / name / f"{sample.name}.png"
-            write_png(file, Image.fromarray(label_ids(prediction, domains[name].classes)))
+            ids = Image.fromarray(label_ids(prediction, domains[name].classes))
+            write_png(run.predictions / name / f"{sample.name}.png", ids)
 
     if are_predictions_saved and fabric.is_global_zero:
         shutil.rmtree(run.predictions, ignore_errors=True)
@@ -158,7 +159,7 @@ def score_model(
     num_pictures: int,
     keep: Keep = lambda *_: None,
 ) -> tuple[Scores, dict[str, list[ExampleImages]]]:
-    """Score on all processes; return the scores and this process's pictures."""
+    """Score on all processes; return the scores and the pictures of this process."""
     with fabric.autocast():
         results, pictures = evaluate(
             model,
@@ -236,28 +237,21 @@ def _interval(
 def _with_corruptions(
     config: Config, corruptions: Sequence[str], severities: Sequence[int]
 ) -> Config:
-    data = config.data
-    clean = [name for name in data.only or data.domains if not data.domains[name].corrupt]
-    if not clean:
+    data, corrupted = config.data, {}
+    for name, domain in data.domains.items():
+        if domain.corrupt or name not in (data.only or data.domains):
+            continue
+        for corruption, severity in itertools.product(corruptions, severities):
+            key = f"{name}_{corruption}" + (f"_{severity}" if len(severities) > 1 else "")
+            corrupt = CorruptConfig(name=corruption, severity=severity)
+            corrupted[key] = domain.model_copy(update={"corrupt": corrupt})
+    if not corrupted:
         raise ConfigError("every domain is corrupted already: --corrupt needs a clean one")
-    corrupted = {
-        f"{name}_{corruption}" + (f"_{severity}" if len(severities) > 1 else ""): domain.model_copy(
-            update={"corrupt": CorruptConfig(name=corruption, severity=severity)}
-        )
-        for name, domain in data.domains.items()
-        if name in clean
-        for corruption in corruptions
-        for severity in severities
-    }
-    taken = sorted(corrupted.keys() & data.domains.keys())
-    if taken:
+    if taken := sorted(corrupted.keys() & data.domains.keys()):
         raise ConfigError(f"there is a domain {taken[0]} already: score it without --corrupt")
-    changed = {
-        "domains": data.domains | corrupted,
-        "mean_over": list(corrupted),
-        "only": None if data.only is None else [*data.only, *corrupted],
-    }
-    return config.with_options("data", **changed)
+    only = None if data.only is None else [*data.only, *corrupted]
+    domains = data.domains | corrupted
+    return config.with_options("data", domains=domains, mean_over=list(corrupted), only=only)
 
 
 def _write_pictures(folder: Path, examples: list[ExampleImages], classes: ClassList) -> None:

@@ -14,13 +14,7 @@ ADAPTERS = ("none", "causal_tune")
 
 
 def run_quickstart(out: Path) -> tuple[DomainTable, Path]:
-    """Train both runs below ``out`` and compare them.
-
-    A finished run is kept, an interrupted one is resumed.
-
-    Returns:
-        The table of mIoU by domain and the path of the report.
-    """
+    """Train unfinished runs below ``out``; return the mIoU by domain and the path of the report."""
     text = files("causalseg.jobs").joinpath("quickstart.yaml").read_text(encoding="utf-8")
     runs = []
     for adapter in ADAPTERS:

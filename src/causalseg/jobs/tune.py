@@ -108,9 +108,8 @@ def plan_tuning(
     for method, options in zip(methods, parsed, strict=True):
         keys = [k for k in grid if k != _OF_ADAPTERS or options.adapter.name != "none"]
         combined = itertools.product(*(grid[key] for key in keys)) if keys else ()
-        tried[method.name] = [
-            _variant(method, dict(zip(keys, values, strict=True))) for values in combined
-        ]
+        chosen = [dict(zip(keys, values, strict=True)) for values in combined]
+        tried[method.name] = [(values, _variant(method, values)) for values in chosen]
         cells += [variant for _, variant in tried[method.name]]
     if not cells:
         raise ConfigError(
@@ -170,19 +169,13 @@ def write_methods(
 
 def write_record(tuning: Tuning, choices: Mapping[str, Choice], out: Path) -> None:
     """Write OUT/tune.json: every score by method, values and seed."""
-    methods = {
-        name: {
-            "chosen": choice.best.values,
-            "at_edge": choice.at_edge,
-            "trials": [
-                {"values": trial.values, "mean": trial.mean, "seeds": trial.scores}
-                for trial in choice.trials
-            ],
-        }
-        for name, choice in choices.items()
-    }
-    about = {"metric": f"{tuning.domain}.miou", "seeds": tuning.seeds, "grid": tuning.grid}
-    write_json(out / "tune.json", {**about, "methods": methods})
+    methods = {}
+    for name, choice in choices.items():
+        trials = [{"values": t.values, "mean": t.mean, "seeds": t.scores} for t in choice.trials]
+        chosen = {"chosen": choice.best.values, "at_edge": choice.at_edge}
+        methods[name] = {**chosen, "trials": trials}
+    search = {"metric": f"{tuning.domain}.miou", "seeds": tuning.seeds, "grid": tuning.grid}
+    write_json(out / "tune.json", {**search, "methods": methods})
 
 
 def value_text(value: float) -> str:
@@ -193,11 +186,10 @@ def value_text(value: float) -> str:
     return f"{digits.rstrip('0').rstrip('.')}e{int(power)}"
 
 
-def _variant(method: Method, values: dict[str, float]) -> tuple[dict[str, float], Method]:
+def _variant(method: Method, values: dict[str, float]) -> Method:
     kept = [o for o in method.overrides if o.partition("=")[0] not in values]
-    name = f"{method.name}@{_label(values)}"
     new = [f"{key}={value_text(value)}" for key, value in values.items()]
-    return values, Method(name, [*kept, *new], {}, "")
+    return Method(f"{method.name}@{_label(values)}", kept + new, {}, "")
 
 
 def _seen_domain(metric: str, config: Config) -> str:
@@ -216,14 +208,12 @@ def _seen_domain(metric: str, config: Config) -> str:
 
 
 def _scores(row: Row, tuning: Tuning) -> dict[int, float]:
-    """The metric of a row by seed; the folder may have results of more seeds."""
+    """Return the metric of a row by seed; the folder may have results of more seeds."""
     mious = dict(zip(row.results, row.scores(tuning.domain), strict=True))
     scores = {seed: miou for seed in tuning.seeds if (miou := mious[seed]) is not None}
     if len(scores) < len(tuning.seeds):
-        raise RunError(
-            f"{tuning.domain} has no labelled pixels, so it cannot decide: choose another domain "
-            "for --metric"
-        )
+        reason = f"{tuning.domain} has no labelled pixels, so it cannot decide"
+        raise RunError(f"{reason}: choose another domain for --metric")
     return scores
 
 

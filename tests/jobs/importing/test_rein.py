@@ -217,6 +217,9 @@ def test_a_file_that_would_run_code_is_refused(tmp_path):
         import_checkpoint(file, "rein", tmp_path / "run", TINY)
 
 
+PACKED = "decode_head.transformer_decoder.layers.1.self_attn.attn.in_proj_bias"
+
+
 def drop(name):
     return lambda tensors: tensors.pop(name)
 
@@ -228,14 +231,11 @@ def add(name, *shape):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (
-            drop("decode_head.transformer_decoder.layers.1.self_attn.attn.in_proj_bias"),
-            "1 missing: decode_head.transformer_decoder.layers.1.self_attn.attn.in_proj_bias$",
-        ),
+        (drop(PACKED), f"1 missing: {PACKED}$"),
         (drop("backbone.reins.merge.weight"), "1 missing: backbone.reins.merge.weight$"),
         (
-            add("decode_head.decoder_input_projs.0.weight", 32, 32, 1, 1),
-            "1 unknown: decode_head.decoder_input_projs.0.weight$",
+            add("decode_head.input_projs.0.weight", 3),
+            "1 unknown: decode_head.input_projs.0.weight$",
         ),
         (add("backbone.reins.gate", 3), "1 unknown: backbone.reins.gate$"),
         (add("auxiliary_head.conv_seg.bias", 3), "1 unknown: auxiliary_head.conv_seg.bias$"),

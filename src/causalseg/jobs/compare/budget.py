@@ -99,9 +99,9 @@ def size_methods(
         except CausalsegError as error:
             mistakes.append(f"  {method.name}: {error}")
     if mistakes:
-        lines = [f"not all methods come within {TOLERANCE:.0%} of {budget:,} parameters:"]
-        lines += [*mistakes, "choose another budget, or compare without these"]
-        raise ConfigError("\n".join(lines))
+        heading = f"not all methods come within {TOLERANCE:.0%} of {budget:,} parameters:"
+        hint = "choose another budget, or compare without these"
+        raise ConfigError("\n".join([heading, *mistakes, hint]))
     return sized
 
 

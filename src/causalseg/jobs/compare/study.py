@@ -101,10 +101,7 @@ def plan_study(
 
 
 def run_study(study: Study, jobs: int = 1) -> tuple[Comparison | None, list[str]]:
-    """Run unfinished cells, ``jobs`` side by side, and write the table after each.
-
-    Writes OUT/results/METHOD_seedN.json, OUT/compare.md and OUT/compare.html, with the rows of
-    earlier comparisons in the folder.
+    """Run unfinished cells, ``jobs`` side by side, and write results and tables after each.
 
     Returns:
         The comparison, None without any finished cell, and which cells failed and why.
@@ -157,10 +154,9 @@ def _join_methods(
     planned = {method.name: set(theirs) for method, theirs in listed}
     folders = {folder_name(method): method.name for method in rows.values()}
     for method in methods:
-        if folders.get(folder_name(method), method.name) != method.name:
-            raise ConfigError(
-                f"{method.name} would share the folder of {folders[folder_name(method)]}"
-            )
+        other = folders.get(folder_name(method), method.name)
+        if other != method.name:
+            raise ConfigError(f"{method.name} would share the folder of {other}")
         rows[method.name] = method
         planned.setdefault(method.name, set()).update(seeds)
     return list(rows.values()), {name: sorted(theirs) for name, theirs in planned.items()}

@@ -67,14 +67,10 @@ _QKV = re.compile(r"(decoder\.layers\.\d+\.self_attn)\.([qkv])_proj\.(weight|bia
 
 
 def name_in_mmdet(key: str) -> tuple[str, int | None]:
-    """Return mmdet's name of a tensor of `causalseg.heads.mask2former.Mask2FormerHead`.
+    """Return mmdet's name of a tensor of our head, and which third of mmdet's tensor it is.
 
-    Returns:
-        The name, and which third of mmdet's tensor it is: 0, 1 or 2 for queries, keys and values,
-        None for the whole.
-
-    Raises:
-        KeyError: if our head has no tensor ``key``.
+    Thirds are 0, 1 and 2 for queries, keys and values, None for the whole tensor. Raises KeyError
+    if our head has no tensor ``key``.
     """
     if match := _QKV.fullmatch(key):
         attention, letter, end = match.groups()

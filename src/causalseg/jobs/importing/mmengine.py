@@ -27,7 +27,7 @@ _OF_THE_LOG = (
 
 
 class _Ignored:
-    """Replaces an object of the log: takes anything, keeps nothing."""
+    """Replaces an object of the log."""
 
     def __new__(cls, *_: object) -> "_Ignored":
         return object.__new__(cls)
