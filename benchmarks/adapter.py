@@ -29,8 +29,7 @@ from timm.layers import use_fused_attn
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from causalseg.adapters.ablations.fourier import CausalTuneFFT
-from causalseg.adapters.ablations.haar import CausalTuneHaar
+from causalseg.adapters.ablations.literal import CausalTuneFFT, CausalTuneHaar
 from causalseg.adapters.ablations.released import ReleasedCausalTune
 from causalseg.adapters.adaptformer import AdaptFormer
 from causalseg.adapters.base import Adapter, Chain, attach

@@ -13,8 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from causalseg.adapters.ablations.fourier import CausalTuneFFT
-from causalseg.adapters.ablations.haar import CausalTuneHaar
+from causalseg.adapters.ablations.literal import CausalTuneFFT, CausalTuneHaar
 from causalseg.adapters.adaptformer import AdaptFormer
 from causalseg.adapters.base import Adapter, Chain, attach
 from causalseg.adapters.causal_tune import CausalTune

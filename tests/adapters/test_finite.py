@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from causalseg.adapters.ablations.fourier import CausalTuneFFT
-from causalseg.adapters.ablations.haar import CausalTuneHaar
+from causalseg.adapters.ablations.literal import CausalTuneFFT, CausalTuneHaar
 from causalseg.adapters.fada import Fada
 from causalseg.adapters.set import SetAdapter
 

@@ -48,9 +48,9 @@ class AdaptFormer(Adapter):
                     "like timm's Block or EvaBlock"
                 )
         for side, block in zip(self.sides, blocks, strict=True):
-            add = _AddSide(side)
-            handles.append(block.mlp.register_forward_hook(_TakeInput(add)))
-            handles.append(block.drop_path2.register_forward_hook(add))
+            hook = _SideHook(side)
+            handles.append(block.mlp.register_forward_hook(hook.take))
+            handles.append(block.drop_path2.register_forward_hook(hook.add))
         return handles
 
 
@@ -71,23 +71,16 @@ class _SidePath(nn.Module):
         return self.scale * self.up(hidden)  # (1)
 
 
-class _AddSide:
-    """Adds the side path of the tokens from `_TakeInput`."""
+class _SideHook:
+    """Takes the input of a block's MLP and adds its side path to the output of `drop_path2`."""
 
     def __init__(self, side: nn.Module):
         self.side = side
         self.tokens: Tensor | None = None
 
-    def __call__(self, module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
+    def take(self, mlp: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+        self.tokens = inputs[0]
+
+    def add(self, drop_path: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
         tokens, self.tokens = self.tokens, None
         return output + self.side(tokens).to(output.dtype)  # (2)
-
-
-class _TakeInput:
-    """Hands the input of the MLP to `_AddSide`."""
-
-    def __init__(self, add: _AddSide):
-        self.add = add
-
-    def __call__(self, mlp: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
-        self.add.tokens = inputs[0]

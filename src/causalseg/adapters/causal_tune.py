@@ -1,14 +1,15 @@
 """Causal-Tune (Zhang et al., AAAI 2026, arXiv 2512.16567): adapt features in the frequency domain.
 
-For the patch tokens X of block l on their grid, with G the Gaussian band of `spectral.bands`:
+For the patch tokens X of block l on their h x w grid, with D_n the orthonormal DCT-II matrix of
+size n, and G the Gaussian band between the radii R_L and R_H of `spectral.bands`:
 
-    (1) Y  = D_h X D_w^T                        orthonormal DCT-II per channel
+    (1) Y  = D_h X D_w^T                        per channel; frequencies u of rows, v of columns
     (2) Yc = G * Y                              the causal part; the rest is dropped
     (3) T  = A B                                causal tokens of block l
     (4) P  = softmax(Yc T^T / sqrt(c))          over the m tokens
     (5) Z  = P[:, 1:] (T[1:] W1^T + b1) + Yc    token 0 takes attention and gives no value
     (6) D  = Z W2^T + b2
-    (7) out = X + s iDCT(D)
+    (7) out = X + s iDCT(D)                     without s if init.kind = zero
 
 Recipe `paper` is these lines. A constant over frequencies inverts to a spike at patch (0, 0): b2 is
 one, and so, nearly, is the attention output at first. `centered` subtracts its mean over (u, v)
@@ -55,7 +56,8 @@ class CausalTune(TokenEdit):
         if checked.transform != self.transform or checked.recipe == "released":
             raise ConfigError(
                 f"{type(self).__name__} has transform = {self.transform} and the recipes paper, "
-                "centered and full_path; causalseg.adapters.ablations has the others"
+                "centered and full_path; for others take CausalTuneFFT, CausalTuneHaar or "
+                "ReleasedCausalTune of causalseg.adapters.ablations"
             )
         super().__init__(width, depth, checked)
         self.recipe, self.low, self.high = checked.recipe, checked.band.low, checked.band.high
@@ -74,20 +76,19 @@ class CausalTune(TokenEdit):
         """
         with torch.autocast(tokens.device.type, enabled=False):
             X = widen(tokens_to_grid(tokens, grid))
-            # Step 1: the attention path before W1, W2 and b2, on r + 2 channels instead of c.
+            # (1) to (5): the attention path before W1, W2 and b2, on r + 2 channels instead of c.
             attention = grid_to_tokens(self._attend(X, layer))
-            # Step 2: the linear path before W2. The band is a product with a matrix on each side of
-            # the grid; Y itself needs no transform, since iDCT(Y) = X.
+            # The linear path of (5) before W2; Y itself needs no transform, since iDCT(Y) = X.
             linear = X if self.recipe == "full_path" else band_pass(X, self.low, self.high)
             linear = grid_to_tokens(linear)
             rest = None if self.band is None else self.band(X, layer, self.low, self.high)
-        # Step 3: s W2 and s b2. Scaling the weights is cheaper than scaling the features.
+        # s of (7) on W2 and b2: scaling the weights is cheaper than scaling the features.
         W1, b1 = self.token_to_feature.weight, self.token_to_feature.bias
         W2, b2 = self.scaled(self.delta.weight), self.scaled(self.delta.bias)
-        # Step 4: (T[1:] W1^T + b1) W2^T is [A[1:], 1] values, and the last row is for b2.
+        # (T[1:] W1^T + b1) W2^T of (5), (6) is [A[1:], 1] values; the last row is for b2.
         values = torch.cat([self.tokens.B[layer] @ W1.T, b1[None]]) @ W2.T
         values = torch.cat([values, b2[None].to(values.dtype)])
-        # Step 5: both paths, summed in place: one temporary of the size of the features.
+        # (6), (7): both paths, summed in place: one temporary of the size of the features.
         edit = linear.to(W2.dtype) @ W2.T
         edit.baddbmm_(attention.to(edit.dtype), values.to(edit.dtype).expand(edit.shape[0], -1, -1))
         out = edit.to(tokens.dtype).add_(tokens)
@@ -97,8 +98,8 @@ class CausalTune(TokenEdit):
         """Decay all but the learnt factor of `suppress`."""
         return not name.startswith("band.")
 
-    def _attend(self, X: Features, layer: int) -> Float[Tensor, "b h w r2"]:
-        """Return ``iDCT(P[:, 1:] [A[1:], 1])``, r + 1 channels, and one more for b2."""
+    def _attend(self, X: Features, layer: int) -> Float[Tensor, "b h w r_2"]:
+        """Return ``iDCT(P[:, 1:] [A[1:], 1])``, r + 1 channels, and one more for b2: r + 2."""
         grid = (X.shape[1], X.shape[2])
         A, B = self.tokens.A[layer].to(X.dtype), self.tokens.B[layer].to(X.dtype)
         G = band_mask(grid, self.low, self.high, X.device, X.dtype)

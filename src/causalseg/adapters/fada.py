@@ -13,16 +13,14 @@ own tokens; the style is instance-normalised first. For the patch tokens X of bl
 No code of it was ever released: this follows the description in "Learning Frequency-Adapted Vision
 Foundation Model for Domain Generalized Semantic Segmentation". Our reading: the normalisation acts
 on the style coefficients themselves, and one set of tokens serves the three style bands, whose
-coefficients it sees as three times as many positions. So the edit does not change when a style
-band of a channel is multiplied by a positive factor.
+coefficients it sees as three times as many positions.
 """
 
 from typing import Any
 
 import torch
 
-from causalseg.adapters.refinement import TokenRefinement, standardise
-from causalseg.adapters.tokens import TokenEdit
+from causalseg.adapters.tokens import TokenEdit, TokenRefinement, standardise
 from causalseg.config.adapters import FadaConfig
 from causalseg.config.mistakes import check
 from causalseg.spectral.grid import GridSize, Tokens, grid_to_tokens, tokens_to_grid

@@ -1,9 +1,8 @@
 """Interventions on the features: random edits in training that change domain, not content.
 
-If a part of the features does not cause the classes, a classifier must not depend on it. In
-training that part is set to random values, an intervention in the sense of causal inference, and
-the rest of the model learns not to use it. Nothing is learnt here; in eval mode every edit returns
-its input.
+A part of the features that does not cause the classes is set to random values in training, an
+intervention in the sense of causal inference, and the model learns not to use it. Nothing is learnt
+here; in eval mode every edit returns its input.
 
     spectral  X' = X + (g_h - 1) (X - L_RH X) + (g_l - 1) L_RL X     gains g per image and channel
     MixStyle  X' = s' (X - m) / s + m',   m', s' mixed with another image's (arXiv 2104.02008)
@@ -128,9 +127,7 @@ def _lowpass(X: Tokens, grid: GridSize, radius: float) -> Tokens:
     return grid_to_tokens(band_pass(tokens_to_grid(X, grid), None, radius))
 
 
-def _statistics(
-    X: Tokens,
-) -> tuple[Float[Tensor, "b 1 c"], Float[Tensor, "b 1 c"]]:
+def _statistics(X: Tokens) -> tuple[Float[Tensor, "b 1 c"], Float[Tensor, "b 1 c"]]:
     """Return mean and standard deviation over positions; the latter is never 0."""
     variance, mean = torch.var_mean(X, dim=1, correction=0, keepdim=True)
     return mean, (variance + _EPS).sqrt()

@@ -27,8 +27,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from causalseg.adapters.refinement import TokenRefinement
-from causalseg.adapters.tokens import TokenEdit
+from causalseg.adapters.tokens import TokenEdit, TokenRefinement
 from causalseg.config.adapters import SetConfig
 from causalseg.config.mistakes import check
 from causalseg.spectral.grid import GridSize, Tokens, grid_to_tokens, tokens_to_grid

@@ -1,4 +1,4 @@
-"""Tokens of every block, the link that turns them into queries, and how the edit is initialised.
+"""Tokens of every block, attention to them, their link to queries, and their initialisation.
 
 Low-rank tokens are ``T_l = A_l B_l`` with A (m, r) and B (r, c); full tokens are T (m, c) itself.
 By default both have the standard deviation of Rein's code (0.009 at 384 channels and rank 16).
@@ -11,13 +11,15 @@ import math
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional
 
 from causalseg.adapters.base import Adapter
-from causalseg.config.adapters import LinkedConfig, TokensConfig
-from causalseg.config.initialisation import Init
+from causalseg.config.adapters import FadaConfig, LinkedConfig, SetConfig, TokensConfig
+from causalseg.config.initialisation import PUBLISHED_SCALE, Init
 from causalseg.errors import ConfigError
 
-_PATCH_INPUTS = 3 * 16 * 16  # Rein's bound is that of a projection of such patches
+_PATCH_INPUTS = 3 * 16 * 16  # the bound of Rein and VPT is that of a projection of such patches
+_LOGIT_EPS = 1e-10  # added to the variance of logits, which are small at first
 
 
 class TokenEdit(Adapter):
@@ -32,8 +34,9 @@ class TokenEdit(Adapter):
 
     def __init__(self, width: int, depth: int, options: TokensConfig):
         super().__init__(width, depth, options.layers)
-        scale = options.init.initial_scale
-        self.scale = None if scale is None else nn.Parameter(torch.tensor(float(scale)))
+        scale = PUBLISHED_SCALE if options.init.scale is None else options.init.scale
+        has_scale = options.init.kind == "small"
+        self.scale = nn.Parameter(torch.tensor(float(scale))) if has_scale else None
         self.link = None
 
     def queries(self) -> Float[Tensor, "m d"] | None:
@@ -66,11 +69,11 @@ class BlockTokens(nn.Module):
         m, std = options.num_tokens, options.init.token_std
         self.rank: int | None = options.rank
         if self.rank is None:
-            self.T = _draw((depth, m, width), width)
+            self.T = draw_uniform((depth, m, width), width)
         else:
             fan_out = math.sqrt(self.rank * width)
-            self.A = _draw((depth, m, self.rank), fan_out)
-            self.B = _draw((depth, self.rank, width), fan_out)
+            self.A = draw_uniform((depth, m, self.rank), fan_out)
+            self.B = draw_uniform((depth, self.rank, width), fan_out)
         if std is not None:
             with torch.no_grad():
                 factor = std / self().std()
@@ -115,6 +118,52 @@ class QueryLink(nn.Module):
         return self.merge(torch.cat(parts, dim=-1))
 
 
+class TokenRefinement(nn.Module):
+    """Token attention on the coefficients Q of a transform, as SET and FADA have it.
+
+    For the tokens T = A B of a block; W1, b1, W2 and b2 are shared by all blocks:
+
+        (1) P = softmax(Q T^T / sqrt(c))                    over the m tokens
+        (2) D = (P[:, 1:] (T[1:] W1^T + b1) + Q) W2^T + b2  token 0 gives no value
+
+    ``is_normalised``: the logits are instance-normalised over the positions, which removes style
+    from the attention.
+    """
+
+    def __init__(
+        self, depth: int, width: int, options: SetConfig | FadaConfig, is_normalised: bool = False
+    ):
+        super().__init__()
+        self.is_normalised = is_normalised
+        self.tokens = BlockTokens(depth, width, options)
+        self.token_to_feature = nn.Linear(width, width)  # W1, b1
+        self.delta = make_delta(width, options.init)  # W2, b2
+
+    def forward(self, Q: Float[Tensor, "b n c"], layer: int) -> Float[Tensor, "b n c"]:
+        """Return D for the coefficients Q at n positions, in the precision of Q."""
+        T = self.tokens.A[layer].to(Q.dtype) @ self.tokens.B[layer].to(Q.dtype)
+        logits = Q @ T.T / math.sqrt(Q.shape[-1])
+        if self.is_normalised:
+            logits = standardise(logits, _LOGIT_EPS)
+        P = torch.softmax(logits, dim=-1)  # (1)
+        values = _linear(self.token_to_feature, T[1:])
+        return _linear(self.delta, P[..., 1:] @ values + Q)  # (2)
+
+
+def standardise(X: Float[Tensor, "b n c"], eps: float) -> Float[Tensor, "b n c"]:
+    """Instance normalisation: mean 0 and variance 1 over the positions, per image and channel.
+
+    ``eps`` is added to the variance; a channel that is constant becomes 0.
+    """
+    centered = X - X.mean(-2, keepdim=True)
+    return centered * torch.rsqrt(centered.square().mean(-2, keepdim=True) + eps)
+
+
+def _linear(layer: nn.Linear, X: Float[Tensor, "... c"]) -> Float[Tensor, "... c"]:
+    """Apply a linear layer in the precision of X, whatever that of its weights."""
+    return functional.linear(X, layer.weight.to(X.dtype), layer.bias.to(X.dtype))
+
+
 def make_delta(width: int, init: Init) -> nn.Linear:
     """Return W2 and b2, which write the edit: 0 with `zero`, as torch draws them with `small`."""
     delta = nn.Linear(width, width)
@@ -124,7 +173,7 @@ def make_delta(width: int, init: Init) -> nn.Linear:
     return delta
 
 
-def _draw(shape: tuple[int, ...], fan_out: float) -> nn.Parameter:
-    """Return a parameter that is uniform within Rein's bound."""
+def draw_uniform(shape: tuple[int, ...], fan_out: float) -> nn.Parameter:
+    """Return a parameter that is uniform within the bound of Rein and VPT."""
     bound = math.sqrt(6 / (_PATCH_INPUTS + fan_out))
     return nn.Parameter(torch.empty(shape).uniform_(-bound, bound))

@@ -5,7 +5,6 @@
 The prompts P_l take part in the attention of their block only; their outputs are dropped.
 """
 
-import math
 from typing import Any
 
 import torch
@@ -14,13 +13,12 @@ from timm.models.beit import Beit
 from torch import Tensor, nn
 
 from causalseg.adapters.base import Adapter, Removable
+from causalseg.adapters.tokens import draw_uniform
 from causalseg.backbones.trunk import find_trunk
 from causalseg.config.adapters import VptConfig
 from causalseg.config.mistakes import check
 from causalseg.errors import ConfigError
 from causalseg.spectral.grid import split_prefix
-
-_PATCH_INPUTS = 3 * 16 * 16  # the paper's bound is that of a projection of such patches
 
 
 class Vpt(Adapter):
@@ -29,9 +27,7 @@ class Vpt(Adapter):
     def __init__(self, width: int, depth: int, **options: Any):
         checked = check(VptConfig, options)
         super().__init__(width, depth, checked.layers)
-        bound = math.sqrt(6 / (_PATCH_INPUTS + width))
-        prompts = torch.empty(len(self.layers), checked.num_prompts, width)
-        self.prompts = nn.Parameter(prompts.uniform_(-bound, bound))
+        self.prompts = draw_uniform((len(self.layers), checked.num_prompts, width), width)
 
     def install(self, vit: nn.Module) -> list[Removable]:
         """Hook the prompts into the blocks.
@@ -50,11 +46,10 @@ class Vpt(Adapter):
         handles: list[Removable] = []
         for number, layer in enumerate(self.layers):
             block = vit.get_submodule(trunk.names[layer])
-            insert = _InsertPrompts(self, number, trunk.num_prefix)
-            drop = _DropPrompts(trunk.num_prefix, self.prompts.shape[1])
-            handles.append(block.register_forward_pre_hook(insert))
+            hook = _PromptHook(self, number, trunk.num_prefix)
+            handles.append(block.register_forward_pre_hook(hook.insert))
             # First of the hooks, so that other adapters never see prompts.
-            handles.append(block.register_forward_hook(drop, prepend=True))
+            handles.append(block.register_forward_hook(hook.drop, prepend=True))
         return handles
 
     def is_decayed(self, name: str) -> bool:
@@ -62,27 +57,20 @@ class Vpt(Adapter):
         return False
 
 
-class _InsertPrompts:
-    """Puts the prompts of a block behind the prefix tokens of its input."""
+class _PromptHook:
+    """Inserts the prompts of a block behind its prefix tokens and drops their outputs."""
 
     def __init__(self, adapter: Vpt, number: int, num_prefix: int):
         self.adapter, self.number, self.num_prefix = adapter, number, num_prefix
 
-    def __call__(self, block: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    def insert(self, block: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         tokens: Float[Tensor, "b p_n c"] = inputs[0]
         prefix, patches = split_prefix(tokens, self.num_prefix)
         prompts = self.adapter.prompts[self.number].to(tokens.dtype)
         prompts = prompts.expand(tokens.shape[0], -1, -1)
         return (torch.cat([prefix, prompts, patches], dim=1), *inputs[1:])
 
-
-class _DropPrompts:
-    """Drops the prompts from a block's output."""
-
-    def __init__(self, num_prefix: int, num_prompts: int):
-        self.num_prefix, self.num_prompts = num_prefix, num_prompts
-
-    def __call__(self, block: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
+    def drop(self, block: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
         prefix, rest = split_prefix(output, self.num_prefix)
-        patches = rest[:, self.num_prompts :]
+        patches = rest[:, self.adapter.prompts.shape[1] :]
         return patches if self.num_prefix == 0 else torch.cat([prefix, patches], dim=1)

@@ -1,7 +1,6 @@
 """From the options of an adapter or an intervention to the object."""
 
-from causalseg.adapters.ablations.fourier import CausalTuneFFT
-from causalseg.adapters.ablations.haar import CausalTuneHaar
+from causalseg.adapters.ablations.literal import CausalTuneFFT, CausalTuneHaar
 from causalseg.adapters.ablations.released import ReleasedCausalTune
 from causalseg.adapters.adaptformer import AdaptFormer
 from causalseg.adapters.base import Adapter, Chain, Stages, check_layers
@@ -15,22 +14,8 @@ from causalseg.adapters.set import SetAdapter
 from causalseg.adapters.soma import Soma
 from causalseg.adapters.vpt import Vpt
 from causalseg.backbones.timm import FrozenBackbone
-from causalseg.config.adapters import (
-    AdapterConfig,
-    AdaptFormerConfig,
-    CausalTuneConfig,
-    FadaConfig,
-    FullConfig,
-    LoraAdapterConfig,
-    PeftAdapterConfig,
-    PlacedConfig,
-    ReinConfig,
-    SetConfig,
-    SomaConfig,
-    VptConfig,
-    linked_part,
-    parts_of,
-)
+from causalseg.config import adapters as blocks
+from causalseg.config.adapters import PlacedConfig
 from causalseg.config.block import Layers
 from causalseg.config.intervene import InterveneConfig
 from causalseg.errors import ConfigError
@@ -40,16 +25,16 @@ _INTERVENTIONS = {"spectral": SpectralIntervention, "mixstyle": MixStyle, "dsu":
 
 
 def build_adapter(
-    options: AdapterConfig, backbone: FrozenBackbone, query_width: int | None
+    options: blocks.AdapterConfig, backbone: FrozenBackbone, query_width: int | None
 ) -> Adapter | None:
     """Build the adapter of a configuration, newly initialised; None without one.
 
     ``query_width`` is the width of the head's queries, None for a head without; the last linked
     adapter of a chain makes them.
     """
-    linked = linked_part(options)
+    linked = blocks.linked_part(options)
     adapters = []
-    for index, part in enumerate(parts_of(options)):
+    for index, part in enumerate(blocks.parts_of(options)):
         is_linked = index == linked and query_width is not None
         adapters.append(_build_part(part, backbone, query_width if is_linked else None))
     if len(adapters) < 2:
@@ -76,15 +61,15 @@ def _build_part(part: PlacedConfig, backbone: FrozenBackbone, query_width: int |
     layers, vit, widths = place(part.layers, backbone), backbone.vit, backbone.widths
     placed = part.model_copy(update={"layers": layers})
     match placed:
-        case FullConfig():
+        case blocks.FullConfig():
             return FullTune(vit, has_stem=part.layers is None, **dict(placed))
-        case LoraAdapterConfig() | PeftAdapterConfig():
+        case blocks.LoraAdapterConfig() | blocks.PeftAdapterConfig():
             return PeftAdapter(vit, placed)
-        case SomaConfig():
+        case blocks.SomaConfig():
             return Soma(vit, **dict(placed))
     if len(set(widths)) == 1:
         return _build_edit(placed, widths[0], backbone.depth, query_width)
-    if isinstance(part, VptConfig | AdaptFormerConfig):
+    if isinstance(part, blocks.VptConfig | blocks.AdaptFormerConfig):
         raise ConfigError(
             f"adapter {part.name} needs the blocks of a ViT, not the stages of "
             f"{type(vit).__name__}: choose another adapter, such as causal_tune, rein, set or fada"
@@ -101,19 +86,19 @@ def _build_edit(part: PlacedConfig, width: int, depth: int, query_width: int | N
     """Build an adapter that needs only the sizes of the backbone."""
     options = dict(part)
     match part:
-        case CausalTuneConfig(recipe="released"):
+        case blocks.CausalTuneConfig(recipe="released"):
             shared = {key: options[key] for key in ("layers", "num_tokens", "rank", "init")}
             return ReleasedCausalTune(width, depth, query_width=query_width, **shared)
-        case CausalTuneConfig():
+        case blocks.CausalTuneConfig():
             return _TRANSFORMS[part.transform](width, depth, query_width=query_width, **options)
-        case ReinConfig():
+        case blocks.ReinConfig():
             return Rein(width, depth, query_width=query_width, **options)
-        case SetConfig():
+        case blocks.SetConfig():
             return SetAdapter(width, depth, query_width=query_width, **options)
-        case FadaConfig():
+        case blocks.FadaConfig():
             return Fada(width, depth, **options)
-        case AdaptFormerConfig():
+        case blocks.AdaptFormerConfig():
             return AdaptFormer(width, depth, **options)
-        case VptConfig():
+        case blocks.VptConfig():
             return Vpt(width, depth, **options)
     raise AssertionError(f"no adapter for {type(part).__name__}")

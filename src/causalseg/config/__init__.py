@@ -65,8 +65,7 @@ class Config(Block):
         changed = getattr(self, block).model_copy(update=options)
         return self.model_copy(update={block: changed})
 
-    def find_mistakes(self) -> Iterator[str]:
-        """Yield contradictions between blocks."""
+    def _find_mistakes(self) -> Iterator[str]:
         if mistake := self.eval.stride_mistake(self.eval.window or self.train.crop):
             yield f"eval.{mistake}"
         yield from self._find_query_mistakes()

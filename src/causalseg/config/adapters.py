@@ -11,6 +11,7 @@ from causalseg.config.intervene import InterveneConfig
 from causalseg.config.legacy import drop_removed, move_linear_path, move_to_init
 
 Rank = Annotated[int, Field(ge=1)]
+_METHOD = Field(description="The method.")
 
 _NAMED_BANDS: dict[str, dict[str, float | None]] = {
     "both": {"low": 0.2, "high": 0.7},
@@ -23,8 +24,7 @@ _NAMED_BANDS: dict[str, dict[str, float | None]] = {
 class NoAdapterConfig(Block):
     """No adapter: the frozen backbone with a head."""
 
-    name: Literal["none"] = "none"
-    """The method."""
+    name: Annotated[Literal["none"], _METHOD] = "none"
 
 
 class PlacedConfig(Block):
@@ -64,8 +64,7 @@ class LinkedConfig(TokensConfig):
 class FullConfig(PlacedConfig):
     """Full fine-tuning with a learning rate that falls from the last block to the first."""
 
-    name: Literal["full"] = "full"
-    """The method."""
+    name: Annotated[Literal["full"], _METHOD] = "full"
     rate: Annotated[float, Field(gt=0)] = 0.1
     """Factor on the adapter's learning rate for the last block."""
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 0.9
@@ -75,8 +74,7 @@ class FullConfig(PlacedConfig):
 class ReinConfig(LinkedConfig):
     """Rein: low-rank tokens refine the features of every block."""
 
-    name: Literal["rein"] = "rein"
-    """The method."""
+    name: Annotated[Literal["rein"], _METHOD] = "rein"
     rank: Rank | None = 16  # type: ignore[assignment]
     """Rank of the tokens; null makes them full."""
     use_softmax: bool = True
@@ -86,15 +84,13 @@ class ReinConfig(LinkedConfig):
 class SetConfig(LinkedConfig):
     """SET: tokens for amplitude and phase of the Fourier spectrum."""
 
-    name: Literal["set"] = "set"
-    """The method."""
+    name: Annotated[Literal["set"], _METHOD] = "set"
 
 
 class FadaConfig(TokensConfig):
     """FADA: tokens for the content and style sub-bands of a Haar transform."""
 
-    name: Literal["fada"] = "fada"
-    """The method."""
+    name: Annotated[Literal["fada"], _METHOD] = "fada"
 
 
 class TargetsConfig(PlacedConfig):
@@ -107,8 +103,7 @@ class TargetsConfig(PlacedConfig):
 class LoraAdapterConfig(TargetsConfig):
     """LoRA: a low-rank update of linear layers."""
 
-    name: Literal["lora"] = "lora"
-    """The method."""
+    name: Annotated[Literal["lora"], _METHOD] = "lora"
     rank: Rank = 8
     """Rank of the update."""
     alpha: Annotated[float, Field(gt=0)] = 16.0
@@ -122,15 +117,13 @@ class LoraAdapterConfig(TargetsConfig):
 class DoraAdapterConfig(LoraAdapterConfig):
     """DoRA: LoRA on the direction of the weights, with learnt magnitudes."""
 
-    name: Literal["dora"] = "dora"  # type: ignore[assignment]
-    """The method."""
+    name: Annotated[Literal["dora"], _METHOD] = "dora"  # type: ignore[assignment]
 
 
 class SomaConfig(TargetsConfig):
     """SoMA: LoRA initialised with the minor singular components of the weights."""
 
-    name: Literal["soma"] = "soma"
-    """The method."""
+    name: Annotated[Literal["soma"], _METHOD] = "soma"
     rank: Rank = 16
     """Number of minor components that train."""
     targets: list[str] | Literal["all"] = "all"
@@ -142,8 +135,7 @@ class SomaConfig(TargetsConfig):
 class PeftAdapterConfig(TargetsConfig):
     """Any other method of the library peft."""
 
-    name: Literal["peft"] = "peft"
-    """The method."""
+    name: Annotated[Literal["peft"], _METHOD] = "peft"
     type: str
     """Its name in peft, such as LOHA, LOKR or OFT."""
     options: dict[str, Any] = {}
@@ -153,8 +145,7 @@ class PeftAdapterConfig(TargetsConfig):
 class AdaptFormerConfig(PlacedConfig):
     """AdaptFormer: a bottleneck beside every MLP."""
 
-    name: Literal["adaptformer"] = "adaptformer"
-    """The method."""
+    name: Annotated[Literal["adaptformer"], _METHOD] = "adaptformer"
     bottleneck: Annotated[int, Field(ge=1)] = 64
     """Width of the bottleneck."""
     scale: Annotated[float, Field(gt=0)] = 0.1
@@ -164,8 +155,7 @@ class AdaptFormerConfig(PlacedConfig):
 class VptConfig(PlacedConfig):
     """VPT-deep: learnt prompt tokens in every block."""
 
-    name: Literal["vpt"] = "vpt"
-    """The method."""
+    name: Annotated[Literal["vpt"], _METHOD] = "vpt"
     num_prompts: Annotated[int, Field(ge=1)] = 50
     """Prompt tokens per block."""
 
@@ -188,8 +178,7 @@ class Band(Block):
             raise ValueError(f"allowed are {', '.join(_NAMED_BANDS)}, or low and high")
         return _NAMED_BANDS[value]
 
-    def find_mistakes(self) -> Iterator[str]:
-        """Yield radii in the wrong order."""
+    def _find_mistakes(self) -> Iterator[str]:
         if self.low is not None and self.high is not None and not self.low < self.high:
             yield f"low = {self.low} must be below high = {self.high}; the paper has 0.2 and 0.7"
 
@@ -197,8 +186,7 @@ class Band(Block):
 class CausalTuneConfig(LinkedConfig):
     """Causal-Tune: low-rank causal tokens refine the band-passed spectrum of every block."""
 
-    name: Literal["causal_tune"] = "causal_tune"
-    """The method."""
+    name: Annotated[Literal["causal_tune"], _METHOD] = "causal_tune"
     recipe: Literal["paper", "centered", "full_path", "released"] = "full_path"
     """paper: the published formula; centered: without its spike at patch (0, 0); full_path:
     centered, with all frequencies in the linear path; released: the authors' code, on square
@@ -223,8 +211,7 @@ class CausalTuneConfig(LinkedConfig):
             return {"recipe": "centered", **options}
         return options
 
-    def find_mistakes(self) -> Iterator[str]:
-        """Yield options that recipe or transform do not have."""
+    def _find_mistakes(self) -> Iterator[str]:
         transform = f"transform={self.transform}"
         if self.recipe == "released":
             if self.init.kind != "small":
@@ -253,6 +240,7 @@ _Part = (
     | AdaptFormerConfig
     | VptConfig
 )
+_NamedPart = Annotated[_Part, Field(discriminator="name"), named("causal_tune")]
 
 
 class ChainConfig(Block):
@@ -260,14 +248,10 @@ class ChainConfig(Block):
 
     name: Literal["chain"] = "chain"
     """Several methods."""
-    parts: Annotated[
-        list[Annotated[_Part, Field(discriminator="name"), named("causal_tune")]],
-        Field(min_length=1),
-    ]
+    parts: Annotated[list[_NamedPart], Field(min_length=1)]
     """The adapters, in the order in which they edit a block's output."""
 
-    def find_mistakes(self) -> Iterator[str]:
-        """Yield parts that train the same weights."""
+    def _find_mistakes(self) -> Iterator[str]:
         names = [part.name for part in self.parts]
         has_bias = any(getattr(part, "bias", "none") != "none" for part in self.parts)
         if names.count("full") > 1 or ("full" in names and ("soma" in names or has_bias)):
@@ -304,8 +288,6 @@ def label(adapter: Block, intervene: InterveneConfig | None = None) -> str:
 
 def linked_part(adapter: Block) -> int | None:
     """Return the index of the part whose tokens become the queries of a head: the last linked."""
-    linked = None
-    for index, part in enumerate(parts_of(adapter)):
-        if isinstance(part, LinkedConfig) and part.query_link:
-            linked = index
-    return linked
+    parts = enumerate(parts_of(adapter))
+    linked = [i for i, part in parts if isinstance(part, LinkedConfig) and part.query_link]
+    return linked[-1] if linked else None

@@ -35,7 +35,6 @@ class BackboneConfig(Block):
     checkpointing: Annotated[bool, COMPUTING] = False
     """Recompute activations in the backward pass: less memory, more time."""
 
-    def find_mistakes(self) -> Iterator[str]:
-        """Yield a rule of resampling without a patch to resample to."""
+    def _find_mistakes(self) -> Iterator[str]:
         if self.patch_resize != "pinv" and self.patch is None:
             yield "patch_resize has no effect without patch: give backbone.patch"

@@ -19,7 +19,7 @@ class Block(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
-    def find_mistakes(self) -> Iterator[str]:
+    def _find_mistakes(self) -> Iterator[str]:
         """Yield messages about options that contradict each other; the first one is raised."""
         yield from ()
 
@@ -31,7 +31,7 @@ class Block(BaseModel):
 
     @model_validator(mode="after")
     def _raise_mistake(self) -> Self:
-        for mistake in self.find_mistakes():
+        for mistake in self._find_mistakes():
             raise ValueError(mistake)
         return self
 

@@ -39,8 +39,7 @@ class _PairsConfig(Block):
     corrupt: CorruptConfig | None = None
     """A corruption of the images; null for none."""
 
-    def find_mistakes(self) -> Iterator[str]:
-        """Yield options that have no effect."""
+    def _find_mistakes(self) -> Iterator[str]:
         if self.keep_ratio and self.resize is None:
             yield "keep_ratio has no effect without resize: give resize"
 
@@ -83,9 +82,8 @@ class FolderConfig(_PairsConfig):
     """The classes of its labels, given like data.classes; null for data.classes. A source must have
     the same names; a domain may have others if a class mapping is known."""
 
-    def find_mistakes(self) -> Iterator[str]:
-        """Yield options that have no effect."""
-        yield from super().find_mistakes()
+    def _find_mistakes(self) -> Iterator[str]:
+        yield from super()._find_mistakes()
         if self.encoding == "colours":
             yield from self.find_idle(["id_map"], "encoding: colours")
 
@@ -192,8 +190,7 @@ class DataConfig(Block):
             return self.mean_over or list(self.domains)
         return [name for name in self.only if name in (self.mean_over or self.only)] or self.only
 
-    def find_mistakes(self) -> Iterator[str]:
-        """Yield names that are not allowed, weights without effect, and repeated streets."""
+    def _find_mistakes(self) -> Iterator[str]:
         yield from self._find_name_mistakes()
         weighted = [source.weight is not None for source in self.sources]
         if any(weighted) and not all(weighted):

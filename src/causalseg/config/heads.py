@@ -63,8 +63,7 @@ class Mask2FormerHeadConfig(BalancedConfig):
     no_object_weight: Annotated[float, Field(ge=0)] = 0.1
     """Weight of the class `no object` within the class term."""
 
-    def find_mistakes(self) -> Iterator[str]:
-        """Yield a loss without terms, and a balance of a class term that is off."""
+    def _find_mistakes(self) -> Iterator[str]:
         if self.class_weight:
             return
         if not (self.mask_weight or self.dice_weight):

@@ -49,8 +49,7 @@ class InferenceConfig(Block):
     scales: Annotated[list[Factor], Field(min_length=1)] = [1.0]
     """Average predictions at these multiples of the size that the image was resized to."""
 
-    def find_mistakes(self) -> Iterator[str]:
-        """Yield options of windows without windows, gaps, and two rules of the size."""
+    def _find_mistakes(self) -> Iterator[str]:
         if self.mode == "whole":
             yield from self.find_idle(_OF_WINDOWS, "mode=whole")
         if self.window and (mistake := self.stride_mistake(self.window)):
@@ -124,9 +123,8 @@ class EvalConfig(InferenceConfig):
     """Example images per domain in the report, evenly spaced; unless 0, those with the best, the
     median and the lowest mIoU are added."""
 
-    def find_mistakes(self) -> Iterator[str]:
-        """Yield a limit of evaluations that do not happen, beside mistakes of inference."""
-        yield from super().find_mistakes()
+    def _find_mistakes(self) -> Iterator[str]:
+        yield from super()._find_mistakes()
         if self.limit is not None and self.every is None:
             yield "limit has no effect without every: give eval.every"
 

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from causalseg.config.block import Block
 
-_PUBLISHED_SCALE = 0.001
+PUBLISHED_SCALE = 0.001
 _Std = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -32,17 +32,9 @@ class Init(Block):
     """Standard deviation, over tokens, of the queries that a Mask2Former head takes from them; the
     head's own have 1. null leaves the projection as torch draws it: queries nearly equal."""
 
-    def find_mistakes(self) -> Iterator[str]:
-        """Yield a scale that kind=zero does not have."""
+    def _find_mistakes(self) -> Iterator[str]:
         if self.kind == "zero" and self.scale is not None:
             yield (
                 f"scale = {self.scale} has no effect with kind=zero, which has no scale: leave it "
                 "out, or take kind=small"
             )
-
-    @property
-    def initial_scale(self) -> float | None:
-        """Initial value of the learnt scale; None where there is none."""
-        if self.kind == "zero":
-            return None
-        return _PUBLISHED_SCALE if self.scale is None else self.scale

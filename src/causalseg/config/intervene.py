@@ -34,8 +34,7 @@ class InterveneConfig(Block):
     layers: Layers = None
     """Blocks to follow: a list of indices from 0, or a number k for the last k; null is all."""
 
-    def find_mistakes(self) -> Iterator[str]:
-        """Yield options of other kinds, and gains or radii without effect."""
+    def _find_mistakes(self) -> Iterator[str]:
         own = {
             "spectral": ("high_gain", "low_gain", "low", "high"),
             "mixstyle": ("alpha",),

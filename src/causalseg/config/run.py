@@ -25,8 +25,7 @@ class RandomCorruptionConfig(Block):
     severity: tuple[Severity, Severity] = (1, 3)
     """Lowest and highest severity, from 1 to 5."""
 
-    def find_mistakes(self) -> Iterator[str]:
-        """Yield a range in the wrong order."""
+    def _find_mistakes(self) -> Iterator[str]:
         if self.severity[0] > self.severity[1]:
             yield f"severity = {list(self.severity)} must be [lowest, highest]"
 
@@ -49,8 +48,7 @@ class AugmentConfig(Block):
     class_mix: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Probability that half of the classes of another image are pasted into a crop."""
 
-    def find_mistakes(self) -> Iterator[str]:
-        """Yield a range in the wrong order."""
+    def _find_mistakes(self) -> Iterator[str]:
         if self.scale[0] > self.scale[1]:
             yield f"scale = {list(self.scale)} must be [smallest, largest]"
 
@@ -109,8 +107,7 @@ class TrainConfig(Block):
     workers: Annotated[int, Field(ge=0), COMPUTING] = 2
     """Processes that load and augment; results do not depend on it."""
 
-    def find_mistakes(self) -> Iterator[str]:
-        """Yield two lengths of the run, a decay that stays, and a schedule that does not fit."""
+    def _find_mistakes(self) -> Iterator[str]:
         if self.epochs is not None and "steps" in self.model_fields_set:
             yield f"steps = {self.steps} and epochs = {self.epochs:g} exclude each other: give one"
         if self.weight_decay_end == self.weight_decay:
@@ -175,8 +172,7 @@ class RunConfig(Block):
     """Where curves go beside log.jsonl: tensorboard, wandb (extra [wandb]), mlflow (extra
     [mlflow])."""
 
-    def find_mistakes(self) -> Iterator[str]:
-        """Yield options of a choice without one, and repeated trackers."""
+    def _find_mistakes(self) -> Iterator[str]:
         for name in ("patience", "allow_target"):
             if self.best is None and getattr(self, name):
                 yield f"{name} has no effect without best: give run.best"

@@ -1,15 +1,9 @@
 """The field's settings by name: sources, target domains and sizes.
 
 A setting is the part of a configuration that papers agree on; the user's file overrides it and adds
-the roots of the data sets. Sizes are width x height here, and height first in options.
-
-    at 512     crops and windows of 512, stride 341; Cityscapes scored at 1024 x 512, ACDC at
-               960 x 540, BDD100K at 1280 x 720, Mapillary within 1024 x 512 in proportion
-    at 1024    crops and windows of 1024, stride 683; Cityscapes at 2048 x 1024, ACDC at
-               1920 x 1080, Mapillary within 2048 x 1024, BDD100K at 1820 x 1024, which is within
-               2048 x 1024 (SoMA's configurations)
-
-Labels keep their size. Patches of 14 pixels are resampled to 16, as the field does.
+the roots of the data sets. Crops and windows are of 512 or 1024 pixels; images are scored at the
+heights and widths of `_SIZES` (at 1024 those of SoMA's configurations), labels at their own.
+Patches of 14 pixels are resampled to 16, as the field does.
 """
 
 import json

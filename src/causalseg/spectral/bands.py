@@ -4,8 +4,8 @@
 ``v = j / w`` in [0, 1) (Causal-Tune, arXiv 2512.16567; that frequencies are normalised by the grid
 is our reading). Without R_H the first term is 1, without R_L the second is 0.
 
-A Gaussian is separable, so applying one between the DCT and its inverse is a product with a small
-matrix on each side of the grid: `lowpass_matrix`.
+A Gaussian is separable: between the DCT and its inverse it is a product with a small matrix on each
+side of the grid, `lowpass_matrix`.
 """
 
 import torch
@@ -24,13 +24,8 @@ def gaussian_band(
     Lower frequencies than R_L = ``low`` are suppressed, DC to 0; higher ones than R_H = ``high``
     fade; None keeps them.
     """
-
-    def lowpass(radius: float | None, without: float) -> Tensor:
-        if radius is None:
-            return torch.full((len(u), len(v)), without, device=u.device, dtype=u.dtype)
-        return torch.outer(_gaussian(u, radius), _gaussian(v, radius))
-
-    return lowpass(high, 1.0) - lowpass(low, 0.0)
+    G = torch.outer(_gaussian(u, high), _gaussian(v, high))
+    return G if low is None else G - torch.outer(_gaussian(u, low), _gaussian(v, low))
 
 
 @cache_constant
@@ -78,8 +73,8 @@ def _frequencies(n: int, device: torch.device | str) -> Float[Tensor, " n"]:
     return torch.arange(n, device=device, dtype=widest_float(device)) / n
 
 
-def _gaussian(u: Float[Tensor, " n"], radius: float) -> Float[Tensor, " n"]:
-    return torch.exp(-(u**2) / (2 * radius**2))
+def _gaussian(u: Float[Tensor, " n"], radius: float | None) -> Float[Tensor, " n"]:
+    return torch.ones_like(u) if radius is None else torch.exp(-(u**2) / (2 * radius**2))
 
 
 @cache_constant

@@ -101,9 +101,7 @@ def fourier_matrices(
     return (torch.stack([angle.cos(), angle.sin()]) / math.sqrt(n)).to(dtype)
 
 
-def fft2(
-    X: Features,
-) -> tuple[Features, Features]:
+def fft2(X: Features) -> tuple[Features, Features]:
     """Transform each channel to frequencies, orthonormal: real and imaginary part, like `dct2`.
 
     The order along each axis is that of `torch.fft.fftfreq`.

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from causalseg.adapters.ablations.fourier import CausalTuneFFT, fourier_band
-from causalseg.adapters.ablations.haar import CausalTuneHaar
+from causalseg.adapters.ablations.literal import CausalTuneFFT, CausalTuneHaar, fourier_band
 from causalseg.adapters.causal_tune import CausalTune
 from causalseg.errors import ConfigError
 from causalseg.spectral.grid import grid_to_tokens, tokens_to_grid

@@ -19,8 +19,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from causalseg.adapters.causal_tune import CausalTune
+from causalseg.spectral.bands import gaussian_band
 from causalseg.spectral.grid import Features, GridSize, Tokens, grid_to_tokens, tokens_to_grid
-from causalseg.spectral.transforms import widen
+from causalseg.spectral.haar import haar2, ihaar2
+from causalseg.spectral.transforms import cache_constant, fft2, ifft2, widen, widest_float
 
 Parts = Float[Tensor, "b p h2 w2 c"]
 
@@ -55,3 +57,65 @@ class LiteralCausalTune(CausalTune):
             else:
                 edit = self.from_parts((attention + Yc) @ W2.T + b2, grid)
         return tokens + grid_to_tokens(self.scaled(edit)).to(tokens.dtype)
+
+
+class CausalTuneFFT(LiteralCausalTune):
+    """The parts are G Re F and G Im F of the 2-D orthonormal FFT F; the inverse is its real part.
+
+    The linear path stays linear and real. Attention weights of the imaginary part need not be odd
+    in the frequency; the inverse drops the part of the attention term that is even there.
+    """
+
+    transform = "fft"
+
+    def to_parts(self, X: Features) -> Parts:
+        """Return ``G * Re F`` and ``G * Im F``."""
+        G = fourier_band((X.shape[1], X.shape[2]), self.low, self.high, X.device, X.dtype)
+        return G[:, :, None] * torch.stack(fft2(X), dim=1)
+
+    def from_parts(self, D: Parts, grid: GridSize) -> Features:
+        """Return the real part of the inverse Fourier transform."""
+        return ifft2(D[:, 0], D[:, 1])
+
+
+class CausalTuneHaar(LiteralCausalTune):
+    """The parts are the sub-bands LL, LH, HL, HH that the band keeps.
+
+    LL is the low band, dropped if R_L is given; LH and HL are causal; HH is the high band, dropped
+    if R_H is given. Only whether the radii are None matters.
+    """
+
+    transform = "haar"
+
+    def to_parts(self, X: Features) -> Parts:
+        """Return the sub-bands that are kept."""
+        bands = haar2(X)
+        return torch.stack([bands[band] for band in self._list_kept()], dim=1)
+
+    def from_parts(self, D: Parts, grid: GridSize) -> Features:
+        """Return the inverse Haar transform, with zeros for the sub-bands that are dropped."""
+        bands = [torch.zeros_like(D[:, 0])] * 4
+        for part, band in enumerate(self._list_kept()):
+            bands[band] = D[:, part]
+        return ihaar2(bands, grid)
+
+    def _list_kept(self) -> list[int]:
+        is_kept = (self.low is None, True, True, self.high is None)
+        return [band for band in range(4) if is_kept[band]]
+
+
+@cache_constant
+def fourier_band(
+    grid: GridSize,
+    low: float | None = 0.2,
+    high: float | None = 0.7,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> Float[Tensor, "h w"]:
+    """Return the band G for every Fourier coefficient, in the order of `torch.fft.fftfreq`.
+
+    It is `gaussian_band` with ``|u| = 2 |fftfreq|``, in [0, 1].
+    """
+    indices = (torch.arange(n, device=device, dtype=widest_float(device)) for n in grid)
+    u, v = (2 * torch.minimum(i, n - i) / n for i, n in zip(indices, grid, strict=True))
+    return gaussian_band(u, v, low, high).to(dtype)

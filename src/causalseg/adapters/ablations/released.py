@@ -12,9 +12,6 @@ gradients of the released modules. For the patch tokens X of block l, on a grid 
 is the channels of one patch. So the result of an image depends on the other images of its batch.
 (2) is a constant for autograd: X gets the gradient of the identity alone. In (4) the inverse is not
 that of the DCT. It keeps only what is even in position, and negative values become zero.
-
-The real part needs no complex numbers: ``F = C_h D C_w - S_h D S_w`` with the cosine and sine parts
-C and S of the Fourier matrix.
 """
 
 from typing import Any
@@ -91,7 +88,7 @@ def _from_planes(planes: Float[Tensor, "b c h w"]) -> Float[Tensor, "n b c"]:
 
 
 def _inverse(D: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-    """``Re(ifft2(D))``, orthonormal, of real planes with h = w."""
+    """``Re(ifft2(D))``, orthonormal, of real planes with h = w, without complex numbers."""
     C, S = fourier_matrices(D.shape[-1], D.device, D.dtype)
     return C @ D @ C - S @ D @ S
 
