@@ -38,15 +38,6 @@ def images_equal(one, other):
     return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
-@pytest.mark.parametrize("registers", [False, True])
-@pytest.mark.parametrize(("H", "W"), [(224, 224), (252, 336), (70, 98)])
-@pytest.mark.parametrize("position", RULES)
-def test_four_levels_have_the_patch_grid_of_any_image_size(registers, H, W, position):
-    backbone = FrozenBackbone(make_vit(registers), position=position)
-    levels = backbone(make_images(H, W, batch=1))
-    assert [tuple(level.shape) for level in levels] == [(1, 48, H // 14, W // 14)] * 4
-
-
 def test_levels_are_the_blocks_outputs_without_the_final_norm():
     backbone = FrozenBackbone(make_vit(), levels=(0, 1, 1, 3))
     outputs = []

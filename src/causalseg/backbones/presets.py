@@ -1,9 +1,8 @@
 """Presets: short names of the field's backbones, their names in timm and their weights.
 
 The licence is the one under which the authors publish the weights; timm notes another for some.
-CLIP weights trained with QuickGELU need timm's
-``quickgelu`` models: all of OpenAI's, and the large and the huge of DFN. SigLIP comes at its
-smallest image size.
+CLIP weights trained with QuickGELU need timm's ``quickgelu`` models: all of OpenAI's, and the large
+and the huge of DFN. SigLIP comes at its smallest image size.
 """
 
 from dataclasses import dataclass

@@ -75,8 +75,7 @@ class PatchGrid:
     """Keeps the patch grid of the last images for the blocks; a pre-hook of ``patch_embed``."""
 
     def __init__(self, patch: tuple[int, int]):
-        self.patch = patch
-        self.size = (0, 0)
+        self.patch, self.size = patch, (0, 0)
 
     def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         """Keep the grid of the images."""

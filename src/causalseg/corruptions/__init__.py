@@ -1,7 +1,9 @@
 """Synthetic corruptions: what weather, light, lenses and sensors do to an image, in 5 severities.
 
-The 19 of ImageNet-C (Hendrycks and Dietterich, ICLR 2019) with their published constants, and six
-of ours for driving that use depth. Only the image changes, never its label.
+The 19 of ImageNet-C (Hendrycks and Dietterich, Benchmarking Neural Network Robustness to Common
+Corruptions and Perturbations, ICLR 2019) with their published constants, and six of ours for
+driving that use depth. Only the image changes, never its label. In the modules, a row of numbers is
+for severities 1 to 5.
 """
 
 import zlib
@@ -15,8 +17,6 @@ from torch import Tensor
 from causalseg.corruptions import blur, digital, driving, light, sensor, weather
 from causalseg.corruptions.view import estimate_view
 from causalseg.errors import ConfigError, DataError, did_you_mean
-
-__all__ = ["CORRUPTIONS", "check_corruption", "corrupt"]
 
 # Each takes an image (driving: a view), a severity and a generator and returns an image, whose
 # values may be outside [0, 1]. The name of the function is that of the corruption.

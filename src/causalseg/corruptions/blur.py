@@ -1,8 +1,7 @@
-"""Blur: defocus, frosted glass, camera motion, zoom and Gaussian, with ImageNet-C's constants.
+"""Blur of ImageNet-C: defocus, frosted glass, camera motion, zoom and Gaussian.
 
-Source: Hendrycks and Dietterich, ICLR 2019; motion blur, for which ImageNet-C calls an image
-program, as in `imagecorruptions` of Michaelis et al. (arXiv 1907.07484). Radii and sigmas are in
-pixels of the image at its own size. A row of numbers is for severities 1 to 5.
+Motion blur, for which ImageNet-C calls an image program, is that of `imagecorruptions` (Michaelis
+et al., arXiv 1907.07484). Radii and sigmas are in pixels of the image at its own size.
 """
 
 import math

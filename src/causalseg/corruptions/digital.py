@@ -1,9 +1,8 @@
-"""Digital changes: brightness, contrast, saturation, JPEG, pixels, elastic; ImageNet-C's constants.
+"""Digital changes of ImageNet-C: brightness, contrast, saturation, JPEG, pixels, elastic.
 
-Source: Hendrycks and Dietterich, ICLR 2019; the elastic transform as in `imagecorruptions` of
-Michaelis et al. (arXiv 1907.07484), which scales it with the image. HSV is in closed form: with
-V = max(R, G, B), m = min(R, G, B) and S = (V - m) / V, a channel is C = V - V S k, where
-k = (V - C) / (V - m) holds the hue. A row of numbers is for severities 1 to 5.
+The elastic transform is that of `imagecorruptions` (Michaelis et al., arXiv 1907.07484), which
+scales it with the image. HSV is in closed form: with V = max(R, G, B), m = min(R, G, B) and
+S = (V - m) / V, a channel is C = V - V S k, where k = (V - C) / (V - m) holds the hue.
 """
 
 import io

@@ -1,8 +1,7 @@
 """Weather and speed as seen from a car, by depth: fog, rain, snow and motion blur.
 
 Our own, with physics where it is simple. Depth comes from the data set or from the planes of
-`view`. Lengths on the image are fractions of its size, so an image looks the same at any
-resolution. A row of numbers is for severities 1 to 5.
+`view`. Lengths on the image are fractions of its size: it looks the same at any resolution.
 """
 
 import math

@@ -43,8 +43,12 @@ def _plate(number: int) -> Image.Image:
     height, width = _SIZE
     ferns = Image.new("L", (width, height))
     draw = ImageDraw.Draw(ferns)
-    for _ in range(22):
-        _fern(draw, rng)
+    middle = np.array((width / 2, height / 2))
+    for _ in range(22):  # ferns that grow inwards from points of the edge
+        around = rng.uniform(0, 2 * math.pi)
+        x, y = (middle * (1 + 1.15 * np.array((math.cos(around), math.sin(around))))).tolist()
+        inward = around + math.pi + rng.normal(0, 0.45)
+        _grow(draw, rng, (x, y), inward, rng.uniform(220, 520), 3)
     ice = np.asarray(ferns.filter(ImageFilter.GaussianBlur(0.7)), np.float32)
     bloom = np.asarray(ferns.filter(ImageFilter.GaussianBlur(9)), np.float32)
     film = 30 * smooth_noise(rng, _SIZE, 120) + 9 * smooth_noise(rng, _SIZE, 14)
@@ -54,16 +58,6 @@ def _plate(number: int) -> Image.Image:
     ice = mean + deviation * (ice - ice.mean()) / ice.std()
     planes = [np.clip(255 * tint * ice, 0, 255).astype(np.uint8) for tint in _TINT]
     return Image.merge("RGB", [Image.fromarray(plane) for plane in planes])
-
-
-def _fern(draw: ImageDraw.ImageDraw, rng: Random) -> None:
-    """Grow a fern inwards from a point of the edge."""
-    height, width = _SIZE
-    middle = np.array((width / 2, height / 2))
-    around = rng.uniform(0, 2 * math.pi)
-    start = middle * (1 + 1.15 * np.array((math.cos(around), math.sin(around))))
-    inward = around + math.pi + rng.normal(0, 0.45)
-    _grow(draw, rng, (float(start[0]), float(start[1])), inward, rng.uniform(220, 520), 3)
 
 
 def _grow(

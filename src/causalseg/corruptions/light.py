@@ -1,7 +1,7 @@
 """Difficult light as seen from a car: night and a low sun.
 
 Our own. Light adds up, so both work on linear values, X^2 for an image X (the square approximates
-the display's power of 2.2), and return the root. A row of numbers is for severities 1 to 5.
+the display's power of 2.2), and return the root.
 """
 
 import math

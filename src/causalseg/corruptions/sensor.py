@@ -1,8 +1,4 @@
-"""Sensor noise: Gaussian, shot, impulse and speckle noise with the constants of ImageNet-C.
-
-Source: Hendrycks and Dietterich, Benchmarking Neural Network Robustness to Common Corruptions and
-Perturbations, ICLR 2019. A row of numbers is for severities 1 to 5.
-"""
+"""Sensor noise of ImageNet-C: Gaussian, shot, impulse and speckle noise."""
 
 import numpy as np
 from jaxtyping import Float

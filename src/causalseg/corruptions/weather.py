@@ -1,8 +1,7 @@
 """Weather of ImageNet-C: snow, frost, fog and spatter, laid over the image without depth.
 
-Source: Hendrycks and Dietterich, ICLR 2019. Frost differs: the ice is synthetic (`frost`), not
-photographs; the weights are the published ones. Spatter's edges come from the outline of the drops,
-not from an edge detector. A row of numbers is for severities 1 to 5.
+Frost differs: the ice is synthetic (`frost`), not photographs; the weights are the published ones.
+Spatter's edges come from the outline of the drops, not from an edge detector.
 """
 
 import numpy as np

@@ -52,10 +52,9 @@ def paired_interval(
     if min(map(len, names)) < 2:
         return None
     draws = _draw(names, resamples, seed)
-    differences = np.mean(
-        [_scores(a, draws) - _scores(b, draws) for a, b in zip(ours, theirs, strict=True)], axis=0
-    )
-    return _quantiles(differences, level)
+    pairs = zip(ours, theirs, strict=True)
+    differences = [_scores(a, draws) - _scores(b, draws) for a, b in pairs]
+    return _quantiles(np.mean(differences, axis=0), level)
 
 
 def _draw(

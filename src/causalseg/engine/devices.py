@@ -67,13 +67,8 @@ def _precision(wanted: Precision, accelerator: str) -> Literal["32-true", "bf16-
         return wanted
     if accelerator == "cuda":
         is_fast = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        is_fast = accelerator == "cpu" and _has_fast_bf16()
+    else:  # a CPU without these instructions emulates bfloat16, slower than float32
+        cpuinfo = Path("/proc/cpuinfo")
+        flags = cpuinfo.read_text() if accelerator == "cpu" and cpuinfo.is_file() else ""
+        is_fast = "avx512_bf16" in flags or "amx_bf16" in flags
     return "bf16-mixed" if is_fast else "32-true"
-
-
-def _has_fast_bf16() -> bool:
-    """Say whether the CPU multiplies bfloat16 in hardware; emulated, it is slower than float32."""
-    cpuinfo = Path("/proc/cpuinfo")
-    flags = cpuinfo.read_text() if cpuinfo.is_file() else ""
-    return "avx512_bf16" in flags or "amx_bf16" in flags

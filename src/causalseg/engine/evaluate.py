@@ -169,17 +169,10 @@ def evaluate(
     gather: Gather = lambda counts: [counts],
     keep: Keep = lambda *_: None,
 ) -> tuple[dict[str, dict[str, Any]], dict[str, list[ExampleImages]]]:
-    """Score each domain separately; the model is in eval mode meanwhile.
+    """Score each domain separately, in eval mode; the mode of the model is restored.
 
-    Args:
-        model: its mode is restored.
-        domains: by name.
-        num_examples: evenly spaced examples per domain; unless 0, the images with the best, the
-            median and the lowest mIoU are added.
-        workers: loading processes.
-        process: rank of this process and world size.
-        gather: collects the counts of all processes.
-        keep: called with every image that this process scores.
+    ``num_examples`` evenly spaced images per domain are examples; unless 0, those with the best,
+    the median and the lowest mIoU are added. ``process`` is (rank, world size).
 
     Returns:
         `causalseg.runs.scores.DomainScores` without the interval, and this process's examples.

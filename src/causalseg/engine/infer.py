@@ -72,7 +72,10 @@ def _predict_at(
     if how.window is not None:
         h = how.window[0] if how.window[0] <= H else h
         w = how.window[1] if how.window[1] <= W else w
-    image = _pad(resize(image[None], size, antialias=True), (max(H, h), max(W, w)))
+    image = resize(image[None], size, antialias=True)
+    below, right = max(0, h - H), max(0, w - W)
+    if below or right:
+        image = F.pad(image, (0, right, 0, below), mode="replicate")
     return _slide(model, image, (h, w), how)[..., :H, :W]
 
 
@@ -135,9 +138,3 @@ def _add(
     for target, plane in zip(total.split(1, 1), scores.split(1, 1), strict=True):
         resized = resize(plane, size)
         target += resized.flip(-1) if is_mirrored else resized
-
-
-def _pad(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """Repeat the last row and column up to ``size``."""
-    below, right = size[0] - image.shape[-2], size[1] - image.shape[-1]
-    return F.pad(image, (0, right, 0, below), mode="replicate") if below or right else image

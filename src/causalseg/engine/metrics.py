@@ -32,10 +32,10 @@ _CONTOUR = 0.02  # of the diagonal
 _UNIT = 2.0**20
 _IGNORED, _OUTSIDE = 1000, 1001  # ids of no class: of ignored pixels and beyond the edge
 
+Ids = Int[Tensor, "H W"]  # of classes
 
-def confusion_matrix(
-    prediction: Int[Tensor, "H W"], label: Int[Tensor, "H W"], num_classes: int
-) -> Int[Tensor, "k k+1"]:
+
+def confusion_matrix(prediction: Ids, label: Ids, num_classes: int) -> Int[Tensor, "k k+1"]:
     """Count pixels by (true class, predicted class); pixels labelled 255 are left out.
 
     The last column counts pixels predicted as none of the k classes.
@@ -46,9 +46,7 @@ def confusion_matrix(
     return counts.reshape(num_classes, num_classes + 1)
 
 
-def boundary_counts(
-    prediction: Int[Tensor, "H W"], label: Int[Tensor, "H W"], num_classes: int
-) -> Int[Tensor, "3 k"]:
+def boundary_counts(prediction: Ids, label: Ids, num_classes: int) -> Int[Tensor, "3 k"]:
     """Count TP, FP and FN of every class among the pixels near a contour.
 
     Pixels ignored in the label are ignored in the prediction: their edge is a contour of both.
@@ -71,7 +69,7 @@ def count_pixels(confusions: Int[Tensor, "*b k k+1"]) -> Int[Tensor, "*b 3 k"]:
 
 
 def reliability_counts(
-    confidence: Float[Tensor, "H W"], prediction: Int[Tensor, "H W"], label: Int[Tensor, "H W"]
+    confidence: Float[Tensor, "H W"], prediction: Ids, label: Ids
 ) -> Float[Tensor, "3 bins"]:
     """Sum pixels, confidence and correct pixels by bins of confidence; 255 is ignored."""
     kept = label != IGNORE
@@ -146,7 +144,7 @@ def read_counts(lines: Sequence[str]) -> Int[np.ndarray, "b 3 k"]:
     return np.array([line.split() for line in lines], dtype=np.int64).reshape(len(lines), 3, -1)
 
 
-def _near_contour(ids: Int[Tensor, "H W"]) -> Bool[Tensor, "H W"]:
+def _near_contour(ids: Ids) -> Bool[Tensor, "H W"]:
     """Whether another class, or the image's edge, is within d pixels along either axis."""
     H, W = ids.shape
     around = 2 * max(1, round(_CONTOUR * math.hypot(H, W))) + 1

@@ -75,7 +75,6 @@ def parameter_groups(
 
 
 def _is_kept(part: nn.Module, name: str, parameter: nn.Parameter) -> bool:
-    """Say whether a parameter is out of weight decay by its kind."""
     owner, _, own_name = name.rpartition(".")
     is_kept_module = isinstance(part.get_submodule(owner), _NOT_DECAYED)
     return is_kept_module or parameter.ndim == 0 or own_name == "level_embed"

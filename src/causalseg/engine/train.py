@@ -105,12 +105,10 @@ class _State:
         return load_checkpoint(*self._kept)
 
     def save(self, step: int) -> None:
-        """Write a checkpoint."""
         if self._fabric.is_global_zero:
             save_checkpoint(*self._kept, step, self._run_options.keep)
 
     def open_log(self, first: int, last: int, num_images: int) -> RunLog | None:
-        """Return the log of the steps from the first to the last, on the first process."""
         if not self._fabric.is_global_zero:
             return None
         log = RunLog(self._run, last, first, self._run_options.trackers)

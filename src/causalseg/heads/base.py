@@ -1,9 +1,11 @@
 """What every head does: class scores and a loss from feature maps and an adapter's queries."""
 
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from causalseg.config.heads import BalancedConfig
+from causalseg.data.classes import IGNORE
+from causalseg.errors import DataError
 from causalseg.heads.balance import ClassBalance
 
 Features = list[Float[Tensor, "b c h w"]]
@@ -11,6 +13,14 @@ Features = list[Float[Tensor, "b c h w"]]
 
 Queries = Float[Tensor, "q d"] | None
 """The adapter's queries; None without."""
+
+Labels = Int[Tensor, "b H W"]
+"""Classes 0..k-1, or 255 for ignored pixels."""
+
+Losses = dict[str, Float[Tensor, ""]]
+"""The terms of a loss: weighted float32 scalars by name, to be added."""
+
+Scores = Float[Tensor, "b k H W"]
 
 
 class Head(nn.Module):
@@ -24,9 +34,7 @@ class Head(nn.Module):
         self.num_classes = num_classes
         self.balance = ClassBalance(num_classes, options)
 
-    def forward(
-        self, features: Features, queries: Queries, size: tuple[int, int]
-    ) -> Float[Tensor, "b k H W"]:
+    def forward(self, features: Features, queries: Queries, size: tuple[int, int]) -> Scores:
         """Return float32 scores, resized bilinearly to ``size`` (H, W) and adjusted by ``balance``.
 
         The class with the largest score is predicted.
@@ -37,14 +45,33 @@ class Head(nn.Module):
         """Return the class probabilities of scores; they sum to 1 at every pixel."""
         raise NotImplementedError
 
-    def loss(
-        self, features: Features, queries: Queries, labels: Int[Tensor, "b H W"]
-    ) -> dict[str, Float[Tensor, ""]]:
-        """Return the terms of the loss: weighted float32 scalars by name, to be added.
-
-        Labels are classes 0..k-1, or 255 for ignored pixels.
+    def loss(self, features: Features, queries: Queries, labels: Labels) -> Losses:
+        """Return the terms of the loss.
 
         Raises:
             DataError: if a label is neither a class nor 255.
         """
         raise NotImplementedError
+
+
+def mean_over_processes(count: Float[Tensor, ""]) -> Float[Tensor, ""]:
+    """Average a count over all processes.
+
+    Gradients are averaged, too: a sum of losses divided by this mean has the gradient of one
+    process with the whole batch.
+    """
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return count
+    total = count.clone()
+    distributed.all_reduce(total)
+    return total / distributed.get_world_size()
+
+
+def check_labels(labels: Labels, num_classes: int) -> None:
+    """Raise DataError if a label is neither a class 0..k-1 nor 255."""
+    wrong = labels[((labels < 0) | (labels >= num_classes)) & (labels != IGNORE)]
+    if len(wrong):
+        raise DataError(
+            f"labels contain {wrong.unique().tolist()}; allowed are 0 to {num_classes - 1}, and "
+            f"{IGNORE} for ignored pixels: check the class mapping of the data set"
+        )

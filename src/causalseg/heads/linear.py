@@ -7,16 +7,16 @@ scale; unlike batch statistics this keeps the images of a batch independent of e
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from causalseg.config.heads import LinearHeadConfig
 from causalseg.data.classes import IGNORE
 from causalseg.errors import ConfigError
-from causalseg.heads.base import Features, Head, Queries
+from causalseg.heads import base
+from causalseg.heads.base import Features, Head, Labels, Losses, Queries, Scores
 from causalseg.heads.pyramid import resize
-from causalseg.heads.targets import check_labels, mean_over_processes
 
 _DEFAULTS = LinearHeadConfig()
 
@@ -30,9 +30,7 @@ class LinearHead(Head):
         super().__init__(num_classes, options)
         self.classifier = nn.Conv2d(sum(widths), num_classes, kernel_size=1)
 
-    def forward(
-        self, features: Features, queries: Queries, size: tuple[int, int]
-    ) -> Float[Tensor, "b k H W"]:
+    def forward(self, features: Features, queries: Queries, size: tuple[int, int]) -> Scores:
         """Return logits; minus tau * log(prior) if they are adjusted at inference."""
         logits, shift = self._classify(features, queries), self.balance.shift("inference")
         if shift is not None:
@@ -43,14 +41,12 @@ class LinearHead(Head):
         """Return the softmax of the logits."""
         return scores.softmax(dim=0)
 
-    def loss(
-        self, features: Features, queries: Queries, labels: Int[Tensor, "b H W"]
-    ) -> dict[str, Float[Tensor, ""]]:
+    def loss(self, features: Features, queries: Queries, labels: Labels) -> Losses:
         """Return ``cross_entropy``, the mean over the labelled pixels of all processes.
 
         Without labelled pixels it is 0. With class weights w it is sum of w ce / sum of w.
         """
-        check_labels(labels, self.num_classes)
+        base.check_labels(labels, self.num_classes)
         logits, shift = self._classify(features, queries), self.balance.shift("loss")
         if shift is not None:
             logits = logits + shift[:, None, None]
@@ -60,7 +56,7 @@ class LinearHead(Head):
         is_labelled = labels != IGNORE
         mass = is_labelled.sum().float() if weights is None else weights[labels[is_labelled]].sum()
         # The smallest mean above 0 is one pixel over all processes, so this only prevents 0 / 0.
-        return {"cross_entropy": total / mean_over_processes(mass).clamp(min=1e-6)}
+        return {"cross_entropy": total / base.mean_over_processes(mass).clamp(min=1e-6)}
 
     def _classify(self, features: Features, queries: Queries) -> Float[Tensor, "b k h w"]:
         """Logits at the size of the first map, in float32."""

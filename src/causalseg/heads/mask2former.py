@@ -32,9 +32,17 @@ from transformers.models.mask2former.modeling_mask2former import (
 from causalseg.config.heads import Mask2FormerHeadConfig
 from causalseg.data.classes import IGNORE
 from causalseg.errors import ConfigError
-from causalseg.heads.base import Features, Head, Queries
+from causalseg.heads.base import (
+    Features,
+    Head,
+    Labels,
+    Losses,
+    Queries,
+    Scores,
+    check_labels,
+    mean_over_processes,
+)
 from causalseg.heads.pyramid import build_pyramid, resize
-from causalseg.heads.targets import check_labels, mean_over_processes
 from causalseg.spectral.grid import grid_to_tokens
 
 
@@ -77,9 +85,7 @@ class Mask2FormerHead(Head):
             self.query_content = nn.Embedding(options.num_queries, hidden)
             self.query_position = nn.Embedding(options.num_queries, hidden)
 
-    def forward(
-        self, features: Features, queries: Queries, size: tuple[int, int]
-    ) -> Float[Tensor, "b k H W"]:
+    def forward(self, features: Features, queries: Queries, size: tuple[int, int]) -> Scores:
         """Return scores of 0 or more: sums over queries, so a pixel's need not sum to 1.
 
         If they are adjusted at inference, the class probabilities of every query, and so the
@@ -98,9 +104,7 @@ class Mask2FormerHead(Head):
         """Return the scores divided by their sum over classes."""
         return scores / scores.sum(dim=0).clamp_min(1e-9)
 
-    def loss(
-        self, features: Features, queries: Queries, labels: Int[Tensor, "b H W"]
-    ) -> dict[str, Float[Tensor, ""]]:
+    def loss(self, features: Features, queries: Queries, labels: Labels) -> Losses:
         """Return ``class``, ``mask`` and ``dice``, summed over the outputs of all decoder layers.
 
         The target of an image is one mask per class present in it. Points are sampled with torch's
@@ -112,16 +116,15 @@ class Mask2FormerHead(Head):
         check_labels(labels, self.num_classes)
         class_labels, mask_labels = _find_targets(labels)
         predictions = self._predict(features, queries)
-        weights = self.balance.weights()
+        weights, shift = self.balance.weights(), self.balance.shift("loss")
         if weights is not None:
             self.criterion.set_class_weights(weights)
+        # Of `no object`, the last, the logit is not adjusted.
+        added = 0 if shift is None else F.pad(shift, (0, 1))
         with torch.autocast(labels.device.type, enabled=False):
             outputs = [
-                {
-                    "class_queries_logits": self._adjust(classes.float()),
-                    "masks_queries_logits": masks.float(),
-                }
-                for classes, masks in predictions
+                {"class_queries_logits": c.float() + added, "masks_queries_logits": m.float()}
+                for c, m in predictions
             ]
             terms = self.criterion(
                 **outputs[-1],
@@ -133,11 +136,6 @@ class Mask2FormerHead(Head):
             kind: weight * sum(value for name, value in terms.items() if name.startswith(prefix))
             for kind, (prefix, weight) in self.terms.items()
         }
-
-    def _adjust(self, classes: Float[Tensor, "b q _"]) -> Float[Tensor, "b q _"]:
-        """Adjust class logits for the loss, except the last, `no object`."""
-        shift = self.balance.shift("loss")
-        return classes if shift is None else classes + F.pad(shift, (0, 1))
 
     def _predict(
         self, features: Features, queries: Queries
@@ -255,9 +253,7 @@ def _to_sequence(x: Float[Tensor, "b d h w"]) -> Float[Tensor, "n b d"]:
     return grid_to_tokens(x.movedim(1, -1)).transpose(0, 1)
 
 
-def _find_targets(
-    labels: Int[Tensor, "b H W"],
-) -> tuple[list[Int[Tensor, "_"]], list[Float[Tensor, "_ H W"]]]:
+def _find_targets(labels: Labels) -> tuple[list[Int[Tensor, "_"]], list[Float[Tensor, "_ H W"]]]:
     """The classes present in each image and their masks; an image without any gives none."""
     present = [label[label != IGNORE].unique().long() for label in labels]
     masks = [

@@ -16,7 +16,7 @@ from enum import IntEnum
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from PIL import Image, ImageDraw
 
 from causalseg.corruptions.noise import Random
@@ -26,7 +26,7 @@ Position = tuple[float, float]  # x, z on the ground
 Colour = tuple[float, float, float]  # red, green, blue in [0, 1]
 
 FINE = 2  # the ink image is this much finer than the final one, for smooth edges
-_INK = 6  # values of an ink
+INK = 6  # values of an ink
 NEAR = 1.8  # metres: nothing nearer is painted
 
 WHITE, TYRE, STEEL = (0.95, 0.95, 0.9), (0.05, 0.05, 0.06), (0.45, 0.46, 0.48)
@@ -74,7 +74,7 @@ class Canvas:
         self.camera = camera  # in pixels of the final image
         self.sun = sun  # -1 from the left, 1 from the right, 0 overcast
         self.reach = reach  # length of a shadow over the height of the object
-        self.inks = [0.0] * _INK  # in turn: red, green, blue, label, depth, grain
+        self.inks = [0.0] * INK  # in turn: red, green, blue, label, depth, grain
         self._fine = camera._replace(
             focal=FINE * camera.focal, centre=FINE * camera.centre, horizon=FINE * camera.horizon
         )
@@ -84,13 +84,9 @@ class Canvas:
 
     def ink(self, colour: Colour, label: int, depth: float, grain: float = 0.04) -> int:
         """Add an ink to the table, return its number; ``grain`` is the contrast of its texture."""
-        number = len(self.inks) // _INK
+        number = len(self.inks) // INK
         self.inks += (*colour, label, depth, grain)
         return number
-
-    def table(self) -> Float[np.ndarray, "6 inks"]:
-        """Return the table, a column for each ink."""
-        return np.array(self.inks, np.float32).reshape(-1, _INK).T.copy()
 
     def middle_inks(self) -> Int[np.ndarray, "H W"]:
         """Return the ink number at the middle of each pixel of the final image."""

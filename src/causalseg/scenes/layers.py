@@ -10,7 +10,7 @@ from jaxtyping import Float, UInt8
 from PIL import ImageFilter
 
 from causalseg.corruptions.noise import Array, Random, smooth_noise, white_noise
-from causalseg.scenes.canvas import Canvas, Label
+from causalseg.scenes.canvas import INK, Canvas, Label
 from causalseg.scenes.ground import Layers
 
 _UNIT = 16000  # an ink's colour as a whole number; four of them fit 16 bits
@@ -19,7 +19,8 @@ _TILE = 512  # pixels: the grain of an image repeats after this many
 
 def merge_layers(canvas: Canvas, ground: Layers, rng: Random) -> Layers:
     """Lay the painted inks over ground and sky; the ground's colours are overwritten."""
-    table, ink = canvas.table(), canvas.middle_inks()
+    table = np.array(canvas.inks, np.float32).reshape(-1, INK).T.copy()  # a column for each ink
+    ink = canvas.middle_inks()
     texture = table[5][ink] * _grain(rng, ink.shape)
     colour = _paint_over(ground.colour, table, np.asarray(canvas.numbers), texture)
     label = np.where(ink, table[3].astype(np.uint8)[ink], ground.label)

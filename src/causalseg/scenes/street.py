@@ -20,10 +20,8 @@ from causalseg.corruptions.noise import Array
 from causalseg.errors import DataError, did_you_mean
 from causalseg.scenes import props, traffic
 from causalseg.scenes.canvas import NEAR, Camera, Canvas, Label, Random, choose, pick, uniform
-from causalseg.scenes.ground import SKY_DEPTH, Layers, Street, lay_ground
+from causalseg.scenes.ground import Layers, Street, lay_ground
 from causalseg.scenes.layers import merge_layers, photograph
-
-__all__ = ["DOMAINS", "SKY_DEPTH", "Scene", "render"]
 
 # The corruption that turns clear scenes into each other domain.
 _WEATHER = {"night": "night", "fog": "fog_depth", "rain": "rain_streaks", "snow": "snow_ground"}
@@ -37,17 +35,11 @@ Thing = tuple[float, Callable[[], None]]  # distance that orders the painting, f
 
 
 class Scene(NamedTuple):
-    """An image with exact labels.
-
-    Attributes:
-        image: 0..255.
-        label: Cityscapes train ids 0..18.
-        depth: metres along the view axis; `SKY_DEPTH` in the sky.
-    """
+    """An image with exact labels."""
 
     image: UInt8[Array, "H W 3"]
-    label: UInt8[Array, "H W"]
-    depth: Float[Array, "H W"]
+    label: UInt8[Array, "H W"]  # Cityscapes train ids 0..18
+    depth: Float[Array, "H W"]  # metres along the view axis; `SKY_DEPTH` in the sky
 
 
 def render(seed: int, size: tuple[int, int] = (240, 320), domain: str = "clear") -> Scene:
@@ -69,19 +61,12 @@ def render(seed: int, size: tuple[int, int] = (240, 320), domain: str = "clear")
     layers, canvas = _compose(np.random.default_rng([seed, 0]), size)
     image = photograph(layers, canvas, np.random.default_rng([seed, 1]))
     if domain != "clear":
-        image = _change_weather(image, layers.depth, domain, seed)
+        rng = np.random.default_rng([seed, 1 + DOMAINS.index(domain)])
+        severity, depth = int(rng.choice(_SEVERITIES)), torch.from_numpy(layers.depth)
+        clear = torch.from_numpy(image).movedim(-1, 0) / 255
+        changed = corrupt(clear, _WEATHER[domain], severity, seed, depth)
+        image = np.ascontiguousarray((255 * changed).round().byte().movedim(0, -1).numpy())
     return Scene(image, layers.label, layers.depth)
-
-
-def _change_weather(
-    image: UInt8[Array, "H W 3"], depth: Float[Array, "H W"], domain: str, seed: int
-) -> UInt8[Array, "H W 3"]:
-    """Apply the corruption of a domain, with a random severity, to a clear image."""
-    rng = np.random.default_rng([seed, 1 + DOMAINS.index(domain)])
-    severity = int(rng.choice(_SEVERITIES))
-    clear = torch.from_numpy(image).movedim(-1, 0) / 255
-    changed = corrupt(clear, _WEATHER[domain], severity, seed, torch.from_numpy(depth))
-    return np.ascontiguousarray((255 * changed).round().byte().movedim(0, -1).numpy())
 
 
 def _compose(rng: Random, size: tuple[int, int]) -> tuple[Layers, Canvas]:

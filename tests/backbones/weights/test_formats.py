@@ -209,18 +209,12 @@ CASES = {
         "convnext_tiny", STAGES, old_convnext, "official ConvNeXt", "antialias", convnext_oracle
     ),
     "convnextv2": Case("convnextv2_tiny", STAGES, old_convnext, "official ConvNeXt"),
-    "timm_dinov2": Case(D2, VIT, timms, "timm"),
-    "timm_dinov2_reg": Case(D2_REG, VIT, timms, "timm"),
-    "timm_dinov2_g": Case(D2_G, VIT, timms, "timm"),
-    "timm_dinov3": Case(D3, VIT, timms, "timm"),
-    "timm_eva02": Case(EVA02, VIT, timms, "timm"),
-    "timm_eva02_tiny": Case("eva02_tiny_patch14_224", VIT, timms, "timm"),
-    "timm_clip": Case(CLIP, VIT, timms, "timm"),
     "timm_beit": Case("beit_base_patch16_224", VIT, timms, "timm"),
-    "timm_sam": Case("samvit_base_patch16", SAM, timms, "timm"),
-    "timm_convnext": Case("convnext_tiny", STAGES, timms, "timm"),
     "timm_resnet": Case("resnet50", NET, timms, "timm"),
 }
+BUILT_UPON = ("dinov2", "dinov2_reg", "dinov2_g", "dinov3", "eva02", "eva02_tiny", "clip")
+for name in (*BUILT_UPON, "sam", "convnext"):
+    CASES[f"timm_{name}"] = Case(CASES[name].name, CASES[name].options, timms, "timm")
 
 
 def fill(case, state):

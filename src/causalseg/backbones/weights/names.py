@@ -28,7 +28,6 @@ def _blocks(block: str, names: Names) -> Names:
 
 
 # What timm calls the parts of a ViT, as do the releases that build upon its code.
-
 _STEM = _same("cls_token", "pos_embed", "patch_embed.proj", "norm")
 _BLOCK = _same("norm{i}", "attn.qkv", "attn.proj", "mlp.fc{i}")
 _GATED: Names = {"mlp.w1": "mlp.fc1_g", "mlp.w2": "mlp.fc1_x", "mlp.w3": "mlp.fc2"}
@@ -37,9 +36,7 @@ _NO_MASK: Names = {"mask_token": None}
 
 TIMM: Names = {"{all}.relative_position_index": None, "{all}": "{all}"}
 
-
 # DINOv2
-
 _DINOV2_BLOCK = _BLOCK | _PACKED | _same("ls{i}.gamma")
 
 DINOV2: Names = (
@@ -73,16 +70,13 @@ HF_DINOV2: Names = {
     },
 )
 
-
 # DINOv3
-
 DINOV3: Names = (
     (_STEM | _NO_MASK | {"storage_tokens": "reg_token", "rope_embed.periods": None})
     | {"local_cls_norm": None}  # of local crops, in training
     | _blocks("blocks.{n}", _BLOCK | _GATED | {"ls{i}.gamma": "gamma_{i}"})
     | _same("blocks.{n}.attn.qkv.bias_mask")
 )
-
 
 _HF_DINOV3_BLOCK: Names = _same("norm{i}") | {
     "layer_scale{i}.lambda1": "gamma_{i}",
@@ -104,9 +98,7 @@ HF_DINOV3: Names = {
     **_blocks("layer.{n}", _HF_DINOV3_BLOCK),  # in files, which keep the names of transformers 4
 }
 
-
 # ConvNeXt, also DINOv3's
-
 CONVNEXT: Names = {
     "downsample_layers.0.{i}": "stem.{i}",
     "downsample_layers.{s}.{i}": "stages.{s}.downsample.{i}",
@@ -121,9 +113,7 @@ CONVNEXT: Names = {
     "head": None,
 }
 
-
 # EVA
-
 _EVA_BLOCK: Names = (
     (_BLOCK | _GATED | _PACKED | _same("gamma_{i}", "attn.q_bias", "attn.v_bias"))
     | _same("attn.q_proj", "attn.k_proj", "attn.v_proj")
@@ -137,9 +127,7 @@ EVA: Names = (
 )
 EVA_PRETRAINING: Names = EVA | {"norm": "fc_norm"}  # timm's has its norm after the pooling
 
-
 # CLIP and SigLIP
-
 CLIP: Names = {
     "class_embedding": "cls_token",
     "positional_embedding": "pos_embed",
@@ -173,9 +161,7 @@ HF_SIGLIP: Names = HF_CLIP | {
     "head.mlp.fc{i}": "attn_pool.mlp.fc{i}",
 }
 
-
 # SAM and MAE
-
 _SAM_BLOCK = _same("attn.rel_pos_h", "attn.rel_pos_w") | {"mlp.lin{i}": "mlp.fc{i}"}
 
 SAM: Names = _STEM | _same("neck.{i}") | _blocks("blocks.{n}", _BLOCK | _SAM_BLOCK)
