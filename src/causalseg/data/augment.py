@@ -28,7 +28,7 @@ from torchvision.transforms.v2 import functional as F
 from causalseg.config.run import AugmentConfig, RandomCorruptionConfig
 from causalseg.corruptions import check_corruption, corrupt
 from causalseg.data.classes import IGNORE
-from causalseg.data.dataset import Sample, resize_label
+from causalseg.data.dataset import Sample, resize_label, scale_size
 
 _CROP_TRIES = 10
 _RANGES = ((-32 / 255, 32 / 255), (0.5, 1.5), (0.5, 1.5), (-18 / 180, 18 / 180))
@@ -36,11 +36,7 @@ _DEFAULT = AugmentConfig()
 
 
 class Augment:
-    """Turns a sample into a random crop of a fixed size.
-
-    Args:
-        crop: height and width in pixels.
-        options: what is drawn, from which ranges.
+    """Turns a sample into a random crop of a fixed height and width in pixels.
 
     Raises:
         ConfigError: if a corruption is unknown.
@@ -67,11 +63,10 @@ class Augment:
 
     def _resize(self, sample: Sample, generator: Generator) -> Sample:
         low, high = self.options.scale
-        choices = round((high - low) * 10) + 1
-        scale = low + 0.1 * int(torch.randint(choices, (), generator=generator))
+        scale = low + 0.1 * _draw_integer(0, round((high - low) * 10), generator)
         H, W = sample.label.shape
         factor = min(scale * self.crop[0] / min(H, W), self.options.longest / max(H, W))
-        size = (max(1, round(H * factor)), max(1, round(W * factor)))
+        size = scale_size((H, W), factor)
         return sample._replace(
             image=F.resize(sample.image, list(size), antialias=True).clamp(0, 1),
             label=resize_label(sample.label, size),
@@ -82,7 +77,7 @@ class Augment:
         height, width = self.crop
         for _ in range(_CROP_TRIES):
             top, left = (
-                int(torch.randint(total - part + 1, (), generator=generator))
+                _draw_integer(0, total - part, generator)
                 for total, part in zip(sample.label.shape, self.crop, strict=True)
             )
             label = F.crop(sample.label, top, left, height, width)
@@ -115,21 +110,13 @@ def corrupt_randomly(
 
 
 class Distortion(NamedTuple):
-    """A photometric distortion; the default changes nothing.
+    """A photometric distortion; the default changes nothing."""
 
-    Attributes:
-        brightness: b.
-        contrast: c.
-        saturation: s.
-        hue: h, in full turns.
-        is_contrast_first: whether contrast comes before saturation and hue.
-    """
-
-    brightness: float = 0.0
-    contrast: float = 1.0
-    saturation: float = 1.0
-    hue: float = 0.0
-    is_contrast_first: bool = False
+    brightness: float = 0.0  # b
+    contrast: float = 1.0  # c
+    saturation: float = 1.0  # s
+    hue: float = 0.0  # h, in full turns
+    is_contrast_first: bool = False  # before saturation and hue
 
     def __call__(self, image: Float[Tensor, "3 H W"]) -> Float[Tensor, "3 H W"]:
         """Return a distorted image; both in [0, 1]."""

@@ -60,8 +60,10 @@ class ClassList:
                     f"class list with {len(self.names)} names but {len(values)} entries in "
                     f"'{key}': give one for each name"
                 )
-        _refuse_twice("name", self.names)
-        _refuse_twice("label id", self.ids)
+        for what, entries in (("name", self.names), ("label id", self.ids)):
+            twice = [repr(entry) for entry, count in Counter(entries).items() if count > 1]
+            if twice:
+                raise DataError(f"class list with a {what} more than once: {', '.join(twice)}")
         for both in sorted(set(self.ids) & set(self.ignore)):
             raise DataError(f"label id {both} is both a class and ignored: drop one of them")
         for name, colour in zip(self.names, self.palette, strict=True):
@@ -72,17 +74,10 @@ class ClassList:
                 raise DataError(f"label id {label} is out of range: allowed are 0..65535")
 
 
-def _refuse_twice(what: str, values: tuple[str, ...] | tuple[int, ...]) -> None:
-    twice = [repr(value) for value, count in Counter(values).items() if count > 1]
-    if twice:
-        raise DataError(f"class list with a {what} more than once: {', '.join(twice)}")
-
-
 def distinct_colours(count: int) -> tuple[Colour, ...]:
     """Return ``count`` different colours: hue by the golden angle, brightness 100, 75 and 50 %.
 
-    The brightness changes with every class, so that neighbours differ in both; the rule does not
-    depend on ``count``: a class keeps its colour when others are added after it.
+    A class keeps its colour when others are added after it.
     """
     colours = []
     for index in range(count):
@@ -101,9 +96,8 @@ class _ClassesFile(Block, extra="ignore"):
 def read_classes(path: Path) -> ClassList:
     """Read a ``classes.json``: ``names``, and optionally ``palette`` and ``ignore_ids``.
 
-    The label id of a name is its position in ``names``. Names in ``ignore_ids`` are no class, and
-    their colours mean no class. Without ``palette`` the colours are `distinct_colours`; without
-    ``ignore_ids`` only 255 is ignored. Other keys are not read.
+    The label id of a name is its position in ``names``. Names in ``ignore_ids`` (255 by default)
+    are no class, and their colours mean no class. Other keys are not read.
 
     Raises:
         MissingFileError: if the file does not exist.

@@ -39,8 +39,6 @@ class PairData(Dataset[Sample]):
 
     Args:
         pairs: image and label file of each sample, as `read` takes them.
-        names: name of each sample.
-        labels: reads the label files.
         is_label_resized: resize labels of another size than their image's by the nearest pixel, if
             the aspect ratio differs by at most 10 %; otherwise they are an error.
         unpaired: messages about files skipped because their image or label is missing.
@@ -106,13 +104,8 @@ class PairData(Dataset[Sample]):
 class ScenesData(Dataset[Sample]):
     """Procedural street scenes of one domain (`scenes.render`), rendered on access.
 
-    A scene is named by its seed alone: a street has the same name in every domain.
-
-    Args:
-        domain: weather and light.
-        count: number of scenes.
-        first: seed of the first; scene i has seed ``first + i``.
-        size: height and width in pixels.
+    Scene i has the seed ``first + i``; ``size`` is height and width in pixels. A scene is named by
+    its seed alone: a street has the same name in every domain.
     """
 
     def __init__(self, domain: str, count: int, first: int = 0, size: tuple[int, int] = (240, 320)):
@@ -124,11 +117,8 @@ class ScenesData(Dataset[Sample]):
 
     def __getitem__(self, index: int) -> Sample:
         scene = scenes.render(self.first + index, self.size, self.domain)
-        return Sample(
-            _to_image(scene.image),
-            torch.from_numpy(scene.label).long(),
-            f"scene_{self.first + index:06d}",
-        )
+        label = torch.from_numpy(scene.label).long()
+        return Sample(_to_image(scene.image), label, f"scene_{self.first + index:06d}")
 
     def read_depth(self, index: int) -> Float[Tensor, "H W"]:
         """Return a scene's depth: metres along the view axis."""
@@ -136,11 +126,7 @@ class ScenesData(Dataset[Sample]):
 
 
 def read_image(file: Path) -> Float[Tensor, "3 H W"]:
-    """Read an image as RGB in [0, 1], pixels as stored: EXIF orientation is not applied.
-
-    Raises:
-        DataError: if it is missing, broken or of a mode without plain colours.
-    """
+    """Read an image as RGB in [0, 1], without applying EXIF orientation; DataError on failure."""
     return decode_image(read_bytes(file), str(file))
 
 

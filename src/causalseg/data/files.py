@@ -22,12 +22,7 @@ _opened: dict[Path, "Files"] = {}
 
 
 def open_files(root: Path) -> "Files":
-    """Return the files below a folder or in a zip file; scan again only after a change.
-
-    Raises:
-        MissingFileError: if the folder or file does not exist.
-        DataError: if a folder cannot be listed, or the zip file is broken.
-    """
+    """Return the `Files` below a folder or in a zip file; scan again only after a change."""
     root = root.resolve()
     if root not in _opened or not _opened[root].is_current():
         _opened[root] = Files(root)
@@ -45,6 +40,10 @@ class Files:
         zips: the zip files, relative to the root.
         not_utf8: paths on disk that are left out for their name.
         broken: the error of each zip file that cannot be opened.
+
+    Raises:
+        MissingFileError: if the root does not exist.
+        DataError: if a folder cannot be listed, or the root is a broken zip file.
     """
 
     def __init__(self, root: Path):
@@ -180,7 +179,13 @@ class Files:
         if self._process != os.getpid():
             self._archives, self._process = {}, os.getpid()
         if zip_name not in self._archives:
-            self._archives[zip_name] = _open_zip(self.root / zip_name)
+            path = self.root / zip_name
+            try:
+                self._archives[zip_name] = ZipFile(path)
+            except (BadZipFile, OSError, NotImplementedError, UnicodeDecodeError) as error:
+                raise DataError(
+                    f"cannot open zip file {path}: {error}; download it again, or move it away"
+                ) from error
         return self._archives[zip_name]
 
 
@@ -225,12 +230,3 @@ def _folder(zip_name: str) -> str:
 
 def _member(name: str, zip_name: str) -> str:
     return name.removeprefix(_folder(zip_name))
-
-
-def _open_zip(path: Path) -> ZipFile:
-    try:
-        return ZipFile(path)
-    except (BadZipFile, OSError, NotImplementedError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"cannot open zip file {path}: {error}; download it again, or move it away"
-        ) from error

@@ -41,14 +41,9 @@ def parse_location(text: str) -> Location:
 class FolderData(PairData):
     """Images and labels in two folders, in the order of names.
 
-    A sample's name is its stem, or for a template the values of its fields joined by ``__``.
-
-    Args:
-        images: location of the images.
-        labels: location of the labels: an image's label has the same stem or fields.
-        reader: reads the label files.
-        every: use every k-th image.
-        is_strict: refuse unpaired images and labels; else skip them.
+    A sample's name is its stem, or for a template the values of its fields joined by ``__``; its
+    label has the same stem or fields. Every k-th image is used. Unpaired images and labels are
+    refused or, unless strict, skipped.
 
     Raises:
         MissingFileError: if a folder does not exist.
@@ -143,8 +138,7 @@ def read_ids(
 ) -> LabelReader:
     """Return the reader of labels that are ids.
 
-    ``ignore`` is one more label id without a class; ``id_map``, label id -> train id (255 to
-    ignore), replaces the ids of the class list.
+    ``ignore`` is one more label id without a class; ``id_map`` replaces those of the class list.
 
     Raises:
         ConfigError: if ``id_map`` names an unknown class, or ``ignore`` is the label id of a class.
@@ -208,10 +202,7 @@ class _File(NamedTuple):
 
 
 def _look_in_zips(location: Location) -> tuple[Path, str]:
-    """Return an existing folder and the rest of the template.
-
-    A missing folder may be in a zip file beside it.
-    """
+    """Return an existing folder and the rest of the template: the others may be in a zip file."""
     folder, text = location
     above = next(each for each in (folder, *folder.parents) if each.is_dir())
     if above == folder or not any(above.glob("*.zip")):

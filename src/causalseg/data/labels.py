@@ -62,11 +62,7 @@ class LabelReader:
         self.table, self.advice = dict(table), advice
 
     def read(self, content: bytes, where: str) -> Int[np.ndarray, "H W"]:
-        """Return the raw ids of a file.
-
-        Raises:
-            DataError: if it cannot be read or is of another kind.
-        """
+        """Return a file's raw ids; raise DataError if it is unreadable or of another kind."""
         raise NotImplementedError
 
     def name(self, raw_id: int) -> str:
@@ -74,11 +70,7 @@ class LabelReader:
         return str(raw_id)
 
     def to_train_ids(self, raw: Int[np.ndarray, "H W"], where: str) -> Int[Tensor, "H W"]:
-        """Return train ids, 255 where ignored.
-
-        Raises:
-            DataError: if a raw id is not in the table.
-        """
+        """Return train ids, 255 to ignore; raise DataError if a raw id is not in the table."""
         lookup = _lookup(tuple(self.table.items()))
         is_inside = raw.min() >= 0 and raw.max() < len(lookup)
         known = np.take(lookup, raw) if is_inside else None
@@ -97,10 +89,7 @@ class LabelReader:
 class IdLabels(LabelReader):
     """Reads images of ids: 8 or 16 bit, or a palette.
 
-    Args:
-        table: id -> train id, 255 to ignore.
-        advice: what to do about an unknown id.
-        is_first_channel: read the first of several channels, instead of refusing them.
+    With ``is_first_channel`` the first of several channels is read, otherwise they are an error.
     """
 
     def __init__(self, table: Mapping[int, int], advice: str, is_first_channel: bool = False):
@@ -115,7 +104,12 @@ class IdLabels(LabelReader):
             if raw_mode in _GREY_FACTORS:
                 ids = ids // _GREY_FACTORS[raw_mode]
             if image.format == "WEBP":
-                ids = _without_colour(ids, content, where)
+                _need_lossless(content, where)
+                if (ids[..., :1] != ids[..., :3]).any():
+                    raise DataError(
+                        f"label {where} is in colour: a label is one channel of class ids"
+                    )
+                ids = ids[..., 0]
             if self.is_first_channel and image.mode in _CHANNEL_MODES:
                 ids = ids[..., 0]
                 if isinstance(raw_mode, str) and raw_mode.endswith(";16B"):
@@ -133,12 +127,7 @@ class IdLabels(LabelReader):
 
 
 class ColourLabels(LabelReader):
-    """Reads RGB images with one colour for each class.
-
-    Args:
-        train_ids: colour -> train id, 255 to ignore.
-        advice: what to do about an unknown colour.
-    """
+    """Reads RGB images with one colour for each class; ``train_ids`` has 255 to ignore."""
 
     noun = "colours"
 
@@ -168,10 +157,7 @@ class PolygonLabels(LabelReader):
 
     As in Cityscapes' and IDD's tools, deleted objects are not drawn, and an unknown label that ends
     in ``group`` is the label before that. Polygons of fewer than two points cover nothing.
-
-    Args:
-        train_ids: label -> train id, 255 to ignore, ``NOT_DRAWN`` to keep the pixels below.
-        advice: what to do about an unknown label.
+    ``train_ids`` has 255 to ignore, ``NOT_DRAWN`` to keep the pixels below.
     """
 
     def __init__(self, train_ids: Mapping[str, int], advice: str):
@@ -246,16 +232,6 @@ def _read_low_bytes(content: bytes, raw_mode: str) -> Int[np.ndarray, "H W"]:
         swapped = raw_mode.replace(";16B", ";16L")
         image.tile = [(*tile[:3], swapped) for tile in image.tile]  # type: ignore[misc]
         return np.asarray(image)[..., 0]
-
-
-def _without_colour(
-    pixels: Int[np.ndarray, "H W c"], content: bytes, where: str
-) -> Int[np.ndarray, "H W"]:
-    """Return the ids of a WebP image, which has three equal channels."""
-    _need_lossless(content, where)
-    if (pixels[..., :1] != pixels[..., :3]).any():
-        raise DataError(f"label {where} is in colour: a label is one channel of class ids")
-    return pixels[..., 0]
 
 
 def _need_lossless(content: bytes, where: str) -> None:

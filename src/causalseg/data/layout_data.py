@@ -12,13 +12,7 @@ from pathlib import Path
 
 from causalseg.data.dataset import PairData, check_train_ids
 from causalseg.data.files import Files, open_files
-from causalseg.data.labels import (
-    NOT_DRAWN,
-    ColourLabels,
-    IdLabels,
-    LabelReader,
-    PolygonLabels,
-)
+from causalseg.data.labels import NOT_DRAWN, ColourLabels, IdLabels, LabelReader, PolygonLabels
 from causalseg.data.layouts import Colours, Ids, Layout, Polygons, Split
 from causalseg.data.templates import Match, Template, pair_by_fields
 from causalseg.errors import (
@@ -82,7 +76,7 @@ class LayoutData(PairData):
         )
 
     def read(self, file: str) -> bytes:
-        """Return the content of a file; raise DataError if it cannot be read."""
+        """Return the content of a file; raise DataError on failure."""
         return self.files.read(file)
 
     def where(self, file: str) -> str:
@@ -203,11 +197,7 @@ def _has(files: Files, templates: Sequence[str]) -> bool:
 
 
 def make_reader(layout: Layout) -> LabelReader:
-    """Return the reader of a layout's labels.
-
-    Raises:
-        ConfigError: if the table of labels names an unknown class.
-    """
+    """Return the reader of a layout's labels; raise ConfigError if they name an unknown class."""
     encoding, advice = layout.encoding, f"correct the file, or the labels of {layout.title}"
     train_ids = {str(i): t for i, t in encoding.train_ids.items()}
     if isinstance(encoding, Polygons):
@@ -246,10 +236,7 @@ def describe_tree(split: Split) -> list[str]:
 
 
 def _list_top(files: Files) -> list[str]:
-    """Return the zip files of a root, and its folders with their number of files.
-
-    A folder that contains everything is entered.
-    """
+    """Return zip files and folders with their number of files, below the folder of all of them."""
     zips = [name for name in files.zips if name]
     above = "" if zips else os.path.commonprefix(files.names)  # noqa: RUF071  cut at a slash below
     start = above.rfind("/") + 1

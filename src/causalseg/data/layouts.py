@@ -44,8 +44,7 @@ class Split:
     """The image and label pairs of one split.
 
     Attributes:
-        images: template of the images; of several, for a set published in several trees, the
-            first one with a match is used.
+        images: template of the images; of several, the first one with a match is used.
         labels: template of the labels, likewise; its fields are among those of ``images``.
         count: number of pairs as published; None where sources differ.
         spare: "images" without a label, or "labels" without an image, are part of what is published
@@ -70,24 +69,16 @@ class Split:
 
 @dataclass(frozen=True)
 class Ids:
-    """Labels are images whose first channel holds ids, of 8 or 16 bit, or a palette.
+    """Labels are images whose first channel holds ids, of 8 or 16 bit, or a palette."""
 
-    Attributes:
-        train_ids: label id -> train id, 255 to ignore; another id in a file is an error.
-    """
-
-    train_ids: Mapping[int, int]
+    train_ids: Mapping[int, int]  # 255 to ignore; another id in a file is an error
 
 
 @dataclass(frozen=True)
 class Colours:
-    """Labels are RGB images, one colour for each class.
+    """Labels are RGB images, one colour for each class."""
 
-    Attributes:
-        train_ids: colour -> train id, 255 to ignore; another colour in a file is an error.
-    """
-
-    train_ids: Mapping[Colour, int]
+    train_ids: Mapping[Colour, int]  # 255 to ignore; another colour in a file is an error
 
 
 @dataclass(frozen=True)
@@ -118,8 +109,7 @@ class Layout:
         classes: the classes of the train ids.
         archives: names of the published archives with the pairs; zip files need not be unpacked.
         size: usual height and width of its images, in pixels; None where they vary.
-        is_label_resized: some published labels differ a little from their image's size and are
-            resized to it by the nearest pixel; otherwise that is an error.
+        is_label_resized: resize labels of another size than their image's, see `PairData`.
     """
 
     title: str

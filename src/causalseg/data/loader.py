@@ -8,8 +8,7 @@ at any step, and use any number of workers or processes.
     WeightedDraws    any image by its sampling weight, independently of all other draws
 """
 
-from collections.abc import Iterator, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -18,20 +17,19 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from causalseg.data.augment import Augment, mix_classes
 from causalseg.data.dataset import Sample
 
+Draws = Callable[[int], int]
+"""The index of the image that is sample number p of a run."""
+
 
 class AugmentedData(Dataset[Sample]):
     """A data set indexed by (index, seed): the sample, augmented with that seed.
 
     With probability ``class_mix`` of the augmentation, half of the classes of another image are
-    pasted into the crop (ClassMix, Olsson et al., WACV 2021).
-
-    Args:
-        data: images with labels.
-        augment: makes crops of them.
-        draws: chooses the other image; None draws uniformly.
+    pasted into the crop (ClassMix, Olsson et al., WACV 2021). ``draws`` chooses the other image;
+    None draws uniformly.
     """
 
-    def __init__(self, data: Dataset[Sample], augment: Augment, draws: "Draws | None" = None):
+    def __init__(self, data: Dataset[Sample], augment: Augment, draws: Draws | None = None):
         self.data, self.augment, self.draws = data, augment, draws
 
     def __len__(self) -> int:
@@ -48,20 +46,8 @@ class AugmentedData(Dataset[Sample]):
         return mix_classes(sample, self.augment(self.data[other], generator), generator)
 
 
-class Draws(Protocol):
-    """Which image is sample number p of a run."""
-
-    def __call__(self, p: int) -> int:
-        """Return the index of the image."""
-
-
 class PermutedDraws:
-    """Every image once an epoch, in a new order each time.
-
-    Args:
-        length: N, images in the data set.
-        seed: seed of the run.
-    """
+    """Every one of ``length`` images once an epoch, in a new order each time."""
 
     def __init__(self, length: int, seed: int):
         self.length, self.seed = length, seed
@@ -77,12 +63,7 @@ class PermutedDraws:
 
 
 class WeightedDraws:
-    """Any image at any time, by its sampling weight.
-
-    Args:
-        weights: sampling weight of each image, from 0.
-        seed: seed of the run.
-    """
+    """Any image at any time, by its sampling weight, from 0."""
 
     def __init__(self, weights: Sequence[float] | np.ndarray, seed: int):
         self.limits, self.seed = np.cumsum(weights), seed
@@ -100,7 +81,7 @@ class StepSampler(Sampler[list[tuple[int, int]]]):
         draws: which image is which sample.
         batch: images a step, over all processes.
         steps: first step and the step after the last.
-        seed: seed of the run.
+        seed: of the run.
         process: rank and number of processes; the latter divides ``batch``.
     """
 
@@ -138,6 +119,5 @@ def make_loader(
         data,
         batch_sampler=sampler,
         num_workers=workers,
-        prefetch_factor=2 if workers else None,
         pin_memory=is_pinned,
     )

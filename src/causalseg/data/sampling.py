@@ -33,11 +33,7 @@ from causalseg.errors import DataError
 def weigh_images(
     counts: Int[np.ndarray, "n k"], options: RareClassesConfig
 ) -> Float[np.ndarray, " n"]:
-    """Return the sampling weight of every image; the sum is 1.
-
-    Args:
-        counts: pixels of every image and class, see `count_pixels`.
-        options: T and the number of pixels from which an image has a class.
+    """Return the sampling weight of every image, with sum 1, from its pixels of every class.
 
     Raises:
         DataError: if no image has enough pixels of any class.
@@ -62,10 +58,7 @@ def count_pixels(
 ) -> Int[np.ndarray, "n k"]:
     """Count the pixels of every class in every label, at the size of its file or `ResizedData`.
 
-    Args:
-        data: images with labels of train ids.
-        num_classes: k.
-        workers: processes that read labels; 0 reads in this one.
+    ``workers`` is the number of processes that read labels; 0 reads in this one.
     """
     console, length = Console(stderr=True), len(cast(Sized, data))
     counted = track(

@@ -15,10 +15,7 @@ def compute_in_order(
 ) -> Iterator[Item]:
     """Yield the function's value of every index, in their order.
 
-    Args:
-        function: is copied to the processes.
-        indices: its arguments.
-        workers: processes that compute; 0 computes in this one.
+    The function is copied to ``workers`` processes; 0 computes in this one.
     """
     computed = DataLoader(
         _Computed(function, indices), batch_size=None, num_workers=workers, collate_fn=_keep

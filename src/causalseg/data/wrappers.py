@@ -4,7 +4,6 @@ import zlib
 from collections.abc import Sized
 from typing import cast
 
-import torch
 from jaxtyping import Float, Int
 from rich.console import Console
 from rich.progress import track
@@ -19,12 +18,9 @@ from causalseg.data.loader import derive_seed
 
 
 class CachedData(Dataset[Sample]):
-    """Every sample of a data set, decoded once and kept in memory: 4 bytes a pixel.
+    """Every sample of a data set of 8-bit images, decoded once and kept in memory: 4 bytes a pixel.
 
     Create it before loading processes start, so that they share it.
-
-    Args:
-        data: images of 8 bits a channel.
     """
 
     def __init__(self, data: Dataset[Sample]):
@@ -33,7 +29,10 @@ class CachedData(Dataset[Sample]):
         tracked = track(
             indices, "decoding", console=console, transient=True, disable=not console.is_terminal
         )
-        self.samples = [_pack(data[index]) for index in tracked]
+        self.samples = [
+            ((255 * image).round().byte(), label.byte(), name)
+            for image, label, name in map(data.__getitem__, tracked)
+        ]
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -44,12 +43,9 @@ class CachedData(Dataset[Sample]):
 
 
 class ResizedData(Dataset[Sample]):
-    """Images and labels at another size: reduces huge images before augmentation.
+    """Images and labels at another height and width in pixels, before augmentation.
 
-    Args:
-        data: the data set.
-        size: height and width in pixels.
-        keep_ratio: keep each image's proportions; it fits inside ``size``.
+    With ``keep_ratio`` each image keeps its proportions and fits inside ``size``.
     """
 
     def __init__(self, data: Dataset[Sample], size: tuple[int, int], keep_ratio: bool = False):
@@ -77,10 +73,6 @@ class CorruptedData(Dataset[Sample]):
     Each image's seed derives from ``options.seed`` and its name, so that a subset of a data set is
     corrupted like all of it.
 
-    Args:
-        data: the data set.
-        options: name, severity and seed.
-
     Raises:
         ConfigError: if the corruption is unknown.
     """
@@ -95,9 +87,8 @@ class CorruptedData(Dataset[Sample]):
     def __getitem__(self, index: int) -> Sample:
         sample, options = self.data[index], self.options
         seed = derive_seed(options.seed, zlib.crc32(sample.name.encode()))
-        depth = None
-        if CORRUPTIONS[options.name] == "driving":
-            depth = _read_depth(self.data, index)
+        is_deep = CORRUPTIONS[options.name] == "driving"
+        depth = _read_depth(self.data, index) if is_deep else None
         image = corrupt(sample.image, options.name, options.severity, seed, depth)
         return sample._replace(image=image)
 
@@ -115,7 +106,3 @@ def _read_depth(data: Dataset[Sample], index: int) -> Float[Tensor, "H W"] | Non
 
 def _length(data: Dataset[Sample]) -> int:
     return len(cast(Sized, data))
-
-
-def _pack(sample: Sample) -> tuple[torch.Tensor, torch.Tensor, str]:
-    return (255 * sample.image).round().byte(), sample.label.byte(), sample.name

@@ -60,11 +60,7 @@ def find_layout(name: str) -> Layout:
 
 
 def map_classes(classes: ClassList, onto: ClassList) -> tuple[int, ...]:
-    """Return for each class the class of another list that it counts as, 255 for none.
-
-    Raises:
-        ConfigError: if no mapping is known.
-    """
+    """Return each class's class in another list, 255 for none; ConfigError without a mapping."""
     if classes.names == onto.names:
         return tuple(range(len(onto.names)))
     known = {each.names: name for name, each in CLASS_LISTS.items()}
