@@ -101,19 +101,11 @@ def test_channels_are_refused_where_one_is_expected_and_decimals_everywhere():
         IDS.read(encode_16_bit(np.zeros((2, 2, 2))), "x.png")
 
 
-@pytest.mark.parametrize("wrong", [9, 255, 301, 65535])
+@pytest.mark.parametrize("wrong", [-1, 9, 255, 301, 65535])
 def test_an_unknown_id_is_named_with_its_file(wrong):
-    content = encode(np.array([[7, wrong]], np.uint16))
-    with pytest.raises(DataError) as caught:
+    content = encode(np.array([[7, wrong]], np.int32), format="TIFF")
+    with pytest.raises(DataError, match=rf"x.png has ids \[{wrong}\] .* 0, 7..8, 300; fix it"):
         train_ids(IDS, content)
-    assert str(caught.value) == (
-        f"label x.png has ids [{wrong}] that are no class: allowed are 0, 7..8, 300; fix it"
-    )
-
-
-def test_a_negative_id_is_no_class():
-    with pytest.raises(DataError, match=r"has ids \[-1\]"):
-        train_ids(IDS, encode(np.array([[7, -1]], np.int32), format="TIFF"))
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "P"])
@@ -122,18 +114,10 @@ def test_colours_become_train_ids(mode):
     assert train_ids(COLOURS, encode(pixels, mode)) == [[0, 1, 255]]
 
 
-def test_raw_colours_keep_their_channels_apart():
-    raw = COLOURS.read(encode(np.array([[(1, 2, 3)]], np.uint8)), "x")
-    assert COLOURS.name(int(raw[0, 0])) == "(1, 2, 3)"
-
-
 def test_an_unknown_colour_is_named_with_its_file():
     pixels = np.array([[(128, 64, 129), (255, 255, 255), (0, 0, 142)]], np.uint8)
-    expected = (
-        r"label x.png has colours \[\(128, 64, 129\), \(255, 255, 255\)\] that are no class: "
-        r"allowed are \(128, 64, 128\), .*fix it"
-    )
-    with pytest.raises(DataError, match=expected):
+    named = r"x.png has colours \[\(128, 64, 129\), \(255, 255, 255\)\] .*fix it"
+    with pytest.raises(DataError, match=named):
         train_ids(COLOURS, encode(pixels))
     with pytest.raises(DataError, match="mode I;16: a label is an image of 8-bit colours"):
         COLOURS.read(encode(np.zeros((1, 1), np.uint16)), "x.png")

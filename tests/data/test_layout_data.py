@@ -1,6 +1,5 @@
 """Layouts: pairs found by templates in folders and zips, what they hold, and what is refused."""
 
-import pickle
 import shutil
 import zipfile
 from dataclasses import replace
@@ -158,12 +157,10 @@ def test_an_unknown_id_names_file_and_id_even_in_a_zip(tree):
     zipped(tree / "gt", tree / "gt.zip")
     shutil.rmtree(tree / "gt")
     expected = (
-        f"label {tree / 'gt.zip'}: gt/val/ulm/a_id.png has ids [33] that are no class: allowed are "
-        "0, 7..8; correct the file, or the labels of Toytown (Doe et al., 2020)"
+        r"gt.zip: gt/val/ulm/a_id.png has ids \[33\] .* 0, 7..8; correct .* labels of Toytown"
     )
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(DataError, match=expected):
         LayoutData(LAYOUT, "val", tree)[1]
-    assert str(caught.value) == expected
 
 
 def test_labels_of_another_size_are_refused_or_brought_to_the_images(tree):
@@ -171,16 +168,6 @@ def test_labels_of_another_size_are_refused_or_brought_to_the_images(tree):
     with pytest.raises(DataError, match=r"a_img.png is 6 x 4 pixels .*a_id.png is 3 x 2"):
         LayoutData(LAYOUT, "val", tree)[1]
     expect(LayoutData(replace(LAYOUT, is_label_resized=True), "val", tree))
-
-
-@pytest.mark.parametrize(("factor", "picked"), [(2, 1), (4, 2)])
-def test_a_larger_label_gives_the_pixels_nearest_to_the_images(tree, factor, picked):
-    ids = np.arange(4 * factor * 6 * factor).reshape(4 * factor, 6 * factor) % 256
-    save(tree / "gt/val/ulm/a_id.png", ids)
-    thirds = Ids({i: int(i % 3 == 0) for i in range(256)})
-    layout = replace(LAYOUT, is_label_resized=True, encoding=thirds)
-    label = LayoutData(layout, "val", tree)[1].label
-    assert label.tolist() == (ids[picked::factor, picked::factor] % 3 == 0).astype(int).tolist()
 
 
 @pytest.mark.parametrize("part", ["img/val/ulm/a_img.png", "gt/val/ulm/a_id.png"])
@@ -195,31 +182,13 @@ def test_unreadable_files_are_named(tree, part):
         data[1]
 
 
-def in_zip(tree: Path) -> LayoutData:
+@pytest.mark.slow
+def test_spawned_workers_read_from_a_zip(tree):
     zipped(tree, tree.parent / "all.zip")
-    return LayoutData(LAYOUT, "val", tree.parent / "all.zip")
-
-
-def load(data: LayoutData, workers: int, start: str) -> None:
-    loader = DataLoader(data, batch_size=None, num_workers=workers, multiprocessing_context=start)
+    data = LayoutData(LAYOUT, "val", tree.parent / "all.zip")
+    expect(data)  # opens the zip in this process first
+    loader = DataLoader(data, batch_size=None, num_workers=1, multiprocessing_context="spawn")
     for ours, theirs in zip(data, loader, strict=True):
         assert ours.name == theirs.name
         assert torch.equal(ours.image, theirs.image)
         assert torch.equal(ours.label, theirs.label)
-
-
-def test_forked_workers_read_from_a_zip(tree):
-    data = in_zip(tree)
-    expect(data)  # opens the zip in this process first
-    load(data, 2, "fork")
-
-
-@pytest.mark.slow
-def test_spawned_workers_read_from_a_zip(tree):
-    load(in_zip(tree), 1, "spawn")
-
-
-def test_a_copy_in_another_process_needs_no_open_zip(tree):
-    data = in_zip(tree)
-    expect(data)
-    expect(pickle.loads(pickle.dumps(data)))

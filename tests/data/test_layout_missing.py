@@ -55,11 +55,9 @@ def test_an_empty_and_a_missing_root_are_told_apart(tmp_path):
 def test_a_folder_that_holds_all_is_looked_into(tmp_path):
     for part in ("images", "labels"):
         save(tmp_path / f"town/seg/{part}/a.png", [[0]])
-    with pytest.raises(MissingFileError) as caught:
+    expected = r"found in it:\n  town/seg/images/ \(1 file\)\n  town/seg/labels/ \(1 file\)\n"
+    with pytest.raises(MissingFileError, match=expected):
         LayoutData(LAYOUT, "val", tmp_path)
-    assert "found in it:\n  town/seg/images/ (1 file)\n  town/seg/labels/ (1 file)\n" in str(
-        caught.value
-    )
 
 
 def test_a_tree_without_labels_says_so(tree):

@@ -77,13 +77,6 @@ def test_resizing_in_proportion_fits_inside_the_size_also_upright():
     assert resized[1].image.shape == (3, 24, 8)
 
 
-@pytest.mark.parametrize(("factor", "picked"), [(2, 1), (4, 2)])
-def test_a_smaller_label_holds_the_pixels_nearest_to_its_centres(factor, picked):
-    label = np.arange(8 * 16).reshape(8, 16)
-    resized = ResizedData(Pairs([label]), (8 // factor, 16 // factor))[0].label
-    assert resized.tolist() == label[picked::factor, picked::factor].tolist()
-
-
 def test_a_corrupted_image_is_always_the_same_and_each_has_its_own_noise():
     pairs = Pairs([np.zeros((20, 30), int)] * 2)
     corrupted = corrupted_by(pairs, "gaussian_noise", seed=1)
