@@ -29,6 +29,14 @@ def make_eva(**changes: object) -> Eva:
     return _make(Eva, changes)
 
 
+def move(adapter):
+    """Change every parameter of an adapter."""
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for parameter in adapter.parameters():
+            parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+
+
 def _make(architecture, changes):
     torch.manual_seed(0)
     model = architecture(**_OPTIONS | changes)

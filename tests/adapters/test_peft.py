@@ -12,7 +12,7 @@ from causalseg.adapters.base import Chain, attach
 from causalseg.adapters.peft import PEFT_TYPES, PeftAdapter
 from causalseg.config.adapters import DoraAdapterConfig, LoraAdapterConfig, PeftAdapterConfig
 from causalseg.errors import ConfigError
-from tiny_vit import make_eva, make_vit
+from tiny_vit import make_eva, make_vit, move
 
 # Options that fit a width of 48, and make the start the backbone where peft's default does not.
 OPTIONS = {
@@ -26,13 +26,6 @@ OPTIONS = {
     "ROAD": {"group_size": 8},
     "WAVEFT": {"n_frequency": 20},
 }
-
-
-def move(adapter):
-    generator = torch.Generator().manual_seed(3)
-    with torch.no_grad():
-        for parameter in adapter.parameters():
-            parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
 
 
 @pytest.fixture
@@ -218,10 +211,7 @@ def named(type, **options):
         (named("IA3", feedforward_modules=["mlp.fc1"]), "IA3 refuses.*subset"),
         (named("C3A", block_size=7), "C3A refuses the layers.*block size"),
         (named("LORA", init_lora_weights="pissa"), "changes the frozen weight"),
-        (
-            LoraAdapterConfig(targets=["qkv", "mlp.fc1"]),
-            "no linear layer qkv .*attn.proj, attn.qkv",
-        ),
+        (LoraAdapterConfig(targets=["qkv", "mlp.fc1"]), "no linear layer qkv .*attn.qkv"),
         (LoraAdapterConfig(targets=[]), "no linear layer at all"),
     ],
 )

@@ -229,14 +229,8 @@ def test_layers_are_a_list_or_the_last_k_that_reach_the_head(tiny):
         (["adapter={band: {high: .inf}}"], "high = inf"),
         (["adapter={init: {kind: small, scale: .nan}}"], "scale = nan"),
         (["adapter={query_link: false}"], "query_link = false has no effect with head = linear"),
-        (
-            ["adapter={init: {query_std: 2}}"],
-            "query_std = 2.0 has no effect: the queries are not made",
-        ),
-        (
-            ["adapter={init: {query_std: null}, query_link: false}", SMALL_MASK2FORMER],
-            "not made of the tokens of causal_tune",
-        ),
+        (["adapter={init: {query_std: 2}}"], "query_std = 2.0 has no effect"),
+        (["adapter={init: {query_std: null}, query_link: false}", SMALL_MASK2FORMER], "of causal"),
         (
             [
                 "adapter=[{name: rein, init: {query_std: 2}}, {name: causal_tune, num_tokens: 4}]",

@@ -177,18 +177,8 @@ def test_colours_of_ignored_names_of_a_class_file_are_no_class(tmp_path):
     about = {"names": ["a", "void"], "palette": [[9, 9, 9], [0, 0, 0]], "ignore_ids": [1]}
     (tmp_path / "classes.json").write_text(json.dumps(about))
     pairs = {"images": "images", "labels": "labels", "encoding": "colours"}
-    config = parse_config(
-        {
-            "adapter": "none",
-            "head": "linear",
-            "data": {
-                "root": str(tmp_path),
-                "classes": "classes.json",
-                "sources": [pairs],
-                "domains": {"all": pairs},
-            },
-        }
-    )
+    data = folder_of(tmp_path, sources=[pairs], classes="classes.json").model_dump()
+    config = parse_config({"adapter": "none", "head": "linear", "data": data})
     for data in (config.data, with_classes_inside(config).data):
         assert build_sources(data)[0].label.unique().tolist() == [0, 255]
 

@@ -100,11 +100,6 @@ def test_domains_are_replaced_not_merged():
     assert joined["data"]["sources"] == SETTINGS["scenes"]["data"]["sources"]
 
 
-def test_an_unknown_setting_gets_a_suggestion():
-    with pytest.raises(ConfigError, match="did you mean 'citys2acdc'"):
-        parse_config({"setting": "city2acdc"})
-
-
 def test_whole_images_replace_the_windows_of_a_setting():
     config = parse_config({"setting": "citys2acdc", "eval": {"mode": "whole"}})
     assert (config.eval.mode, config.eval.window, config.eval.stride) == ("whole", None, None)
@@ -119,7 +114,7 @@ def test_a_setting_to_score_on_replaces_all_sizes_of_the_run():
     assert parse_config(options, list_overrides("scenes")).eval.mode == "whole"
 
 
-@pytest.mark.parametrize("name", [["citys2acdc"], {"name": "citys2acdc"}, 3])
-def test_a_setting_that_is_no_name_is_refused(name):
-    with pytest.raises(ConfigError, match="setting = "):
+@pytest.mark.parametrize("name", ["city2acdc", ["citys2acdc"], {"name": "citys2acdc"}])
+def test_an_unknown_setting_gets_a_suggestion(name):
+    with pytest.raises(ConfigError, match=r"setting = .*did you mean 'citys2acdc"):
         parse_config({"setting": name})

@@ -66,7 +66,6 @@ class _SidePath(nn.Module):
             nn.init.zeros_(zero)
 
     def forward(self, tokens: Float[Tensor, "b n c"]) -> Float[Tensor, "b n c"]:
-        """Return ``s side`` for the normed tokens of the block."""
         hidden = self.down(tokens.to(self.down.weight.dtype)).relu()
         return self.scale * self.up(hidden)  # (1)
 

@@ -95,12 +95,10 @@ class _Parts(Adapter):
         return next((queries for queries in reversed(offers) if queries is not None), None)
 
     def rate(self, name: str) -> float:
-        """Ask the part that has the parameter."""
         part, inner = self._find(name)
         return part.rate(inner)
 
     def is_decayed(self, name: str) -> bool:
-        """Ask the part that has the parameter."""
         part, inner = self._find(name)
         return part.is_decayed(inner)
 

@@ -36,8 +36,8 @@ _EPS = 1e-6  # added to variances: a constant channel has no deviation to divide
 class Intervention(nn.Module):
     """A random edit of patch tokens, active in training mode only.
 
-    The options are the fields of `InterveneConfig` for this kind; ``p`` is the probability for each
-    block and step, one draw for the whole batch. An edit of your own overrides `edit`.
+    The options are the fields of `InterveneConfig` for this kind; one draw with probability ``p``
+    holds for the whole batch. An edit of your own overrides `edit`.
     """
 
     kind: ClassVar[Literal["spectral", "mixstyle", "dsu"]] = "spectral"
@@ -123,7 +123,6 @@ def _change(gain: Gain, X: Tokens, is_on: Tensor) -> Float[Tensor, "b 1 c"]:
 
 
 def _lowpass(X: Tokens, grid: GridSize, radius: float) -> Tokens:
-    """Return L_R X."""
     return grid_to_tokens(band_pass(tokens_to_grid(X, grid), None, radius))
 
 

@@ -1,10 +1,7 @@
 """Initialisation of adapters with tokens.
 
-    zero    W2 = b2 = 0 and no scale: the edit is 0 at first and has its full gradient at once,
-            as in LoRA and AdaptFormer; `zero_mlp_delta_f` of Rein's code
-    small   W2, b2 as torch draws them, times a learnt scale, at first 0.001: as published
-
-With `small` all other gradients are multiplied by the scale, which the optimiser has to grow first.
+`zero` gives the edit its full gradient at once, as in LoRA, AdaptFormer and `zero_mlp_delta_f` of
+Rein's code. With `small` all other gradients are multiplied by the scale, which has to grow first.
 """
 
 from collections.abc import Iterator

@@ -5,13 +5,13 @@ import pickle
 
 import numpy as np
 import pytest
-import timm
 import torch
 
 from causalseg.adapters.ablations.released import ReleasedCausalTune, released_mask
 from causalseg.adapters.base import attach
 from causalseg.errors import ConfigError
 from golden_modules import error, errors, load, options
+from tiny_vit import make_vit
 
 GOLDEN = {
     "causal_tune_released_lorareins_4x4_b2_c16": 4,
@@ -132,11 +132,7 @@ def test_features_come_back_in_their_dtype_and_close(tokens, rank):
 
 @pytest.fixture
 def vit():
-    torch.manual_seed(0)
-    vit = timm.models.vision_transformer.VisionTransformer(
-        img_size=32, patch_size=8, embed_dim=24, depth=2, num_heads=3, num_classes=0, global_pool=""
-    )
-    return vit.eval().requires_grad_(False)
+    return make_vit(img_size=32, patch_size=8, embed_dim=24)
 
 
 @pytest.mark.parametrize("copy_of", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
