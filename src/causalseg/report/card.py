@@ -6,21 +6,11 @@ from causalseg.backbones.presets import PRESETS
 from causalseg.config import Config
 from causalseg.config.data import SourceConfig
 from causalseg.data.catalogue import LAYOUTS
-from causalseg.report.format import (
-    MISSING,
-    describe_domain,
-    format_interval,
-    format_percent,
-)
+from causalseg.report.format import MISSING, describe_domain, format_interval, format_percent
 from causalseg.report.gain import find_gain
 from causalseg.report.template import load_template
 from causalseg.runs.folder import RunFolder
-from causalseg.runs.scores import (
-    CHOSEN_ON_TARGET,
-    DomainScores,
-    Scores,
-    read_scores,
-)
+from causalseg.runs.scores import CHOSEN_ON_TARGET, DomainScores, Scores, read_scores
 from causalseg.writing import write_text
 
 _WEAK = 20  # percent of IoU below which a class is named among the limits
@@ -62,7 +52,6 @@ def _describe_scores(name: str, domain: DomainScores) -> list[str]:
 
 
 def _describe_data(config: Config) -> Iterator[list[str]]:
-    """Return backbone and data sets, each with its role and licence."""
     backbone, data = config.backbone, config.data
     preset = PRESETS.get(backbone.name)
     licence = preset.license if preset else "see where the weights come from"

@@ -14,21 +14,14 @@ from causalseg.runs.scores import DomainScores, ModelScored, Scores, read_scores
 
 
 class Run(NamedTuple):
-    """What is read of a run folder.
-
-    Attributes:
-        label: distinguishes it from the other runs of the report.
-        config: content of config.yaml, as the version that trained the run wrote it.
-        log: events of log.jsonl; empty without a log.
-        origin: what an imported run was converted from; None for a run that was trained.
-    """
+    """What is read of a run folder; the label distinguishes it from the others of the report."""
 
     folder: RunFolder
     label: str
-    config: dict[str, Any]
+    config: dict[str, Any]  # as the version that trained the run wrote it
     scores: Scores
-    log: list[dict[str, Any]]
-    origin: dict[str, str] | None
+    log: list[dict[str, Any]]  # empty without a log
+    origin: dict[str, str] | None  # what an imported run was converted from
 
     @property
     def domains(self) -> dict[str, DomainScores]:

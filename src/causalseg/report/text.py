@@ -42,10 +42,7 @@ class _Best(str):
 
 
 def to_markdown(runs: Sequence[RunFolder], baseline: RunFolder | None = None) -> str:
-    """Return the numbers of the report as Markdown.
-
-    Takes and raises what `causalseg.report.write_report` does.
-    """
+    """Return the numbers of the report as Markdown; takes and raises what `write_report` does."""
     grids, notes = _read(runs, baseline)
     parts = []
     for grid in grids:
@@ -76,7 +73,6 @@ def to_latex(runs: Sequence[RunFolder], baseline: RunFolder | None = None) -> st
 
 
 def _read(folders: Sequence[RunFolder], baseline: RunFolder | None) -> tuple[list[Grid], list[str]]:
-    """Return all tables and the notes."""
     runs = read_runs(folders, baseline)
     reference = find_reference(runs, baseline)
     grids = [_build_headline(runs, reference)]

@@ -35,10 +35,7 @@ class BestWeights:
         return self.patience > 0 and len(since) >= self.patience
 
     def offer(self, step: int, value: float | None) -> bool:
-        """Return whether the weights are the best so far; keep them if so.
-
-        A step that was measured before changes nothing.
-        """
+        """Return whether the weights are the best so far, then kept; a repeated step is ignored."""
         if not self.is_on or step in self.values:
             return False
         self.values[step] = value

@@ -1,4 +1,4 @@
-"""Trackers of a run: _TensorBoard, Weights & Biases, MLflow.
+"""Trackers of a run: TensorBoard, Weights & Biases, MLflow.
 
 All take the same scalars, named EVENT/NAME. The last two are optional extras; their ids of a run
 are in trackers.json, so that a resumed run continues there.
