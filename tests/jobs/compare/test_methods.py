@@ -94,7 +94,7 @@ def test_a_missing_or_broken_file_and_nothing_to_compare_are_errors(tmp_path, wr
     for text in ("- a\n- b", "a: [", "text"):
         with pytest.raises(ConfigError, match=r"methods.yaml"):
             read_methods([], write(text))
-    with pytest.raises(ConfigError, match="'a' stands in line 1 and again in line 2"):
+    with pytest.raises(ConfigError, match="'a' is in line 1 and again in line 2"):
         read_methods([], write("a: {adapter: lora}\na: {adapter: rein}"))
     with pytest.raises(ConfigError, match="nothing to compare"):
         read_methods([])
