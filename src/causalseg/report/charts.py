@@ -173,10 +173,7 @@ def draw_training(runs: Sequence[Run]) -> dict[str, Chart]:
 
 
 def draw_methods(scores: Mapping[str, Sequence[float]], reference: str) -> Chart:
-    """Draw the mean mIoU in percent of methods, best first, with standard deviation and seeds.
-
-    The reference is gray, with a dashed line.
-    """
+    """Draw mean mIoU in percent, standard deviation and seeds of methods, the best on top."""
     ranked = sorted(scores, key=lambda name: statistics.mean(scores[name]))
     with rc_context({**_STYLE, "axes.grid.axis": "x"}):
         figure = Figure(figsize=(5.2, 0.75 + 0.34 * len(ranked)), layout="constrained")
@@ -199,12 +196,7 @@ def draw_methods(scores: Mapping[str, Sequence[float]], reference: str) -> Chart
 
 
 def draw_progress(curves: Mapping[str, Mapping[int, float]], what: str) -> Chart:
-    """Draw the mIoU in % of methods by training step, the first in gray.
-
-    Args:
-        curves: by name of the method, scores by step.
-        what: the domains scored, such as `mean of night, fog`.
-    """
+    """Draw the mIoU in % by method and step, the first in gray; ``what`` names the domains."""
     with rc_context(_STYLE):
         figure = Figure(figsize=(5.6, 2.9), layout="constrained")
         axes = figure.add_subplot(xlabel="step", ylabel="mIoU in %")
@@ -214,11 +206,12 @@ def draw_progress(curves: Mapping[str, Mapping[int, float]], what: str) -> Chart
             line |= {"color": _LIGHT[style], "marker": _SHAPES[style]}
             axes.plot(list(curve), list(curve.values()), label=_shorten(name), **line)
         figure.legend(loc="outside right upper", fontsize=7, ncols=1 + (len(curves) - 1) // 14)
-    ends = [
-        f"{name} from {curve[min(curve)]:.1f} at step {min(curve)} to {curve[max(curve)]:.1f} at "
-        f"{max(curve)}"
-        for name, curve in curves.items()
-    ]
+    ends = []
+    for name, curve in curves.items():
+        first, last = min(curve), max(curve)
+        ends.append(
+            f"{name} from {curve[first]:.1f} at step {first} to {curve[last]:.1f} at {last}"
+        )
     return _chart(figure, f"mIoU in % over training steps, {what}: {'; '.join(ends)}.")
 
 

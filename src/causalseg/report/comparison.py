@@ -24,14 +24,9 @@ Results = Mapping[tuple[str, int], Result]
 
 
 class Change(NamedTuple):
-    """The difference to the reference, in points.
+    """The difference to the reference, in points, with the bootstrap interval of its mean."""
 
-    Attributes:
-        differences: one for each seed that both have; none if a score is missing.
-        interval: bootstrap interval of their mean.
-    """
-
-    differences: list[float]
+    differences: list[float]  # one for each seed that both have; none if a score is missing
     interval: Interval | None
 
 
@@ -66,7 +61,7 @@ class Row(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """Methods side by side; ``reference`` names the one that the others are compared to."""
+    """Methods side by side; the others are compared to the one named ``reference``."""
 
     rows: list[Row]
     reference: str
@@ -144,10 +139,9 @@ def read_study(folder: Path) -> Comparison:
     planned = list_methods(results)
     references = {result.label.reference for result in results.values()}
     if len(references) != 1 or not references <= {method.name for method, _ in planned}:
-        raise RunError(
-            f"{folder} needs results of one comparison with its reference; they name "
-            f"{', '.join(sorted(references)) or 'none'}"
-        )
+        named = ", ".join(sorted(references)) or "none"
+        text = "needs results of one comparison with its reference; they name"
+        raise RunError(f"{folder} {text} {named}")
     seeds = {method.name: seeds for method, seeds in planned}
     return compare_results([method for method, _ in planned], seeds, references.pop(), results)
 
@@ -181,9 +175,7 @@ def list_methods(results: Results) -> list[tuple[Method, list[int]]]:
     return [(label.method, sorted(seeds[label.name])) for label in ordered]
 
 
-def check_shared(
-    runs: Mapping[tuple[str, int], tuple[Sequence[str], Mapping[str, Any]]],
-) -> None:
+def check_shared(runs: Mapping[tuple[str, int], tuple[Sequence[str], Mapping[str, Any]]]) -> None:
     """Raise RunError if runs differ in options that none of their methods changes.
 
     Runs are given by method and seed, as overrides and configuration. An option that one of them
@@ -245,12 +237,12 @@ def _flat(options: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
 
 
 def _check_images(results: Results) -> None:
-    first, expected = "", dict[str, tuple[Any, list[str]]]()
+    scored = {}
     for (method, seed), result in results.items():
-        name, domains = f"{method} seed {seed}", result.eval.domains
-        images = {key: (domain.size, domain.per_image.names) for key, domain in domains.items()}
-        if not first:
-            first, expected = name, images
+        domains = result.eval.domains.items()
+        scored[f"{method} seed {seed}"] = {k: (d.size, d.per_image.names) for k, d in domains}
+    first, expected = next(iter(scored.items()))
+    for name, images in scored.items():
         keys = sorted({*expected, *images})
         if differing := [key for key in keys if expected.get(key) != images.get(key)]:
             raise RunError(

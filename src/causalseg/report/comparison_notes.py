@@ -12,16 +12,13 @@ from causalseg.runs.scores import CHOSEN_ON_TARGET, MEAN
 
 def list_notes(comparison: Comparison) -> list[str]:
     """Return the notes, one or two sentences each."""
-    runs = {
-        f"{row.method.name} seed {seed}": result
-        for row in comparison.rows
-        for seed, result in row.results.items()
-    }
-    origins, seeds = dict[str, list[str]](), dict[str, list[str]]()
-    for name, result in runs.items():
-        origins.setdefault(_describe_origin(result), []).append(name)
+    runs, origins, seeds = dict[str, Result](), dict[str, list[str]](), dict[str, list[str]]()
     for row in comparison.rows:
         seeds.setdefault(", ".join(map(str, row.seeds)), []).append(row.method.name)
+        for seed, result in row.results.items():
+            name = f"{row.method.name} seed {seed}"
+            runs[name] = result
+            origins.setdefault(_describe_origin(result), []).append(name)
     groups = [f"{numbers} ({', '.join(names)})" for numbers, names in seeds.items()]
     config = comparison.first.config
     has_curves = any(row.curve([MEAN]) for row in comparison.rows)
@@ -45,13 +42,12 @@ def describe_sources(data: Mapping[str, Any]) -> str:
     """Describe the training data, from the content of the option `data`."""
     texts = []
     for source in data["sources"]:
-        match source["type"]:
-            case "folder":
-                texts.append(source["images"])
-            case "layout":
-                texts.append(f"{source['layout']} {source['split']}")
-            case _:
-                texts.append(f"{source['count']} synthetic scenes ({source['domain']})")
+        if source["type"] == "folder":
+            texts.append(source["images"])
+        elif source["type"] == "layout":
+            texts.append(f"{source['layout']} {source['split']}")
+        else:
+            texts.append(f"{source['count']} synthetic scenes ({source['domain']})")
     return " and ".join(texts)
 
 

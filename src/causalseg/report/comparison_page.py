@@ -7,7 +7,6 @@ over seeds), the difference to the reference with its interval, costs, and publi
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from causalseg.engine.bootstrap import LEVEL
 from causalseg.report.charts import Chart, draw_methods, draw_progress
@@ -33,15 +32,8 @@ _STEPS = 8  # columns of the table of scores over steps
 _INTERVALS = f"± over seeds [{LEVEL:.0%} over images]"
 
 
-class MethodTable(NamedTuple):
-    """The main table: a head and a note below it for each column, and a row for each method."""
-
-    heads: list[tuple[str, str]]
-    rows: list[list[str]]
-
-
-def build_table(comparison: Comparison) -> MethodTable:
-    """Return the main table of a comparison."""
+def build_table(comparison: Comparison) -> tuple[list[tuple[str, str]], list[list[str]]]:
+    """Return the main table: head and note of each column, and the cells of each method."""
     domains, methods = comparison.first.eval.domains, comparison.rows
     shown = _list_columns(comparison)
     heads = [("method", ""), *((name, describe_domain(domains[name])) for name in domains)]
@@ -49,9 +41,8 @@ def build_table(comparison: Comparison) -> MethodTable:
         heads.append((MEAN, f"of {', '.join(comparison.over)}"))
     heads.append((f"difference to {comparison.reference}", _INTERVALS))
     heads += [(ADAPTER, ""), ("trained parameters", ""), ("s/step", ""), ("peak memory", "MB")]
-    reported = [
-        name for name in (*domains, MEAN) if any(name in row.method.reported for row in methods)
-    ]
+    named = {name for row in methods for name in row.method.reported}
+    reported = [name for name in (*domains, MEAN) if name in named]
     heads += [("seeds", ""), *((f"{name}, reported", "") for name in reported)]
     rows = []
     for row in methods:
@@ -66,7 +57,7 @@ def build_table(comparison: Comparison) -> MethodTable:
         del heads[index]
         for cells in rows:
             del cells[index]
-    return MethodTable(heads, rows)
+    return heads, rows
 
 
 def comparison_to_markdown(comparison: Comparison) -> str:
@@ -74,14 +65,15 @@ def comparison_to_markdown(comparison: Comparison) -> str:
     heads, rows = build_table(comparison)
     header = [f"{head}, {small}" if small else head for head, small in heads]
     parts = [format_markdown(header, rows)]
-    for grid in build_smaller_tables(comparison):
-        parts.append(f"{grid.title}:\n\n{format_markdown(grid.head, grid.rows)}")
+    for title, head, lines in build_smaller_tables(comparison):
+        parts.append(f"{title}:\n\n{format_markdown(head, lines)}")
     parts.append("\n".join(f"- {note}" for note in list_notes(comparison)))
     parts.append("What each method changes in the shared configuration:")
-    methods = [row.method for row in comparison.rows]
-    overrides = [", ".join(f"`{o}`" for o in method.overrides) or "nothing" for method in methods]
-    lines = [f"- `{m.name}`: {text}" for m, text in zip(methods, overrides, strict=True)]
-    return "\n\n".join([*parts, "\n".join(lines)]) + "\n"
+    changes = []
+    for row in comparison.rows:
+        overrides = ", ".join(f"`{override}`" for override in row.method.overrides)
+        changes.append(f"- `{row.method.name}`: {overrides or 'nothing'}")
+    return "\n\n".join([*parts, "\n".join(changes)]) + "\n"
 
 
 def build_smaller_tables(comparison: Comparison) -> list[Grid]:
@@ -112,10 +104,7 @@ def write_comparison(comparison: Comparison, title: str, out: Path) -> None:
 
 
 def draw_curves(comparison: Comparison) -> list[Chart]:
-    """Draw mIoU over training steps, of the mean and of the in-distribution domains.
-
-    Nothing is drawn if runs were scored only at their end.
-    """
+    """Draw mean and in-distribution mIoU over steps; nothing if scored only at the end."""
     rows = sorted(_main_rows(comparison), key=lambda r: r.method.name != comparison.reference)
     groups = {f"mean over {', '.join(comparison.over)}": [MEAN]}
     if source := comparison.first.eval.robustness.source:
@@ -148,11 +137,8 @@ def _build_steps(comparison: Comparison, rows: Sequence[Row], suffix: str) -> Gr
     steps = sorted({step for curve in curves.values() for step in curve})
     if len(steps) > _STEPS:  # evenly spaced, up to the last
         steps = [steps[round(i * (len(steps) - 1) / (_STEPS - 1))] for i in range(_STEPS)]
-    lines = [
-        [name, *(format_percent(curve.get(step)) for step in steps)]
-        for name, curve in curves.items()
-        if curve
-    ]
+    scored = [(name, curve) for name, curve in curves.items() if curve]
+    lines = [[name, *(format_percent(curve.get(step)) for step in steps)] for name, curve in scored]
     over = ", ".join(comparison.over)
     title = f"mIoU in percent over training steps, mean over {over} and over seeds{suffix}"
     return Grid(title, ["method", *(f"step {step}" for step in steps)], lines)

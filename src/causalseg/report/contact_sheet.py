@@ -49,17 +49,14 @@ def _draw_sample(axes: Axes, sample: Sample, classes: ClassList, name: str) -> N
     pixels = 255 * sample.image.movedim(0, -1).numpy()[::step, ::step]
     axes.imshow((0.5 * pixels + 0.5 * palette[ids]).astype(np.uint8))
     axes.set_title(_shorten(Path(sample.name).name, 50), fontsize=6).set_in_layout(False)
-    axes.set_xticks([])
-    axes.set_yticks([])
+    axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
     axes.set_ylabel(_shorten(name, 34), fontsize=8)
 
 
 def _draw_legend(axes: Axes, classes: ClassList, width: float) -> None:
-    patches = [
-        Patch(color=np.array(colour) / 255, label=_shorten(name, _LONGEST))
-        for name, colour in zip(classes.names, classes.palette, strict=True)
-    ]
+    pairs = zip([_shorten(name, _LONGEST) for name in classes.names], classes.palette, strict=True)
+    patches = [Patch(color=np.array(colour) / 255, label=name) for name, colour in pairs]
     columns = _count_columns(classes, width)
     legend = axes.legend(handles=patches, loc="upper center", ncols=columns, fontsize=6)
     legend.set_in_layout(False)

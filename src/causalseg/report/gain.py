@@ -22,13 +22,10 @@ _OF_MACHINE = ("run.devices", "run.nodes", "run.precision")
 
 
 class Gain(NamedTuple):
-    """Points of mIoU by domain (and of a mean of several) over the run in ``folder``.
-
-    The name is the path of the folder, relative to the parent of the run.
-    """
+    """Points of mIoU by domain (and of a mean of several) over the run in ``folder``."""
 
     folder: Path
-    name: str
+    name: str  # path of the folder, relative to the parent of the run
     points: dict[str, float]
 
     @property
@@ -56,7 +53,10 @@ def find_gain(run: RunFolder) -> Gain | None:
             continue
         is_plain = not (ours.overrides or theirs.overrides)
         if is_plain and _list_images(ours) == _list_images(theirs):
-            return Gain(path, os.path.relpath(path, run.path.parent), _subtract(ours, theirs))
+            names = [*ours.domains, *([MEAN] if len(ours.mean.over) > 1 else [])]
+            points = {name: subtract(ours.miou_of(name), theirs.miou_of(name)) for name in names}
+            known = {name: value for name, value in points.items() if value is not None}
+            return Gain(path, os.path.relpath(path, run.path.parent), known)
     return None
 
 
@@ -67,7 +67,6 @@ def _list_neighbours(path: Path) -> Iterator[Path]:
 
 
 def _is_frozen_twin(config: Config, ours: Config) -> bool:
-    """Whether a run has no adapter and is otherwise the same as ours."""
     if config.adapter.name != "none" or config.intervene is not None:
         return False
     return all(
@@ -78,9 +77,3 @@ def _is_frozen_twin(config: Config, ours: Config) -> bool:
 
 def _list_images(scores: Scores) -> dict[str, list[str]]:
     return {name: domain.per_image.names for name, domain in scores.domains.items()}
-
-
-def _subtract(ours: Scores, theirs: Scores) -> dict[str, float]:
-    names = [*ours.domains, *([MEAN] if len(ours.mean.over) > 1 else [])]
-    points = {name: subtract(ours.miou_of(name), theirs.miou_of(name)) for name in names}
-    return {name: value for name, value in points.items() if value is not None}

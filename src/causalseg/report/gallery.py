@@ -110,9 +110,8 @@ def build_example(
     ]
     ids = {int(i) for triple in known for part in triple[1:] for i in np.unique(part)} - {IGNORE}
     photo = _encode(image, f"Photograph {name}")
-    return GalleryImage(
-        name, photo, _draw_labels(truth, palette, f"Truth of {name}"), predictions
-    ), ids
+    labels = _draw_labels(truth, palette, f"Truth of {name}")
+    return GalleryImage(name, photo, labels, predictions), ids
 
 
 def data_uri(kind: str, content: bytes) -> str:
@@ -135,18 +134,15 @@ def _read_triple(
     try:
         image, truth, prediction = (np.asarray(Image.open(path)) for path in paths)
     except (OSError, SyntaxError, ValueError) as error:
-        raise RunError(
-            f"{folder}: cannot read the pictures of {name} ({error}): {again}"
-        ) from error
+        text = f"{folder}: cannot read the pictures of {name} ({error}): {again}"
+        raise RunError(text) from error
     if image.shape != (*truth.shape, 3) or truth.shape != prediction.shape:
         raise RunError(f"{folder}: the pictures of {name} differ in size: {again}")
     for ids in (truth, prediction):
         strange = set(np.unique(ids).tolist()) - {*range(num_classes + 1), IGNORE}
         if strange:
-            raise RunError(
-                f"{folder}: the pictures of {name} hold class {min(strange)}, but there are "
-                f"{num_classes} classes: {again}"
-            )
+            text = f"hold class {min(strange)}, but there are {num_classes} classes: {again}"
+            raise RunError(f"{folder}: the pictures of {name} {text}")
     return image, truth, prediction
 
 

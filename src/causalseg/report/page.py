@@ -51,9 +51,8 @@ def write_report(runs: Sequence[RunFolder], out: Path, baseline: RunFolder | Non
     try:
         html = load_template("page.html").render(content)
     except UndefinedError as error:
-        raise RunError(
-            f"config.yaml or origin.json is not as causalseg writes it: {error}"
-        ) from error
+        text = f"config.yaml or origin.json is not as causalseg writes it: {error}"
+        raise RunError(text) from error
     write_text(out, html)
 
 
@@ -129,11 +128,8 @@ def _list_limits(runs: Sequence[Run]) -> list[int]:
 def _list_measures(runs: Sequence[Run]) -> dict[str, str]:
     """Return the titles of the scores by class that any run has."""
     scores = [domain for run in runs for domain in run.domains.values()]
-    return {
-        name: title
-        for name, title in tables.MEASURES.items()
-        if any(getattr(domain, name) for domain in scores)
-    }
+    measures = tables.MEASURES.items()
+    return {name: title for name, title in measures if any(getattr(d, name) for d in scores)}
 
 
 def _build_confusions(
@@ -178,13 +174,9 @@ def _build_galleries(
     limit = max(1, _EXAMPLES // max(1, len(rankings)))
     for domain, each in rankings.items():
         names = next(run for run in runs if domain in run.domains).scores.classes_of(domain).names
-        gallery = build_gallery(
-            [run.folder.pictures / domain for run in runs],
-            each,
-            {name: palette[name] for name in names},
-            limit,
-        )
-        if gallery:
+        folders = [run.folder.pictures / domain for run in runs]
+        colours = {name: palette[name] for name in names}
+        if gallery := build_gallery(folders, each, colours, limit):
             galleries[domain] = gallery
             seen |= gallery.classes
     return [name for name in palette if name in seen], galleries

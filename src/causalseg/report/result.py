@@ -1,7 +1,7 @@
 """A finished run as one JSON file, from which tables and comparisons are made."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,18 +16,12 @@ from causalseg.runs.scores import Scores, describe_mistake, read_scores
 
 
 class Method(NamedTuple):
-    """A row of a comparison.
-
-    Attributes:
-        overrides: changes to the shared configuration, as key=value.
-        reported: published mIoU in percent, by domain or for the mean.
-        source: where it was published.
-    """
+    """A row of a comparison."""
 
     name: str
-    overrides: list[str]
-    reported: dict[str, float]
-    source: str
+    overrides: list[str]  # changes to the shared configuration, as key=value
+    reported: dict[str, float]  # published mIoU in percent, by domain or for the mean
+    source: str  # where it was published
 
 
 class MethodLabel(Block):
@@ -139,10 +133,9 @@ def _read_origin(log: Sequence[dict[str, Any]], precision: str) -> dict[str, Any
         unknown = {"device": "not recorded", "precision": precision}
         starts = [{**starts[0], **unknown}, *starts]
 
-    def join(values: Sequence[str]) -> str:
-        return " then ".join(dict.fromkeys(values))
+    def join(contents: Sequence[dict[str, str]], keys: Iterable[str]) -> dict[str, str]:
+        return {key: " then ".join(dict.fromkeys(c[key] for c in contents)) for key in keys}
 
     versions = [start["versions"] for start in starts]
-    origin = {"versions": {name: join([v[name] for v in versions]) for name in versions[0]}}
-    keys = ("machine", "device", "precision")
-    return origin | {key: join([start[key] for start in starts]) for key in keys}
+    origin = join(starts, ("machine", "device", "precision"))
+    return {"versions": join(versions, versions[0]), **origin}

@@ -1,8 +1,7 @@
 """Checkpoints: trainable parts, optimiser, step, and the average and the best weights, if any.
 
 Data order, augmentation, learning rate and sampling are functions of seed and step, so nothing
-else is needed to resume. A checkpoint replaces the previous one by renaming, so that one of the two
-is always complete.
+else is needed to resume. Renaming replaces the previous checkpoint, so one is always complete.
 """
 
 import pickle
@@ -35,11 +34,8 @@ def save_checkpoint(
 
     Raises RunError if it cannot be written; the previous checkpoint stays.
     """
-    content = {
-        "step": step,
-        "model": {name: part.state_dict() for name, part in model.trainable().items()},
-        "optimizer": optimizer.state_dict(),
-    }
+    parts = {name: part.state_dict() for name, part in model.trainable().items()}
+    content = {"step": step, "model": parts, "optimizer": optimizer.state_dict()}
     if average.is_on:
         content["average"] = average.values
     if best.is_on:
@@ -97,12 +93,8 @@ def load_checkpoint(
 def load_weights(run: RunFolder, model: Segmenter, which: str = "last") -> dict[str, Any]:
     """Load trained weights for use; return their description for eval.json.
 
-    Args:
-        run: the run folder.
-        model: the model of the run.
-        which: last, those at the end of training; best, those that run.best chose; or the name or
-            path of a checkpoint, or of a folder with the weights of adapter and head. If a
-            checkpoint has an average of the weights, it is used.
+    ``which`` is last, at the end of training; best, chosen by run.best; or the name or path of a
+    checkpoint (of which the average is used, if any) or of a folder with adapter and head.
 
     Raises:
         MissingFileError: if the weights do not exist; lists those that do.

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from datetime import timedelta
 from types import TracebackType
@@ -22,11 +22,7 @@ console = Console(stderr=True)  # shared, so that bars are printed below each ot
 class RunLog:
     """Writes the events of a run and locks its folder; a context manager that ends both.
 
-    Args:
-        run: the run folder.
-        steps: total number of steps.
-        first: steps already done; later events of an earlier attempt are dropped.
-        trackers: names of trackers.
+    ``first`` of all ``steps`` are already done; later events of an earlier attempt are dropped.
 
     Raises:
         RunError: if another process trains into the folder.
@@ -37,11 +33,8 @@ class RunLog:
         self._lock.enter_context(locked(run.path))
         events = run.read_log() if first and run.log.is_file() else []
         # The last step is scored again when a run ends between training and scoring.
-        kept = [
-            event
-            for event in events
-            if event["step"] <= first and (event["event"], event["step"]) != ("eval", steps)
-        ]
+        events = [e for e in events if (e["event"], e["step"]) != ("eval", steps)]
+        kept = [event for event in events if event["step"] <= first]
         write_text(run.log, "".join(json.dumps(event) + "\n" for event in kept))
         self._file = run.log.open("a", buffering=1, encoding="utf-8")
         self._trackers = open_trackers(trackers, run, first)
@@ -84,21 +77,21 @@ class RunLog:
 
     def train(self, step: int, values: dict[str, float]) -> None:
         """Log loss and its terms, learning rate, seconds a step, fraction of waiting for data."""
-        self._write("train", step, values)
+        self._write_line("train", step, values)
+        self._track("train", step, values)
         rate, wait = values["seconds_per_step"], values["data_wait"]
-        self._bar.update(
-            self._task, loss=f"{values['loss']:.3f}", rate=f"{rate:.2f}", wait=f"{wait:.0%}"
-        )
+        loss, lr = values["loss"], values["lr"]
+        self._bar.update(self._task, loss=f"{loss:.3f}", rate=f"{rate:.2f}", wait=f"{wait:.0%}")
         if self._bar.disable:
             eta = timedelta(seconds=round(rate * (self.steps - step)))
             text = "step %d/%d  loss %.3f  lr %.2e  %.2f s/step  waiting for data %.0f %%  eta %s"
-            loss, lr = values["loss"], values["lr"]
             logger.info(text, step, self.steps, loss, lr, rate, 100 * wait, eta)
 
     def eval(self, step: int, mious: dict[str, float | None], mean: float | None) -> None:
         """Log the mIoU of every domain and the mean, in percent."""
         values = {**mious, "mean": mean}
-        self._write("eval", step, values, nested="miou")
+        self._write_line("eval", step, {"miou": values})
+        self._track("eval", step, values)
         texts = [f"{k} {'-' if v is None else f'{v:.1f}'}" for k, v in values.items()]
         logger.info("step %d  mIoU %%  %s", step, "  ".join(texts))
 
@@ -115,13 +108,11 @@ class RunLog:
 
     def memory(self, step: int, megabytes: float) -> None:
         """Log the peak memory so far."""
-        self._write("memory", step, {"peak_memory_mb": round(megabytes, 1)})
+        values = {"peak_memory_mb": round(megabytes, 1)}
+        self._write_line("memory", step, values)
+        self._track("memory", step, values)
 
-    def _write(
-        self, event: str, step: int, values: dict[str, Any], nested: str | None = None
-    ) -> None:
-        content = {nested: values} if nested else values
-        self._write_line(event, step, content)
+    def _track(self, event: str, step: int, values: Mapping[str, float | None]) -> None:
         scalars = {f"{event}/{name}": v for name, v in values.items() if v is not None}
         for tracker in self._trackers:
             tracker.scalars(scalars, step)
