@@ -60,11 +60,8 @@ def make_run(path, domains, adapter="causal_tune", over=None, names=NAMES):
     """A run folder with a log and pictures of the first two images of the first domain."""
     run = RunFolder(Path(path))
     run.path.mkdir(parents=True)
-    config = {
-        "train": {"steps": 20, "batch": 4, "crop": [32, 40]},
-        "eval": {"limit": 2},
-        "run": {"seed": 7},
-    }
+    train = {"steps": 20, "batch": 4, "crop": [32, 40]}
+    config = {"train": train, "eval": {"limit": 2}, "run": {"seed": 7}}
     run.config.write_text(yaml.safe_dump(config))
     scores = make_sliding_scores(domains, adapter, over, names)
     write_scores(run, Scores.model_validate(scores))

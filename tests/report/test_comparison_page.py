@@ -185,11 +185,8 @@ def test_the_page_draws_scores_over_steps_of_target_and_source_domains(tmp_path)
 def test_a_worse_method_has_a_minus_and_a_mean_of_one_domain_no_column():
     results = make_results()
     for result in results.values():
-        result["eval"]["mean"] = {
-            "miou": result["eval"]["domains"]["night"]["miou"],
-            "over": ["night"],
-            "interval": None,
-        }
+        miou = result["eval"]["domains"]["night"]["miou"]
+        result["eval"]["mean"] = {"miou": miou, "over": ["night"], "interval": None}
     heads, rows = build_table(compare(results))
     assert "mean" not in [head for head, _ in heads]
     (change,) = [cell for cell in rows[2] if "[" in cell]
@@ -250,9 +247,8 @@ def test_the_chart_is_for_light_and_dark_and_in_the_order_of_scores(page):
     assert f'src="{chart.light}"' in page
     assert f'srcset="{chart.dark}"' in page
     svg = base64.b64decode(chart.light.partition(",")[2]).decode()
-    positions = [
-        svg.index(f">{name}<") for name in ("&lt;b&gt;$odd$|_", "none (reference)", "tuned")
-    ]
+    names = ("&lt;b&gt;$odd$|_", "none (reference)", "tuned")
+    positions = [svg.index(f">{name}<") for name in names]
     assert positions == sorted(positions)
 
 

@@ -98,12 +98,9 @@ def test_tables_of_one_run_hold_the_scores_of_eval(runs, single):
 
 
 def test_a_class_that_one_domain_lacks_says_so(tmp_path):
-    def fill(scores):
-        day = scores["domains"]["day"]
-        day["pixels"]["car"], day["iou"]["car"], day["precision"]["car"] = 5, 12.3, None
-
-    run = make_run(tmp_path / "run", {"day": make_domain(0.8), "night": make_domain(0.6)})
-    edit(run, fill)
+    day = make_domain(0.8)
+    day["pixels"]["car"], day["iou"]["car"], day["precision"]["car"] = 5, 12.3, None
+    run = make_run(tmp_path / "run", {"day": day, "night": make_domain(0.6)})
     html = html_of([run], tmp_path)
     assert row_of(tables_of(html)["IoU, causal_tune, linear"], "car") == ["car", "12.3", "–"]
     assert 'title="car does not occur in the labels of night">–</td>' in html
@@ -111,9 +108,8 @@ def test_a_class_that_one_domain_lacks_says_so(tmp_path):
 
 
 def test_the_confusion_matrix_is_in_percent_of_its_rows(tmp_path):
-    run = make_run(tmp_path / "run", {"day": make_domain(0.8)})
-    rows = ["150 45 0 5", "30 70 0 0", "0 0 0 0"]
-    edit(run, lambda scores: scores["domains"]["day"].update(confusion=rows))
+    day = make_domain(0.8) | {"confusion": ["150 45 0 5", "30 70 0 0", "0 0 0 0"]}
+    run = make_run(tmp_path / "run", {"day": day})
     html = html_of([run], tmp_path)
     assert tables_of(html)["Confusion matrix of day, causal_tune, linear"] == [
         ["true class predicted as", "road", "sky", "none of these"],
@@ -241,13 +237,9 @@ def test_charts_say_their_numbers_and_have_a_dark_twin(runs, comparison):
         assert dark != light
 
 
-def many(tmp_path, number):
-    domains = {f"place_{i}": make_domain(0.5 + 0.004 * i, first=i) for i in range(number)}
-    return make_run(tmp_path / "run", domains)
-
-
 def test_many_domains_are_rows_everywhere_and_figures_are_few(tmp_path):
-    html = html_of([many(tmp_path, 14)], tmp_path)
+    domains = {f"place_{i}": make_domain(0.5 + 0.004 * i, first=i) for i in range(14)}
+    html = html_of([make_run(tmp_path / "run", domains)], tmp_path)
     tables = tables_of(html)
     assert len(tables["mIoU by domain"]) == 1 + 1 + 14
     assert tables["IoU, causal_tune, linear"][0] == ["domain", "road", "sky"]

@@ -24,11 +24,8 @@ def test_runs_with_the_same_parts_differ_by_as_much_path_as_needed(tmp_path):
     paths = [tmp_path / "x" / "s0", tmp_path / "x" / "s1", tmp_path / "y" / "s1"]
     runs = [make_run(path, domains) for path in paths]
     assert labels(runs[:2]) == ["causal_tune, linear (s0)", "causal_tune, linear (s1)"]
-    assert labels(runs) == [
-        "causal_tune, linear (x/s0)",
-        "causal_tune, linear (x/s1)",
-        "causal_tune, linear (y/s1)",
-    ]
+    ends = ("x/s0", "x/s1", "y/s1")
+    assert labels(runs) == [f"causal_tune, linear ({end})" for end in ends]
 
 
 def test_a_baseline_that_is_none_of_the_runs_comes_first(two):
@@ -47,10 +44,8 @@ def test_the_reference_is_the_baseline_or_the_first_of_two(two, tmp_path):
 
 
 def test_an_image_without_any_class_has_no_miou(two):
-    def empty(scores):
-        scores["domains"]["day"]["per_image"]["counts"][0] = "0 0 0 5 0 0 0 0 0"
-
-    edit(two[0], empty)
+    empty = "0 0 0 5 0 0 0 0 0"
+    edit(two[0], lambda s: s["domains"]["day"]["per_image"]["counts"].__setitem__(0, empty))
     values = read_runs(two)[0].image_mious("day")
     assert "image0" not in values
     assert len(values) == 5

@@ -77,10 +77,7 @@ def test_a_difference_has_the_paired_interval_of_the_same_images(two):
 
 
 def test_a_difference_of_other_images_has_no_interval(two):
-    def rename(scores):
-        scores["domains"]["day"]["per_image"]["names"][0] = "other"
-
-    edit(two[1], rename)
+    edit(two[1], lambda s: s["domains"]["day"]["per_image"]["names"].__setitem__(0, "other"))
     base, tuned = read_runs(two)
     table = build_headline([base, tuned], base)
     assert table.rows["day"][1].change is not None
@@ -96,19 +93,16 @@ def test_a_difference_of_other_images_has_no_interval(two):
 
 
 def test_the_best_is_what_is_printed_highest_and_needs_a_rival():
-    def cells(*values):
-        return [Score(value, None, None, None) for value in values]
-
-    assert find_best(cells(50.04, 50.01, 49.9)) == {0, 1}
-    assert find_best(cells(50.0, None)) == set()
+    assert find_best([Score(value, None) for value in (50.04, 50.01, 49.9)]) == {0, 1}
+    assert find_best([Score(value, None) for value in (50.0, None)]) == set()
 
 
-def corrupted(clean, light, strong, **about):
-    def make(share, severity):
+def corrupted(clean, light, strong):
+    domains = {"day": make_domain(clean)}
+    for share, severity in ((light, 1), (strong, 3)):
         corruption = {"name": "fog", "severity": severity, "clean": "day"}
-        return make_domain(share, corruption=corruption)
-
-    return {"day": make_domain(clean), "fog_1": make(light, 1), "fog_3": make(strong, 3)}
+        domains[f"fog_{severity}"] = make_domain(share, corruption=corruption)
+    return domains
 
 
 def test_corruptions_are_compared_with_the_reference(tmp_path):
@@ -138,10 +132,8 @@ def test_corruptions_are_compared_with_the_reference(tmp_path):
 
 
 def test_confusions_are_shares_of_the_true_class_the_largest_first(two):
-    def fill(scores):
-        scores["domains"]["day"]["confusion"] = ["80 15 0 5", "30 70 0 0", "0 0 0 0"]
-
-    edit(two[0], fill)
+    rows = ["80 15 0 5", "30 70 0 0", "0 0 0 0"]
+    edit(two[0], lambda scores: scores["domains"]["day"].update(confusion=rows))
     assert find_largest_confusions(read_runs(two)[0], "day") == [
         Confusion("sky", "road", 30, 15),
         Confusion("road", "sky", 15, 7.5),

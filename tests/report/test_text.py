@@ -31,7 +31,7 @@ BEST = [("42.5", "[41.5, 43.5]"), ("62.5", "[61.5, 63.5]")]
 
 
 def changes(runs):
-    """The intervals of the differences, as they are printed: of the mean, by day and by night."""
+    """The intervals of the differences as printed: of the mean, by day and by night."""
     base, tuned = read_runs(runs)
     table = build_headline([base, tuned], base)
     cells = [table.mean[1], *(row[1] for row in table.rows.values())]
@@ -134,12 +134,10 @@ def test_many_domains_are_rows(tmp_path):
     assert "| domain | road | sky |" in text
 
 
-ODD = r"[a]_b & 50% $x$ #1 {y} ~^\ <z> |"
-
-
 def test_special_characters_are_escaped(tmp_path):
-    names, link = ["[sky]", "*road*", "car"], "[click](there) &lt;"
-    domains = {ODD: make_domain(0.8, names), link: make_domain(0.7, names)}
+    odd, link = r"[a]_b & 50% $x$ #1 {y} ~^\ <z> |", "[click](there) &lt;"
+    names = ["[sky]", "*road*", "car"]
+    domains = {odd: make_domain(0.8, names), link: make_domain(0.7, names)}
     run = make_run(tmp_path / "run", domains, "*odd* _adapter_", names=names)
     accents = r"\textasciitilde{}\textasciicircum{}\textbackslash{}"
     brackets = r"\textless{}z\textgreater{} \textbar{}"

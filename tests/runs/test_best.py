@@ -1,4 +1,4 @@
-"""The best weights of a run: which they are, where they lie, when training stops early."""
+"""The best weights of a run: which they are, where they are kept, when training stops early."""
 
 import json
 import shutil
@@ -60,9 +60,8 @@ def test_of_equal_values_the_earlier_stays_and_none_is_never_best(tiny, tmp_path
 def test_the_best_weights_are_kept_with_what_they_are(tiny, measured, tmp_path):
     measured[:] = [10.0, 30.0, 30.0, 20.0, 5.0]
     run = train_run(tiny(*SOURCE))
-    assert best_of(run) == {
-        **{"step": 2, "metric": "here.miou", "value": 30.0, "allow_target": False}
-    }
+    expected = {"step": 2, "metric": "here.miou", "value": 30.0, "allow_target": False}
+    assert best_of(run) == expected
     # As training has them after two of five steps.
     train_and_kill(tiny(*SOURCE, "run.save_every=1", f"run.out={tmp_path / 'two'}"), 3)
     two = torch.load(tmp_path / "two" / "last.ckpt", weights_only=True)
@@ -70,9 +69,8 @@ def test_the_best_weights_are_kept_with_what_they_are(tiny, measured, tmp_path):
     saved = {f"{part}.{k}": v for part, tensors in two["model"].items() for k, v in tensors.items()}
     assert_equal(best_weights(run), saved)
     assert [event["step"] for event in events_of(run, "best")] == [1, 2]
-    assert not torch.equal(
-        weights(run)["head.classifier.weight"], best_weights(run)["head.classifier.weight"]
-    )
+    name = "head.classifier.weight"
+    assert not torch.equal(weights(run)[name], best_weights(run)[name])
 
 
 @pytest.mark.parametrize("stop", [2, 4, 5])

@@ -91,10 +91,8 @@ def test_a_trained_run_is_scored_on_other_domains_whatever_it_was_chosen_on(trai
 
 def test_predictions_are_of_the_weights_asked_for(trained, folder, tmp_path):
     for name in ("last", "best"):
-        assert command(
-            *("predict", trained.path, folder / "images", "--checkpoint", name),
-            *("--out", tmp_path / name),
-        ) == 0  # fmt: skip
+        options = ("--checkpoint", name, "--out", tmp_path / name)
+        assert command("predict", trained.path, folder / "images", *options) == 0
     model = causalseg.load(trained.path, checkpoint="best")
     with Image.open(tmp_path / "best" / "predictions" / "000.png") as picture:
         found = torch.from_numpy(np.array(picture))

@@ -26,14 +26,10 @@ def run(tiny, tmp_path):
     return train_run(tiny(f"backbone.weights={file}")), file
 
 
-def test_the_configuration_of_a_run_notes_the_checksum(run):
+def test_a_run_notes_the_checksum_and_goes_on_with_its_own_file_only(run, tiny):
     folder, file = run
     sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
     assert load_config(folder.config).backbone.sha256 == sha256
-
-
-def test_a_run_goes_on_with_its_own_file_only(run, tiny):
-    folder, file = run
     resume = (f"backbone.weights={file}", "run.resume=true", "train.steps=6")
     write_weights(file, seed=1)
     with pytest.raises(WeightsError, match=r"checksum is .* backbone\.sha256 says"):
