@@ -150,11 +150,6 @@ def test_predict_takes_an_image_or_a_folder_and_keeps_what_is_beside_it(
     assert [file.name for file in (tmp_path / "p" / "predictions").iterdir()] == ["000.png"]
 
 
-def test_a_run_folder_without_a_needed_file_is_named(tmp_path, capsys):
-    assert run("predict", tmp_path, tmp_path, "--out", tmp_path / "p") == 2
-    assert "has no config.yaml: `causalseg train` writes it" in capsys.readouterr().err
-
-
 def test_config_prints_a_configuration_its_options_and_the_schema(config, capsys):
     assert run("config", "show", config, "adapter.rank=3") == 0
     shown = yaml.safe_load(capsys.readouterr().out)

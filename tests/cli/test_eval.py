@@ -136,6 +136,7 @@ def test_the_table_is_turned_where_that_makes_it_narrower(
         (["eval", "x", "x"], "given twice"),
         (["eval", "x", "data.domains.my-night.resize=[540,960]"], "no run folder x"),
         (["report", "no_run", "--format", "md"], "no run folder no_run"),
+        (["predict", ".", ".", "--out", "p"], "has no config.yaml: `causalseg train` writes it"),
     ],
 )
 def test_a_mistake_is_one_error(arguments, message, capsys, monkeypatch, tmp_path):

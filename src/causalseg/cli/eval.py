@@ -37,19 +37,26 @@ def evaluate(
         baseline: Baseline of the comparison; default: the first run.
         out: File of the comparison; default: comparison.html.
     """
+    from causalseg.corruptions import check_corruption
     from causalseg.engine.devices import is_first_process
     from causalseg.jobs.eval import check_runs, eval_run
     from causalseg.report import domain_table, write_report
     from causalseg.runs.folder import RunFolder
 
-    folders, overrides = _split(runs)
-    corruptions = _corruptions(corrupt)
+    overrides = [text for text in runs if "=" in text and not Path(text).is_dir()]
+    folders = [Path(text) for text in runs if text not in overrides]
+    if not folders:
+        raise ConfigError("name at least one run folder: causalseg eval RUN [key=value ...]")
+    names = [part.strip() for part in corrupt.split(",") if part.strip()]
+    corruptions = list(dict.fromkeys(names))
+    for name in corruptions:
+        check_corruption(name, severity=1)
     severities = _severities(severity)
     if severity != "3" and not corruptions:
         raise ConfigError("--severity has no effect without --corrupt")
     if len(folders) == 1 and (baseline or out):
-        name = "--baseline" if baseline else "--out"
-        raise ConfigError(f"{name} belongs to the comparison of several runs: name them all")
+        option = "--baseline" if baseline else "--out"
+        raise ConfigError(f"{option} belongs to the comparison of several runs: name them all")
     check_runs(folders, overrides, baseline)
     how = (overrides, corruptions, severities, save_predictions, checkpoint)
     scored = [eval_run(folder, *how) for folder in folders]
@@ -143,23 +150,6 @@ def print_table(table: "DomainTable") -> None:
 
 def _width(columns: Sequence[Sequence[str]]) -> int:
     return sum(max(map(len, column)) + 3 for column in columns) + 1
-
-
-def _split(arguments: Sequence[str]) -> tuple[list[Path], list[str]]:
-    overrides = [text for text in arguments if "=" in text and not Path(text).is_dir()]
-    folders = [Path(text) for text in arguments if text not in overrides]
-    if not folders:
-        raise ConfigError("name at least one run folder: causalseg eval RUN [key=value ...]")
-    return folders, overrides
-
-
-def _corruptions(text: str) -> list[str]:
-    from causalseg.corruptions import check_corruption
-
-    names = [part.strip() for part in text.split(",") if part.strip()]
-    for name in names:
-        check_corruption(name, severity=1)
-    return list(dict.fromkeys(names))
 
 
 def _severities(text: str) -> list[int]:
