@@ -53,7 +53,26 @@ def find_presets(part: str = "") -> list[str]:
 
 def list_backbones(names: Iterable[str] = PRESETS) -> list[CatalogueRow]:
     """Return the rows of presets; takes a fraction of a second each."""
-    return [_describe(name) for name in names]
+    rows = []
+    for name in names:
+        preset = PRESETS[name]
+        with torch.device("meta"), _NoInitialisation():
+            model = timm.create_model(preset.timm_name, num_classes=0)
+        trunk = find_trunk(model)
+        is_cached = find_in_cache(preset.repository) is not None
+        row = CatalogueRow(
+            name=name,
+            timm_name=preset.timm_name,
+            parameters=sum(parameter.numel() for parameter in model.parameters()),
+            strides=tuple(dict.fromkeys(trunk.strides)),
+            widths=tuple(dict.fromkeys(trunk.widths)),
+            blocks=len(trunk.names),
+            license=preset.license,
+            repository=preset.repository,
+            is_here=is_cached or (name == _WHEEL_PRESET and has_wheel()),
+        )
+        rows.append(row)
+    return rows
 
 
 def make_table(rows: Iterable[CatalogueRow]) -> Table:
@@ -88,25 +107,6 @@ class _NoInitialisation(TorchFunctionMode):
         if args and name.endswith("_") and not name.endswith("__"):  # in place
             return args[0]
         return func(*args, **(kwargs or {}))
-
-
-def _describe(name: str) -> CatalogueRow:
-    preset = PRESETS[name]
-    with torch.device("meta"), _NoInitialisation():
-        model = timm.create_model(preset.timm_name, num_classes=0)
-    trunk = find_trunk(model)
-    is_cached = find_in_cache(preset.repository) is not None
-    return CatalogueRow(
-        name=name,
-        timm_name=preset.timm_name,
-        parameters=sum(parameter.numel() for parameter in model.parameters()),
-        strides=tuple(dict.fromkeys(trunk.strides)),
-        widths=tuple(dict.fromkeys(trunk.widths)),
-        blocks=len(trunk.names),
-        license=preset.license,
-        repository=preset.repository,
-        is_here=is_cached or (name == _WHEEL_PRESET and has_wheel()),
-    )
 
 
 def _ends(numbers: tuple[int, ...]) -> str:

@@ -10,14 +10,12 @@ from causalseg.jobs.train import train_run
 from causalseg.report import DomainTable, domain_table, write_report
 from causalseg.runs.folder import RunFolder
 
-ADAPTERS = ("none", "causal_tune")
-
 
 def run_quickstart(out: Path) -> tuple[DomainTable, Path]:
     """Train unfinished runs below ``out``; return the mIoU by domain and the path of the report."""
     text = files("causalseg.jobs").joinpath("quickstart.yaml").read_text(encoding="utf-8")
     runs = []
-    for adapter in ADAPTERS:
+    for adapter in ("none", "causal_tune"):
         folder = out / adapter
         run = RunFolder(folder)
         if not run.report.is_file():

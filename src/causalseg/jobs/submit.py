@@ -1,8 +1,6 @@
 """Submissions to test servers: a model's predictions on withheld test images, as one zip file.
 
-A benchmark keeps the labels of its test split and scores an upload. What it asks for is data, a
-`Server`: which images, under which names in the zip, with which ids. A prediction becomes a PNG of
-one 8-bit channel at its image's own size; the id of train id t is ``server.ids[t]``.
+A prediction becomes a PNG of one 8-bit channel at its image's own size.
 """
 
 import io

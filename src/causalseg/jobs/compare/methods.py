@@ -25,7 +25,6 @@ from causalseg.report.result import Method
 INTERVENE = "intervene"
 # A mapping with one of these is a whole block; any other changes only the options it names.
 _WHOLE = ("name", "kind")
-_NOT_OVERRIDES = ("reported", "reported_source")
 
 
 def read_methods(names: Sequence[str], file: Path | None = None) -> list[Method]:
@@ -91,7 +90,7 @@ def _define(name: str, about: Any) -> Method:
     if not isinstance(about, dict | None):
         raise ConfigError(f"{about!r} is no mapping of options, such as {{adapter: lora}}")
     options = {str(key): value for key, value in (about or {}).items()}
-    reported, source = (options.pop(key, None) for key in _NOT_OVERRIDES)
+    reported, source = (options.pop(key, None) for key in ("reported", "reported_source"))
     overrides = list(_overrides(options))
     for override in overrides:
         key = override.partition("=")[0]

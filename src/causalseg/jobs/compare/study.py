@@ -1,10 +1,8 @@
 """The comparison of methods: every method with every seed under one configuration.
 
 A cell is a method with a seed: a run folder OUT/METHOD/seedN that `causalseg train` fills in a
-process of its own. Cells run seed by seed, so that an early table has all methods; the table is
-written again after each cell. Finished cells are kept and interrupted ones are resumed. All
-mistakes that can be known are found before the first cell starts. Results of earlier comparisons in
-the same folder stay in the table if they share the configuration.
+process of its own. Cells run seed by seed, so that an early table has all methods. Results of
+earlier comparisons in the folder stay in the table if they share the configuration.
 """
 
 from collections.abc import Sequence
@@ -110,8 +108,29 @@ def run_study(study: Study, jobs: int = 1) -> tuple[Comparison | None, list[str]
         RunError: if another comparison runs in the folder.
         KeyboardInterrupt: if stopped by hand or by a signal; running cells are stopped too.
     """
+    results: dict[tuple[str, int], Result] = {}
+    failures: list[str] = []
+    comparison: Comparison | None = None
+
+    def ended(cell: StudyCell, failure: str | None) -> None:
+        nonlocal comparison
+        if failure is not None:
+            failures.append(f"{cell.label}: {failure}")
+            return
+        results[cell.key] = _label(study, *cell.key, collect_result(cell.run))
+        comparison = _publish(study, results)
+
     with locked(study.out):
-        return _run(study, jobs)
+        for key, result in study.earlier.items():
+            results[key] = _label(study, *key, result)
+        finished = [cell for cell in study.cells if cell.is_finished]
+        for cell in finished:
+            results[cell.key] = _label(study, *cell.key, collect_result(cell.run))
+        if results:
+            comparison = _publish(study, results)
+        logger.info("%d runs, %d of them finished before", len(study.cells), len(finished))
+        run_cells([cell for cell in study.cells if cell.key not in results], jobs, ended)
+    return comparison, failures
 
 
 def check_failures(study: Study, failures: Sequence[str]) -> None:
@@ -119,30 +138,6 @@ def check_failures(study: Study, failures: Sequence[str]) -> None:
     if failures:
         heading = f"{len(failures)} of {len(study.cells)} runs failed:"
         raise RunError("\n  ".join([heading, *failures]) + "\nthe same command tries them again")
-
-
-def _run(study: Study, jobs: int) -> tuple[Comparison | None, list[str]]:
-    rows = {method.name: method for method in study.methods}
-    results = {
-        (name, seed): _label(study, rows[name], seed, result)
-        for (name, seed), result in study.earlier.items()
-    }
-    finished = [cell for cell in study.cells if cell.is_finished]
-    results |= {cell.key: _collect(study, cell) for cell in finished}
-    failures: list[str] = []
-    comparison = _publish(study, results) if results else None
-
-    def ended(cell: StudyCell, failure: str | None) -> None:
-        nonlocal comparison
-        if failure is not None:
-            failures.append(f"{cell.label}: {failure}")
-            return
-        results[cell.key] = _collect(study, cell)
-        comparison = _publish(study, results)
-
-    logger.info("%d runs, %d of them finished before", len(study.cells), len(finished))
-    run_cells([cell for cell in study.cells if cell.key not in results], jobs, ended)
-    return comparison, failures
 
 
 def _join_methods(
@@ -273,14 +268,11 @@ def _check_earlier(
         ) from error
 
 
-def _collect(study: Study, cell: StudyCell) -> Result:
-    return _label(study, cell.method, cell.seed, collect_result(cell.run))
-
-
-def _label(study: Study, method: Method, seed: int, result: Result) -> Result:
+def _label(study: Study, name: str, seed: int, result: Result) -> Result:
     """Write a result with its method and comparison; return it."""
-    row = study.methods.index(method)
-    labelled = label_result(result, method, row, study.reference, study.seeds[method.name])
+    row = [method.name for method in study.methods].index(name)
+    method = study.methods[row]
+    labelled = label_result(result, method, row, study.reference, study.seeds[name])
     file = study.out / "results" / f"{folder_name(method)}_seed{seed}.json"
     if labelled != result:
         write_json(file, labelled.to_json())

@@ -2,14 +2,8 @@
 
 Ours are those of transformers' modules. Both heads count levels from coarse to fine, have "no
 object" after the last class, and decode in the order cross-attention, self-attention, feed-forward,
-with the norm after each. So only the names differ:
-
-    ours                                        mmdet's
-    ...layers.{n}.fc1, fc2                      ...layers.{n}.ffn.layers.0.0, ffn.layers.1
-    ...self_attn.{q,k,v}_proj                   thirds of ...self_attn.attn.in_proj
-    class_predictor                             cls_embed
-    content_from_position                       querys2feat, of Rein's head, with the query link
-    query_content, query_position               query_feat, query_embed, without it
+with the norm after each. So only the names differ; queries, keys and values of the decoder's
+self-attention are thirds of one tensor of mmdet's.
 
 mmdet's names are those of mmdet 3 (``MSDeformAttnPixelDecoder``, ``Mask2FormerHead``), mmcv 2 and
 Rein's ``ReinMask2FormerHead``, without the prefix of the head.
@@ -54,8 +48,8 @@ _MODULES = {
     **{f"decoder.mask_predictor.mask_embedder.{n}.0": f"mask_embed.{2 * n}" for n in range(3)},
     "class_predictor": "cls_embed",
     "level_embed": "level_embed",
-    "content_from_position": "querys2feat",
-    "query_content": "query_feat",
+    "content_from_position": "querys2feat",  # of Rein's head, with the query link
+    "query_content": "query_feat",  # without it
     "query_position": "query_embed",
 }
 _TENSORS = {

@@ -215,10 +215,9 @@ def _place(state: State, model: Segmenter, path: Path) -> dict[str, State]:
         for key, like in model.trainable()[part].state_dict().items():
             name, value = find_tensor(state, part, key)
             if value is None:
-                missing += [name] if name not in used else []  # once of a packed tensor
-            used.add(name)
-            if value is None:
+                missing.append(name)
                 continue
+            used.add(name)
             if value.shape != like.shape:
                 shapes = f"{tuple(value.shape)}, expected {tuple(like.shape)}"
                 misshapen.append(f"{name} {shapes}")
@@ -226,6 +225,7 @@ def _place(state: State, model: Segmenter, path: Path) -> dict[str, State]:
     idle = _IDLE + (_IDLE_TOKENS if _SECOND in state else ())
     others = state.keys() - used - {f"{_BACKBONE}{key}" for key in _backbone_of(state)}
     unknown = [key for key in state if key in others and not key.startswith(idle)]
+    missing = list(dict.fromkeys(missing))  # once of a packed tensor
     problems = {"missing": missing, "of another shape": misshapen, "unknown": unknown}
     if lines := list_problems(problems):
         raise WeightsError(
