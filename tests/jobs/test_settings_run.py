@@ -14,6 +14,8 @@ from causalseg.jobs.train import train_run
 from command_line import run as command
 from published_trees import PAIRS
 
+pytestmark = pytest.mark.slow  # every test trains several runs
+
 SPLITS = {
     "cityscapes": ("train", "val"),
     "acdc": ("night_val", "snow_val", "fog_val", "rain_val"),

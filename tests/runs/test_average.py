@@ -15,6 +15,8 @@ from causalseg.runs.average import WeightAverage, list_weights
 from causalseg.runs.folder import RunFolder
 from killed import assert_equal, events_of, train_and_kill, weights
 
+pytestmark = pytest.mark.slow  # every test trains several runs
+
 RATE = ("train.lr=0.01", "eval.every=2")
 EMA = (*RATE, "train.ema={momentum: 0.25, start: 0.5}")
 

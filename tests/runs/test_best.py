@@ -16,6 +16,8 @@ from causalseg.runs.best import BestWeights
 from causalseg.runs.folder import RunFolder
 from killed import assert_equal, events_of, train_and_kill, weights
 
+pytestmark = pytest.mark.slow  # every test trains several runs
+
 SOURCE = ("data.mean_over=[there]", "run.best=here.miou", "eval.every=1", "train.steps=5")
 
 

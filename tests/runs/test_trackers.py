@@ -12,6 +12,8 @@ from causalseg.jobs.train import train_run
 from causalseg.runs.folder import RunFolder
 from killed import train_and_kill
 
+pytestmark = pytest.mark.slow  # every test trains several runs
+
 
 class Fake:
     """Stands for both packages; remembers what it is given."""
