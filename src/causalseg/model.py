@@ -16,13 +16,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from causalseg.adapters.base import (
-    Adapter,
-    Attachment,
-    attach,
-    check_layers,
-    install_after_blocks,
-)
+from causalseg.adapters import base
+from causalseg.adapters.base import Adapter, Attachment, attach
 from causalseg.adapters.intervene import Intervention
 from causalseg.backbones.timm import FrozenBackbone
 from causalseg.data.classes import ClassList
@@ -45,11 +40,7 @@ class Segmenter(nn.Module):
     """
 
     def __init__(
-        self,
-        backbone: FrozenBackbone,
-        adapter: Adapter | None,
-        head: Head,
-        classes: ClassList,
+        self, backbone: FrozenBackbone, adapter: Adapter | None, head: Head, classes: ClassList
     ):
         super().__init__()
         self.backbone, self.adapter, self.head, self.classes = backbone, adapter, head, classes
@@ -99,12 +90,11 @@ class Segmenter(nn.Module):
         Raises:
             ConfigError: if a layer is not a block of the backbone, or named twice.
         """
-        blocks = check_layers(layers, self.backbone.depth)
+        blocks = base.check_layers(layers, self.backbone.depth)
         self._intervening.detach()
         self.intervention = intervention.train(self.training)
-        self._intervening = Attachment(
-            install_after_blocks(self.backbone.vit, intervention, blocks)
-        )
+        handles = base.install_after_blocks(self.backbone.vit, intervention, blocks)
+        self._intervening = Attachment(handles)
 
     def merge(self) -> None:
         """Fold the adapter into the backbone if its method allows it; for inference only."""

@@ -33,11 +33,7 @@ class AdaptFormer(Adapter):
         )
 
     def install(self, vit: nn.Module) -> list[Removable]:
-        """Hook the side path into the blocks.
-
-        Raises:
-            ConfigError: if the blocks have no ``mlp`` and ``drop_path2``.
-        """
+        """Hook the side path into blocks with ``mlp`` and ``drop_path2``, else ConfigError."""
         handles: list[Removable] = []
         names = find_trunk(vit).names
         blocks: list[Any] = [vit.get_submodule(names[layer]) for layer in self.layers]

@@ -59,11 +59,7 @@ class FullTune(Adapter):
         )
 
     def install(self, vit: nn.Module) -> list[Removable]:
-        """Replace the model's parameters by the trainable copies.
-
-        Raises:
-            ConfigError: if the model has no such parameters.
-        """
+        """Replace the model's parameters; raise ConfigError if it has no such parameters."""
         frozen = dict(vit.named_parameters())
         swaps = []
         for key, value in self.values.items():

@@ -33,28 +33,11 @@ from causalseg.errors import ConfigError, did_you_mean
 # Types that act layer by layer and store everything in parameters, or a seed. The others share
 # weights between layers, need data, a schedule or task ids, mix images, or are initialised by an
 # SVD of the weight that is not stored.
-_KNOWN = [
-    "BEFT",
-    "C3A",
-    "DEFT",
-    "DELORA",
-    "FOURIERFT",
-    "GLORA",
-    "GRALORA",
-    "HIRA",
-    "HRA",
-    "IA3",
-    "LOHA",
-    "LOKR",
-    "LORA",
-    "MISS",
-    "OFT",
-    "PEANUT",
-    "RANDLORA",
-    "ROAD",
-    "WAVEFT",
-]
-PEFT_TYPES = tuple(name for name in _KNOWN if name in PeftType.__members__)
+_KNOWN = (
+    "BEFT C3A DEFT DELORA FOURIERFT GLORA GRALORA HIRA HRA IA3 LOHA LOKR LORA MISS OFT PEANUT "
+    "RANDLORA ROAD WAVEFT"
+)
+PEFT_TYPES = tuple(name for name in _KNOWN.split() if name in PeftType.__members__)
 _ALL = "all"
 _TORCH_ATTENTION = (nn.TransformerEncoderLayer, nn.TransformerDecoderLayer, nn.MultiheadAttention)
 # A block within a stage: targets are named within a block.
@@ -63,14 +46,9 @@ _IN_STAGE = re.compile(r"^(blocks\.)?\d+\.")
 _BIAS_APART = "qkv_bias_separate"
 _TRAINED_BIAS: Final = "lora_only"  # peft's name for the biases of the adapted layers
 # Set by `targets`, `layers` and this package, or metadata of peft's own files.
-_RESERVED = {field.name for field in dataclasses.fields(PeftConfig)} | {
-    "target_modules",
-    "exclude_modules",
-    "layers_to_transform",
-    "layers_pattern",
-    "modules_to_save",
-    "bias",
-}
+_RESERVED = {field.name for field in dataclasses.fields(PeftConfig)}
+_RESERVED |= {"target_modules", "exclude_modules", "modules_to_save", "bias"}
+_RESERVED |= {"layers_to_transform", "layers_pattern"}
 
 
 @torch.compiler.substitute_in_graph(dequantize_module_weight)
@@ -85,8 +63,7 @@ def _plain_weight(module: nn.Module) -> nn.Parameter:
 def peft_config(options: LoraAdapterConfig | PeftAdapterConfig) -> PeftConfig:
     """Return peft's configuration of a method that acts layer by layer.
 
-    Raises:
-        ConfigError: if its type or an option is unknown, or peft refuses a value.
+    Raises ConfigError if its type or an option is unknown, or peft refuses a value.
     """
     if isinstance(options, LoraAdapterConfig):
         return LoraConfig(
@@ -143,9 +120,7 @@ class PeftAdapter(Adapter):
     def install(self, vit: nn.Module) -> list[Removable]:
         """Replace the linear layers by peft's layers.
 
-        Raises:
-            ConfigError: if it is attached already, the model has no such layers, or another adapter
-                has replaced them.
+        Raises ConfigError if it is attached already, or they are missing or replaced by others.
         """
         if self._placements:
             raise ConfigError(f"{type(self).__name__} is attached to a model: detach it first")

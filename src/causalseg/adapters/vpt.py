@@ -32,9 +32,7 @@ class Vpt(Adapter):
     def install(self, vit: nn.Module) -> list[Removable]:
         """Hook the prompts into the blocks.
 
-        Raises:
-            ConfigError: if the blocks take no further tokens: they count them for rotary or
-                relative positions, or are no token sequences.
+        Raises ConfigError if they count tokens for their positions, or have no token sequences.
         """
         trunk = find_trunk(vit)
         has_rope = getattr(vit, "rope", None) is not None

@@ -31,9 +31,7 @@ _OFFSET = 0.1  # cells; the official DINOv2 code adds it before it divides by th
 def set_position_rule(model: nn.Module, rule: PositionRule) -> None:
     """Set the rule by which a ViT resamples its position grid.
 
-    Raises:
-        ConfigError: if the rule is unknown, or the model has no position grid or one that only
-            timm's rule fits.
+    Raises ConfigError if it is unknown, or the model has no grid or one that only timm's rule fits.
     """
     if rule not in get_args(PositionRule):
         raise ConfigError(f"position {rule!r}: {did_you_mean(rule, get_args(PositionRule))}")

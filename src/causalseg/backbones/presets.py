@@ -91,10 +91,8 @@ def resolve_name(name: str) -> str:
     """Return the name in timm of a preset, or of a model in timm's modules `MODULES`.
 
     A name in timm may have the tag of its weights (``vit_small_patch14_dinov2.lvd142m``); without,
-    timm takes its default tag. A name that is both, such as ``resnet50``, is the preset.
-
-    Raises:
-        ConfigError: if it is neither.
+    timm takes its default tag. A name that is both, such as ``resnet50``, is the preset; one that
+    is neither raises ConfigError.
     """
     if name in PRESETS:
         return PRESETS[name].timm_name

@@ -98,8 +98,7 @@ class FrozenBackbone(nn.Module):
     def forward(self, images: Float[Tensor, "b 3 H W"]) -> list[Float[Tensor, "b c h w"]]:
         """Return the outputs of the levels' blocks, without the final norm, for RGB in [0, 1].
 
-        Raises:
-            DataError: if H or W is not divisible by ``patch``.
+        Raises DataError if H or W is not divisible by ``patch``.
         """
         self._check_size(*images.shape[-2:])
         blocks = sorted(set(self.levels))

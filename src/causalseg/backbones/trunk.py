@@ -42,10 +42,7 @@ def find_trunk(model: nn.Module) -> Trunk:
     """Return the trunk of timm's ConvNeXt, ResNet or ViT, or of a module with a ViT's attributes.
 
     These are ``blocks`` (modules with outputs (b, p + n, c)), ``patch_embed`` (with ``patch_size``;
-    takes the images), ``embed_dim`` and ``num_prefix_tokens``.
-
-    Raises:
-        ConfigError: if the model lacks one of them.
+    takes the images), ``embed_dim`` and ``num_prefix_tokens``; ConfigError if one is missing.
     """
     if isinstance(model, ConvNeXt):
         names = tuple(f"stages.{i}" for i in range(len(model.stages)))

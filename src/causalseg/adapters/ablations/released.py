@@ -22,14 +22,9 @@ from torch import Tensor
 
 from causalseg.adapters.rein import Rein
 from causalseg.errors import ConfigError
+from causalseg.spectral import transforms
 from causalseg.spectral.grid import GridSize, Tokens
-from causalseg.spectral.transforms import (
-    cache_constant,
-    dct_matrix,
-    fourier_matrices,
-    widen,
-    widest_float,
-)
+from causalseg.spectral.transforms import cache_constant, dct_matrix, widen
 
 _LIMIT = 255.0  # upper bound of the clamp
 
@@ -46,11 +41,7 @@ class ReleasedCausalTune(Rein):
         super().__init__(width, depth, query_width=query_width, **options)
 
     def forward(self, tokens: Tokens, layer: int, grid: GridSize) -> Tokens:
-        """Return the adapted patch tokens of one block; see `Adapter.forward`.
-
-        Raises:
-            ConfigError: if the grid is not square.
-        """
+        """Return the adapted patch tokens of one block; ConfigError for a grid with h != w."""
         h, w = grid
         if h != w:
             raise ConfigError(
@@ -89,7 +80,7 @@ def _from_planes(planes: Float[Tensor, "b c h w"]) -> Float[Tensor, "n b c"]:
 
 def _inverse(D: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
     """``Re(ifft2(D))``, orthonormal, of real planes with h = w, without complex numbers."""
-    C, S = fourier_matrices(D.shape[-1], D.device, D.dtype)
+    C, S = transforms.fourier_matrices(D.shape[-1], D.device, D.dtype)
     return C @ D @ C - S @ D @ S
 
 
@@ -104,7 +95,7 @@ def released_mask(
     ``1 - 0.3 (k - z) / (n - z)`` above. Fitted to the masks of the released code at 4, 7, 8, 16
     and 32 patches a side, all of which it reproduces.
     """
-    index = torch.arange(n, device=device, dtype=widest_float(device))
+    index = torch.arange(n, device=device, dtype=transforms.widest_float(device))
     k = torch.maximum(index[:, None], index[None, :])
     first, last = int(0.1 * n), int(0.7 * n)
     G = torch.where(k <= first, 0.95 * k / max(first, 1), 0.99)

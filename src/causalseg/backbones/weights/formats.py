@@ -51,12 +51,9 @@ class WeightFormat(NamedTuple):
 def convert(state: State, source: str) -> ConvertedWeights:
     """Recognise weights by their names and shapes, and rename them to timm's naming.
 
-    ``state`` is not changed; the result may share its tensors. Errors name ``source``.
-
-    Raises:
-        WeightsError: if no format is recognised, several backbones are in it, a name does not
-            belong to its format, a part of a tensor is missing, or timm's model lacks a tensor
-            that has an effect.
+    ``state`` is not changed; the result may share its tensors. Raises WeightsError, which names
+    ``source``, if no format fits as a whole, several backbones are in it, or timm's model lacks a
+    tensor that has an effect.
     """
     for format_ in FORMATS:
         prefixes = _find_prefixes(format_, state)

@@ -20,8 +20,7 @@ def find_in_cache(repository: str) -> Path | None:
 def fetch_from_hub(name: str) -> Path:
     """Return the published weight file of a timm model, downloaded if it is not in the cache.
 
-    Raises:
-        WeightsError: if timm publishes none, or the hub cannot be reached.
+    Raises WeightsError if timm publishes none, or the hub cannot be reached.
     """
     config = timm.get_pretrained_cfg(name)
     repository = config.hf_hub_id if config else None

