@@ -43,10 +43,7 @@ CAMVID32 |= {
     sequence: ",".join(name for name in CAMVID_FRAMES if name.startswith(sequence))
     for sequence in ("0001TP", "0006R0", "0016E5", "Seq05VD")
 }
-MAPILLARY = {
-    "train": "training __CRyFzoDOXn6unQ6a3DnQ",
-    "val": "validation _1Gn_xkw7sa_i9GU4mkxxQ",
-}
+MAPILLARY = {"train": "training __CRyFzoDOXn6unQ6a3DnQ", "val": "validation _1Gn_xkw7sa_i9GU4mkxxQ"}
 A2D2 = "camera_lidar_semantic/20180807_145028/{0}/cam_front_center/20180807145028_{0}_frontcenter_"
 SHIFT = "discrete/images/{0}/front/"
 
@@ -143,11 +140,7 @@ PAIRS = {
     "camvid": tree(
         "CamVid/{0}/{1}.png",
         "CamVid/{0}annot/{1}.png",
-        {
-            "train": "train 0001TP_006690",
-            "val": "val 0016E5_07959",
-            "test": "test Seq05VD_f00000",
-        },
+        {"train": "train 0001TP_006690", "val": "val 0016E5_07959", "test": "test Seq05VD_f00000"},
     ),
     "camvid32": tree("701_StillsRaw_full/{}.png", "LabeledApproved_full/{}_L.png", CAMVID32),
     "a2d2": {"all": [tuple(f"{A2D2.format(kind)}000001617.png" for kind in ("camera", "label"))]},

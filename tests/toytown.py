@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from causalseg.data.classes import ClassList
+from causalseg.data.dataset import Sample
 from causalseg.data.layouts import Ids, Layout, Split
 
 LAYOUT = Layout(
@@ -63,3 +64,14 @@ def expect(data) -> None:
         assert (image.shape, image.dtype, name) == ((3, 4, 6), torch.float32, data.names[number])
         assert (image * 255 == number).all()
         assert label.tolist() == [[0, 0, 1, 1, 255, 255]] * 4
+
+
+def halves(H: int = 60, W: int = 80) -> Sample:
+    """An image whose right half is of class 1."""
+    label = torch.zeros(H, W, dtype=torch.int64)
+    label[:, W // 2 :] = 1
+    return Sample(torch.stack([label * 0.5, label * 0.2, label * 0.1]), label, "x")
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)

@@ -16,19 +16,10 @@ from causalseg.data.augment import (
 from causalseg.data.classes import IGNORE
 from causalseg.data.dataset import Sample
 from causalseg.errors import ConfigError
+from toytown import generator, halves
 
 NEUTRAL = Distortion()
 RANGES = {"brightness": 32 / 255, "contrast": 0.5, "saturation": 0.5, "hue": 0.1}  # +- neutral
-
-
-def sample(H=60, W=80):
-    label = torch.zeros(H, W, dtype=torch.int64)
-    label[:, W // 2 :] = 1
-    return Sample(torch.stack([label * 0.5, label * 0.2, label * 0.1]), label, "x")
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def augment(crop, **options):
@@ -43,7 +34,7 @@ def plain(crop, **options):
 @pytest.mark.parametrize("size", [(60, 80), (20, 30), (200, 33), (48, 64)])
 def test_a_crop_has_its_size_whatever_the_image(size):
     for seed in range(8):
-        image, label, _ = Augment((48, 64))(sample(*size), generator(seed))
+        image, label, _ = Augment((48, 64))(halves(*size), generator(seed))
         assert (image.shape, label.shape) == ((3, 48, 64), (48, 64))
         assert image.min() >= 0
         assert image.max() <= 1
@@ -80,24 +71,24 @@ def test_a_smaller_label_has_the_pixels_nearest_to_its_centres(size, picked):
 def test_crops_with_one_class_are_avoided():
     fractions = []
     for seed in range(20):
-        label = augment((32, 32), scale=(2.0, 2.0))(sample(), generator(seed)).label
+        label = augment((32, 32), scale=(2.0, 2.0))(halves(), generator(seed)).label
         fractions.append(torch.bincount(label.flatten()).max() / label.numel())
     assert sum(fraction <= 0.75 for fraction in fractions) >= 18
 
 
 def test_small_images_are_padded_with_ignored_pixels():
-    label = augment((48, 48), scale=(0.5, 0.5))(sample(40, 40), generator()).label
+    label = augment((48, 48), scale=(0.5, 0.5))(halves(40, 40), generator()).label
     assert (label == IGNORE).sum() == 48 * 48 - 24 * 24
 
 
 def test_flip_mirrors_both():
-    flipped = plain((60, 80), flip=1.0)(sample(), generator())
-    assert torch.equal(flipped.label, sample().label.flip(-1))
-    assert torch.allclose(flipped.image, sample().image.flip(-1), atol=1e-5)
+    flipped = plain((60, 80), flip=1.0)(halves(), generator())
+    assert torch.equal(flipped.label, halves().label.flip(-1))
+    assert torch.allclose(flipped.image, halves().image.flip(-1), atol=1e-5)
 
 
 def test_the_same_generator_gives_the_same_sample():
-    first, second = (Augment((48, 64))(sample(), generator(7)) for _ in range(2))
+    first, second = (Augment((48, 64))(halves(), generator(7)) for _ in range(2))
     assert torch.equal(first.image, second.image)
     assert torch.equal(first.label, second.label)
 
@@ -107,7 +98,7 @@ def test_crops_are_corrupted_with_the_given_probability():
     changed = augment((32, 32), photometric=False, corrupt=corrupt)
     same = augment((32, 32), photometric=False)
     changes = [
-        not torch.equal(same(sample(), generator(i)).image, changed(sample(), generator(i)).image)
+        not torch.equal(same(halves(), generator(i)).image, changed(halves(), generator(i)).image)
         for i in range(60)
     ]
     assert 18 <= sum(changes) <= 42
@@ -145,8 +136,8 @@ def drawn():
 
 
 def test_photometric_distortion_changes_colours_not_labels():
-    before = plain((60, 80), flip=0.0)(sample(), generator(3))
-    after = augment((60, 80), scale=(1, 1), flip=0.0)(sample(), generator(3))
+    before = plain((60, 80), flip=0.0)(halves(), generator(3))
+    after = augment((60, 80), scale=(1, 1), flip=0.0)(halves(), generator(3))
     assert torch.equal(before.label, after.label)
     assert not torch.allclose(before.image, after.image, atol=0.01)
 

@@ -210,10 +210,7 @@ def test_mappings_cover_every_class_and_those_back_are_their_inverse():
     for coarse in ("camvid11", "idd7"):
         there, back = (
             map_classes(*lists)
-            for lists in (
-                (CITYSCAPES19, CLASS_LISTS[coarse]),
-                (CLASS_LISTS[coarse], CITYSCAPES19),
-            )
+            for lists in ((CITYSCAPES19, CLASS_LISTS[coarse]), (CLASS_LISTS[coarse], CITYSCAPES19))
         )
         assert set(there) == set(range(len(back)))
         assert all(fine == 255 or there[fine] == index for index, fine in enumerate(back))

@@ -200,7 +200,7 @@ def test_a_member_of_a_zip_that_was_replaced_is_named(tmp_path):
 def test_encrypted_and_unknown_members_say_to_unpack(tmp_path):
     path = write_zip(tmp_path / "x.zip", "a")
     change(path, b"PK\1\2", 8, b"\x01\0")
-    with pytest.raises(DataError, match=r"x.zip: a is encrypted: unpack the zip"):
+    with pytest.raises(DataError, match=r"^\S*x.zip: a is encrypted: unpack the zip"):
         Files(path).read("a")
     path = write_zip(tmp_path / "y.zip", "a")
     for signature, offset in ((b"PK\1\2", 10), (b"PK\3\4", 8)):

@@ -246,12 +246,7 @@ def test_templates_read_from_zip_files_and_in_other_processes(tmp_path):
         ("{Name}.png", "{name}_mask.png", ConfigError, "a brace outside of a field"),
         ("no/{name}.png", "{name}_mask.png", MissingFileError, "no folder .*no"),
         ("{name}_x.png", "{name}_mask.png", DataError, "matches no file; in folder .* there is a"),
-        (
-            "{name:[^_]+}.png",
-            "{name}_mask.png",
-            DataError,
-            "no label for b: .*narrow it",
-        ),
+        ("{name:[^_]+}.png", "{name}_mask.png", DataError, "no label for b: .*narrow it"),
         ("{a:.*}{b:_mask.png|.png}", "{a}_mask.png", ConfigError, "has to end in"),
     ],
 )

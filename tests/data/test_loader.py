@@ -15,16 +15,7 @@ from causalseg.data.loader import (
     derive_seed,
     make_loader,
 )
-
-
-def sample(H=60, W=80):
-    label = torch.zeros(H, W, dtype=torch.int64)
-    label[:, W // 2 :] = 1
-    return Sample(torch.stack([label * 0.5, label * 0.2, label * 0.1]), label, "x")
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
+from toytown import halves
 
 
 def test_every_image_comes_once_an_epoch():
@@ -69,7 +60,7 @@ class Scenes(torch.utils.data.Dataset):
         return 5
 
     def __getitem__(self, index):
-        return sample(40 + index, 60)
+        return halves(40 + index, 60)
 
 
 def test_batches_do_not_depend_on_the_number_of_workers():

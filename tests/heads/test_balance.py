@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from causalseg.config.heads import LinearHeadConfig, LogitAdjustmentConfig, Mask2FormerHeadConfig
 from causalseg.errors import ConfigError
-from causalseg.heads import mask2former
+from causalseg.heads import base
 from causalseg.heads.balance import ClassBalance
 from causalseg.heads.linear import LinearHead
 from causalseg.heads.mask2former import Mask2FormerHead
@@ -149,7 +149,7 @@ def test_weights_of_the_set_loss_act_on_the_classes_and_not_on_no_object(monkeyp
     torch.testing.assert_close(loss, (w * each).sum() / w.sum())
 
     seen = []
-    monkeypatch.setattr(mask2former, "mean_over_processes", lambda x: seen.append(x) or 3 * x)
+    monkeypatch.setattr(base, "mean_over_processes", lambda x: seen.append(x) or 3 * x)
     shared = criterion.loss_labels(logits, labels, indices)["loss_cross_entropy"]
     torch.testing.assert_close(seen[0], w.sum())
     torch.testing.assert_close(shared, (w * each).sum() / (3 * w.sum()))

@@ -10,7 +10,7 @@ from transformers.models.mask2former import modeling_mask2former
 
 from causalseg.config.heads import Mask2FormerHeadConfig
 from causalseg.errors import ConfigError, DataError
-from causalseg.heads import mask2former
+from causalseg.heads import base, mask2former
 from causalseg.heads.mask2former import Mask2FormerHead
 from causalseg.heads.pyramid import build_pyramid
 
@@ -243,7 +243,7 @@ def test_every_term_is_normalised_over_all_processes(monkeypatch):
     head, given = make_head(), (make_features(), None, make_labels())
     torch.manual_seed(0)
     alone = head.loss(*given)
-    monkeypatch.setattr(mask2former, "mean_over_processes", lambda count: count * 2)
+    monkeypatch.setattr(base, "mean_over_processes", lambda count: count * 2)
     torch.manual_seed(0)
     with_a_fuller_process = head.loss(*given)
     for kind, value in alone.items():

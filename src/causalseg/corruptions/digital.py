@@ -8,7 +8,7 @@ S = (V - m) / V, a channel is C = V - V S k, where k = (V - C) / (V - m) holds t
 import io
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from PIL import Image
 from scipy import ndimage
 
@@ -80,10 +80,7 @@ def elastic_transform(
 
 def to_pil(X: Float[Array, "3 H W"]) -> Image.Image:
     """Return planes in [0, 1] as an image of 8 bits."""
-    pixels: UInt8[Array, "H W 3"] = np.empty((*X.shape[1:], 3), np.uint8)
-    for channel, plane in enumerate(X):
-        pixels[..., channel] = np.rint(255 * np.clip(plane, 0, 1))
-    return Image.fromarray(pixels)
+    return Image.fromarray(np.rint(255 * np.clip(X, 0, 1)).astype(np.uint8).transpose(1, 2, 0))
 
 
 def to_planes(image: Image.Image) -> Float[Array, "3 H W"]:

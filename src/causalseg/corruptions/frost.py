@@ -29,9 +29,8 @@ def grow_frost(size: tuple[int, ...], rng: Random) -> Float[Array, "3 H W"]:
     scale = rng.uniform(0.6, 0.95) * min(plate.width / width, plate.height / height)
     wide, high = scale * width, scale * height
     left, top = rng.uniform(0, plate.width - wide), rng.uniform(0, plate.height - high)
-    part = plate.resize(
-        (width, height), Image.Resampling.BILINEAR, (left, top, left + wide, top + high)
-    )
+    box = (left, top, left + wide, top + high)
+    part = plate.resize((width, height), Image.Resampling.BILINEAR, box)
     planes = np.asarray(part).transpose(2, 0, 1)
     turns = rng.integers(2, size=2) * 2 - 1
     return planes[:, :: turns[0], :: turns[1]].astype(np.float32, order="C") / 255

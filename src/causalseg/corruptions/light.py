@@ -9,7 +9,7 @@ import math
 import numpy as np
 from jaxtyping import Float
 
-from causalseg.corruptions.noise import Array, Random, white_noise
+from causalseg.corruptions.noise import Array, Random, rgb, white_noise
 from causalseg.corruptions.view import View
 
 _AMBIENT = (0.2, 0.12, 0.07, 0.04, 0.022)  # light of the night over that of the day
@@ -29,12 +29,11 @@ _GHOSTS = 4
 def night(view: View, severity: int, rng: Random) -> Float[Array, "3 H W"]:
     """Night: faint blue light, own headlights, street lamps, signals and tail lights, noise."""
     linear = view.image**2
-    is_sky = np.clip(-view.rows * np.float32(20 / len(view.depth)), 0, 1) * (
-        1 - np.exp(view.depth * (-1 / _SKY))
-    )
+    is_far = 1 - np.exp(view.depth * (-1 / _SKY))
+    is_sky = is_far * np.clip(-view.rows * np.float32(20 / len(view.depth)), 0, 1)
     ambient = _AMBIENT[severity - 1] * (1 - 0.75 * is_sky)
-    lit = ambient * _rgb(_SKYLIGHT) + 0.5 * _headlights(view) * _rgb(_HEADLIGHT)
-    colour = _rgb(_SODIUM if rng.random() < 0.6 else _WHITE)
+    lit = ambient * rgb(*_SKYLIGHT) + 0.5 * _headlights(view) * rgb(*_HEADLIGHT)
+    colour = rgb(*(_SODIUM if rng.random() < 0.6 else _WHITE))
     pools, halos = _lamps(view, rng)
     # Only signals and tail lights are of such a bright red or green.
     red, green, blue = linear
@@ -65,12 +64,8 @@ def sun_glare(view: View, severity: int, rng: Random) -> Float[Array, "3 H W"]:
         u, v = right * (1 - position), down * (1 - position)
         away = np.sqrt((view.columns - u) ** 2 + (view.rows - v) ** 2)
         veil += 0.15 * glare * np.clip((radius - away) / (0.2 * radius) + 1, 0, 1)
-    light = view.image**2 * np.float32(1 - 0.5 * glare) + veil * _rgb(_SUN)
+    light = view.image**2 * np.float32(1 - 0.5 * glare) + veil * rgb(*_SUN)
     return np.sqrt(np.minimum(light, 1))
-
-
-def _rgb(colour: tuple[float, float, float]) -> Float[Array, "3 1 1"]:
-    return np.array(colour, np.float32)[:, None, None]
 
 
 def _headlights(view: View) -> Float[Array, "H W"]:
@@ -91,9 +86,8 @@ def _lamps(view: View, rng: Random) -> tuple[Float[Array, "H W"], Float[Array, "
         pools += np.exp(-((x - 0.8 * side * _LAMP_SIDE) ** 2 + (view.depth - z) ** 2) / 50)
         scale = view.focal / z
         u, v = side * _LAMP_SIDE * scale, -_LAMP_HEIGHT * scale
-        away2 = ((view.columns - np.float32(u)) ** 2 + (view.rows - np.float32(v)) ** 2) / (
-            np.float32((0.35 * scale) ** 2 + 1)
-        )
+        away2 = (view.columns - np.float32(u)) ** 2 + (view.rows - np.float32(v)) ** 2
+        away2 /= np.float32((0.35 * scale) ** 2 + 1)
         halos += 1.2 * np.exp(-away2) + 0.04 / (1 + away2 / 9)
         z, side = z + _LAMP_SPACING / 2, -side
     return pools, halos

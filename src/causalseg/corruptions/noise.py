@@ -1,4 +1,4 @@
-"""Noise as a texture: smooth, white, and a fractal tile that is computed once."""
+"""Noise as a texture: smooth, white, and a fractal tile that is computed once; plain colours."""
 
 import functools
 import math
@@ -9,6 +9,11 @@ from PIL import Image
 
 Array = np.ndarray
 Random = np.random.Generator
+
+
+def rgb(red: float, green: float, blue: float) -> Float[Array, "3 1 1"]:
+    """Return a colour as planes of one pixel, float32."""
+    return np.array((red, green, blue), dtype=np.float32)[:, None, None]
 
 
 def smooth_noise(
@@ -34,10 +39,7 @@ def white_noise(rng: Random, size: tuple[int, ...]) -> Float[Array, "..."]:
     """
     dice = np.frombuffer(rng.bytes(math.prod(size)), np.uint8).reshape(size)
     deviation = math.sqrt(2 * (16**2 - 1) / 12)
-    noise = ((dice & 15) + (dice >> 4)).astype(np.float32)
-    noise -= 15
-    noise *= np.float32(1 / deviation)
-    return noise
+    return (((dice & 15) + (dice >> 4)).astype(np.float32) - 15) * np.float32(1 / deviation)
 
 
 @functools.cache

@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from causalseg.corruptions.blur import drag, soften
 from causalseg.corruptions.frost import grow_frost
-from causalseg.corruptions.noise import Array, Random
+from causalseg.corruptions.noise import Array, Random, rgb
 from causalseg.corruptions.resampling import enlarge
 
 _GREY = np.array((0.299, 0.587, 0.114), np.float32)
@@ -32,9 +32,7 @@ _SPATTER = (
     (0.65, 0.3, 1, 0.65, 1.5, True),
     (0.67, 0.4, 1, 0.65, 1.5, True),
 )
-_WATER, _MUD = (
-    np.array(colour, np.float32)[:, None, None] / 255 for colour in ((175, 238, 238), (63, 42, 20))
-)
+_WATER, _MUD = rgb(175, 238, 238) / 255, rgb(63, 42, 20) / 255
 _MUD_EDGE = 0.8  # thinner mud is dropped
 _SHORE = 20  # pixels from the edge of a drop: the interior beyond is flat
 _RELIEF = np.array(((-2, -1, 0), (-1, 1, 1), (0, 1, 2)), np.float32)

@@ -36,11 +36,7 @@ _DEFAULT = AugmentConfig()
 
 
 class Augment:
-    """Turns a sample into a random crop of a fixed height and width in pixels.
-
-    Raises:
-        ConfigError: if a corruption is unknown.
-    """
+    """Turns samples into random crops of a height and width; ConfigError for a wrong corruption."""
 
     def __init__(self, crop: tuple[int, int], options: AugmentConfig = _DEFAULT):
         self.crop, self.options = crop, options

@@ -33,8 +33,7 @@ class ClassList:
         ignore_colours: colours that mean "no class", in labels of colours.
         has_palette: whether the palette was given.
 
-    Raises:
-        DataError: if lengths differ, a name or an id is repeated, or a value is out of range.
+    Raises DataError if lengths differ, a name or an id is repeated, or a value is out of range.
     """
 
     names: tuple[str, ...]
@@ -45,23 +44,20 @@ class ClassList:
     has_palette: bool = field(default=True, init=False, compare=False)
 
     def __post_init__(self) -> None:
+        count = len(self.names)
         if not self.palette:
             object.__setattr__(self, "has_palette", False)
-            object.__setattr__(self, "palette", distinct_colours(len(self.names)))
+            object.__setattr__(self, "palette", distinct_colours(count))
         if not self.ids:
-            object.__setattr__(self, "ids", tuple(range(len(self.names))))
-        if not 1 <= len(self.names) <= IGNORE:
-            raise DataError(
-                f"a class list needs 1 to {IGNORE} names, this one has {len(self.names)}"
-            )
+            object.__setattr__(self, "ids", tuple(range(count)))
+        if not 1 <= count <= IGNORE:
+            raise DataError(f"a class list needs 1 to {IGNORE} names, this one has {count}")
         for key, values in (("palette", self.palette), ("ids", self.ids)):
-            if len(values) != len(self.names):
-                raise DataError(
-                    f"class list with {len(self.names)} names but {len(values)} entries in "
-                    f"'{key}': give one for each name"
-                )
+            if len(values) != count:
+                given = f"class list with {count} names but {len(values)} entries in '{key}'"
+                raise DataError(f"{given}: give one for each name")
         for what, entries in (("name", self.names), ("label id", self.ids)):
-            twice = [repr(entry) for entry, count in Counter(entries).items() if count > 1]
+            twice = [repr(entry) for entry, times in Counter(entries).items() if times > 1]
             if twice:
                 raise DataError(f"class list with a {what} more than once: {', '.join(twice)}")
         for both in sorted(set(self.ids) & set(self.ignore)):
@@ -97,11 +93,8 @@ def read_classes(path: Path) -> ClassList:
     """Read a ``classes.json``: ``names``, and optionally ``palette`` and ``ignore_ids``.
 
     The label id of a name is its position in ``names``. Names in ``ignore_ids`` (255 by default)
-    are no class, and their colours mean no class. Other keys are not read.
-
-    Raises:
-        MissingFileError: if the file does not exist.
-        DataError: if it is not such a JSON object or the classes are inconsistent.
+    are no class, and their colours mean no class. Other keys are not read. Raises MissingFileError
+    if there is no file, DataError if it is no such JSON object or the classes are inconsistent.
     """
     if not path.is_file():
         raise MissingFileError(f"no class list {path}: give the path of a classes.json")
@@ -120,11 +113,9 @@ def read_classes(path: Path) -> ClassList:
             tuple(colour for index, colour in colours.items() if index not in classes),
         )
     except ValidationError as error:
-        mistakes = [
-            f"{'.'.join(map(str, entry['loc'])) or 'content'}: {entry['msg']}"
-            for entry in error.errors()
-        ]
-        raise DataError(f"{path}: {'; '.join(mistakes)}") from error
+        places = [(".".join(map(str, each["loc"])), each["msg"]) for each in error.errors()]
+        mistakes = "; ".join(f"{place or 'content'}: {message}" for place, message in places)
+        raise DataError(f"{path}: {mistakes}") from error
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
 

@@ -6,7 +6,7 @@ whatever the ids in the files; files are never changed.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -37,11 +37,10 @@ class Sample(NamedTuple):
 class PairData(Dataset[Sample]):
     """Images and labels in files: the base of folders and published layouts.
 
-    Args:
-        pairs: image and label file of each sample, as `read` takes them.
-        is_label_resized: resize labels of another size than their image's by the nearest pixel, if
-            the aspect ratio differs by at most 10 %; otherwise they are an error.
-        unpaired: messages about files skipped because their image or label is missing.
+    ``pairs`` are the image and label file of each sample, as `read` takes them. A label of another
+    size than its image's is an error unless ``is_label_resized``: then it is resized by the nearest
+    pixel, if the aspect ratio differs by at most 10 %. ``unpaired`` are messages about files
+    skipped because their image or label is missing.
     """
 
     def __init__(
@@ -83,9 +82,8 @@ class PairData(Dataset[Sample]):
 
     def read_label(self, index: int) -> Int[Tensor, "H W"]:
         """Return a label's train ids at its own size; raise DataError if it cannot be read."""
-        return self.labels.to_train_ids(
-            self.read_label_ids(index), self.where(self.pairs[index][1])
-        )
+        raw = self.read_label_ids(index)
+        return self.labels.to_train_ids(raw, self.where(self.pairs[index][1]))
 
     def read_label_ids(self, index: int) -> Int[np.ndarray, "H W"]:
         """Return a label's raw ids, before the table; raise DataError if it cannot be read."""
@@ -137,10 +135,8 @@ def decode_image(content: bytes, where: str) -> Float[Tensor, "3 H W"]:
             gray = np.array(image).astype(np.float32) / (2**16 - 1)
             return torch.from_numpy(gray).expand(3, -1, -1).contiguous()
         if image.mode not in _IMAGE_MODES:
-            raise DataError(
-                f"image {where} has mode {image.mode}: allowed are {', '.join(_IMAGE_MODES)} and "
-                "I;16"
-            )
+            allowed = f"{', '.join(_IMAGE_MODES)} and I;16"
+            raise DataError(f"image {where} has mode {image.mode}: allowed are {allowed}")
         pixels = np.array(image.convert("RGB"))
     return _to_image(pixels)
 
@@ -150,7 +146,7 @@ def _to_image(pixels: Int[np.ndarray, "H W 3"]) -> Float[Tensor, "3 H W"]:
     return torch.from_numpy(pixels).movedim(-1, 0).contiguous().float().div_(255)
 
 
-def check_train_ids(train_ids: Mapping[str, int], classes: ClassList, what: str) -> None:
+def check_train_ids(train_ids: Mapping[Any, int], classes: ClassList, what: str) -> None:
     """Raise ConfigError if the table ``what`` sends a label id to an unknown class."""
     for label_id, train_id in train_ids.items():
         if not (0 <= train_id < len(classes.names) or train_id == IGNORE):

@@ -15,9 +15,7 @@ from causalseg.writing import replacing, write_text
 def write_scenes(out: Path, domain: str, seeds: Sequence[int], size: tuple[int, int]) -> None:
     """Write images/, labels/ (train ids), depth/ (16-bit, centimetres, capped) and classes.json.
 
-    Raises:
-        DataError: for an unknown domain or a size that is too small.
-        RunError: if a file cannot be written.
+    Raises DataError as `scenes.render` does, and RunError if a file cannot be written.
     """
     for seed in seeds:
         scene = scenes.render(seed, size, domain)

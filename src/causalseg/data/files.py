@@ -41,17 +41,13 @@ class Files:
         not_utf8: paths on disk that are left out for their name.
         broken: the error of each zip file that cannot be opened.
 
-    Raises:
-        MissingFileError: if the root does not exist.
-        DataError: if a folder cannot be listed, or the root is a broken zip file.
+    Raises MissingFileError without a root, DataError if a folder cannot be listed or the root is a
+    broken zip file.
     """
 
     def __init__(self, root: Path):
         if not root.exists():
-            raise MissingFileError(
-                f"no folder or zip file {root}: check the path, and data.root if it is set; "
-                f"{describe_nearest(root)}"
-            )
+            raise miss_folder("folder or zip file", root)
         self.root = root
         self._scanned, self._stamps = time.time_ns(), {str(root): root.stat().st_mtime_ns}
         self._archives: dict[str, ZipFile] = {}
@@ -90,13 +86,11 @@ class Files:
     def read(self, name: str) -> bytes:
         """Return the content of a file.
 
-        Raises:
-            MissingFileError: if no file has this name.
-            DataError: if it, or its zip file, is broken or encrypted.
+        Raises MissingFileError if no file has this name, DataError if it is broken or encrypted.
         """
         if name not in self._zip_of:
             raise MissingFileError(f"no file {name} in {self.describe()}")
-        zip_name = self._zip_of[name]
+        zip_name, where = self._zip_of[name], self.where(name)
         if zip_name is None:
             return read_bytes(self.root / name)
         if name in self._conflicts:
@@ -105,21 +99,16 @@ class Files:
         archive = self._archive(zip_name)
         try:
             member = archive.getinfo(_member(name, zip_name))
-            if member.flag_bits & _ENCRYPTED:
-                raise DataError(
-                    f"{self.where(name)} is encrypted: unpack the zip with its password"
-                )
-            return archive.read(member)
-        except KeyError as error:
-            raise DataError(
-                f"{self.where(name)} is gone: the zip was replaced while in use; start again"
-            ) from error
+            if not member.flag_bits & _ENCRYPTED:
+                return archive.read(member)
+            problem = f"{where} is encrypted: unpack the zip with its password"
+        except KeyError:
+            problem = f"{where} is gone: the zip was replaced while in use; start again"
         except NotImplementedError as error:
-            raise DataError(f"cannot read {self.where(name)}: {error}; unpack the zip") from error
+            problem = f"cannot read {where}: {error}; unpack the zip"
         except (BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError) as error:
-            raise DataError(
-                f"cannot read {self.where(name)}: {error}; the zip is broken, download it again"
-            ) from error
+            problem = f"cannot read {where}: {error}; the zip is broken, download it again"
+        raise DataError(problem)
 
     def names_in_zip_folders(self) -> dict[str, str]:
         """Return the names of members by their paths if zips count as folders of their names."""
@@ -195,6 +184,12 @@ def read_bytes(file: Path) -> bytes:
         return file.read_bytes()
     except OSError as error:
         raise DataError(f"cannot read {file}: {error}") from error
+
+
+def miss_folder(what: str, path: Path) -> MissingFileError:
+    """Return the error about a folder that is not there."""
+    hint = f"check the path, and data.root if it is set; {describe_nearest(path)}"
+    return MissingFileError(f"no {what} {path}: {hint}")
 
 
 def describe_nearest(path: Path) -> str:

@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 from causalseg.data.classes import IGNORE, ClassList, Colour
 from causalseg.data.dataset import PairData, check_train_ids
-from causalseg.data.files import Files, describe_nearest, is_utf8, open_files, read_bytes
+from causalseg.data.files import Files, is_utf8, miss_folder, open_files, read_bytes
 from causalseg.data.labels import ColourLabels, IdLabels, LabelReader
 from causalseg.data.templates import Template, pair_by_fields
-from causalseg.errors import ConfigError, DataError, MissingFileError, list_some
+from causalseg.errors import ConfigError, DataError, list_some
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
 LABEL_ENDINGS = (".png", ".webp")  # not JPEG: it changes ids
@@ -45,12 +45,9 @@ class FolderData(PairData):
     label has the same stem or fields. Every k-th image is used. Unpaired images and labels are
     refused or, unless strict, skipped.
 
-    Raises:
-        MissingFileError: if a folder does not exist.
-        ConfigError: if a template is wrong, has an ending that is not read, or a field that
-            images lack.
-        DataError: if there is no image, two have one name, or, where strict, an image or a label
-            is unpaired.
+    Raises MissingFileError without a folder, ConfigError if a template is wrong, has an ending that
+    is not read or a field that images lack, and DataError if there is no image, two have one name,
+    or, where strict, an image or a label is unpaired.
     """
 
     def __init__(
@@ -139,9 +136,7 @@ def read_ids(
     """Return the reader of labels that are ids.
 
     ``ignore`` is one more label id without a class; ``id_map`` replaces those of the class list.
-
-    Raises:
-        ConfigError: if ``id_map`` names an unknown class, or ``ignore`` is the label id of a class.
+    Raises ConfigError if ``id_map`` names an unknown class, or ``ignore`` is the id of a class.
     """
     pairs = {label_id: i for i, label_id in enumerate(classes.ids)} if id_map is None else id_map
     if pairs.get(ignore, IGNORE) != IGNORE:
@@ -149,7 +144,7 @@ def read_ids(
             f"data.ignore = {ignore} is also the label id of class "
             f"{classes.names[pairs[ignore]]!r}: a label id is a class or ignored, not both"
         )
-    check_train_ids({str(i): train_id for i, train_id in pairs.items()}, classes, "id_map")
+    check_train_ids(pairs, classes, "id_map")
     for label_id in pairs:
         if not 0 <= label_id < 2**16:
             raise ConfigError(f"id_map names label id {label_id}: label ids are 0..65535")
@@ -158,29 +153,26 @@ def read_ids(
 
 
 def read_colours(classes: ClassList) -> LabelReader:
-    """Return the reader of labels that are colours of the class list.
-
-    Raises:
-        ConfigError: if no palette was given, or a colour means two things.
-    """
+    """Return the reader of colours; ConfigError without a palette or if one means two things."""
     if not classes.has_palette:
         raise ConfigError(
             "labels of colours need a palette: give the classes one, with a colour for each name"
         )
-    train_ids: dict[Colour, int] = {}
-    for train_id, colour in enumerate(classes.palette):
-        if colour in train_ids:
+    name_of: dict[Colour, str] = {}
+    for name, colour in zip(classes.names, classes.palette, strict=True):
+        if colour in name_of:
             raise ConfigError(
-                f"the classes {classes.names[train_ids[colour]]!r} and {classes.names[train_id]!r} "
-                f"have the same colour {colour}: labels of colours need one for each class"
+                f"the classes {name_of[colour]!r} and {name!r} have the same colour {colour}: "
+                "labels of colours need one for each class"
             )
-        train_ids[colour] = train_id
+        name_of[colour] = name
     for colour in classes.ignore_colours:
-        if colour in train_ids:
+        if colour in name_of:
             raise ConfigError(
-                f"{colour} is the colour of class {classes.names[train_ids[colour]]!r} and of no "
-                "class: a colour is a class or ignored, not both"
+                f"{colour} is the colour of class {name_of[colour]!r} and of no class: a colour is "
+                "a class or ignored, not both"
             )
+    train_ids = {colour: train_id for train_id, colour in enumerate(classes.palette)}
     table = train_ids | dict.fromkeys(classes.ignore_colours, IGNORE)
     return ColourLabels(table, "correct the file, or palette and ignore_colours of the classes")
 
@@ -230,10 +222,7 @@ def _not_utf8(name: str, folder: Path) -> DataError:
 
 def _need_folder(folder: Path) -> Path:
     if not folder.is_dir():
-        raise MissingFileError(
-            f"no folder {folder}: check the path, and data.root if it is set; "
-            f"{describe_nearest(folder)}"
-        )
+        raise miss_folder("folder", folder)
     return folder
 
 

@@ -51,9 +51,8 @@ def open_image(content: bytes, what: str) -> Iterator[ImageFile.ImageFile]:
 class LabelReader:
     """Reads label files of one kind.
 
-    Args:
-        table: raw id -> train id, 255 to ignore; another raw id in a file is an error.
-        advice: what to do about such an error.
+    ``table`` sends raw ids to train ids, 255 to ignore; another raw id in a file is an error, and
+    ``advice`` what to do about it.
     """
 
     noun = "ids"

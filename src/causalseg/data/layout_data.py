@@ -15,14 +15,7 @@ from causalseg.data.files import Files, open_files
 from causalseg.data.labels import NOT_DRAWN, ColourLabels, IdLabels, LabelReader, PolygonLabels
 from causalseg.data.layouts import Colours, Ids, Layout, Polygons, Split
 from causalseg.data.templates import Match, Template, pair_by_fields
-from causalseg.errors import (
-    CausalsegError,
-    ConfigError,
-    DataError,
-    MissingFileError,
-    did_you_mean,
-    list_some,
-)
+from causalseg.errors import ConfigError, DataError, MissingFileError, did_you_mean, list_some
 
 _SHOWN = 8  # entries of a list in a message
 _ARCHIVE_ENDING = re.compile(r"\.(zip|rar|tar(\.gz)?)$")
@@ -41,20 +34,18 @@ class LayoutData(PairData):
         num_published: pairs of the split as published; None where sources differ.
         shortfall: message about missing pairs; empty if complete.
 
-    Raises:
-        ConfigError: if the layout has no such split or contradicts itself.
-        MissingFileError: if the root does not exist, or has no images or no labels of the split.
-        DataError: if, where strict, an image or a label is unpaired, if either is in two folders,
-            or if images or labels are missing and a zip file is broken.
+    Raises ConfigError if the layout has no such split or contradicts itself, MissingFileError if
+    the root does not exist or has no images or no labels of the split, and DataError if, where
+    strict, an image or a label is unpaired, if either is in two folders, or if images or labels are
+    missing and a zip file is broken.
     """
 
     def __init__(
         self, layout: Layout, split: str, root: Path, every: int = 1, is_strict: bool = True
     ):
         if split not in layout.splits:
-            raise ConfigError(
-                f"{layout.title} has no split {split!r}: {did_you_mean(split, layout.splits)}"
-            )
+            hint = did_you_mean(split, layout.splits)
+            raise ConfigError(f"{layout.title} has no split {split!r}: {hint}")
         self.layout, self.split, self.files = layout, split, open_files(root)
         unpaired: list[str] = []
         pairs = sorted(self._find_pairs(unpaired))
@@ -102,12 +93,12 @@ class LayoutData(PairData):
         label_template, labels = self._find("labels", label_templates)
         fields = {path: match.fields for path, (_, match) in images.items()}
         label_of, unlabelled, unused = pair_by_fields(fields, labels, label_template)
-        if split.spare != "images":
-            unpaired += self._describe_unpaired(
-                "label", "image", [images[p][0] for p in unlabelled]
-            )
-        if split.spare != "labels":
-            unpaired += self._describe_unpaired("image", "label", [labels[p][0] for p in unused])
+        if unlabelled and split.spare != "images":
+            files = [images[path][0] for path in unlabelled]
+            unpaired.append(self._describe_unpaired("images without label", files))
+        if unused and split.spare != "labels":
+            files = [labels[path][0] for path in unused]
+            unpaired.append(self._describe_unpaired("labels without image", files))
         names: dict[str, str] = {}
         pairs = []
         for path, label_path in label_of.items():
@@ -151,7 +142,7 @@ class LayoutData(PairData):
         start, _, last = above.removesuffix("/").rpartition("/")
         return f"{start}/".removeprefix("/") if last in stems else above
 
-    def _missing(self, what: str) -> CausalsegError:
+    def _missing(self, what: str) -> DataError | MissingFileError:
         """Return the error that shows the expected tree and the actual one."""
         split = self.layout.splits[self.split]
         others = [name for name in find_splits(self.layout, self.files) if name != self.split]
@@ -167,14 +158,11 @@ class LayoutData(PairData):
         ]
         return (DataError if self.files.broken else MissingFileError)("\n".join(lines))
 
-    def _describe_unpaired(self, missing: str, kind: str, files: list[str]) -> list[str]:
-        if not files:
-            return []
-        return [
-            f"{self.describe()}: {kind}s without {missing} ({len(files)}): "
-            f"{list_some(sorted(files), _SHOWN)}; complete the download, or move them away"
-            f"{self.files.describe_broken()}"
-        ]
+    def _describe_unpaired(self, what: str, files: list[str]) -> str:
+        return (
+            f"{self.describe()}: {what} ({len(files)}): {list_some(sorted(files), _SHOWN)}; "
+            f"complete the download, or move them away{self.files.describe_broken()}"
+        )
 
 
 def find_splits(layout: Layout, files: Files) -> list[str]:
@@ -199,9 +187,8 @@ def _has(files: Files, templates: Sequence[str]) -> bool:
 def make_reader(layout: Layout) -> LabelReader:
     """Return the reader of a layout's labels; raise ConfigError if they name an unknown class."""
     encoding, advice = layout.encoding, f"correct the file, or the labels of {layout.title}"
-    train_ids = {str(i): t for i, t in encoding.train_ids.items()}
-    if isinstance(encoding, Polygons):
-        train_ids = {label: t for label, t in train_ids.items() if t != NOT_DRAWN}
+    not_drawn = NOT_DRAWN if isinstance(encoding, Polygons) else None
+    train_ids = {label: t for label, t in encoding.train_ids.items() if t != not_drawn}
     check_train_ids(train_ids, layout.classes, f"layout {layout.title}")
     match encoding:
         case Ids():
@@ -226,13 +213,10 @@ def _match(template: Template, files: Files) -> list[tuple[str, Match]]:
 
 def describe_tree(split: Split) -> list[str]:
     """Return lines with the expected files of a split."""
-    return [
-        "expected in it, below any folders, unpacked or in zip files:",
-        *(
-            f"  {' or '.join(Template(text).plain for text in templates)}"
-            for templates in (split.image_templates, split.label_templates)
-        ),
-    ]
+    lines = ["expected in it, below any folders, unpacked or in zip files:"]
+    for templates in (split.image_templates, split.label_templates):
+        lines.append(f"  {' or '.join(Template(text).plain for text in templates)}")
+    return lines
 
 
 def _list_top(files: Files) -> list[str]:

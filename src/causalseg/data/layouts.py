@@ -15,7 +15,7 @@ Conversely, archives may have been unpacked each into a folder of its name:
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from causalseg.data.classes import CITYSCAPES19, IGNORE, ClassList, Colour
@@ -66,6 +66,15 @@ class Split:
         """The templates of the labels, in the order in which they are tried."""
         return (self.labels,) if isinstance(self.labels, str) else self.labels
 
+    def repeat(self, **counts: int | None) -> dict[str, "Split"]:
+        """Return splits by name, each with its count, and its name for ``<split>`` in templates."""
+        splits = {}
+        for name, count in counts.items():
+            images = tuple(text.replace("<split>", name) for text in self.image_templates)
+            labels = tuple(text.replace("<split>", name) for text in self.label_templates)
+            splits[name] = replace(self, images=images, labels=labels, count=count)
+        return splits
+
 
 @dataclass(frozen=True)
 class Ids:
@@ -86,13 +95,11 @@ class Polygons:
     """Labels are JSON files in Cityscapes' form: ``imgHeight``, ``imgWidth`` and ``objects``.
 
     Each object has a ``label`` and a ``polygon`` of (x, y) pixels; later ones cover earlier ones.
-
-    Attributes:
-        train_ids: label -> train id, 255 to ignore, -1 not to draw it (as Cityscapes' license
-            plate); another label in a file is an error, unless it is one of these and ``group``.
-            Pixels in no polygon are ignored.
+    Pixels in no polygon are ignored.
     """
 
+    # 255 to ignore, -1 not to draw it (as Cityscapes' license plate); another label in a file is an
+    # error, unless it is one of these and ``group``.
     train_ids: Mapping[str, int]
 
 

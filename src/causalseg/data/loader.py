@@ -77,12 +77,8 @@ class WeightedDraws:
 class StepSampler(Sampler[list[tuple[int, int]]]):
     """Yields this process's (index, seed) pairs of every step.
 
-    Args:
-        draws: which image is which sample.
-        batch: images a step, over all processes.
-        steps: first step and the step after the last.
-        seed: of the run.
-        process: rank and number of processes; the latter divides ``batch``.
+    ``batch`` is images a step over all processes, ``steps`` the first and the one after the last,
+    ``process`` rank and number of processes; the latter divides ``batch``.
     """
 
     def __init__(
@@ -115,9 +111,4 @@ def make_loader(
     data: AugmentedData, sampler: StepSampler, workers: int, is_pinned: bool = False
 ) -> DataLoader[Sample]:
     """Return the loader of training batches, in the order of steps; pinned for a GPU."""
-    return DataLoader(
-        data,
-        batch_sampler=sampler,
-        num_workers=workers,
-        pin_memory=is_pinned,
-    )
+    return DataLoader(data, batch_sampler=sampler, num_workers=workers, pin_memory=is_pinned)

@@ -35,8 +35,7 @@ def weigh_images(
 ) -> Float[np.ndarray, " n"]:
     """Return the sampling weight of every image, with sum 1, from its pixels of every class.
 
-    Raises:
-        DataError: if no image has enough pixels of any class.
+    Raises DataError if no image has enough pixels of any class.
     """
     has = counts >= options.min_pixels
     present = has.any(0)
@@ -60,14 +59,9 @@ def count_pixels(
 
     ``workers`` is the number of processes that read labels; 0 reads in this one.
     """
-    console, length = Console(stderr=True), len(cast(Sized, data))
-    counted = track(
-        compute_in_order(partial(_count_label, data, num_classes), range(length), workers),
-        "counting classes",
-        length,
-        console=console,
-        disable=not console.is_terminal,
-    )
+    bar, length = Console(stderr=True), len(cast(Sized, data))
+    counts = compute_in_order(partial(_count_label, data, num_classes), range(length), workers)
+    counted = track(counts, "counting classes", length, console=bar, disable=not bar.is_terminal)
     return np.array(list(counted), dtype=np.int64).reshape(length, num_classes)
 
 

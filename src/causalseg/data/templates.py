@@ -32,8 +32,7 @@ class Template:
         folder: the folders before the first field, ending in a slash.
         patterns: the regular expression of every field.
 
-    Raises:
-        ConfigError: if a brace belongs to no field, or a regular expression is wrong.
+    Raises ConfigError if a brace belongs to no field, or a regular expression is wrong.
     """
 
     def __init__(self, text: str, patterns: Mapping[str, str] | None = None):
@@ -58,9 +57,8 @@ class Template:
         try:
             self._regex = re.compile(f"(?P<_above>(?:[^/]+/)*?){regex}{re.escape(text[at:])}")
         except re.error as error:
-            raise ConfigError(
-                f"template {text!r} has a wrong regular expression: {error}"
-            ) from error
+            message = f"template {text!r} has a wrong regular expression: {error}"
+            raise ConfigError(message) from error
 
     def match(self, path: str) -> Match | None:
         """Return folders and fields of a path, or None if it does not match."""

@@ -24,11 +24,9 @@ class CachedData(Dataset[Sample]):
     """
 
     def __init__(self, data: Dataset[Sample]):
-        console = Console(stderr=True)
-        indices = range(_length(data))
-        tracked = track(
-            indices, "decoding", console=console, transient=True, disable=not console.is_terminal
-        )
+        bar, indices = Console(stderr=True), range(_length(data))
+        is_silent = not bar.is_terminal
+        tracked = track(indices, "decoding", console=bar, transient=True, disable=is_silent)
         self.samples = [
             ((255 * image).round().byte(), label.byte(), name)
             for image, label, name in map(data.__getitem__, tracked)
@@ -71,10 +69,7 @@ class CorruptedData(Dataset[Sample]):
 
     Corruptions that depend on depth use that of synthetic scenes; elsewhere they assume a street.
     Each image's seed derives from ``options.seed`` and its name, so that a subset of a data set is
-    corrupted like all of it.
-
-    Raises:
-        ConfigError: if the corruption is unknown.
+    corrupted like all of it. Raises ConfigError if the corruption is unknown.
     """
 
     def __init__(self, data: Dataset[Sample], options: CorruptConfig):

@@ -43,11 +43,7 @@ class ClassBalance(nn.Module):
         self.register_buffer("pixels", pixels)
 
     def count(self, pixels: Int[np.ndarray, " k"]) -> None:
-        """Set the labelled pixels of every class.
-
-        Raises:
-            DataError: if there are none.
-        """
+        """Set the labelled pixels of every class; raise DataError if there are none."""
         if not pixels.any():
             raise DataError(
                 "no pixel of the sources has a class, which head.class_weights and "

@@ -46,11 +46,7 @@ class Head(nn.Module):
         raise NotImplementedError
 
     def loss(self, features: Features, queries: Queries, labels: Labels) -> Losses:
-        """Return the terms of the loss.
-
-        Raises:
-            DataError: if a label is neither a class nor 255.
-        """
+        """Return the terms of the loss; raise DataError if a label is neither a class nor 255."""
         raise NotImplementedError
 
 

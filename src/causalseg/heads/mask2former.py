@@ -21,27 +21,13 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import Mask2FormerConfig
-from transformers.models.mask2former.modeling_mask2former import (
-    Mask2FormerLoss,
-    Mask2FormerMaskedAttentionDecoder,
-    Mask2FormerPixelDecoder,
-    Mask2FormerPreTrainedModel,
-    Mask2FormerSinePositionEmbedding,
-)
+from transformers.models.mask2former import modeling_mask2former as stock
 
 from causalseg.config.heads import Mask2FormerHeadConfig
 from causalseg.data.classes import IGNORE
 from causalseg.errors import ConfigError
-from causalseg.heads.base import (
-    Features,
-    Head,
-    Labels,
-    Losses,
-    Queries,
-    Scores,
-    check_labels,
-    mean_over_processes,
-)
+from causalseg.heads import base
+from causalseg.heads.base import Features, Head, Labels, Losses, Queries, Scores
 from causalseg.heads.pyramid import build_pyramid, resize
 from causalseg.spectral.grid import grid_to_tokens
 
@@ -68,16 +54,18 @@ class Mask2FormerHead(Head):
             "mask": ("loss_mask", options.mask_weight),
             "dice": ("loss_dice", options.dice_weight),
         }
-        self.pixel_decoder = Mask2FormerPixelDecoder(config, feature_channels=list(widths))
-        self.position_embedding = Mask2FormerSinePositionEmbedding(hidden // 2, normalize=True)
+        self.pixel_decoder = stock.Mask2FormerPixelDecoder(config, feature_channels=list(widths))
+        self.position_embedding = stock.Mask2FormerSinePositionEmbedding(
+            hidden // 2, normalize=True
+        )
         self.level_embed = nn.Embedding(3, hidden)
-        self.decoder = Mask2FormerMaskedAttentionDecoder(config)
+        self.decoder = stock.Mask2FormerMaskedAttentionDecoder(config)
         self.class_predictor = nn.Linear(hidden, num_classes + 1)
         self.criterion = _SetCriterion(config)
         self.external_queries = external_queries
         # `apply` goes children first, as the stock model does: parents overwrite what the rule for
         # plain linear layers has set, such as the offsets of the deformable attention.
-        self.apply(Mask2FormerPreTrainedModel(config)._init_weights)
+        self.apply(stock.Mask2FormerPreTrainedModel(config)._init_weights)
         # Last, so that all other weights are the same whichever part makes the queries.
         if external_queries:
             self.content_from_position = nn.Linear(hidden, hidden)
@@ -113,7 +101,7 @@ class Mask2FormerHead(Head):
         Class weights act within the class term, where `no object` keeps its own. An adjustment is
         added to the logits of the classes, not to that of `no object`, for matching as well.
         """
-        check_labels(labels, self.num_classes)
+        base.check_labels(labels, self.num_classes)
         class_labels, mask_labels = _find_targets(labels)
         predictions = self._predict(features, queries)
         weights, shift = self.balance.weights(), self.balance.shift("loss")
@@ -160,11 +148,9 @@ class Mask2FormerHead(Head):
             feature_size_list=[x.shape[-2:] for x in levels],
             return_dict=True,
         )
-        states = decoded.intermediate_hidden_states
-        return [
-            (self.class_predictor(state.transpose(0, 1)), masks)
-            for state, masks in zip(states, decoded.masks_queries_logits, strict=True)
-        ]
+        states, masks = decoded.intermediate_hidden_states, decoded.masks_queries_logits
+        classes = [self.class_predictor(state.transpose(0, 1)) for state in states]
+        return list(zip(classes, masks, strict=True))
 
     def _build_queries(self, queries: Queries) -> tuple[Float[Tensor, "q d"], Float[Tensor, "q d"]]:
         if not self.external_queries:
@@ -188,7 +174,7 @@ class Mask2FormerHead(Head):
         return self.content_from_position(queries), queries
 
 
-class _SetCriterion(Mask2FormerLoss):
+class _SetCriterion(stock.Mask2FormerLoss):
     """The stock set loss, normalised over all processes; its settings are not saved."""
 
     empty_weight: Float[Tensor, "_"]
@@ -207,7 +193,7 @@ class _SetCriterion(Mask2FormerLoss):
     ) -> Float[Tensor, ""]:
         """Mean number of target masks per process, at least 1."""
         count = torch.tensor(float(sum(map(len, class_labels))), device=device)
-        return mean_over_processes(count).clamp(min=1)
+        return base.mean_over_processes(count).clamp(min=1)
 
     def loss_labels(
         self,
@@ -217,14 +203,12 @@ class _SetCriterion(Mask2FormerLoss):
     ) -> dict[str, Float[Tensor, ""]]:
         """Class term: the stock mean over this process's weights, rescaled to all processes."""
         losses = super().loss_labels(class_queries_logits, class_labels, indices)
-        matched = torch.cat(
-            [labels[targets] for labels, (_, targets) in zip(class_labels, indices, strict=True)]
-        )
+        pairs = zip(class_labels, indices, strict=True)
+        matched = torch.cat([labels[targets] for labels, (_, targets) in pairs])
         num_empty = class_queries_logits[..., 0].numel() - len(matched)
-        weight = class_queries_logits.new_tensor(
-            self.empty_weight[matched].sum().item() + self.eos_coef * num_empty
-        )
-        scale = weight / mean_over_processes(weight).clamp(min=1e-6)
+        total = self.empty_weight[matched].sum().item() + self.eos_coef * num_empty
+        weight = class_queries_logits.new_tensor(total)
+        scale = weight / base.mean_over_processes(weight).clamp(min=1e-6)
         return {name: value * scale for name, value in losses.items()}
 
 
@@ -256,8 +240,5 @@ def _to_sequence(x: Float[Tensor, "b d h w"]) -> Float[Tensor, "n b d"]:
 def _find_targets(labels: Labels) -> tuple[list[Int[Tensor, "_"]], list[Float[Tensor, "_ H W"]]]:
     """The classes present in each image and their masks; an image without any gives none."""
     present = [label[label != IGNORE].unique().long() for label in labels]
-    masks = [
-        (label == classes[:, None, None]).float()
-        for label, classes in zip(labels, present, strict=True)
-    ]
-    return present, masks
+    pairs = zip(labels, present, strict=True)
+    return present, [(label == classes[:, None, None]).float() for label, classes in pairs]

@@ -14,10 +14,7 @@ def build_pyramid(features: list[Float[Tensor, "b c h w"]]) -> list[Float[Tensor
     """Resize four maps at patch stride, shallow to deep, to 4h x 4w, 2h x 2w, h x w and h/2 x w/2.
 
     The last is rounded down, to at least 1 x 1. The maps of a hierarchical model already are a
-    pyramid and are returned unchanged.
-
-    Raises:
-        ValueError: if there are not exactly four maps.
+    pyramid and are returned unchanged. Raises ValueError unless there are four maps.
     """
     h, w = features[0].shape[-2:]
     if (h, w) != features[-1].shape[-2:]:

@@ -11,8 +11,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from causalseg.corruptions.noise import Array, fractal_noise, smooth_noise
-from causalseg.scenes.canvas import Camera, Label, Position, Random, pick
+from causalseg.corruptions.noise import Array, Random, fractal_noise, smooth_noise
+from causalseg.scenes.canvas import Camera, Label, Position
+from causalseg.scenes.choices import pick
 
 Plane = Float[Array, "h W"]  # a value for each pixel below the horizon
 Row = Float[Array, "h"]  # a value for each of its rows
@@ -48,8 +49,7 @@ class Layers(NamedTuple):
 def _phase(x: Float[Array, "..."], period: float) -> Float[Array, "..."]:
     """Return the position of x within its period, in [0, 1); faster than the modulo."""
     turns = x * np.float32(1 / period)
-    turns -= np.floor(turns)
-    return turns
+    return turns - np.floor(turns)
 
 
 def _sample(slope: float, cells: float, x: Plane, z: Row, shift: float) -> Plane:

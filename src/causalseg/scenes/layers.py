@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import ImageFilter
 
-from causalseg.corruptions.noise import Array, Random, smooth_noise, white_noise
+from causalseg.corruptions.noise import Array, Random, rgb, smooth_noise, white_noise
 from causalseg.scenes.canvas import INK, Canvas, Label
 from causalseg.scenes.ground import Layers
 
@@ -18,7 +18,7 @@ _TILE = 512  # pixels: the grain of an image repeats after this many
 
 
 def merge_layers(canvas: Canvas, ground: Layers, rng: Random) -> Layers:
-    """Lay the painted inks over ground and sky; the ground's colours are overwritten."""
+    """Lay the painted inks over ground and sky."""
     table = np.array(canvas.inks, np.float32).reshape(-1, INK).T.copy()  # a column for each ink
     ink = canvas.middle_inks()
     texture = table[5][ink] * _grain(rng, ink.shape)
@@ -28,39 +28,26 @@ def merge_layers(canvas: Canvas, ground: Layers, rng: Random) -> Layers:
 
 
 def photograph(layers: Layers, canvas: Canvas, rng: Random) -> UInt8[Array, "H W 3"]:
-    """Return the scene by day: sun, shadows, haze and sensor noise; the colours are overwritten."""
+    """Return the scene by day: sun, shadows, haze and sensor noise."""
     blur = ImageFilter.BoxBlur(canvas.shadow.width / 300)
     sunlight = 1 - np.asarray(canvas.shadow.filter(blur)) * np.float32(0.5 / 255)
     sunlight[canvas.middle_inks() > 0] = 1  # shadows are on the ground
     warmth = rng.uniform(-0.06, 0.08)
-    light = rng.uniform(0.85, 1.12) * _rgb(1 + warmth, 1, 1 - warmth)
-    rgb = layers.colour
+    light = rng.uniform(0.85, 1.12) * rgb(1 + warmth, 1, 1 - warmth)
     # A shadow is lit by the sky, so it is bluer than what the sun reaches.
-    rgb *= light - (light * _rgb(1.0, 0.94, 0.82)) * (1 - sunlight)
+    image = layers.colour * (light - (light * rgb(1.0, 0.94, 0.82)) * (1 - sunlight))
     haze = 1 - np.exp(layers.depth * (-1 / rng.uniform(300, 1500)))
     haze[layers.label == Label.SKY] = 0
-    rgb += haze * (_rgb(0.72, 0.78, 0.86) - rgb)
-    noise = rng.uniform(0.004, 0.015)
-    values = white_noise(rng, rgb.shape)
-    values *= noise * 255
-    rgb *= 255
-    values += rgb
-    values += 0.5
-    np.clip(values, 0, 255, out=values)
-    pixels = np.empty((*layers.label.shape, 3), np.uint8)
-    for channel, plane in enumerate(values):  # much faster than a transposed copy
-        pixels[..., channel] = plane
-    return pixels
-
-
-def _rgb(red: float, green: float, blue: float) -> Float[Array, "3 1 1"]:
-    return np.array((red, green, blue), dtype=np.float32)[:, None, None]
+    image += haze * (rgb(0.72, 0.78, 0.86) - image)
+    noise = rng.uniform(0.004, 0.015) * 255
+    values = white_noise(rng, image.shape) * noise + 255 * image + 0.5
+    return np.stack(np.clip(values, 0, 255).astype(np.uint8), axis=-1)
 
 
 def _paint_over(
     colour: Float[Array, "3 H W"], table: Float[Array, "6 inks"], numbers: Array, texture: Array
 ) -> Float[Array, "3 H W"]:
-    """Lay the colours of the inks over those of the ground, in place."""
+    """Lay the colours of the inks over those of the ground."""
     # Four 16-bit fields in one number, red, green, blue and how much is painted: the mean over
     # the finer pixels is one sum of four.
     fields = np.full((table.shape[1], 4), _UNIT, np.uint16)
@@ -70,15 +57,11 @@ def _paint_over(
     total = packed[numbers[::2, ::2]]
     for row, column in ((0, 1), (1, 0), (1, 1)):
         total += packed[numbers[row::2, column::2]]
-    *inks, painted = np.moveaxis(total.view(np.uint16).reshape(*total.shape, 4), -1, 0)
+    means = np.moveaxis(total.view(np.uint16).reshape(*total.shape, 4), -1, 0)
+    inks, painted = means[:3], means[3]
     fraction = np.float32(1 / 4 / _UNIT)
-    clear = 1 - painted * fraction
-    texture += 1
-    texture *= fraction
-    for channel, ink in zip(colour, inks, strict=True):
-        channel *= clear
-        channel += ink * texture
-    return np.clip(colour, 0.01, 1, out=colour)
+    shade = (texture + 1) * fraction
+    return np.clip(colour * (1 - painted * fraction) + inks * shade, 0.01, 1)
 
 
 def _grain(rng: Random, size: tuple[int, ...]) -> Float[Array, "H W"]:

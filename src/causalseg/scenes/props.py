@@ -9,21 +9,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from causalseg.scenes.canvas import (
-    PAINTS,
-    STEEL,
-    TYRE,
-    WHITE,
-    Canvas,
-    Colour,
-    Label,
-    Point,
-    Position,
-    Random,
-    pick,
-    tone,
-    uniform,
-)
+from causalseg.corruptions.noise import Random
+from causalseg.scenes.canvas import Canvas, Label, Point, Position
+from causalseg.scenes.choices import PAINTS, STEEL, TYRE, WHITE, Colour, pick, tone, uniform
 
 _FACADES = (
     (0.62, 0.36, 0.27), (0.78, 0.7, 0.55), (0.6, 0.6, 0.6), (0.85, 0.82, 0.76), (0.5, 0.42, 0.36),
@@ -94,8 +82,7 @@ def building(
     middle = (near + far) / 2
     if house:
         slope = canvas.ink(tone(roof_paint, canvas.shade(side)), Label.BUILDING, middle, 0.08)
-        corners = ((x, height, near), (x, height, far), (*ridge, far), (*ridge, near))
-        canvas.polygon(slope, *corners)
+        canvas.polygon(slope, (x, height, near), (x, height, far), (*ridge, far), (*ridge, near))
         gable = canvas.ink(tone(paint, 0.78), Label.BUILDING, near)
         canvas.polygon(gable, (x, height, near), (back, height, near), (*ridge, near))
         return

@@ -16,10 +16,11 @@ import torch
 from jaxtyping import Float, UInt8
 
 from causalseg.corruptions import corrupt
-from causalseg.corruptions.noise import Array
+from causalseg.corruptions.noise import Array, Random
 from causalseg.errors import DataError, did_you_mean
 from causalseg.scenes import props, traffic
-from causalseg.scenes.canvas import NEAR, Camera, Canvas, Label, Random, choose, pick, uniform
+from causalseg.scenes.canvas import NEAR, Camera, Canvas, Label
+from causalseg.scenes.choices import choose, pick, uniform
 from causalseg.scenes.ground import Layers, Street, lay_ground
 from causalseg.scenes.layers import merge_layers, photograph
 
@@ -183,8 +184,7 @@ def _furniture(canvas: Canvas, rng: Random, street: Street, side: int) -> Iterat
     if rng.random() < 0.45:
         step = uniform(rng, 8, 18)
         for z in np.arange(uniform(rng, 4, 14), 110, step).tolist():
-            at = uniform(rng, kerb, end)
-            yield z, partial(props.tree, canvas, rng, side * at, z)
+            yield z, partial(props.tree, canvas, rng, side * uniform(rng, kerb, end), z)
     if rng.random() < 0.75:
         for z in np.arange(uniform(rng, 5, 25), 130, uniform(rng, 18, 35)).tolist():
             yield z, partial(props.street_lamp, canvas, rng, side, side * kerb, z)

@@ -9,21 +9,9 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
-from causalseg.scenes.canvas import (
-    PAINTS,
-    STEEL,
-    TYRE,
-    WHITE,
-    Canvas,
-    Colour,
-    Label,
-    Point,
-    Position,
-    Random,
-    pick,
-    tone,
-    uniform,
-)
+from causalseg.corruptions.noise import Random
+from causalseg.scenes.canvas import Canvas, Label, Point, Position
+from causalseg.scenes.choices import PAINTS, STEEL, TYRE, WHITE, Colour, pick, tone, uniform
 
 _Locate = Callable[[float, float], Point]  # of a point of the side, in percent
 _RED = (0.85, 0.06, 0.04)

