@@ -1,5 +1,7 @@
 """From the options of an adapter or an intervention to the object."""
 
+from typing import Any
+
 from causalseg.adapters.ablations.literal import CausalTuneFFT, CausalTuneHaar
 from causalseg.adapters.ablations.released import ReleasedCausalTune
 from causalseg.adapters.adaptformer import AdaptFormer
@@ -21,6 +23,7 @@ from causalseg.config.intervene import InterveneConfig
 from causalseg.errors import ConfigError
 
 _TRANSFORMS = {"dct": CausalTune, "fft": CausalTuneFFT, "haar": CausalTuneHaar}
+_OTHERS = {"rein": Rein, "set": SetAdapter, "fada": Fada, "adaptformer": AdaptFormer, "vpt": Vpt}
 _INTERVENTIONS = {"spectral": SpectralIntervention, "mixstyle": MixStyle, "dsu": Dsu}
 
 
@@ -82,23 +85,14 @@ def _build_part(part: PlacedConfig, backbone: FrozenBackbone, query_width: int |
     return Stages(edits, widths, layers)
 
 
-def _build_edit(part: PlacedConfig, width: int, depth: int, query_width: int | None) -> Adapter:
+def _build_edit(part: Any, width: int, depth: int, query_width: int | None) -> Adapter:
     """Build an adapter that needs only the sizes of the backbone."""
     options = dict(part)
-    match part:
-        case blocks.CausalTuneConfig(recipe="released"):
-            shared = {key: options[key] for key in ("layers", "num_tokens", "rank", "init")}
-            return ReleasedCausalTune(width, depth, query_width=query_width, **shared)
-        case blocks.CausalTuneConfig():
-            return _TRANSFORMS[part.transform](width, depth, query_width=query_width, **options)
-        case blocks.ReinConfig():
-            return Rein(width, depth, query_width=query_width, **options)
-        case blocks.SetConfig():
-            return SetAdapter(width, depth, query_width=query_width, **options)
-        case blocks.FadaConfig():
-            return Fada(width, depth, **options)
-        case blocks.AdaptFormerConfig():
-            return AdaptFormer(width, depth, **options)
-        case blocks.VptConfig():
-            return Vpt(width, depth, **options)
-    raise AssertionError(f"no adapter for {type(part).__name__}")
+    if isinstance(part, blocks.LinkedConfig):
+        options["query_width"] = query_width
+    if part.name != "causal_tune":
+        return _OTHERS[part.name](width, depth, **options)
+    if part.recipe != "released":
+        return _TRANSFORMS[part.transform](width, depth, **options)
+    names = ("layers", "num_tokens", "rank", "init", "query_width")
+    return ReleasedCausalTune(width, depth, **{name: options[name] for name in names})

@@ -10,16 +10,9 @@ import numpy as np
 from jaxtyping import Int
 from torch.utils.data import ConcatDataset
 
-from causalseg.build.pairs import (
-    Pairs,
-    Source,
-    build_classes,
-    describe_source,
-    find_classes,
-    open_pairs,
-)
+from causalseg.build.pairs import Pairs, build_classes, describe_source, find_classes, open_pairs
 from causalseg.config import Config
-from causalseg.config.data import ClassesConfig, DataConfig, LayoutConfig
+from causalseg.config.data import ClassesConfig, DataConfig, LayoutConfig, Source
 from causalseg.config.inference import InferenceConfig
 from causalseg.corruptions import check_corruption
 from causalseg.data.catalogue import CLASS_LISTS, LAYOUTS, map_classes
@@ -30,7 +23,7 @@ from causalseg.data.loader import Draws, PermutedDraws, WeightedDraws
 from causalseg.data.sampling import count_pixels, weigh_images
 from causalseg.data.wrappers import CachedData, CorruptedData, ResizedData
 from causalseg.engine.evaluate import Domain
-from causalseg.errors import CausalsegError, ConfigError, did_you_mean
+from causalseg.errors import CausalsegError, ConfigError, did_you_mean, list_some
 from causalseg.model import Segmenter
 from causalseg.runs.log import logger
 
@@ -54,11 +47,7 @@ def with_classes_inside(config: Config) -> Config:
 
 
 def with_steps(config: Config, num_images: int) -> Config:
-    """Return the configuration with steps in place of epochs of ``num_images`` images.
-
-    Raises:
-        ConfigError: if the schedule does not fit into them.
-    """
+    """Turn epochs of ``num_images`` images into steps; ConfigError if the schedule does not fit."""
     train = config.train
     if train.epochs is None:
         return config
@@ -71,11 +60,9 @@ def with_steps(config: Config, num_images: int) -> Config:
 def build_data(
     data: DataConfig, inference: InferenceConfig
 ) -> tuple[ConcatDataset[Sample], dict[str, Domain]]:
-    """Build training images, all sources joined, and domains.
+    """Build training images, all sources joined, and domains; an error names all wrong ones.
 
-    Raises:
-        ConfigError: if there is no source or no domain.
-        CausalsegError: if sources or domains are missing or wrong; names all of them.
+    The first image of each is read, so that what is wrong everywhere shows now.
     """
     if not data.sources:
         raise ConfigError(
@@ -92,17 +79,25 @@ def build_data(
             if source.resize is not None:
                 pairs = ResizedData(pairs, source.resize, source.keep_ratio)
             sources.append(pairs)
-    domains = _build_domains(data, inference, problems)
-    _raise_problems(problems, domains)
+    domains = build_domains(data, inference, problems)
     if data.cache == "memory":
         sources = [CachedData(each) for each in sources]
-    return ConcatDataset(sources), domains
+    joined: ConcatDataset[Sample] = ConcatDataset(sources)
+    for dataset in (joined, *(domain.data for domain in domains.values())):
+        dataset[0]
+    return joined, domains
 
 
-def build_domains(data: DataConfig, inference: InferenceConfig) -> dict[str, Domain]:
-    """Build domains alone, as `build_data`."""
-    problems: Problems = {}
-    domains = _build_domains(data, inference, problems)
+def build_domains(
+    data: DataConfig, inference: InferenceConfig, problems: Problems | None = None
+) -> dict[str, Domain]:
+    """Build domains; an error names all wrong ones, after the ``problems`` of sources."""
+    _need_domains(data)
+    _check_roots(data)
+    classes, domains, problems = build_classes(data), {}, dict(problems or {})
+    for name in data.only or data.domains:
+        with _collecting(problems, name):
+            domains[name] = _build_domain(data, data.domains[name], classes, inference)
     _raise_problems(problems, domains)
     return domains
 
@@ -110,16 +105,11 @@ def build_domains(data: DataConfig, inference: InferenceConfig) -> dict[str, Dom
 def count_for_head(
     model: Segmenter, sources: ConcatDataset[Sample], workers: int = 0
 ) -> Int[np.ndarray, "n k"] | None:
-    """Count the pixels of each image and class for a head that balances classes, else None.
-
-    Raises:
-        DataError: if no pixel has a class.
-    """
-    balance = model.head.balance
-    if not balance.is_used:
+    """Count the pixels of each image and class for a head that balances classes, else None."""
+    if not model.head.balance.is_used:
         return None
     counts = count_pixels(sources, len(model.classes.names), workers)
-    balance.count(counts.sum(0))
+    model.head.balance.count(counts.sum(0))
     return counts
 
 
@@ -148,14 +138,10 @@ def build_draws(
 
 
 def list_pairs(data: DataConfig) -> dict[str, Callable[[], Pairs]]:
-    """Return by name a function that opens each source and domain without its changes.
+    """Return by name a function that opens each source and scored domain without its changes.
 
-    Sources and domains of the same files are opened once, under all their names. Unpaired files
-    are skipped; the data set lists them. With ``data.only`` the other domains are left out.
-
-    Raises:
-        ConfigError: if a source or domain does not fit the classes, or its corruption is unknown;
-            names all of them.
+    Those of the same files are opened once, under all their names. Unpaired files are skipped; the
+    data set lists them. ConfigError names those of other classes or an unknown corruption.
     """
     _need_domains(data)
     _check_roots(data)
@@ -202,8 +188,7 @@ def _raise_problems(problems: Problems, usable: Mapping[str, Domain] | None = No
 
 
 def _join(names: Sequence[str]) -> str:
-    more = f" and {len(names) - 2} more" if len(names) > 3 else ""
-    return ", ".join(names[:2] if more else names) + more
+    return list_some(names, 2 if len(names) > 3 else 3)
 
 
 def _need_domains(data: DataConfig) -> None:
@@ -240,18 +225,6 @@ def _check_use(data: DataConfig, source: Source, classes: ClassList, is_source: 
     map_classes(classes, own)
 
 
-def _build_domains(
-    data: DataConfig, inference: InferenceConfig, problems: Problems
-) -> dict[str, Domain]:
-    _need_domains(data)
-    _check_roots(data)
-    classes, domains = build_classes(data), {}
-    for name in data.only or data.domains:
-        with _collecting(problems, name):
-            domains[name] = _build_domain(data, data.domains[name], classes, inference)
-    return domains
-
-
 def _build_domain(
     data: DataConfig, domain: Source, classes: ClassList, inference: InferenceConfig
 ) -> Domain:
@@ -263,19 +236,15 @@ def _build_domain(
         inference = inference.resized_to(domain.resize, domain.keep_ratio)
         entries["fit_inside" if domain.keep_ratio else "resized_to"] = list(domain.resize)
     if corrupt := domain.corrupt:
-        clean = _find_clean(data, domain)
-        entries["corruption"] = {"name": corrupt.name, "severity": corrupt.severity, "clean": clean}
+        clean = domain.model_copy(update={"corrupt": None})
+        same = (name for name in data.only or data.domains if data.domains[name] == clean)
+        corruption = corrupt.model_dump(include={"name", "severity"})
+        entries["corruption"] = {**corruption, "clean": next(same, None)}
     mapping = None
     if own.names != classes.names:
         mapping = map_classes(classes, own)
         entries["classes"] = {"names": own.names, "palette": own.palette}
     return Domain(pairs, inference, own, mapping, entries)
-
-
-def _find_clean(data: DataConfig, corrupted: Source) -> str | None:
-    """Return the scored domain that is the same but for the corruption."""
-    clean = corrupted.model_copy(update={"corrupt": None})
-    return next((n for n in data.only or data.domains if data.domains[n] == clean), None)
 
 
 def _build_pairs(data: DataConfig, source: Source, classes: ClassList) -> Pairs:

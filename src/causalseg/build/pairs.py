@@ -4,29 +4,22 @@ from pathlib import Path
 
 from torch.utils.data import Dataset, Subset
 
-from causalseg.config.data import (
-    ClassesConfig,
-    DataConfig,
-    FolderConfig,
-    LayoutConfig,
-    ScenesConfig,
-)
+from causalseg.config.data import DataConfig, FolderConfig, LayoutConfig, ScenesConfig, Source
 from causalseg.data.catalogue import CLASS_LISTS, LAYOUTS, find_layout
 from causalseg.data.classes import CITYSCAPES19, ClassList, read_classes
 from causalseg.data.dataset import Sample, ScenesData
 from causalseg.data.files import describe_nearest
-from causalseg.data.folders import FolderData, Location, parse_location, read_colours, read_ids
+from causalseg.data.folders import FolderData, parse_location, read_colours, read_ids
 from causalseg.data.layout_data import LayoutData, describe_tree
 from causalseg.errors import ConfigError, MissingFileError
 
 Pairs = tuple[Dataset[Sample], ClassList]
 """Images with labels, and the classes of the labels."""
-Source = FolderConfig | LayoutConfig | ScenesConfig
 
 
 def build_classes(data: DataConfig) -> ClassList:
     """Build the class list of ``data.classes``: a name, a block or the path of a file."""
-    if isinstance(data.classes, ClassesConfig):
+    if not isinstance(data.classes, str):
         block = data.classes
         return ClassList(
             tuple(block.names),
@@ -66,7 +59,8 @@ def open_pairs(
                 reader = read_colours(own)
             else:
                 reader = read_ids(own, data.ignore, source.id_map)
-            images, labels = (_find_location(data, text) for text in (source.images, source.labels))
+            places = map(parse_location, (source.images, source.labels))
+            images, labels = (at._replace(folder=_find_path(data, at.folder)) for at in places)
             pairs = FolderData(images, labels, reader, source.every, is_strict)
         case LayoutConfig():
             root = _find_root(data, source)
@@ -80,14 +74,12 @@ def open_pairs(
 
 def find_classes(data: DataConfig, source: Source, classes: ClassList) -> ClassList:
     """Return the classes of the labels of a source or domain."""
-    match source:
-        case LayoutConfig(layout=name):
-            return find_layout(name).classes
-        case ScenesConfig():
-            if classes != CITYSCAPES19:
-                raise ConfigError("scenes have the classes of cityscapes19: set data.classes to it")
-        case FolderConfig(classes=own) if own is not None:
-            return build_classes(data.model_copy(update={"classes": own}))
+    if isinstance(source, LayoutConfig):
+        return find_layout(source.layout).classes
+    if isinstance(source, FolderConfig) and source.classes is not None:
+        return build_classes(data.model_copy(update={"classes": source.classes}))
+    if isinstance(source, ScenesConfig) and classes != CITYSCAPES19:
+        raise ConfigError("scenes have the classes of cityscapes19: set data.classes to it")
     return classes
 
 
@@ -114,21 +106,12 @@ def _find_root(data: DataConfig, source: LayoutConfig) -> Path:
 
 def describe_source(source: Source) -> str:
     """Return a short name of a source or domain for messages."""
-    match source:
-        case LayoutConfig(layout=name, split=split):
-            return f"{name} {split}"
-        case FolderConfig(images=images):
-            return images
-        case ScenesConfig(domain=domain):
-            return f"scenes {domain}"
+    if isinstance(source, LayoutConfig):
+        return f"{source.layout} {source.split}"
+    return source.images if isinstance(source, FolderConfig) else f"scenes {source.domain}"
 
 
-def _find_location(data: DataConfig, text: str) -> Location:
-    location = parse_location(text)
-    return location._replace(folder=_find_path(data, str(location.folder)))
-
-
-def _find_path(data: DataConfig, path: str) -> Path:
+def _find_path(data: DataConfig, path: str | Path) -> Path:
     """Return a path with ``~`` spelled out; a relative one starts from ``data.root``, if set."""
     try:
         return Path(data.root or ".").expanduser() / Path(path).expanduser()

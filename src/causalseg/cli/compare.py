@@ -10,7 +10,6 @@ from cyclopts import Parameter
 from causalseg.cli.arguments import ConfigFile, Count, Overrides
 
 if TYPE_CHECKING:
-    from causalseg.jobs.tune import Choice
     from causalseg.report.comparison import Comparison
     from causalseg.report.result import Method
 
@@ -106,7 +105,7 @@ def tune(
     tuning.write_record(plan, choices, out)
     tuning.write_methods(plan, choices, methods, write)
     for method in methods:
-        print(_choice_text(method.name, choices.get(method.name), plan.domain))
+        print(tuning.describe_choice(method.name, choices.get(method.name), plan.domain))
     print(f"methods: {write}, scores: {out / 'tune.json'}")
 
 
@@ -123,18 +122,6 @@ def _read_methods(config: Path, overrides: Sequence[str], options: MethodOptions
     for each in sized:
         print(each.text)
     return [each.method for each in sized]
-
-
-def _choice_text(name: str, choice: "Choice | None", domain: str) -> str:
-    from causalseg.jobs.tune import value_text
-
-    if choice is None:
-        return f"{name}: unchanged, the grid has no effect on it"
-    values = ", ".join(f"{key}={value_text(value)}" for key, value in choice.best.values.items())
-    text = f"{name}: {values}, {domain} {choice.best.mean:.1f}"
-    if choice.at_edge:
-        text += f"; {', '.join(choice.at_edge)} is at the edge of the grid: try a wider one"
-    return text
 
 
 def _numbers(text: str) -> list[int]:

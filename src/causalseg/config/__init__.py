@@ -10,16 +10,7 @@ given by its name alone (`adapter: none`, `head: linear`): the block then has it
 from collections.abc import Iterator
 from typing import Annotated, Any, Self
 
-from causalseg.config.adapters import (
-    AdapterConfig,
-    CausalTuneConfig,
-    LinkedConfig,
-    NoAdapterConfig,
-    TokensConfig,
-    label,
-    linked_part,
-    parts_of,
-)
+from causalseg.config.adapters import AdapterConfig, CausalTuneConfig, find_query_mistakes, parts_of
 from causalseg.config.backbone import BackboneConfig
 from causalseg.config.block import Block, named
 from causalseg.config.data import DataConfig
@@ -68,7 +59,8 @@ class Config(Block):
     def _find_mistakes(self) -> Iterator[str]:
         if mistake := self.eval.stride_mistake(self.eval.window or self.train.crop):
             yield f"eval.{mistake}"
-        yield from self._find_query_mistakes()
+        num_queries = getattr(self.head, "num_queries", None)
+        yield from find_query_mistakes(self.adapter, self.head.name, num_queries)
         yield from self._find_uneven_sizes()
         images = self.train.batch // (self.run.devices * self.run.nodes)
         if self.intervene and self.intervene.kind != "spectral" and images < 2:
@@ -76,31 +68,10 @@ class Config(Block):
                 f"intervene.kind={self.intervene.kind} has no effect on {images} image a process: "
                 "it needs two at least"
             )
-        if isinstance(self.adapter, NoAdapterConfig) and self.train.adapter_lr is not None:
+        if self.adapter.name == "none" and self.train.adapter_lr is not None:
             yield "train.adapter_lr has no effect without an adapter: drop it"
         if self.run.best is not None:
             yield from self._find_choice_mistakes(self.run.best)
-
-    def _find_query_mistakes(self) -> Iterator[str]:
-        num_queries = getattr(self.head, "num_queries", None)
-        linked = linked_part(self.adapter) if num_queries else None
-        for index, part in enumerate(parts_of(self.adapter)):
-            if index == linked and part.num_tokens != num_queries:
-                yield (
-                    f"adapter.num_tokens = {part.num_tokens} and head.num_queries = {num_queries}: "
-                    "the tokens become the queries, so both must be the same number; with "
-                    "query_link=false the head learns its own"
-                )
-            if isinstance(part, LinkedConfig) and not part.query_link and not num_queries:
-                yield (
-                    f"adapter.query_link = false has no effect with head = {self.head.name}, which "
-                    "has no queries: leave it out"
-                )
-            if isinstance(part, TokensConfig) and index != linked and part.sets_query_std():
-                yield (
-                    f"adapter.init.query_std = {part.init.query_std} has no effect: the queries "
-                    f"are not made of the tokens of {label(part)}; leave it out"
-                )
 
     def _find_uneven_sizes(self) -> Iterator[str]:
         """Yield sizes that the released code, which has square grids, does not take."""

@@ -5,12 +5,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from causalseg.config.block import Block, Layers, Radius, named
+from causalseg.config.block import Block, Count, Layers, Positive, named
 from causalseg.config.initialisation import Init
 from causalseg.config.intervene import InterveneConfig
 from causalseg.config.legacy import drop_removed, move_linear_path, move_to_init
 
-Rank = Annotated[int, Field(ge=1)]
 _METHOD = Field(description="The method.")
 
 _NAMED_BANDS: dict[str, dict[str, float | None]] = {
@@ -41,7 +40,7 @@ class TokensConfig(PlacedConfig):
     """Initialisation: zero, small (the published one), or a block."""
     num_tokens: Annotated[int, Field(ge=2)] = 100
     """Tokens per block, per branch with set and fada; as many queries with query_link."""
-    rank: Rank = 16
+    rank: Count = 16
     """Rank of the tokens."""
 
     @model_validator(mode="before")
@@ -75,7 +74,7 @@ class ReinConfig(LinkedConfig):
     """Rein: low-rank tokens refine the features of every block."""
 
     name: Annotated[Literal["rein"], _METHOD] = "rein"
-    rank: Rank | None = 16  # type: ignore[assignment]
+    rank: Count | None = 16  # type: ignore[assignment]
     """Rank of the tokens; null makes them full."""
     use_softmax: bool = True
     """Softmax over the tokens; false uses the plain products as attention weights."""
@@ -104,7 +103,7 @@ class LoraAdapterConfig(TargetsConfig):
     """LoRA: a low-rank update of linear layers."""
 
     name: Annotated[Literal["lora"], _METHOD] = "lora"
-    rank: Rank = 8
+    rank: Count = 8
     """Rank of the update."""
     alpha: Annotated[float, Field(gt=0)] = 16.0
     """The update is scaled by alpha / rank."""
@@ -124,7 +123,7 @@ class SomaConfig(TargetsConfig):
     """SoMA: LoRA initialised with the minor singular components of the weights."""
 
     name: Annotated[Literal["soma"], _METHOD] = "soma"
-    rank: Rank = 16
+    rank: Count = 16
     """Number of minor components that train."""
     targets: list[str] | Literal["all"] = "all"
     """Linear layers of a block by name, such as attn.qkv; or all."""
@@ -146,7 +145,7 @@ class AdaptFormerConfig(PlacedConfig):
     """AdaptFormer: a bottleneck beside every MLP."""
 
     name: Annotated[Literal["adaptformer"], _METHOD] = "adaptformer"
-    bottleneck: Annotated[int, Field(ge=1)] = 64
+    bottleneck: Count = 64
     """Width of the bottleneck."""
     scale: Annotated[float, Field(gt=0)] = 0.1
     """Fixed factor on its output."""
@@ -156,17 +155,17 @@ class VptConfig(PlacedConfig):
     """VPT-deep: learnt prompt tokens in every block."""
 
     name: Annotated[Literal["vpt"], _METHOD] = "vpt"
-    num_prompts: Annotated[int, Field(ge=1)] = 50
+    num_prompts: Count = 50
     """Prompt tokens per block."""
 
 
 class Band(Block):
     """The causal band; or one of the names both, low_removed, high_removed and all."""
 
-    low: Radius | None = 0.2
+    low: Positive | None = 0.2
     """R_L, as a fraction of the grid's highest frequency: lower frequencies are suppressed; null
     keeps them."""
-    high: Radius | None = 0.7
+    high: Positive | None = 0.7
     """R_H, likewise: higher frequencies fade; null keeps them."""
 
     @model_validator(mode="before")
@@ -291,3 +290,25 @@ def linked_part(adapter: Block) -> int | None:
     parts = enumerate(parts_of(adapter))
     linked = [i for i, part in parts if isinstance(part, LinkedConfig) and part.query_link]
     return linked[-1] if linked else None
+
+
+def find_query_mistakes(adapter: Block, head: str, num_queries: int | None) -> Iterator[str]:
+    """Yield what does not fit a head with so many queries; None for one that has none."""
+    linked = linked_part(adapter) if num_queries else None
+    for index, part in enumerate(parts_of(adapter)):
+        if index == linked and part.num_tokens != num_queries:
+            yield (
+                f"adapter.num_tokens = {part.num_tokens} and head.num_queries = {num_queries}: "
+                "the tokens become the queries, so both must be the same number; with "
+                "query_link=false the head learns its own"
+            )
+        if isinstance(part, LinkedConfig) and not part.query_link and not num_queries:
+            yield (
+                f"adapter.query_link = false has no effect with head = {head}, which has no "
+                "queries: leave it out"
+            )
+        if isinstance(part, TokensConfig) and index != linked and part.sets_query_std():
+            yield (
+                f"adapter.init.query_std = {part.init.query_std} has no effect: the queries "
+                f"are not made of the tokens of {label(part)}; leave it out"
+            )

@@ -10,8 +10,9 @@ Layers = (
     | Annotated[list[Annotated[int, Field(ge=0, strict=True)]], Field(min_length=1)]
     | None
 )
-Radius = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Size = tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Size = tuple[Count, Count]
 
 
 class Block(BaseModel):

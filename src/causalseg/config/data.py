@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 
-from causalseg.config.block import Block, Size
+from causalseg.config.block import Block, Count, Size
 from causalseg.config.stages import COMPUTING, Stage
 from causalseg.errors import did_you_mean
 
@@ -26,7 +26,7 @@ class CorruptConfig(Block):
 class _PairsConfig(Block):
     """Options of all types of sources and domains."""
 
-    every: Annotated[int, Field(ge=1)] = 1
+    every: Count = 1
     """Use every k-th image in the order of names."""
     weight: Annotated[float, Field(gt=0)] | None = None
     """Sampling weight of a source, given for all sources or for none; null draws all images
@@ -109,7 +109,7 @@ class ScenesConfig(_PairsConfig):
     """The scene generator."""
     domain: Literal["clear", "night", "fog", "rain", "snow"] = "clear"
     """Weather and light."""
-    count: Annotated[int, Field(ge=1)] = 200
+    count: Count = 200
     """Number of scenes."""
     first: Annotated[int, Field(ge=0)] = 0
     """Seed of the first scene; scene i has seed first + i, the same street in every domain."""
@@ -123,6 +123,7 @@ def _source_type(value: Any) -> str:
     return getattr(value, "type", "folder")
 
 
+Source = FolderConfig | LayoutConfig | ScenesConfig
 SourceConfig = Annotated[
     Annotated[FolderConfig, Tag("folder")]
     | Annotated[LayoutConfig, Tag("layout")]
@@ -137,7 +138,7 @@ class RareClassesConfig(Block):
     temperature: Annotated[float, Field(gt=0)] = 0.01
     """T of P(class) = softmax((1 - its fraction of all pixels) / T): a lower T draws rare classes
     more often."""
-    min_pixels: Annotated[int, Field(ge=1)] = 3000
+    min_pixels: Count = 3000
     """Number of pixels from which an image has a class."""
 
 

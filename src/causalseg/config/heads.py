@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from causalseg.config.block import Block, named
+from causalseg.config.block import Block, Count, named
 
 
 class LogitAdjustmentConfig(Block):
@@ -44,15 +44,15 @@ class Mask2FormerHeadConfig(BalancedConfig):
     """The head."""
     hidden: Annotated[int, Field(ge=32, multiple_of=32)] = 256
     """Width of the decoder and its queries, a multiple of 32."""
-    num_queries: Annotated[int, Field(ge=1)] = 100
+    num_queries: Count = 100
     """Number of queries; an adapter that makes the queries must have as many tokens."""
-    encoder_layers: Annotated[int, Field(ge=1)] = 6
+    encoder_layers: Count = 6
     """Layers of the pixel decoder."""
-    decoder_layers: Annotated[int, Field(ge=1)] = 9
+    decoder_layers: Count = 9
     """Layers of the query decoder."""
-    feedforward: Annotated[int, Field(ge=1)] = 2048
+    feedforward: Count = 2048
     """Hidden width of the query decoder's MLPs; the pixel decoder's is half of it."""
-    num_points: Annotated[int, Field(ge=1)] = 12544
+    num_points: Count = 12544
     """Pixels sampled per mask, for matching and for the mask terms."""
     class_weight: Annotated[float, Field(ge=0)] = 2.0
     """Weight of the class term, in the loss and in the matching."""

@@ -8,13 +8,11 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field
 
-from causalseg.config.block import Block, Size
+from causalseg.config.block import Block, Count, Positive, Size
 from causalseg.config.stages import COMPUTING, Stage
 from causalseg.errors import ConfigError
 
 Blend = Literal["mean", "hann"]
-Count = Annotated[int, Field(ge=1)]
-Factor = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _SIZE_RULES = ("size", "shortest", "scale", "inside")
 _OF_WINDOWS = ("window", "stride", "blend", "windows_at_once")
 _IN_TRAINING = Stage.SCORES | Stage.COMPARE | Stage.TRAINING  # of intermediate evaluations
@@ -30,7 +28,7 @@ class InferenceConfig(Block):
     size of the image."""
     shortest: Count | None = None
     """Instead of size: the shorter side in pixels after resizing; the aspect ratio is kept."""
-    scale: Factor | None = None
+    scale: Positive | None = None
     """Instead of size: factor by which both sides are resized."""
     inside: Size | None = None
     """Instead of size: height and width in pixels that images are resized to fit inside; the aspect
@@ -46,7 +44,7 @@ class InferenceConfig(Block):
     """Windows per batch; affects only speed and memory."""
     flip: bool = False
     """Average with the prediction of the mirrored image."""
-    scales: Annotated[list[Factor], Field(min_length=1)] = [1.0]
+    scales: Annotated[list[Positive], Field(min_length=1)] = [1.0]
     """Average predictions at these multiples of the size that the image was resized to."""
 
     def _find_mistakes(self) -> Iterator[str]:
@@ -70,11 +68,7 @@ class InferenceConfig(Block):
     def resolve(self, crop: tuple[int, int] | None = None) -> "InferenceConfig":
         """Return the block with window and stride set if mode=slide.
 
-        Args:
-            crop: height and width of the training crop, the default of the window.
-
-        Raises:
-            ConfigError: if neither window nor crop is given.
+        ``crop`` is the default of the window, in pixels; ConfigError if neither is given.
         """
         options = {name: getattr(self, name) for name in InferenceConfig.model_fields}
         if self.mode == "slide":

@@ -9,10 +9,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from causalseg.config.block import Block
+from causalseg.config.block import Block, Positive
 
 PUBLISHED_SCALE = 0.001
-_Std = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Init(Block):
@@ -23,9 +22,9 @@ class Init(Block):
     learnt scale, as published."""
     scale: Annotated[float, Field(allow_inf_nan=False)] | None = None
     """small: initial value of the learnt scale; null is the published 0.001."""
-    token_std: _Std | None = None
+    token_std: Positive | None = None
     """Standard deviation of the tokens; null is that of Rein's code, about 0.01."""
-    query_std: _Std | None = 1.0
+    query_std: Positive | None = 1.0
     """Standard deviation, over tokens, of the queries that a Mask2Former head takes from them; the
     head's own have 1. null leaves the projection as torch draws it: queries nearly equal."""
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from causalseg.config.block import Block, Layers, Radius
+from causalseg.config.block import Block, Layers, Positive
 
 _Factor = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Gain = tuple[_Factor, _Factor]
@@ -23,9 +23,9 @@ class InterveneConfig(Block):
     """spectral: range of the gain on frequencies above `high`; null leaves them alone."""
     low_gain: Gain | None = None
     """spectral: range of the gain on frequencies below `low`; null leaves them alone."""
-    low: Radius = 0.2
+    low: Positive = 0.2
     """spectral: R_L, as a fraction of the grid's highest frequency."""
-    high: Radius = 0.7
+    high: Positive = 0.7
     """spectral: R_H, likewise."""
     alpha: Annotated[float, Field(gt=0)] = 0.1
     """mixstyle: parameter of the Beta distribution of the mixture."""
@@ -43,10 +43,8 @@ class InterveneConfig(Block):
         for kind, keys in own.items():
             if kind != self.kind:
                 yield from self.find_idle(keys, f"kind={self.kind}")
-        if self.kind == "spectral":
-            yield from self._find_spectral_mistakes()
-
-    def _find_spectral_mistakes(self) -> Iterator[str]:
+        if self.kind != "spectral":
+            return
         if self.high_gain is None and self.low_gain is None:
             yield "high_gain and low_gain are both null: nothing would change"
         for side, gain in (("low", self.low_gain), ("high", self.high_gain)):

@@ -27,11 +27,7 @@ def move_linear_path(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def drop_removed(options: Any) -> Any:
-    """Drop removed options of a band where they were off.
-
-    Raises:
-        ValueError: if one was on.
-    """
+    """Drop removed options of a band where they were off; raise ValueError if one was on."""
     if not isinstance(options, dict):
         return options
     for key in _REMOVED_BANDS:

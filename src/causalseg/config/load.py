@@ -41,33 +41,30 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     """Read a YAML file, apply ``key=value`` overrides in order, and check everything.
 
     Overrides look like ``adapter.band.high=0.8``; values are YAML; ``adapter=none`` swaps the
-    block for its defaults.
-
-    Raises:
-        MissingFileError: if there is no such file.
-        ConfigError: with every mistake found: key, value, what is allowed.
+    block for its defaults. Raises MissingFileError, or ConfigError with every mistake found.
     """
-    if not path.is_file():
-        raise MissingFileError(f"no configuration file {path}; `configs/` has examples")
-    try:
-        options = read_yaml(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not YAML: {error}") from error
-    if not isinstance(options, dict):
-        raise ConfigError(f"{path} must hold `key: value` lines, such as `adapter: causal_tune`")
+    missing = f"no configuration file {path}; `configs/` has examples"
+    wrong = f"{path} must hold `key: value` lines, such as `adapter: causal_tune`"
+    options = read_mapping(path, missing, wrong)
     return parse_config(options, overrides, f"{path}{' with overrides' if overrides else ''}")
 
 
-def read_yaml(text: str) -> Any:
-    """Read YAML in which no key comes twice.
-
-    Raises:
-        YAMLError: if it is none; PyYAML by itself would keep the last of two values silently.
-    """
-    return yaml.load(text, _UniqueKeys)
+def read_mapping(path: Path, missing: str, wrong: str) -> dict[Any, Any]:
+    """Read a YAML mapping; ``missing`` and ``wrong`` are the errors if there is none."""
+    if not path.is_file():
+        raise MissingFileError(missing)
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(wrong)
+    return content
 
 
 class _UniqueKeys(yaml.SafeLoader):
+    """Refuses a key that comes twice, of which PyYAML would keep the last value silently."""
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         lines: dict[str, int] = {}
         for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
@@ -83,13 +80,10 @@ class _UniqueKeys(yaml.SafeLoader):
 def parse_config(
     options: dict[str, Any], overrides: Sequence[str] = (), where: str = "the configuration"
 ) -> Config:
-    """Check plain options; ``where`` names them in errors.
+    """Check plain options, named ``where`` in errors; ConfigError has every mistake found.
 
     Options override a setting among them; a setting in an override overrides the options. An
     option without effect beside an override is dropped, with a line in the log.
-
-    Raises:
-        ConfigError: with every mistake found.
     """
     if options.get("setting") is not None:
         options = lay_over(find_setting(options["setting"]), options)
@@ -116,13 +110,10 @@ def list_differences(ours: Config, theirs: Config) -> dict[str, tuple[Any, Any]]
     A checksum that one of them leaves open is no difference.
     """
     first, second = (dict(flatten(c.model_dump(mode="json"))) for c in (ours, theirs))
-    keys = [*first, *(key for key in second if key not in first)]
-    pairs = {key: (first.get(key), second.get(key)) for key in keys}
-    return {
-        key: (one, other)
-        for key, (one, other) in pairs.items()
-        if one != other and not (key == CHECKSUM and None in (one, other))
-    }
+    pairs = {key: (first.get(key), second.get(key)) for key in first | second}
+    if None in pairs[CHECKSUM]:
+        del pairs[CHECKSUM]
+    return {key: (one, other) for key, (one, other) in pairs.items() if one != other}
 
 
 def flatten(options: Any, key: str = "") -> Iterator[tuple[str, Any]]:
@@ -134,22 +125,20 @@ def flatten(options: Any, key: str = "") -> Iterator[tuple[str, Any]]:
         yield key, options
 
 
-def list_options() -> list[Option]:
+def list_options(
+    block: type[Block] = Config, prefix: str = "", siblings: Sequence[type[Block]] = ()
+) -> list[Option]:
     """Return every option in the order of `config`; `adapter[none].x` belongs to `name: none`."""
-
-    def walk(
-        block: type[Block], prefix: str, siblings: Sequence[type[Block]] = ()
-    ) -> Iterator[Option]:
-        for name, field in block.model_fields.items():
-            inner = [child for child in blocks_in(field.annotation) if child not in siblings]
-            default = "required" if field.is_required() else _shown(field.default)
-            text = " ".join((field.description or "").split())
-            yield Option(prefix + name, _type_name(field.annotation), default, text)
-            for child in inner:
-                suffix = f"[{tag(child)}]" if len(inner) > 1 else ""
-                yield from walk(child, f"{prefix}{name}{suffix}.", inner)
-
-    return list(walk(Config, ""))
+    options = []
+    for name, field in block.model_fields.items():
+        default = "required" if field.is_required() else _shown(field.default)
+        text = " ".join((field.description or "").split())
+        options.append(Option(prefix + name, _type_name(field.annotation), default, text))
+        inner = [child for child in blocks_in(field.annotation) if child not in siblings]
+        for child in inner:
+            suffix = f"[{tag(child)}]" if len(inner) > 1 else ""
+            options += list_options(child, f"{prefix}{name}{suffix}.", inner)
+    return options
 
 
 def _without_idle(options: dict[str, Any], overridden: Sequence[str]) -> dict[str, Any]:
@@ -157,12 +146,8 @@ def _without_idle(options: dict[str, Any], overridden: Sequence[str]) -> dict[st
     for cause, values, idle in _MAKES_IDLE:
         value, block, name = _value_at(options, cause), *idle.split(".")
         counts = value is not None if values is None else value in values
-        if (
-            counts
-            and _value_at(options, idle) is not None
-            and any(_touches(key, cause) for key in overridden)
-            and not any(_touches(key, idle) for key in overridden)
-        ):
+        given = [path for path in (cause, idle) if any(_touches(key, path) for key in overridden)]
+        if counts and given == [cause] and _value_at(options, idle) is not None:
             logger.info("%s has no effect beside %s=%s: dropped", idle, cause, value)
             rest = {key: inner for key, inner in options[block].items() if key != name}
             options = {**options, block: rest}
@@ -182,11 +167,7 @@ def _touches(key: str, path: str) -> bool:
 
 
 def apply_override(options: dict[str, Any], override: str) -> dict[str, Any]:
-    """Return options with one `key=value` applied; those passed stay as they are.
-
-    Raises:
-        ConfigError: if it is not of that form, or the value is not YAML.
-    """
+    """Return a copy of options with one `key=value` applied; ConfigError if it is not one."""
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise ConfigError(
@@ -200,15 +181,15 @@ def apply_override(options: dict[str, Any], override: str) -> dict[str, Any]:
 
 
 def _with_value(options: Any, path: list[str], value: Any, override: str) -> dict[str, Any]:
-    if isinstance(options, str):  # `adapter: causal_tune` with `adapter.rank=8` on top
-        depth = override.partition("=")[0].count(".") + 1 - len(path)
-        block = override.split(".")[depth - 1]
-        options = {"kind" if block in _HAVE_KINDS else "name": options}
     if not isinstance(options, dict | None):
         raise ConfigError(f"override {override!r}: there are no options below a plain value")
     head, *rest = path
-    inner = _with_value((options or {}).get(head), rest, value, override) if rest else value
-    return {**(options or {}), head: inner}
+    if rest:
+        inner = (options or {}).get(head)
+        if isinstance(inner, str):  # `adapter: causal_tune` with `adapter.rank=8` on top
+            inner = {"kind" if head in _HAVE_KINDS else "name": inner}
+        value = _with_value(inner, rest, value, override)
+    return {**(options or {}), head: value}
 
 
 def _number(value: Any) -> Any:

@@ -15,11 +15,7 @@ _OF_UNION = re.compile(r"(constrained-|list\[|literal\[|function-)")
 
 
 def check(block: type[B], options: Mapping[str, Any], where: str = "") -> B:
-    """Return the block with these options; ``where`` names them in errors, else the method.
-
-    Raises:
-        ConfigError: with every mistake: key, value, what is allowed.
-    """
+    """Return the block with these options; ConfigError has every mistake, and names ``where``."""
     try:
         return block.model_validate(dict(options))
     except ValidationError as error:
@@ -62,8 +58,7 @@ def _describe(entry: Any, root: type[Block]) -> tuple[str, str]:
         tags = _words(context["expected_tags"])
         return f"{key} = {context['tag']!r}", f"unknown name; {did_you_mean(context['tag'], tags)}"
     if entry["type"] == "literal_error":
-        suggestion = did_you_mean(str(given), _words(context["expected"]))
-        return f"{key} = {given!r}", suggestion
+        return f"{key} = {given!r}", did_you_mean(str(given), _words(context["expected"]))
     value = "" if isinstance(given, dict | Block) else f" = {given!r}"
     return f"{key}{value}", entry["msg"].removeprefix("Value error, ")
 
@@ -75,15 +70,12 @@ def _words(listing: str) -> list[str]:
 def _resolve(
     location: Sequence[str | int], root: type[Block]
 ) -> tuple[list[str], list[type[Block]]]:
-    """Follow pydantic's location: the key as a user wrote it, and the blocks found there.
-
-    pydantic puts the chosen member of a union into the location; a user does not write it.
-    """
+    """Follow pydantic's location: the key as a user wrote it, and the blocks found there."""
     path: list[str] = []
     blocks: list[type[Block]] = [root]
     for part in location:
         tagged = [block for block in blocks if len(blocks) > 1 and tag(block) == part]
-        if tagged:
+        if tagged:  # the chosen member of a union, which a user does not write
             blocks = tagged
             continue
         path.append(str(part))

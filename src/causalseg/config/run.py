@@ -5,10 +5,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from causalseg.config.block import Block, Size
+from causalseg.config.block import Block, Count, Positive, Size
 from causalseg.config.stages import COMPUTING, WRITING, Stage
 
-Count = Annotated[int, Field(ge=1)]
 Severity = Annotated[int, Field(ge=1, le=5)]
 Precision = Literal["auto", "32-true", "bf16-mixed"]
 Tracker = Literal["tensorboard", "wandb", "mlflow"]
@@ -35,7 +34,7 @@ class AugmentConfig(Block):
 
     scale: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (0.5, 2.0)
     """Range of the random resize in steps of 0.1: the shortest edge becomes scale x crop height."""
-    longest: Annotated[int, Field(ge=1)] = 2048
+    longest: Count = 2048
     """No edge is resized beyond this many pixels."""
     max_class_share: Annotated[float, Field(gt=0, le=1)] = 0.75
     """Crops in which one class covers more than this are drawn again; ten draws at most."""
@@ -73,14 +72,12 @@ class EmaConfig(Block):
 class TrainConfig(Block):
     """The training loop; counts are steps where nothing else is said."""
 
-    steps: Annotated[int, Field(ge=1), Stage.RESUME] = 40_000
+    steps: Annotated[Count, Stage.RESUME] = 40_000
     """Optimiser steps."""
-    epochs: Annotated[Annotated[float, Field(gt=0, allow_inf_nan=False)] | None, Stage.RESUME] = (
-        None
-    )
+    epochs: Annotated[Positive | None, Stage.RESUME] = None
     """In place of steps: passes over the training images; the run folder's config.yaml has the
     steps that they make, rounded up."""
-    batch: Annotated[int, Field(ge=1)] = 4
+    batch: Count = 4
     """Images a step, over all processes."""
     crop: Size = (518, 518)
     """Height and width of a training crop in pixels, divisible by the patch; the protocol's 512

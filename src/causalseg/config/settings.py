@@ -20,8 +20,6 @@ _SIZES: Mapping[str, Mapping[int, tuple[int, int]]] = {
     "bdd100k": {512: (720, 1280), 1024: (1024, 1820)},
     "mapillary_v1": {512: (512, 1024), 1024: (1024, 2048)},
 }
-_STRIDES = {512: 341, 1024: 683}
-_VARYING = ("mapillary_v1",)  # images of many aspect ratios, which are kept
 # A setting determines these options of `eval`, so that no size of another file remains.
 _EVAL: Options = {
     "mode": "whole",
@@ -44,10 +42,10 @@ _LAYOUTS = {"mapillary": "mapillary_v1"}  # the 66 classes that the field maps t
 
 def _make_setting(sources: Sequence[str], domains: Mapping[str, Options], size: int) -> Options:
     """Return the protocol at 512 or 1024."""
-    resized = {}
+    stride, resized = round(2 * size / 3), {}
     for name, domain in domains.items():
         resized[name] = {**domain, "resize": _SIZES.get(domain["layout"], {}).get(size)}
-        if domain["layout"] in _VARYING:
+        if domain["layout"] == "mapillary_v1":  # images of many aspect ratios, which are kept
             resized[name]["keep_ratio"] = True
     corrupted = [name for name, domain in domains.items() if "corrupt" in domain]
     return {
@@ -60,7 +58,7 @@ def _make_setting(sources: Sequence[str], domains: Mapping[str, Options], size: 
             "only": None,
         },
         "train": {"crop": [size, size], "augment": {"longest": 4 * size}},
-        "eval": {**_EVAL, "mode": "slide", "window": [size] * 2, "stride": [_STRIDES[size]] * 2},
+        "eval": {**_EVAL, "mode": "slide", "window": [size] * 2, "stride": [stride] * 2},
     }
 
 
@@ -155,11 +153,7 @@ def find_setting(name: object) -> Options:
 
 
 def list_overrides(name: str) -> list[str]:
-    """Return overrides that score a trained run on the domains of a setting, at its sizes.
-
-    Raises:
-        ConfigError: if the setting is unknown.
-    """
+    """Return overrides that score a trained run on the domains of a setting, at its sizes."""
     options = find_setting(name)
     data = {key: options["data"][key] for key in ("domains", "mean_over", "only")}
     blocks = {"data": data, "eval": options["eval"]}

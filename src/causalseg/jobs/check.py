@@ -40,20 +40,16 @@ class Findings:
 
     name: str
     classes: ClassList = CITYSCAPES19
-    count: int = 0
-    """Number of pairs."""
-    published: int | None = None
-    """Number of published pairs, if some of them are missing."""
-    absent: str = ""
-    """Why there was nothing to read."""
+    count: int = 0  # of pairs
+    published: int | None = None  # number of published pairs, if some of them are missing
+    absent: str = ""  # why there was nothing to read
+    # Of pairs that cannot be used, unpaired files and missing published pairs.
     problems: list[str] = field(default_factory=list)
-    """Of pairs that cannot be used, unpaired files and missing published pairs."""
+    # Number of images of each (height, width).
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
-    """Number of images of each (height, width)."""
-    resized: int = 0
-    """Number of labels of another size than their image's, where that is allowed."""
+    resized: int = 0  # labels of another size than their image's, where that is allowed
+    # Pixels by class, at the end those ignored.
     pixels: Int[np.ndarray, " k+1"] = field(default_factory=lambda: np.zeros(1, np.int64))
-    """Pixels by class, at the end those ignored."""
     examples: list[Sample] = field(default_factory=list)
 
 
@@ -78,14 +74,8 @@ def check_data(
 
     ``root`` is that of the layout, otherwise ``data.root``. ``split`` is one of the layout; without
     it, missing splits are no problem, unless all are missing. ``sheet`` is the path of a contact
-    sheet, a PNG. 0 ``workers`` read in this process.
-
-    Returns:
-        The findings of each data set; one that could not be opened has one problem.
-
-    Raises:
-        ConfigError: if an argument is wrong, or a source or domain does not fit the classes.
-        MissingFileError: if the root of a layout does not exist.
+    sheet, a PNG. 0 ``workers`` read in this process. A data set that could not be opened has one
+    problem. Raises ConfigError for wrong arguments and for sources or domains of other classes.
     """
     if sheet is not None and sheet.suffix.lower() != ".png":
         raise ConfigError(f"sheet {sheet}: the sheet is a PNG, give a name that ends in .png")

@@ -92,12 +92,7 @@ def eval_run(
 def check_runs(
     paths: Sequence[Path], overrides: Sequence[str], baseline: Path | None = None
 ) -> None:
-    """Find mistakes in runs before the first is scored.
-
-    Raises:
-        MissingFileError: if a run, or the baseline's eval.json, is missing.
-        RunError: if a run is given twice, or the runs request different devices.
-    """
+    """Find mistakes before the first run is scored: missing or repeated runs, other devices."""
     if len({path.resolve() for path in paths}) < len(paths):
         raise RunError("a run folder is given twice: name each once")
     configs = [open_run(path, overrides)[1].run for path in paths]
@@ -111,11 +106,7 @@ def check_runs(
 
 
 def open_run(path: Path | str, overrides: Sequence[str]) -> tuple[RunFolder, Config]:
-    """Return a run and its configuration with overrides.
-
-    Raises:
-        ConfigError: if an override would have no effect or make it another model.
-    """
+    """Return a run and its configuration with overrides; ConfigError if one is not for use."""
     run = RunFolder(path)
     expanded = []
     for override in overrides:

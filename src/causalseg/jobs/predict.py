@@ -36,10 +36,8 @@ def predict_run(
     """Predict an image or a folder of images in one process; return how many.
 
     Writes ``out/predictions/STEM.png`` (one channel, the class list's label ids) and
-    ``out/overlays/STEM.png`` (the image under the classes' colours).
-
-    Raises:
-        DataError: if there is no image or one cannot be read; those before it are done.
+    ``out/overlays/STEM.png`` (the image under the classes' colours). Raises DataError if there is
+    no image or one cannot be read; those before it are done.
     """
     run, config = open_run(path, overrides)
     if not images.exists():

@@ -16,14 +16,13 @@ def run_quickstart(out: Path) -> tuple[DomainTable, Path]:
     text = files("causalseg.jobs").joinpath("quickstart.yaml").read_text(encoding="utf-8")
     runs = []
     for adapter in ("none", "causal_tune"):
-        folder = out / adapter
-        run = RunFolder(folder)
+        run = RunFolder(out / adapter)
         if not run.report.is_file():
             resume = str(run.checkpoint.is_file()).lower()
             options = yaml.safe_load(text) | {"adapter": adapter}
             if adapter == "none":
                 options["train"].pop("adapter_lr")
-            overrides = [f"run.out={folder}", f"run.resume={resume}"]
+            overrides = [f"run.out={run.path}", f"run.resume={resume}"]
             train_run(parse_config(options, overrides, "the quickstart"))
         runs.append(run)
     report = out / "report.html"

@@ -30,9 +30,7 @@ from causalseg.runs.log import console
 from causalseg.writing import replacing
 
 _TRAIN_IDS = tuple(range(len(CITYSCAPES19.names)))
-_LABEL_IDS = tuple(
-    label_id for _, label_id in sorted((t, i) for i, t in CITYSCAPES_IDS.items() if t != IGNORE)
-)
+_LABEL_IDS = tuple(sorted(i for i, train_id in CITYSCAPES_IDS.items() if train_id != IGNORE))
 _READABLE = 0o644 << 16  # by all, once unpacked on the server
 
 
@@ -42,20 +40,13 @@ class Server:
 
     title: str
     homepage: str
-    archive: str
-    """The published file with the test images."""
-    images: str
-    """Template of the test images, below any folders."""
-    entry: str
-    """Template of the names in the zip; its fields are among those of ``images``."""
-    ids: tuple[int, ...]
-    """Written for train id 0, 1, ... of Cityscapes' 19 classes; 0..255 each."""
-    count: int
-    """Number of test images; the server counts missing ones as wrong or refuses the upload."""
-    size: tuple[int, int] | None
-    """Height and width of every test image in pixels; None where they vary."""
-    note: str
-    """Printed for the upload."""
+    archive: str  # the published file with the test images
+    images: str  # template of the test images, below any folders
+    entry: str  # template of the names in the zip; its fields are among those of `images`
+    ids: tuple[int, ...]  # 0..255, written for train id 0, 1, ... of Cityscapes' 19 classes
+    count: int  # of test images; the server counts missing ones as wrong or refuses the upload
+    size: tuple[int, int] | None  # height and width of every test image; None where they vary
+    note: str  # printed for the upload
 
 
 SERVERS: Mapping[str, Server] = {
@@ -127,14 +118,8 @@ def write_submission(
 
     ``root`` is the data set, unpacked or as zip files, or a zip file. The new zip file is checked
     before it replaces an older one, since servers limit uploads. The same predictions give the
-    same bytes.
-
-    Raises:
-        ConfigError: if the server is unknown, the classes are not Cityscapes' 19 or ``out`` is not
-            the name of a zip file.
-        MissingFileError: if the root is missing or has no test image.
-        DataError: if the test split is not complete, or an image is broken or of another size.
-        RunError: if the zip file cannot be written.
+    same bytes. Raises ConfigError unless the classes are Cityscapes' 19, MissingFileError without
+    test images, and DataError if they are not complete, or one is broken or of another size.
     """
     if server not in SERVERS:
         raise ConfigError(f"server {server!r}: {did_you_mean(server, SERVERS)}")
@@ -164,11 +149,9 @@ def write_submission(
 
 
 def check_submission(file: Path, server: Server, sizes: Mapping[str, tuple[int, int]]) -> None:
-    """Check the entries of a zip file; ``sizes`` has height and width of each expected one.
+    """Raise DataError unless a zip file has exactly the entries in ``sizes`` (height and width).
 
-    Raises:
-        DataError: if one is missing, unexpected, there twice or not a PNG of one 8-bit channel with
-            the size of its image and the ids of the server.
+    Each is a PNG of one 8-bit channel with the ids of the server.
     """
     try:
         with ZipFile(file) as archive:

@@ -6,13 +6,7 @@ from lightning_fabric import Fabric
 from torch.utils.data import Subset
 
 from causalseg.adapters.base import trainable_parameters
-from causalseg.build.data import (
-    build_data,
-    build_draws,
-    count_for_head,
-    with_classes_inside,
-    with_steps,
-)
+from causalseg.build import data
 from causalseg.build.model import build_segmenter
 from causalseg.config import Config
 from causalseg.config.load import dump_config, list_differences, load_config
@@ -38,34 +32,29 @@ from causalseg.writing import write_text
 def train_run(config: Config) -> RunFolder:
     """Train a configuration into its run folder: weights, log, scores and report.
 
-    Raises:
-        RunError: if the folder already holds a run and ``run.resume`` is off, or if a resumed
-            configuration differs from the run's in what would make it another run.
-        CausalsegError: for anything wrong with configuration, data or weights, before a file is
-            written.
+    Raises CausalsegError before a file is written if configuration, data or weights are wrong, or
+    the folder holds a run that this one may not replace or go on with.
     """
     run = RunFolder(config.run.out)
     check_trackers(config.run.trackers)
     fabric = make_fabric(config.run)
-    config = with_classes_inside(config)
+    config = data.with_classes_inside(config)
     done = _check_folder(fabric, run, config)
     if config.run.resume:  # with the weight file it began with
         config = config.with_options("backbone", sha256=load_config(run.config).backbone.sha256)
     model = build_segmenter(config)
     config = config.with_options("backbone", sha256=model.backbone.sha256)
-    sources, domains = build_data(config.data, config.inference)
-    for dataset in (sources, *(domain.data for domain in domains.values())):
-        dataset[0]  # what is wrong everywhere shows now and not after training
+    sources, domains = data.build_data(config.data, config.inference)
     if config.run.resume:
         _check_count(run, len(sources))
-    config = with_steps(config, len(sources))
+    config = data.with_steps(config, len(sources))
     if done > config.train.steps:
         raise RunError(f"{run.path} has done {done} steps: train.steps must be {done} or more")
     workers = config.train.workers
     # A checkpoint holds the counts that the head began with.
-    counts = None if config.run.resume else count_for_head(model, sources, workers)
-    draws = build_draws(config.data, sources, config.run.seed, workers, counts)
-    data = AugmentedData(sources, Augment(config.train.crop, config.train.augment), draws)
+    counts = None if config.run.resume else data.count_for_head(model, sources, workers)
+    draws = data.build_draws(config.data, sources, config.run.seed, workers, counts)
+    images = AugmentedData(sources, Augment(config.train.crop, config.train.augment), draws)
     if fabric.is_global_zero:
         run.remove_leftovers(config.run.resume)
         write_text(run.config, dump_config(config))
@@ -73,13 +62,13 @@ def train_run(config: Config) -> RunFolder:
             "%s: %d trainable parameters, %d training images, %s on %s",
             run.path,
             trainable_parameters(model),
-            len(data),
+            len(images),
             fabric.strategy.precision.precision,
             fabric.device,
         )
 
     score = _Scores(fabric, run, model, domains, config)
-    train(fabric, model, data, draws, config.train, config.run, score, config.eval.every)
+    train(fabric, model, images, draws, config.train, config.run, score, config.eval.every)
     if fabric.is_global_zero and (gain := find_gain(run)):
         logger.info("gain over the frozen backbone (%s): %s", gain.folder, gain.text)
     return run
@@ -130,7 +119,7 @@ def _check_folder(fabric: Fabric, run: RunFolder, config: Config) -> int:
     problem, done = None, 0
     if fabric.is_global_zero:
         try:
-            done = (_check_resume if config.run.resume else _check_unused)(run, config)
+            done = _check_resume(run, config) if config.run.resume else _check_unused(run)
         except CausalsegError as error:
             problem = str(error)
     problem, done = fabric.broadcast((problem, done))
@@ -139,7 +128,7 @@ def _check_folder(fabric: Fabric, run: RunFolder, config: Config) -> int:
     return done
 
 
-def _check_unused(run: RunFolder, config: Config) -> int:
+def _check_unused(run: RunFolder) -> int:
     if any(file.exists() for file in (run.checkpoint, run.adapter, run.head)):
         can = "go on with run.resume=true" if run.checkpoint.exists() else "use eval or predict"
         raise RunError(

@@ -31,8 +31,7 @@ _OF_ADAPTERS = "train.adapter_lr"
 class Tuning(NamedTuple):
     """A search that can be run; the mIoU of ``domain`` decides.
 
-    ``tried`` has by method the values of the grid and the method with these values; empty for a
-    method on which the grid has no effect. ``sources`` describes the training data.
+    ``tried`` has by method the values of the grid and the method with them; none without effect.
     """
 
     study: Study
@@ -40,7 +39,6 @@ class Tuning(NamedTuple):
     domain: str
     grid: Grid
     seeds: list[int]
-    sources: str
 
 
 class Trial(NamedTuple):
@@ -92,15 +90,11 @@ def plan_tuning(
     seeds: Sequence[int],
     out: Path,
 ) -> Tuning:
-    """Plan a search and find all mistakes that can be known before it runs.
+    """Plan a search; raise CausalsegError for what is known to be wrong before it runs.
 
-    The metric is DOMAIN.miou. All combinations of several options of the grid are tried;
-    ``train.adapter_lr`` has no effect on a method without an adapter. The other arguments are as in
-    `plan_study`.
-
-    Raises:
-        CausalsegError: with every mistake in methods, grid and data, or if the domain is unknown or
-            named by ``data.mean_over``.
+    ``metric`` is DOMAIN.miou of a domain that ``data.mean_over`` does not name. All combinations of
+    several options of the grid are tried; ``train.adapter_lr`` has no effect on a method without an
+    adapter. The other arguments are as in `plan_study`.
     """
     parsed = [load_config(config, [*overrides, *method.overrides]) for method in methods]
     domain = _seen_domain(metric, parsed[0])
@@ -116,15 +110,13 @@ def plan_tuning(
             f"{_OF_ADAPTERS} has no effect on any of the methods: none has an adapter"
         )
     study = plan_study(config, overrides, cells, seeds, None, out)
-    sources = describe_sources(parsed[0].model_dump(mode="json")["data"])
-    return Tuning(study, tried, domain, grid, list(seeds), sources)
+    return Tuning(study, tried, domain, grid, list(seeds))
 
 
 def run_tuning(tuning: Tuning, jobs: int = 1) -> dict[str, Choice]:
-    """Train unfinished runs and return the best values of each method that the grid affects.
+    """Train unfinished runs; return the best values of each method that the grid affects.
 
-    Raises:
-        RunError: if a run failed or has no score.
+    Raises RunError if a run failed or has no score.
     """
     comparison, failures = run_study(tuning.study, jobs)
     check_failures(tuning.study, failures)
@@ -140,15 +132,27 @@ def run_tuning(tuning: Tuning, jobs: int = 1) -> dict[str, Choice]:
     return choices
 
 
+def describe_choice(name: str, choice: Choice | None, domain: str) -> str:
+    """Return what was chosen for a method, None if the grid has no effect on it, in words."""
+    if choice is None:
+        return f"{name}: unchanged, the grid has no effect on it"
+    values = ", ".join(f"{key}={value_text(value)}" for key, value in choice.best.values.items())
+    text = f"{name}: {values}, {domain} {choice.best.mean:.1f}"
+    if choice.at_edge:
+        text += f"; {', '.join(choice.at_edge)} is at the edge of the grid: try a wider one"
+    return text
+
+
 def write_methods(
     tuning: Tuning, choices: Mapping[str, Choice], methods: Sequence[Method], file: Path
 ) -> None:
     """Write a methods file with the chosen values, under a comment with all scores."""
     seeds = ", ".join(map(str, tuning.seeds))
     grid = "; ".join(f"{key} {', '.join(map(value_text, v))}" for key, v in tuning.grid.items())
+    data = tuning.study.cells[0].config.data
     lines = [
         f"# Tuned by `causalseg tune`: mIoU in percent on {tuning.domain}, mean over seeds {seeds}",
-        f"# Trained on {tuning.sources}",
+        f"# Trained on {describe_sources(data.model_dump(mode='json'))}",
         f"# Grid: {grid}",
     ]
     for name, choice in choices.items():

@@ -38,18 +38,14 @@ TOLERANCE = 0.05
 _FACTORS = {"": 1, "k": 1_000, "m": 1_000_000}
 _OF_PEFT = "options."
 _SIZES = ("rank", "bottleneck", "num_prompts", "num_tokens")  # the first that an adapter has
-_LEAST = {"num_tokens": 2}  # of other size options 1
 
 
 class SizedMethod(NamedTuple):
-    """A method of the requested size.
-
-    ``chosen`` are the options that changed for it, ``parameters`` those that its adapter trains.
-    """
+    """A method of the requested size."""
 
     method: Method
-    chosen: Values
-    parameters: int
+    chosen: Values  # options that changed for it
+    parameters: int  # that its adapter trains
 
     @property
     def text(self) -> str:
@@ -82,10 +78,7 @@ def size_methods(
     """Bring every adapter within 5 % of ``budget`` trained parameters.
 
     They include the query link if the head takes queries. Methods without an adapter, or of the
-    size already, stay as they are.
-
-    Raises:
-        ConfigError: with every method for which that is impossible, and its nearest sizes.
+    size already, stay as they are. ConfigError names those without such a size, and their nearest.
     """
     sized, mistakes = [], []
     outlines: dict[str, FrozenBackbone] = {}
@@ -169,7 +162,7 @@ def _neighbours(part: Any, option: str, fixed: Values, count: Count, budget: int
 
     There are none for an adapter that does not grow with the option, such as RandLoRA with its r.
     """
-    least = _LEAST.get(option, 1)
+    least = 2 if option == "num_tokens" else 1
 
     def choose(value: int) -> Values:
         return {**fixed, option: value, **_scaled_alpha(part, value)}

@@ -17,9 +17,9 @@ from typing import Any
 import yaml
 
 from causalseg.config import Config
-from causalseg.config.load import list_options, read_yaml
+from causalseg.config.load import list_options, read_mapping
 from causalseg.config.stages import Stage, stage_of
-from causalseg.errors import ConfigError, MissingFileError, did_you_mean
+from causalseg.errors import ConfigError, did_you_mean
 from causalseg.report.result import Method
 
 INTERVENE = "intervene"
@@ -30,11 +30,13 @@ _WHOLE = ("name", "kind")
 def read_methods(names: Sequence[str], file: Path | None = None) -> list[Method]:
     """Return the methods of these names; without names, all of the YAML file.
 
-    Raises:
-        MissingFileError: if there is no such file.
-        ConfigError: with every unknown or repeated name and every wrong entry.
+    Raises ConfigError with every unknown or repeated name and every wrong entry.
     """
-    known = _read_entries(file) if file else {}
+    known: dict[str, Any] = {}
+    if file:
+        missing = f"no methods file {file}: check the path"
+        wrong = f"{file} must contain `name: {{key: value}}` lines, one for each method"
+        known = {str(name): about for name, about in read_mapping(file, missing, wrong).items()}
     if not names and not known:
         raise ConfigError("nothing to compare: name methods with --adapters or --methods")
     keys = (re.match(r"adapter\[(\w+)\]\.", option.key) for option in list_options())
@@ -58,18 +60,6 @@ def read_methods(names: Sequence[str], file: Path | None = None) -> list[Method]
 def folder_name(method: Method) -> str:
     """Return a method's name as that of a folder on any file system."""
     return re.sub(r"[^\w-]+", "_", method.name).lower()
-
-
-def _read_entries(file: Path) -> dict[str, Any]:
-    if not file.is_file():
-        raise MissingFileError(f"no methods file {file}: check the path")
-    try:
-        content = read_yaml(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file} is not YAML: {error}") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"{file} must contain `name: {{key: value}}` lines, one for each method")
-    return {str(name): about for name, about in content.items()}
 
 
 def _join(name: str, adapters: set[str], known: Mapping[str, Any]) -> Method:

@@ -18,20 +18,12 @@ from causalseg.errors import CausalsegError, ConfigError, RunError, did_you_mean
 from causalseg.jobs.compare.methods import folder_name
 from causalseg.jobs.compare.workers import StudyCell, run_cells
 from causalseg.jobs.train import list_changes
-from causalseg.report.comparison import (
-    MEAN,
-    Comparison,
-    Results,
-    check_shared,
-    compare_results,
-    label_result,
-    list_methods,
-    read_results,
-)
+from causalseg.report import comparison
 from causalseg.report.comparison_page import comparison_to_markdown, write_comparison
 from causalseg.report.result import Method, Result, collect_result
 from causalseg.runs.folder import locked
 from causalseg.runs.log import logger
+from causalseg.runs.scores import MEAN
 from causalseg.writing import write_json, write_text
 
 _OWN = {key.removeprefix("run.") for key in keys_of(Config, Stage.OWN)}  # options of `run`
@@ -50,7 +42,7 @@ class Study(NamedTuple):
     reference: str
     out: Path
     cells: list[StudyCell]
-    earlier: Results
+    earlier: comparison.Results
 
 
 def plan_study(
@@ -61,20 +53,16 @@ def plan_study(
     reference: str | None = None,
     out: Path | None = None,
 ) -> Study:
-    """Plan a comparison and find all mistakes that can be known before it runs.
+    """Plan a comparison; raise CausalsegError with all that is known to be wrong before it runs.
 
     ``config`` and ``overrides`` are shared by all methods. The default of ``reference`` is that of
     earlier comparisons in the folder, or the first method; that of ``out`` is runs/compare_NAME.
-
-    Raises:
-        CausalsegError: with every mistake: in a method's configuration, in the data, and every
-            cell whose folder contains another run.
     """
     if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
         raise ConfigError(f"seeds {list(seeds)}: name at least one, each once, 0 or more")
     _check_overrides(overrides, methods)
     out = out or Path("runs") / f"compare_{config.stem}"
-    results = read_results(out / "results")
+    results = comparison.read_results(out / "results")
     rows, planned = _join_methods(results, methods, seeds)
     reference = _choose_reference(reference, results, rows, methods[0])
     cells = _parse(config, overrides, methods, seeds, out)
@@ -82,9 +70,7 @@ def plan_study(
     earlier = {key: result for key, result in results.items() if key not in keys}
     shared = cells[0].config
     data = shared.data.model_copy(update={"cache": "none"})
-    sources, domains = build_data(data, shared.inference)
-    for dataset in (sources, *(domain.data for domain in domains.values())):
-        dataset[0]  # fails now if all images would
+    sources, _ = build_data(data, shared.inference)
     cells = [cell._replace(config=with_steps(cell.config, len(sources))) for cell in cells]
     mistakes = []
     for cell in cells:
@@ -98,39 +84,33 @@ def plan_study(
     return Study(f"Comparison: {config.stem}", rows, planned, reference, out, cells, earlier)
 
 
-def run_study(study: Study, jobs: int = 1) -> tuple[Comparison | None, list[str]]:
+def run_study(study: Study, jobs: int = 1) -> tuple[comparison.Comparison | None, list[str]]:
     """Run unfinished cells, ``jobs`` side by side, and write results and tables after each.
 
-    Returns:
-        The comparison, None without any finished cell, and which cells failed and why.
-
-    Raises:
-        RunError: if another comparison runs in the folder.
-        KeyboardInterrupt: if stopped by hand or by a signal; running cells are stopped too.
+    Returns the comparison, None without any finished cell, and which cells failed and why. Raises
+    RunError if another comparison runs in the folder.
     """
     results: dict[tuple[str, int], Result] = {}
     failures: list[str] = []
-    comparison: Comparison | None = None
+    latest: comparison.Comparison | None = None
 
     def ended(cell: StudyCell, failure: str | None) -> None:
-        nonlocal comparison
-        if failure is not None:
+        nonlocal latest
+        if failure is None:
+            results[cell.key] = _label(study, *cell.key, collect_result(cell.run))
+            latest = _publish(study, results)
+        else:
             failures.append(f"{cell.label}: {failure}")
-            return
-        results[cell.key] = _label(study, *cell.key, collect_result(cell.run))
-        comparison = _publish(study, results)
 
     with locked(study.out):
-        for key, result in study.earlier.items():
+        finished = {cell.key: collect_result(cell.run) for cell in study.cells if cell.is_finished}
+        for key, result in {**study.earlier, **finished}.items():
             results[key] = _label(study, *key, result)
-        finished = [cell for cell in study.cells if cell.is_finished]
-        for cell in finished:
-            results[cell.key] = _label(study, *cell.key, collect_result(cell.run))
         if results:
-            comparison = _publish(study, results)
+            latest = _publish(study, results)
         logger.info("%d runs, %d of them finished before", len(study.cells), len(finished))
         run_cells([cell for cell in study.cells if cell.key not in results], jobs, ended)
-    return comparison, failures
+    return latest, failures
 
 
 def check_failures(study: Study, failures: Sequence[str]) -> None:
@@ -141,10 +121,10 @@ def check_failures(study: Study, failures: Sequence[str]) -> None:
 
 
 def _join_methods(
-    results: Results, methods: Sequence[Method], seeds: Sequence[int]
+    results: comparison.Results, methods: Sequence[Method], seeds: Sequence[int]
 ) -> tuple[list[Method], dict[str, list[int]]]:
     """Return the rows, earlier ones first, and the seeds that each should have."""
-    listed = list_methods(results)
+    listed = comparison.list_methods(results)
     rows = {method.name: method for method, _ in listed}
     planned = {method.name: set(theirs) for method, theirs in listed}
     folders = {folder_name(method): method.name for method in rows.values()}
@@ -158,7 +138,7 @@ def _join_methods(
 
 
 def _choose_reference(
-    name: str | None, results: Results, rows: Sequence[Method], first: Method
+    name: str | None, results: comparison.Results, rows: Sequence[Method], first: Method
 ) -> str:
     names = [method.name for method in rows]
     earlier = {result.label.reference for result in results.values()}.intersection(names)
@@ -251,14 +231,15 @@ def _check_cell(cell: StudyCell) -> None:
 
 
 def _check_earlier(
-    out: Path, rows: Sequence[Method], cells: Sequence[StudyCell], earlier: Results
+    out: Path, rows: Sequence[Method], cells: Sequence[StudyCell], earlier: comparison.Results
 ) -> None:
     """Refuse cells that do not share the configuration of earlier results."""
     overrides = {method.name: method.overrides for method in rows}
     configs = {cell.key: with_classes_inside(cell.config).model_dump(mode="json") for cell in cells}
     configs |= {key: result.config for key, result in earlier.items()}
+    changed = {key: (overrides[key[0]], config) for key, config in configs.items()}
     try:
-        check_shared({key: (overrides[key[0]], config) for key, config in configs.items()})
+        comparison.check_shared(changed)
     except RunError as error:
         if not earlier:
             raise
@@ -272,15 +253,15 @@ def _label(study: Study, name: str, seed: int, result: Result) -> Result:
     """Write a result with its method and comparison; return it."""
     row = [method.name for method in study.methods].index(name)
     method = study.methods[row]
-    labelled = label_result(result, method, row, study.reference, study.seeds[name])
+    labelled = comparison.label_result(result, method, row, study.reference, study.seeds[name])
     file = study.out / "results" / f"{folder_name(method)}_seed{seed}.json"
     if labelled != result:
         write_json(file, labelled.to_json())
     return labelled
 
 
-def _publish(study: Study, results: dict[tuple[str, int], Result]) -> Comparison:
-    comparison = compare_results(study.methods, study.seeds, study.reference, results)
-    write_text(study.out / "compare.md", f"# {study.title}\n\n{comparison_to_markdown(comparison)}")
-    write_comparison(comparison, study.title, study.out / "compare.html")
-    return comparison
+def _publish(study: Study, results: dict[tuple[str, int], Result]) -> comparison.Comparison:
+    compared = comparison.compare_results(study.methods, study.seeds, study.reference, results)
+    write_text(study.out / "compare.md", f"# {study.title}\n\n{comparison_to_markdown(compared)}")
+    write_comparison(compared, study.title, study.out / "compare.html")
+    return compared

@@ -80,10 +80,8 @@ def run_cells(
 ) -> None:
     """Run unfinished cells in their order, at most ``jobs`` side by side.
 
-    ``ended`` is called with each cell when it ends, and with the reason if it failed.
-
-    Raises:
-        KeyboardInterrupt: if stopped by hand or by a signal; the processes are stopped first.
+    ``ended`` is called with each cell when it ends, and with the reason if it failed. A signal
+    stops the processes, then raises KeyboardInterrupt.
     """
     waiting, working = list(cells), dict[int, _Job]()
     start, work = time.monotonic(), sum(1 - cell.progress for cell in cells)
@@ -102,15 +100,10 @@ def run_cells(
                     unfinished = [*waiting, *(job.cell for job in working.values())]
                     rest = sum(1 - cell.progress for cell in unfinished)
                     done = max(0.01, work - rest)  # a run that starts again loses its progress
-                    seconds = (time.monotonic() - start) * rest / done
-                    logger.info(
-                        "%s: %s (%d of %d runs, about %s left)",
-                        job.cell.label,
-                        failure or "finished",
-                        len(cells) - len(unfinished),
-                        len(cells),
-                        timedelta(seconds=round(seconds)),
-                    )
+                    left = timedelta(seconds=round((time.monotonic() - start) * rest / done))
+                    count = f"{len(cells) - len(unfinished)} of {len(cells)} runs"
+                    outcome = failure or "finished"
+                    logger.info("%s: %s (%s, about %s left)", job.cell.label, outcome, count, left)
         finally:
             _stop([job.process for job in working.values()])
 

@@ -82,8 +82,7 @@ def name_in_mmdet(key: str) -> tuple[str, int | None]:
 def read_size(state: dict[str, Tensor]) -> tuple[dict[str, Any], int]:
     """Read a head's options, but for the number of queries, and its number of classes k.
 
-    Raises:
-        WeightsError: if the tensors are not those of mmdet's Mask2Former head.
+    Raises WeightsError if the tensors are not those of mmdet's Mask2Former head.
     """
     feedforward = "transformer_decoder.layers.0.ffn.layers.0.0.weight"
     absent = [name for name in ("cls_embed.weight", feedforward) if name not in state]

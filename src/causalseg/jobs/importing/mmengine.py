@@ -39,9 +39,7 @@ class _Ignored:
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
     """Read the tensors of a checkpoint or a state dict (.pth, .safetensors), executing nothing.
 
-    Raises:
-        MissingFileError: if there is no such file.
-        WeightsError: if it is broken, holds no state dict, or objects of other kinds.
+    Raises WeightsError if the file is broken, holds no state dict, or objects of other kinds.
     """
     if not path.is_file():
         raise MissingFileError(f"no checkpoint {path}: check the path")

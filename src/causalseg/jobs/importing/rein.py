@@ -68,12 +68,9 @@ class Imported(NamedTuple):
 
 
 def import_checkpoint(path: Path, code: Code, out: Path, overrides: Sequence[str] = ()) -> Imported:
-    """Convert a checkpoint, a file of mmengine or a state dict, to a run folder.
+    """Convert a checkpoint, a file of mmengine or a state dict, to a run folder, new or empty.
 
-    Raises:
-        RunError: if ``out`` is neither missing nor empty.
-        ConfigError: if an option is wrong.
-        WeightsError: if the file does not hold such a checkpoint, or does not fit the backbone.
+    Raises WeightsError if the file does not hold such a checkpoint, or does not fit the backbone.
     """
     run = RunFolder(out.resolve())
     if run.path.exists() and (not run.path.is_dir() or any(run.path.iterdir())):
@@ -158,15 +155,12 @@ def _make_options(
     if code == "causal-tune":
         adapter = {"name": "causal_tune", "recipe": "released"}
     names = [f"class_{k}" for k in range(num_classes)]
+    classes = "cityscapes19" if num_classes == _NUM_CITYSCAPES else names
     return {
         "backbone": backbone,
         "adapter": {**adapter, "num_tokens": num_tokens, "rank": rank},
         "head": {**head, "num_queries": num_tokens},
-        "data": {
-            "classes": "cityscapes19" if num_classes == _NUM_CITYSCAPES else names,
-            "sources": [],
-            "domains": {},
-        },
+        "data": {"classes": classes, "sources": [], "domains": {}},
         "train": {"crop": [window, window]},
         "eval": {"mode": "slide", "window": [window] * 2, "stride": [round(2 * window / 3)] * 2},
         "run": {"out": str(run.path)},
@@ -219,8 +213,7 @@ def _place(state: State, model: Segmenter, path: Path) -> dict[str, State]:
                 continue
             used.add(name)
             if value.shape != like.shape:
-                shapes = f"{tuple(value.shape)}, expected {tuple(like.shape)}"
-                misshapen.append(f"{name} {shapes}")
+                misshapen.append(f"{name} {tuple(value.shape)}, expected {tuple(like.shape)}")
             tensors[key] = value.clone()  # safetensors saves no views of one tensor
     idle = _IDLE + (_IDLE_TOKENS if _SECOND in state else ())
     others = state.keys() - used - {f"{_BACKBONE}{key}" for key in _backbone_of(state)}
