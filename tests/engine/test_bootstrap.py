@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from causalseg.engine import bootstrap
 from causalseg.engine.bootstrap import interval, paired_interval
 
 
@@ -49,15 +50,17 @@ def draw_by_hand(run, count):
         yield [np.repeat(np.arange(len(each)), each) for each in draw]
 
 
-def test_intervals_equal_loops_over_draws_domains_seeds_images_and_classes():
+def test_intervals_equal_loops_over_draws_domains_seeds_images_and_classes(monkeypatch):
     ours, theirs = [make_counts(0), make_counts(1)], [make_counts(2), make_counts(3)]
-    names, options = names_of(ours[0]), {"resamples": 40, "level": 0.9, "seed": 5}
+    names = names_of(ours[0])
+    for option, value in (("RESAMPLES", 40), ("LEVEL", 0.9), ("_SEED", 5)):
+        monkeypatch.setattr(bootstrap, option, value)
     differences = [difference_by_hand(ours, theirs, drawn) for drawn in draw_by_hand(ours[0], 40)]
     expected = tuple(np.quantile(differences, [0.05, 0.95]))
-    assert paired_interval(ours, theirs, names, **options) == pytest.approx(expected, abs=1e-9)
+    assert paired_interval(ours, theirs, names) == pytest.approx(expected, abs=1e-9)
     scores = [score_by_hand(ours[0], drawn) for drawn in draw_by_hand(ours[0], 40)]
     expected = tuple(np.quantile(scores, [0.05, 0.95]))
-    assert interval(ours[0], names, **options) == pytest.approx(expected, abs=1e-9)
+    assert interval(ours[0], names) == pytest.approx(expected, abs=1e-9)
 
 
 def test_domains_of_the_same_images_share_their_draws():

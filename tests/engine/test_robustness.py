@@ -1,8 +1,11 @@
 """The robustness summary: worked cases, and what is left out where a score is missing."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from causalseg.engine.robustness import corruption_degradation, summarise_robustness
+from causalseg.runs.scores import AppliedCorruption
 
 
 def fog(miou, severity, clean="day"):
@@ -37,18 +40,32 @@ def test_a_missing_score_gives_no_number():
     assert summarise_robustness({"day": {"miou": None}}, ["day"], [])["worst"] is None
 
 
+def scored(domains):
+    applied = {name: domain.get("corruption") for name, domain in domains.items()}
+    corruptions = {name: each and AppliedCorruption(**each) for name, each in applied.items()}
+    return {
+        name: SimpleNamespace(miou=domain["miou"], corruption=corruptions[name])
+        for name, domain in domains.items()
+    }
+
+
+def degradation(ours, reference, clean="day"):
+    part = SimpleNamespace(corruption="fog", clean=clean)
+    return corruption_degradation(scored(ours), scored(reference), part)
+
+
 def test_corruption_degradation_is_a_ratio_of_sums_to_the_reference():
     ours = {"day": {"miou": 80.0}, "a": fog(70.0, 1), "b": fog(50.0, 2)}
     theirs = {"day": {"miou": 60.0}, "a": fog(40.0, 1), "b": fog(20.0, 2)}
-    (cd, rcd) = corruption_degradation(ours, theirs)["fog", "day"]
-    assert cd == pytest.approx((30 + 50) / (60 + 80))
-    assert rcd == pytest.approx((10 + 30) / (20 + 40))
+    cd, rcd = degradation(ours, theirs)
+    assert cd == pytest.approx(100 * (30 + 50) / (60 + 80))
+    assert rcd == pytest.approx(100 * (10 + 30) / (20 + 40))
     del theirs["b"]  # only what both were scored on
-    assert corruption_degradation(ours, theirs)["fog", "day"] == (30 / 60, 10 / 20)
+    assert degradation(ours, theirs) == (50, 50)
     theirs["b"] = fog(20.0, 5)  # of another severity under the same name
-    assert corruption_degradation(ours, theirs)["fog", "day"] == (30 / 60, 10 / 20)
+    assert degradation(ours, theirs) == (50, 50)
     ours["c"], theirs["c"] = fog(10.0, 1, "dusk"), fog(55.0, 1, "dusk")  # apart from the day's
-    assert corruption_degradation(ours, theirs)["fog", "dusk"] == (90 / 45, None)
+    assert degradation(ours, theirs, "dusk") == (200, None)
     del theirs["day"]
-    assert corruption_degradation(ours, theirs)["fog", "day"] == (30 / 60, None)
-    assert corruption_degradation({"day": {"miou": 80.0}}, theirs) == {}
+    assert degradation(ours, theirs) == (50, None)
+    assert degradation({"day": {"miou": 80.0}}, theirs) == (None, None)

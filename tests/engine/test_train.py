@@ -277,7 +277,7 @@ def killed(content, path):
     path.write_bytes(b"half a checkpoint")
     os.kill(os.getpid(), signal.SIGKILL)
 
-checkpoint._save = killed
+torch.save = killed
 checkpoint.save_checkpoint(run, *parts, 8)
 """
 

@@ -17,57 +17,39 @@ from causalseg.engine.metrics import mean_iou
 
 RESAMPLES = 1000
 LEVEL = 0.95
+_SEED = 0
 
 RunCounts = Sequence[Int[np.ndarray, "b 3 k"]]
 """One run: for each domain TP, FP and FN of every image and class, in pixels."""
 
 
-def interval(
-    counts: RunCounts,
-    names: Sequence[Sequence[str]],
-    resamples: int = RESAMPLES,
-    level: float = LEVEL,
-    seed: int = 0,
-) -> tuple[float, float] | None:
+def interval(counts: RunCounts, names: Sequence[Sequence[str]]) -> tuple[float, float] | None:
     """Return the bootstrap interval of a run's mean mIoU in percent; see `paired_interval`."""
-    if min(map(len, names)) < 2:
-        return None
-    return _quantiles(_scores(counts, _draw(names, resamples, seed)), level)
+    return _quantiles(_scores(counts, _draw(names))) if min(map(len, names)) > 1 else None
 
 
 def paired_interval(
-    ours: Sequence[RunCounts],
-    theirs: Sequence[RunCounts],
-    names: Sequence[Sequence[str]],
-    resamples: int = RESAMPLES,
-    level: float = LEVEL,
-    seed: int = 0,
+    ours: Sequence[RunCounts], theirs: Sequence[RunCounts], names: Sequence[Sequence[str]]
 ) -> tuple[float, float] | None:
     """Return the bootstrap interval of our score minus theirs, in points of mIoU.
 
-    Both methods have one run per seed, all with the same domains and images. ``names`` are those of
-    the images of every domain; domains with equal lists share their draws. None if a domain has
-    fewer than two images or a draw has no labelled pixels.
+    Both methods have one run per seed, all with the same images, whose ``names`` are given by
+    domain. None if a domain has fewer than two images or a draw has no labelled pixels.
     """
     if min(map(len, names)) < 2:
         return None
-    draws = _draw(names, resamples, seed)
+    draws = _draw(names)
     pairs = zip(ours, theirs, strict=True)
     differences = [_scores(a, draws) - _scores(b, draws) for a, b in pairs]
-    return _quantiles(np.mean(differences, axis=0), level)
+    return _quantiles(np.mean(differences, axis=0))
 
 
-def _draw(
-    names: Sequence[Sequence[str]], resamples: int, seed: int
-) -> list[Float[np.ndarray, "resamples b"]]:
+def _draw(names: Sequence[Sequence[str]]) -> list[Float[np.ndarray, "resamples b"]]:
     """Return how often each image is drawn: sums over drawn images are then matrix products."""
-    generator = np.random.default_rng(seed)
-    shared = {
-        images: generator.multinomial(
-            len(images), np.full(len(images), 1 / len(images)), resamples
-        ).astype(float)
-        for images in dict.fromkeys(map(tuple, names))
-    }
+    generator, shared = np.random.default_rng(_SEED), {}
+    for images in dict.fromkeys(map(tuple, names)):
+        evenly = np.full(len(images), 1 / len(images))
+        shared[images] = generator.multinomial(len(images), evenly, RESAMPLES).astype(float)
     return [shared[tuple(images)] for images in names]
 
 
@@ -80,8 +62,8 @@ def _scores(run: RunCounts, draws: Sequence[np.ndarray]) -> Float[np.ndarray, " 
     return np.mean(mious, axis=0)
 
 
-def _quantiles(values: Float[np.ndarray, " resamples"], level: float) -> tuple[float, float] | None:
+def _quantiles(values: Float[np.ndarray, " resamples"]) -> tuple[float, float] | None:
     if np.isnan(values).any():
         return None
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)

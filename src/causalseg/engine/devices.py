@@ -18,11 +18,7 @@ logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.WARNI
 
 
 def make_fabric(options: RunConfig) -> Fabric:
-    """Return a launched Fabric for the run's devices and precision.
-
-    Raises:
-        ConfigError: if this machine has no such accelerator or fewer devices.
-    """
+    """Return a launched Fabric. Raises ConfigError if this machine has fewer such devices."""
     accelerator = options.accelerator
     available = {
         "cuda": CUDAAccelerator.auto_device_count() if CUDAAccelerator.is_available() else 0,

@@ -64,10 +64,8 @@ class Domain(NamedTuple):
     ) -> tuple[Int[Tensor, "H W"], Float[Tensor, "H W"]]:
         """Return class and confidence in [0, 1] of every pixel, at ``size``, on the CPU.
 
-        A pixel that is mapped to none of the labels' k classes has class k.
-
-        Raises:
-            TrainingError: if a score is not finite.
+        A pixel that is mapped to none of the labels' k classes has class k. Raises TrainingError
+        if a score is not finite.
         """
         scores = predict(model, image, self.inference, size)
         parts = [self._decide(model, rows) for rows in scores.split(_ROWS, dim=1)]
@@ -91,10 +89,6 @@ class Domain(NamedTuple):
             probabilities = summed.index_add_(0, mapping, probabilities)
             prediction = mapping[prediction]
         return prediction, probabilities.gather(0, prediction[None])[0]
-
-
-Gather = Callable[[Counts], list[Counts]]
-"""Called with the counts of this process; returns those of all processes in order of rank."""
 
 
 class ExampleImages(NamedTuple):
@@ -166,16 +160,15 @@ def evaluate(
     num_examples: int = 0,
     workers: int = 0,
     process: tuple[int, int] = (0, 1),
-    gather: Gather = lambda counts: [counts],
+    gather: Callable[[Counts], list[Counts]] = lambda counts: [counts],
     keep: Keep = lambda *_: None,
 ) -> tuple[dict[str, dict[str, Any]], dict[str, list[ExampleImages]]]:
     """Score each domain separately, in eval mode; the mode of the model is restored.
 
     ``num_examples`` evenly spaced images per domain are examples; unless 0, those with the best,
-    the median and the lowest mIoU are added. ``process`` is (rank, world size).
-
-    Returns:
-        `causalseg.runs.scores.DomainScores` without the interval, and this process's examples.
+    the median and the lowest mIoU are added. ``process`` is (rank, world size); ``gather`` turns
+    this process's counts into those of all by rank. Returns the content of
+    `causalseg.runs.scores.DomainScores` but the interval, and this process's examples.
     """
     was_training = model.training
     model.eval()
@@ -287,12 +280,10 @@ def summarise(
     """Return scores by domain, their mean and how they were computed, as eval.json has them."""
     names = list(mean_over or results)
     known = [value for name in names if (value := results[name]["miou"]) is not None]
+    mean = sum(known) / len(known) if len(known) == len(names) else None
     return {
         "domains": results,
-        "mean": {
-            "miou": sum(known) / len(known) if len(known) == len(names) else None,
-            "over": names,
-        },
+        "mean": {"miou": mean, "over": names},
         "inference": inference.model_dump(mode="json"),
         "made_of": (
             "IoU in percent per class from one confusion matrix over all labelled pixels of a "

@@ -36,10 +36,8 @@ def predict(
 ) -> Float[Tensor, "k H W"]:
     """Return the float32 scores of an image of any size, RGB in [0, 1], by a model in eval mode.
 
-    ``out`` is the height and width of the result; None takes the image's.
-
-    Raises:
-        ConfigError: if mode is slide and the window is missing.
+    ``out`` is the height and width of the result; None takes the image's. Raises ConfigError if
+    mode is slide and the window is missing.
     """
     how = how.resolve()
     H, W = image.shape[-2:]
@@ -116,10 +114,7 @@ def window_starts(length: int, window: int, stride: int) -> list[int]:
 def window_weights(
     length: int, window: int, starts: list[int], blend: Blend
 ) -> list[Float[Tensor, " n"]]:
-    """Return the normalised weights of every window at its n pixels along one axis.
-
-    The weights of all windows at a pixel sum to 1; a single window there has exactly 1.
-    """
+    """Return each window's weights at its n pixels along one axis; at every pixel they sum to 1."""
     weight = torch.ones(window, dtype=torch.float64)
     if blend == "hann":
         middle = torch.arange(window, dtype=torch.float64) + 0.5  # of each pixel

@@ -49,11 +49,7 @@ class Meter:
         self._count += 1
 
     def take(self, step: int) -> dict[str, float]:
-        """Return the means over processes and steps since the last call, and restart.
-
-        Raises:
-            TrainingError: if the loss was not finite.
-        """
+        """Return means over processes and steps; restart. Raises TrainingError if not finite."""
         values = {
             name: float(reduce(self._fabric, value, "mean")) / self._count
             for name, value in self._sums.items()
@@ -71,18 +67,13 @@ class Meter:
 
 
 def peak_memory(device: torch.device) -> float:
-    """Return the most memory held so far in MB (10^6 bytes).
-
-    On CUDA that of the device's allocator, elsewhere the resident memory of this process; 0 on
-    Windows, where it is not measured.
-    """
+    """Return the peak in MB (10^6 bytes): of CUDA's allocator, else resident; 0 on Windows."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e6
     status = Path("/proc/self/status")
-    if status.is_file():  # getrusage would count what the process that started this one held
-        peak = re.search(r"VmHWM:\s*(\d+) kB", status.read_text())
-        if peak:
-            return int(peak[1]) * 1024 / 1e6
+    # getrusage would count what the process that started this one held
+    if status.is_file() and (peak := re.search(r"VmHWM:\s*(\d+) kB", status.read_text())):
+        return int(peak[1]) * 1024 / 1e6
     try:
         import resource
     except ImportError:  # Windows

@@ -36,10 +36,7 @@ Ids = Int[Tensor, "H W"]  # of classes
 
 
 def confusion_matrix(prediction: Ids, label: Ids, num_classes: int) -> Int[Tensor, "k k+1"]:
-    """Count pixels by (true class, predicted class); pixels labelled 255 are left out.
-
-    The last column counts pixels predicted as none of the k classes.
-    """
+    """Count pixels by true and predicted class (last: none of the k); label 255 is left out."""
     kept = label != IGNORE
     pairs = label[kept].long() * (num_classes + 1) + prediction[kept].long()
     counts = torch.bincount(pairs, minlength=num_classes * (num_classes + 1))
@@ -149,10 +146,8 @@ def _near_contour(ids: Ids) -> Bool[Tensor, "H W"]:
     H, W = ids.shape
     around = 2 * max(1, round(_CONTOUR * math.hypot(H, W))) + 1
     pixels = ids.numpy().astype(np.int16)
-    highest, lowest = (
-        extreme(pixels, around, mode="constant", cval=_OUTSIDE)
-        for extreme in (maximum_filter, minimum_filter)
-    )
+    highest = maximum_filter(pixels, around, mode="constant", cval=_OUTSIDE)
+    lowest = minimum_filter(pixels, around, mode="constant", cval=_OUTSIDE)
     return torch.from_numpy(highest != lowest)
 
 

@@ -17,17 +17,15 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-Value = float | None
+from causalseg.runs.scores import Degradation, DomainScores, Value
+
 Domains = Mapping[str, Mapping[str, Any]]
 
 
 def summarise_robustness(
     domains: Domains, over: Sequence[str], sources: Sequence[str]
 ) -> dict[str, Any]:
-    """Return the `robustness` entry of eval.json.
-
-    The mean is over the domains ``over``; ``sources`` are in-distribution and not corrupted.
-    """
+    """Return the `robustness` entry of eval.json; the target domains are ``over``."""
     source, target = _mean(domains, sources), _mean(domains, over)
     known = [name for name in over if domains[name]["miou"] is not None]
     return {
@@ -35,33 +33,32 @@ def summarise_robustness(
         "target": {"miou": target, "domains": list(over)},
         "worst": min(known, key=lambda name: domains[name]["miou"], default=None),
         "retention": None if target is None or not source else 100 * target / source,
-        "corruptions": [
-            _degradation(domains, key, names) for key, names in _corrupted(domains).items()
-        ],
+        "corruptions": _list_degradations(domains),
     }
 
 
 def corruption_degradation(
-    ours: Domains, reference: Domains
-) -> dict[tuple[str, str | None], tuple[Value, Value]]:
-    """Return (CD, rCD) by corruption and clean domain, over the domains both were scored on.
+    ours: Mapping[str, DomainScores], reference: Mapping[str, DomainScores], part: Degradation
+) -> tuple[Value, Value]:
+    """Return CD and rCD of a corruption in percent, over the domains both were scored on.
 
     A value is None if a score is missing or the reference loses nothing.
     """
-    degradations = {}
-    for (corruption, clean), members in _corrupted(ours).items():
-        shared = [
-            name
-            for name in members
-            if reference.get(name, {}).get("corruption") == ours[name]["corruption"]
-        ]
-        if shared:
-            mious = [[scores[name]["miou"] for name in shared] for scores in (ours, reference)]
-            starts = [scores.get(clean or "", {}).get("miou") for scores in (ours, reference)]
-            cd = _ratio([_losses(100.0, values) for values in mious])
-            rcd = _ratio([_losses(*pair) for pair in zip(starts, mious, strict=True)])
-            degradations[corruption, clean] = (cd, rcd)
-    return degradations
+    shared = [
+        name
+        for name, domain in ours.items()
+        if (applied := domain.corruption)
+        and (applied.name, applied.clean) == (part.corruption, part.clean)
+        and name in reference
+        and reference[name].corruption == applied
+    ]
+    losses = []
+    for scores in (ours, reference):
+        mious = [scores[name].miou for name in shared]
+        clean = scores[part.clean].miou if part.clean and part.clean in scores else None
+        losses.append((_losses(100.0, mious), _losses(clean, mious)))
+    (cd, rcd), (reference_cd, reference_rcd) = losses
+    return _ratio(cd, reference_cd), _ratio(rcd, reference_rcd)
 
 
 def _losses(start: Value, mious: Sequence[Value]) -> Value:
@@ -71,35 +68,26 @@ def _losses(start: Value, mious: Sequence[Value]) -> Value:
     return sum(start - miou for miou in mious if miou is not None)
 
 
-def _ratio(losses: Sequence[Value]) -> Value:
-    ours, theirs = losses
-    return None if ours is None or theirs is None or theirs <= 0 else ours / theirs
+def _ratio(ours: Value, theirs: Value) -> Value:
+    return None if ours is None or theirs is None or theirs <= 0 else 100 * (ours / theirs)
 
 
-def _corrupted(domains: Domains) -> dict[tuple[str, str | None], list[str]]:
-    """The corrupted domains by corruption and clean domain, the mildest first."""
+def _list_degradations(domains: Domains) -> list[dict[str, Any]]:
+    """Summarise the corrupted domains by corruption and clean domain, the mildest first."""
     groups: dict[tuple[str, str | None], list[str]] = {}
     for name, scores in domains.items():
         if corruption := scores.get("corruption"):
             groups.setdefault((corruption["name"], corruption["clean"]), []).append(name)
-    for names in groups.values():
+    entries = []
+    for (kind, clean), names in groups.items():
         names.sort(key=lambda name: domains[name]["corruption"]["severity"])
-    return groups
-
-
-def _degradation(
-    domains: Domains, key: tuple[str, str | None], names: Sequence[str]
-) -> dict[str, Any]:
-    corruption, clean = key
-    miou = _mean(domains, names)
-    start = domains[clean]["miou"] if clean is not None else None
-    return {
-        "corruption": corruption,
-        "clean": clean,
-        "severities": [domains[name]["corruption"]["severity"] for name in names],
-        "miou": miou,
-        "relative": None if miou is None or not start else 100 * (start - miou) / start,
-    }
+        severities = [domains[name]["corruption"]["severity"] for name in names]
+        miou = _mean(domains, names)
+        start = domains[clean]["miou"] if clean is not None else None
+        relative = None if miou is None or not start else 100 * (start - miou) / start
+        entry = {"corruption": kind, "clean": clean, "severities": severities}
+        entries.append({**entry, "miou": miou, "relative": relative})
+    return entries
 
 
 def _mean(domains: Domains, names: Sequence[str]) -> Value:

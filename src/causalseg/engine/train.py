@@ -41,19 +41,16 @@ def train(
     """Train adapter and head in place; leaves checkpoint, weights and log in the run folder.
 
     ``fabric`` is launched, ``data`` are the augmented sources, ``draws`` say which image comes
-    when. The model is evaluated every ``evaluate_every`` steps and after the last.
-
-    Raises:
-        ConfigError: if the batch does not divide over the processes.
-        RunError: if a checkpoint cannot be written, or read to resume from.
-        TrainingError: if the loss is not finite; the last checkpoint is from before.
+    when. The model is evaluated every ``evaluate_every`` steps and after the last. Raises
+    ConfigError if the batch does not divide over the processes, RunError if a checkpoint cannot be
+    written or read, and TrainingError if the loss is not finite.
     """
     steps, decay = options.steps, (options.weight_decay, options.weight_decay_end)
     groups = parameter_groups(model, options.lr, options.adapter_lr, *decay)
     wrapped, optimizer = fabric.setup(model, AdamW(groups))
     wrapped.mark_forward_method("loss_terms")
     state = _State(fabric, model, optimizer.optimizer, options, run_options)
-    first = done = state.load() if run_options.resume else 0
+    first = done = load_checkpoint(*state.kept) if run_options.resume else 0
     last = first if state.best.is_over else steps
     batches = _batches(fabric, data, draws, options, (first, last), run_options.seed)
     log, meter = state.open_log(first, last, len(data)), Meter(fabric)
@@ -98,15 +95,11 @@ class _State:
         self.best = BestWeights(model, run_options, fabric.is_global_zero)
         self._fabric, self._model, self._run_options = fabric, model, run_options
         self._run = RunFolder(run_options.out)
-        self._kept = (self._run, model, optimizer, self.average, self.best)
-
-    def load(self) -> int:
-        """Resume from the last checkpoint; return the number of steps done."""
-        return load_checkpoint(*self._kept)
+        self.kept = (self._run, model, optimizer, self.average, self.best)
 
     def save(self, step: int) -> None:
         if self._fabric.is_global_zero:
-            save_checkpoint(*self._kept, step, self._run_options.keep)
+            save_checkpoint(*self.kept, step, self._run_options.keep)
 
     def open_log(self, first: int, last: int, num_images: int) -> RunLog | None:
         if not self._fabric.is_global_zero:
@@ -173,7 +166,4 @@ def _batches(
     sampler = StepSampler(draws, options.batch, steps, seed, process)
     loader = make_loader(data, sampler, options.workers, fabric.device.type == "cuda")
     for sample in strip_worker_errors(loader):
-        yield (
-            sample.image.to(fabric.device, non_blocking=True),
-            sample.label.to(fabric.device, non_blocking=True),
-        )
+        yield fabric.to_device((sample.image, sample.label))

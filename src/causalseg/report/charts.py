@@ -68,6 +68,7 @@ def style_index(run: int, number: int) -> int:
     return run % len(_SHAPES) if number > 1 else 1
 
 
+@rc_context(_STYLE)
 def draw_headline(table: Headline, labels: Sequence[str]) -> Chart:
     """Draw the mIoU of every run in every domain, with intervals where there is room."""
     rows = {"mean": table.mean, **table.rows} if len(table.rows) > 1 else table.rows
@@ -75,22 +76,19 @@ def draw_headline(table: Headline, labels: Sequence[str]) -> Chart:
     has_whiskers = len(table.rows) <= _WHISKERS
     step = min(0.22, 0.75 / number) if has_whiskers else 0.0
     pitch = max(0.26, 0.13 * number + 0.1) if has_whiskers else 0.2  # inches
-
-    with rc_context(_STYLE):
-        figure, axes = _new_figure((4.6, 0.65 + pitch * len(rows)), "mIoU in %")
-        figure.set_layout_engine("constrained")  # names are of any length
-        for i, style in enumerate(style_index(i, number) for i in range(number)):
-            colour, shape = _LIGHT[style], _SHAPES[style]
-            scores = [row[i] for row in rows.values()]
-            heights = np.arange(len(rows)) + (i - (number - 1) / 2) * step
-            axes.plot(_fill(s.value for s in scores), heights, shape, ms=5, mfc=colour, mec=colour)
-            for score, height in zip(scores, heights, strict=True):
-                if has_whiskers and score.interval:
-                    axes.plot(score.interval, [height] * 2, "-", lw=1.4, color=colour)
-        axes.set_yticks(range(len(rows)), [_shorten(name) for name in rows])
-        axes.tick_params(axis="y", length=0)
-        axes.set_ylim(len(rows) - 0.45, -0.55)
-
+    figure, axes = _new_figure((4.6, 0.65 + pitch * len(rows)), "mIoU in %")
+    figure.set_layout_engine("constrained")  # names are of any length
+    for i, style in enumerate(style_index(i, number) for i in range(number)):
+        colour, shape = _LIGHT[style], _SHAPES[style]
+        scores = [row[i] for row in rows.values()]
+        heights = np.arange(len(rows)) + (i - (number - 1) / 2) * step
+        axes.plot(_fill(s.value for s in scores), heights, shape, ms=5, mfc=colour, mec=colour)
+        for score, height in zip(scores, heights, strict=True):
+            if has_whiskers and score.interval:
+                axes.plot(score.interval, [height] * 2, "-", lw=1.4, color=colour)
+    axes.set_yticks(range(len(rows)), [_shorten(name) for name in rows])
+    axes.tick_params(axis="y", length=0)
+    axes.set_ylim(len(rows) - 0.45, -0.55)
     texts = [
         f"{name}: {_list_runs(labels, [format_percent(score.value) for score in scores])}"
         for name, scores in list(rows.items())[:_WHISKERS]
@@ -99,56 +97,52 @@ def draw_headline(table: Headline, labels: Sequence[str]) -> Chart:
     return _chart(figure, f"mIoU in %. {'; '.join(texts)}{rest}.")
 
 
+@rc_context(_STYLE)
 def draw_reliability(runs: Sequence[Run], domain: str) -> Chart:
     """Draw pixel accuracy over confidence, and below it the fraction of all pixels."""
     scored = {i: run.domains[domain] for i, run in enumerate(runs) if domain in run.domains}
     calibrations = {i: each.calibration for i, each in scored.items() if each.calibration}
-
-    with rc_context(_STYLE):
-        figure = Figure(figsize=(3.2, 3.5))
-        figure.subplots_adjust(left=0.17, right=0.96, bottom=0.12, top=0.98, hspace=0.12)
-        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-        upper.plot([0, 100], [0, 100], "--", lw=1, color=_LIGHT[0], alpha=0.7)
-        for i, calibration in calibrations.items():
-            style = style_index(i, len(runs))
-            x, y = _fill(calibration.confidence), _fill(calibration.accuracy)
-            upper.plot(x, y, f"-{_SHAPES[style]}", ms=4, lw=1.5, color=_LIGHT[style])
-            shares = 100 * np.array(calibration.pixels) / max(1, sum(calibration.pixels))
-            edges = np.linspace(0, 100, len(shares) + 1)
-            is_filled = len(calibrations) == 1
-            lower.stairs(shares, edges, fill=is_filled, lw=1.5, color=_LIGHT[style])
-        upper.set(xlim=(0, 100), ylim=(0, 100), ylabel="right in %")
-        lower.set(xlabel="confidence in %", ylabel="pixels in %")
-
+    figure = Figure(figsize=(3.2, 3.5))
+    figure.subplots_adjust(left=0.17, right=0.96, bottom=0.12, top=0.98, hspace=0.12)
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    upper.plot([0, 100], [0, 100], "--", lw=1, color=_LIGHT[0], alpha=0.7)
+    for i, calibration in calibrations.items():
+        style = style_index(i, len(runs))
+        x, y = _fill(calibration.confidence), _fill(calibration.accuracy)
+        upper.plot(x, y, f"-{_SHAPES[style]}", ms=4, lw=1.5, color=_LIGHT[style])
+        shares = 100 * np.array(calibration.pixels) / max(1, sum(calibration.pixels))
+        edges = np.linspace(0, 100, len(shares) + 1)
+        is_filled = len(calibrations) == 1
+        lower.stairs(shares, edges, fill=is_filled, lw=1.5, color=_LIGHT[style])
+    upper.set(xlim=(0, 100), ylim=(0, 100), ylabel="right in %")
+    lower.set(xlabel="confidence in %", ylabel="pixels in %")
     errors = [format_percent(calibration.ece) for calibration in calibrations.values()]
     listed = _list_runs([runs[i].label for i in calibrations], errors)
     return _chart(figure, f"Reliability in {domain}. Calibration error in points: {listed}.")
 
 
+@rc_context(_STYLE)
 def draw_images(runs: Sequence[Run], domain: str) -> Chart:
     """Draw the distribution of the mIoU of single images: histogram and median of each run."""
     texts = []
-
-    with rc_context(_STYLE):
-        figure, axes = _new_figure((3.2, 0.7 + 0.55 * len(runs)), "mIoU of an image in %")
-        for i, run in enumerate(runs):
-            values = list(run.image_mious(domain).values())
-            if not values:
-                texts.append("no image")
-                continue
-            style = style_index(i, len(runs))
-            colour, base = _LIGHT[style], len(runs) - 1 - i
-            counts, edges = np.histogram(values, bins=40, range=(0, 100))
-            heights = base + 0.8 * counts / counts.max()
-            axes.stairs(heights, edges, baseline=base, fill=True, color=colour, alpha=0.55)
-            low, middle, high = min(values), float(np.median(values)), max(values)
-            axes.plot([middle] * 2, [base, base + 0.85], lw=1.5, color=colour)
-            dot: dict[str, Any] = {"ms": 5, "mfc": colour, "mec": colour, "clip_on": False}
-            axes.plot([middle], [base], _SHAPES[style], **dot)
-            texts.append(f"lowest {low:.1f}, median {middle:.1f}, highest {high:.1f}")
-        axes.set(xlim=(0, 100), ylim=(0, len(runs)), yticks=[])
-        axes.spines.left.set_visible(False)
-
+    figure, axes = _new_figure((3.2, 0.7 + 0.55 * len(runs)), "mIoU of an image in %")
+    for i, run in enumerate(runs):
+        values = list(run.image_mious(domain).values())
+        if not values:
+            texts.append("no image")
+            continue
+        style = style_index(i, len(runs))
+        colour, base = _LIGHT[style], len(runs) - 1 - i
+        counts, edges = np.histogram(values, bins=40, range=(0, 100))
+        heights = base + 0.8 * counts / counts.max()
+        axes.stairs(heights, edges, baseline=base, fill=True, color=colour, alpha=0.55)
+        low, middle, high = min(values), float(np.median(values)), max(values)
+        axes.plot([middle] * 2, [base, base + 0.85], lw=1.5, color=colour)
+        dot: dict[str, Any] = {"ms": 5, "mfc": colour, "mec": colour, "clip_on": False}
+        axes.plot([middle], [base], _SHAPES[style], **dot)
+        texts.append(f"lowest {low:.1f}, median {middle:.1f}, highest {high:.1f}")
+    axes.set(xlim=(0, 100), ylim=(0, len(runs)), yticks=[])
+    axes.spines.left.set_visible(False)
     listed = _list_runs([run.label for run in runs], texts)
     return _chart(figure, f"mIoU of single images of {domain} in %: {listed}.")
 
@@ -172,89 +166,86 @@ def draw_training(runs: Sequence[Run]) -> dict[str, Chart]:
     return charts
 
 
+@rc_context({**_STYLE, "axes.grid.axis": "x"})
 def draw_methods(scores: Mapping[str, Sequence[float]], reference: str) -> Chart:
     """Draw mean mIoU in percent, standard deviation and seeds of methods, the best on top."""
     ranked = sorted(scores, key=lambda name: statistics.mean(scores[name]))
-    with rc_context({**_STYLE, "axes.grid.axis": "x"}):
-        figure = Figure(figsize=(5.2, 0.75 + 0.34 * len(ranked)), layout="constrained")
-        axes = figure.add_subplot(xlabel="mean mIoU in %")
-        for height, name in enumerate(ranked):
-            values, colour = scores[name], _LIGHT[0 if name == reference else 1]
-            mean = statistics.mean(values)
-            deviation = statistics.stdev(values) if len(values) > 1 else None
-            axes.errorbar(mean, height, xerr=deviation, fmt="o", ms=7, capsize=3, color=colour)
-            axes.plot(values, [height - 0.22] * len(values), "o", ms=3, color=colour, alpha=0.75)
-            axes.text(mean, height + 0.16, format_percent(mean), fontsize=8, ha="center")
-            if name == reference:
-                axes.axvline(mean, color=colour, lw=1, ls="--", zorder=0)
-        names = [f"{name} (reference)" if name == reference else name for name in ranked]
-        axes.set_yticks(range(len(names)), list(map(_plain, names)))
-        axes.set_ylim(-0.6, len(names) - 0.3)
-        axes.tick_params(axis="y", length=0)
-        axes.margins(x=0.08)
+    figure = Figure(figsize=(5.2, 0.75 + 0.34 * len(ranked)), layout="constrained")
+    axes = figure.add_subplot(xlabel="mean mIoU in %")
+    for height, name in enumerate(ranked):
+        values, colour = scores[name], _LIGHT[0 if name == reference else 1]
+        mean = statistics.mean(values)
+        deviation = statistics.stdev(values) if len(values) > 1 else None
+        axes.errorbar(mean, height, xerr=deviation, fmt="o", ms=7, capsize=3, color=colour)
+        axes.plot(values, [height - 0.22] * len(values), "o", ms=3, color=colour, alpha=0.75)
+        axes.text(mean, height + 0.16, format_percent(mean), fontsize=8, ha="center")
+        if name == reference:
+            axes.axvline(mean, color=colour, lw=1, ls="--", zorder=0)
+    names = [f"{name} (reference)" if name == reference else name for name in ranked]
+    axes.set_yticks(range(len(names)), list(map(_plain, names)))
+    axes.set_ylim(-0.6, len(names) - 0.3)
+    axes.tick_params(axis="y", length=0)
+    axes.margins(x=0.08)
     return _chart(figure, "Mean mIoU of every method, as in the table above")
 
 
+@rc_context(_STYLE)
 def draw_progress(curves: Mapping[str, Mapping[int, float]], what: str) -> Chart:
     """Draw the mIoU in % by method and step, the first in gray; ``what`` names the domains."""
-    with rc_context(_STYLE):
-        figure = Figure(figsize=(5.6, 2.9), layout="constrained")
-        axes = figure.add_subplot(xlabel="step", ylabel="mIoU in %")
-        for i, (name, curve) in enumerate(curves.items()):
-            style, turn = i % len(_LIGHT), i // len(_LIGHT)
-            line: dict[str, Any] = {"ls": _DASHES[turn % len(_DASHES)], "lw": 1.4, "ms": 3.5}
-            line |= {"color": _LIGHT[style], "marker": _SHAPES[style]}
-            axes.plot(list(curve), list(curve.values()), label=_shorten(name), **line)
-        figure.legend(loc="outside right upper", fontsize=7, ncols=1 + (len(curves) - 1) // 14)
-    ends = []
-    for name, curve in curves.items():
-        first, last = min(curve), max(curve)
-        ends.append(
-            f"{name} from {curve[first]:.1f} at step {first} to {curve[last]:.1f} at {last}"
-        )
+    figure = Figure(figsize=(5.6, 2.9), layout="constrained")
+    axes = figure.add_subplot(xlabel="step", ylabel="mIoU in %")
+    for i, (name, curve) in enumerate(curves.items()):
+        style, turn = i % len(_LIGHT), i // len(_LIGHT)
+        line: dict[str, Any] = {"ls": _DASHES[turn % len(_DASHES)], "lw": 1.4, "ms": 3.5}
+        line |= {"color": _LIGHT[style], "marker": _SHAPES[style]}
+        axes.plot(list(curve), list(curve.values()), label=_shorten(name), **line)
+    figure.legend(loc="outside right upper", fontsize=7, ncols=1 + (len(curves) - 1) // 14)
+    ends = [_describe_ends(name, list(curve.items()), ".1f") for name, curve in curves.items()]
     return _chart(figure, f"mIoU in % over training steps, {what}: {'; '.join(ends)}.")
 
 
+@rc_context(_STYLE)
 def _draw_curves(
     runs: Sequence[Run], events: Sequence[list[dict[str, Any]]], names: list[str], ylabel: str
 ) -> Chart:
     """Draw values over steps: runs by colour and names by dashes; one run's names by colour."""
     is_one = len(runs) == 1
-
-    with rc_context(_STYLE):
-        figure, axes = _new_figure((3.9, 2.9), "step", ylabel)
-        for i, entries in enumerate(events):
-            steps = [entry["step"] for entry in entries]
-            for j, name in enumerate(names):
-                style = (j + 1) % len(_LIGHT) if is_one else style_index(i, len(runs))
-                turns = j // len(_LIGHT) if is_one else j
-                dashes = _DASHES[turns % len(_DASHES)]
-                # Later runs are thinner: where lines coincide, all of them are seen.
-                width = 1.1 if j else (3.0, 1.5, 1.2)[min(i, 2)] if not is_one else 1.8
-                dots = _SHAPES[style] if len(steps) < 30 else ""
-                line: dict[str, Any] = {"ls": dashes, "lw": width, "marker": dots, "ms": 3.5}
-                values = _fill(entry.get(name) for entry in entries)
-                axes.plot(steps, values, color=_LIGHT[style], **line)
-                if i == 0:
-                    line |= {"color": _LIGHT[style if is_one else 0], "marker": ""}
-                    axes.plot([], [], label=_shorten(name), **line)
-        if len(names) > 1:
-            axes.legend(fontsize=8, ncols=1 + len(names) // 7)
-        axes.set_ylim(bottom=0)
-
+    figure, axes = _new_figure((3.9, 2.9), "step", ylabel)
+    for i, entries in enumerate(events):
+        steps = [entry["step"] for entry in entries]
+        for j, name in enumerate(names):
+            style = (j + 1) % len(_LIGHT) if is_one else style_index(i, len(runs))
+            turns = j // len(_LIGHT) if is_one else j
+            dashes = _DASHES[turns % len(_DASHES)]
+            # Later runs are thinner: where lines coincide, all of them are seen.
+            width = 1.1 if j else (3.0, 1.5, 1.2)[min(i, 2)] if not is_one else 1.8
+            dots = _SHAPES[style] if len(steps) < 30 else ""
+            line: dict[str, Any] = {"ls": dashes, "lw": width, "marker": dots, "ms": 3.5}
+            values = _fill(entry.get(name) for entry in entries)
+            axes.plot(steps, values, color=_LIGHT[style], **line)
+            if i == 0:
+                line |= {"color": _LIGHT[style if is_one else 0], "marker": ""}
+                axes.plot([], [], label=_shorten(name), **line)
+    if len(names) > 1:
+        axes.legend(fontsize=8, ncols=1 + len(names) // 7)
+    axes.set_ylim(bottom=0)
     ends = []
     for run, entries in zip(runs, events, strict=True):
         known = [(e["step"], e[names[0]]) for e in entries if e.get(names[0]) is not None]
         if known:
-            (first, start), (last, end) = known[0], known[-1]
-            ends.append(f"{run.label} from {start:.3g} at step {first} to {end:.3g} at {last}")
+            ends.append(_describe_ends(run.label, known, ".3g"))
     return _chart(figure, f"{ylabel} over training steps: {'; '.join(ends) or 'no number'}.")
+
+
+def _describe_ends(name: str, points: Sequence[tuple[int, float]], digits: str) -> str:
+    (first, start), (last, end) = points[0], points[-1]
+    return f"{name} from {start:{digits}} at step {first} to {end:{digits}} at {last}"
 
 
 def _chart(figure: Figure, alt: str) -> Chart:
     """Save a figure, and again with the colours for dark paper."""
     buffer = io.BytesIO()
-    with rc_context(_STYLE), warnings.catch_warnings():
+    with warnings.catch_warnings():
         # Names may be in any script: the browser has glyphs that matplotlib's font lacks.
         warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font")
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})

@@ -12,13 +12,12 @@ from causalseg.config import Config
 from causalseg.config.load import CHECKSUM
 from causalseg.config.stages import Stage, stage_of
 from causalseg.engine.bootstrap import paired_interval
-from causalseg.errors import RunError, list_some
+from causalseg.errors import RunError
 from causalseg.report.format import Interval, Value, known_values, subtract
 from causalseg.report.read import counts_of
 from causalseg.report.result import Method, MethodLabel, Result, read_result
 from causalseg.runs.scores import MEAN
 
-_NAMED = 6  # missing runs that are named
 Results = Mapping[tuple[str, int], Result]
 """By name of the method and seed."""
 
@@ -31,10 +30,7 @@ class Change(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A method, all its planned seeds, its results by seed, and the change of the mean.
-
-    The reference has a change without differences.
-    """
+    """A method, its planned seeds, results by seed, and change (of the reference: empty)."""
 
     method: Method
     seeds: list[int]
@@ -46,10 +42,7 @@ class Row(NamedTuple):
         return [result.eval.miou_of(domain) for result in self.results.values()]
 
     def curve(self, domains: Sequence[str]) -> dict[int, float]:
-        """Return the mIoU in percent by training step, mean over domains and seeds.
-
-        Only steps at which every seed has a score; empty if a run was scored only at its end.
-        """
+        """Return mIoU in percent by step, mean over domains and seeds, where every seed has one."""
         curves = [dict(result.curve or ()) for result in self.results.values()]
         shared = set.intersection(*map(set, curves)) if curves else set()
         means = {}
@@ -90,20 +83,11 @@ class Comparison(NamedTuple):
         pairs = [(row, seed) for row in self.rows for seed in row.seeds]
         return [f"{row.method.name} seed {s}" for row, s in pairs if s not in row.results]
 
-    @property
-    def missing_text(self) -> str:
-        """The first missing runs, and how many more there are."""
-        return list_some(self.missing, _NAMED)
-
 
 def compare_results(
     methods: Sequence[Method], seeds: Mapping[str, Sequence[int]], reference: str, results: Results
 ) -> Comparison:
-    """Compare at least one result; ``seeds`` are those planned, by name of the method.
-
-    Raises:
-        RunError: if results differ in the images scored or in options that no method changes.
-    """
+    """Compare results. Raises RunError if images or options that no method changes differ."""
     overrides = {method.name: method.overrides for method in methods}
     check_shared({key: (overrides[key[0]], result.config) for key, result in results.items()})
     _check_images(results)
@@ -130,11 +114,7 @@ def label_result(
 
 
 def read_study(folder: Path) -> Comparison:
-    """Read the comparison whose results are in a folder.
-
-    Raises:
-        RunError: if a file is broken, or the results do not belong to one comparison.
-    """
+    """Read the comparison in a folder. Raises RunError if files are broken or of several."""
     results = read_results(folder)
     planned = list_methods(results)
     references = {result.label.reference for result in results.values()}
@@ -147,11 +127,7 @@ def read_study(folder: Path) -> Comparison:
 
 
 def read_results(folder: Path) -> dict[tuple[str, int], Result]:
-    """Read the results of comparisons in a folder.
-
-    Raises:
-        RunError: if a file is broken, or two have the same method and seed.
-    """
+    """Read all results in a folder. Raises RunError if one is broken or there twice."""
     results: dict[tuple[str, int], Result] = {}
     for file in sorted(folder.glob("*.json")):
         result = read_result(file)

@@ -7,9 +7,8 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from causalseg.runs.scores import DomainScores, size_text
+from causalseg.runs.scores import DomainScores, Value, size_text
 
-Value = float | None
 Interval = tuple[float, float]
 MISSING = "–"
 MANY_DOMAINS = 8  # a sentence counts more domains than these instead of naming them

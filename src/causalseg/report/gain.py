@@ -15,7 +15,7 @@ from causalseg.config.stages import Stage, stage_of
 from causalseg.errors import CausalsegError
 from causalseg.report.format import format_signed, subtract
 from causalseg.runs.folder import RunFolder
-from causalseg.runs.scores import MEAN, Scores, read_scores
+from causalseg.runs.scores import MEAN, read_scores
 
 _OF_METHOD = ("adapter.", "intervene", "train.adapter_lr")
 _OF_MACHINE = ("run.devices", "run.nodes", "run.precision")
@@ -52,7 +52,8 @@ def find_gain(run: RunFolder) -> Gain | None:
         except CausalsegError:  # unfinished, or of another version
             continue
         is_plain = not (ours.overrides or theirs.overrides)
-        if is_plain and _list_images(ours) == _list_images(theirs):
+        images = [{n: d.per_image.names for n, d in s.domains.items()} for s in (ours, theirs)]
+        if is_plain and images[0] == images[1]:
             names = [*ours.domains, *([MEAN] if len(ours.mean.over) > 1 else [])]
             points = {name: subtract(ours.miou_of(name), theirs.miou_of(name)) for name in names}
             known = {name: value for name, value in points.items() if value is not None}
@@ -73,7 +74,3 @@ def _is_frozen_twin(config: Config, ours: Config) -> bool:
         key.startswith((*_OF_METHOD, *_OF_MACHINE)) or Stage.COMPARE in stage_of(Config, key)
         for key in list_differences(config, ours)
     )
-
-
-def _list_images(scores: Scores) -> dict[str, list[str]]:
-    return {name: domain.per_image.names for name, domain in scores.domains.items()}

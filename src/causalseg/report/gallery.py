@@ -59,16 +59,11 @@ def build_gallery(
     palette: Mapping[str, tuple[int, int, int]],
     limit: int,
 ) -> Gallery | None:
-    """Read the example images of a domain; None if there are none.
+    """Read up to ``limit`` examples of a domain, preferably the best, median and worst of any run.
 
-    Args:
-        folders: of each run, with files NAME_image.png, NAME_truth.png and NAME_prediction.png.
-        rankings: names and mIoU of each run's images, the lowest first.
-        palette: colour of each class, in the order of train ids.
-        limit: number of examples; the best, median and worst of any run come first.
-
-    Raises:
-        RunError: if a file is broken, the files differ in size, or hold ids of no class.
+    Each run has a folder with NAME_image.png, NAME_truth.png and NAME_prediction.png, and a ranking
+    of its images by mIoU, the lowest first. The palette is in the order of train ids. None if there
+    are no images; RunError if a file is broken, the files differ in size, or hold ids of no class.
     """
     names = list_pictures(folders)
     if not names:
@@ -91,7 +86,7 @@ def list_pictures(folders: Sequence[Path]) -> list[str]:
     for folder in folders:
         paths = [str(path.relative_to(folder)) for path in sorted(folder.rglob("*_truth.png"))]
         names = [path.removesuffix("_truth.png") for path in paths]
-        found.append([n for n in names if all(_path(folder, n, k).is_file() for k in _KINDS)])
+        found.append([n for n in names if all((folder / f"{n}_{k}.png").is_file() for k in _KINDS)])
     anywhere = list(dict.fromkeys(name for names in found for name in names))
     return [name for name in anywhere if all(name in names for names in found)] or anywhere
 
@@ -119,15 +114,11 @@ def data_uri(kind: str, content: bytes) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def _path(folder: Path, name: str, kind: str) -> Path:
-    return folder / f"{name}_{kind}.png"
-
-
 def _read_triple(
     folder: Path, name: str, num_classes: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
     """Read image (H W 3), truth and prediction (H W, train ids); None if the run has none."""
-    paths = [_path(folder, name, kind) for kind in _KINDS]
+    paths = [folder / f"{name}_{kind}.png" for kind in _KINDS]
     if not all(path.is_file() for path in paths):
         return None
     again = "make them again with `causalseg eval`"

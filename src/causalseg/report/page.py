@@ -36,15 +36,8 @@ class Matrix(NamedTuple):
 def write_report(runs: Sequence[RunFolder], out: Path, baseline: RunFolder | None = None) -> None:
     """Write one HTML file about one run, or a comparison of several.
 
-    Args:
-        runs: folders with config.yaml and eval.json; log and images are shown if there are any.
-        out: the file, written whole or not at all.
-        baseline: the run that the others are compared to, added in front if it is none of them;
-            without it, the first of exactly two.
-
-    Raises:
-        MissingFileError: if config.yaml or eval.json is missing.
-        RunError: if a file is broken, or the runs have different classes.
+    The others are compared to the baseline, which is added in front if it is none of them; without
+    it, to the first of exactly two. Raises what `read_runs` does, and RunError for broken files.
     """
     read = read_runs(runs, baseline)
     content = _build_content(read, find_reference(read, baseline))
@@ -60,7 +53,7 @@ def _build_content(runs: Sequence[Run], reference: Run | None) -> dict[str, Any]
     headline, palette = tables.build_headline(runs, reference), _collect_palette(runs)
     domains = tables.collect_domains(runs)
     losses = tables.list_losses(runs, reference)
-    rankings = {name: [_rank_images(run, name) for run in runs] for name in domains}
+    rankings = {n: [list(run.image_mious(n).items()) for run in runs] for n in domains}
     ranked = {name: each for name, each in rankings.items() if any(each)}
     errors = {name: each for name in domains if (each := _list_errors(runs, name))}
     shown, galleries = _build_galleries(runs, rankings, palette)
@@ -159,10 +152,6 @@ def _list_errors(runs: Sequence[Run], domain: str) -> list[tuple[int, Value]]:
     """Return the calibration error of the runs that have one, with their indices."""
     scores = [run.domains.get(domain) for run in runs]
     return [(i, x.calibration.ece) for i, x in enumerate(scores) if x and x.calibration]
-
-
-def _rank_images(run: Run, domain: str) -> Ranking:
-    return sorted(run.image_mious(domain).items(), key=lambda pair: pair[1])
 
 
 def _build_galleries(

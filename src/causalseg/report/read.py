@@ -40,12 +40,13 @@ class Run(NamedTuple):
         return (getattr(scores, measure) or {}).get(name)
 
     def image_mious(self, domain: str) -> dict[str, float]:
-        """Return the mIoU in percent of each image, but for images without any class."""
+        """Return the mIoU in percent of each image with any class, the lowest first."""
         if domain not in self.domains or not self.domains[domain].per_image.names:
             return {}
         (counts,), (names,) = counts_of(self.scores, [domain]), self.scores.names_of([domain])
-        pairs = zip(names, mean_iou(counts), strict=True)
-        return {name: float(miou) for name, miou in pairs if not np.isnan(miou)}
+        pairs = zip(names, mean_iou(counts).tolist(), strict=True)
+        known = {name: miou for name, miou in pairs if not np.isnan(miou)}
+        return dict(sorted(known.items(), key=lambda pair: pair[1]))
 
     def events(self, kind: str) -> list[dict[str, Any]]:
         """Return the events of the log of a kind, such as `train` or `eval`."""
@@ -60,9 +61,8 @@ def counts_of(scores: Scores, domains: Sequence[str]) -> list[Int[np.ndarray, "b
 def read_runs(folders: Sequence[RunFolder], baseline: RunFolder | None = None) -> list[Run]:
     """Read runs to compare; the baseline comes first, unless it is one of them.
 
-    Raises:
-        MissingFileError: if config.yaml or eval.json is missing.
-        RunError: if a file is broken, a folder is named twice, or the class lists differ.
+    Raises MissingFileError without config.yaml or eval.json, and RunError if a file is broken, a
+    folder is named twice, or the class lists differ.
     """
     if not folders:
         raise RunError("a report needs at least one run: give a run folder")

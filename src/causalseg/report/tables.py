@@ -13,17 +13,10 @@ from jaxtyping import Int
 from causalseg.engine.bootstrap import paired_interval
 from causalseg.engine.robustness import corruption_degradation
 from causalseg.errors import list_some
-from causalseg.report.format import (
-    Interval,
-    Value,
-    describe_domains,
-    format_percent,
-    mean_of,
-    subtract,
-)
+from causalseg.report.format import Interval, describe_domains, format_percent, mean_of, subtract
 from causalseg.report.read import Run, counts_of, read_runs
 from causalseg.runs.folder import RunFolder
-from causalseg.runs.scores import CHOSEN_ON_TARGET, DomainScores
+from causalseg.runs.scores import CHOSEN_ON_TARGET, DomainScores, Value
 
 MEASURES = {
     "iou": "IoU",
@@ -93,12 +86,7 @@ class Confusion(NamedTuple):
 
 
 def domain_table(runs: Sequence[RunFolder]) -> DomainTable:
-    """Return the mIoU of every run in every domain.
-
-    Raises:
-        MissingFileError: if config.yaml or eval.json of a run is missing.
-        RunError: if one of them is broken, or the runs have different classes.
-    """
+    """Return the mIoU of every run in every domain; raises what `read_runs` does."""
     read = read_runs(runs)
     domains, over = collect_domains(read), read[0].scores.mean.over
     rows = {run.label: [*map(run.scores.miou_of, domains), _mean_miou(run, over)] for run in read}
@@ -151,15 +139,14 @@ def list_losses(runs: Sequence[Run], reference: Run | None) -> dict[tuple[str, s
     """Return the loss of every run by corruption and what it is made of; empty if not scored."""
     rows: dict[tuple[str, str], list[Loss]] = {}
     for i, run in enumerate(runs):
-        degradation = {}
-        if reference:
-            degradation = corruption_degradation(_content(run), _content(reference))
         for part in run.scores.robustness.corruptions:
             origin = "clean not scored" if part.clean is None else f"of {part.clean}"
             key = (part.corruption, f"severity {_list_steps(part.severities)}, {origin}")
-            cd, rcd = degradation.get((part.corruption, part.clean), (None, None))
+            cd = rcd = None
+            if reference:
+                cd, rcd = corruption_degradation(run.domains, reference.domains, part)
             clean = None if part.clean is None else run.scores.miou_of(part.clean)
-            loss = Loss(clean, part.miou, part.relative, _to_percent(cd), _to_percent(rcd))
+            loss = Loss(clean, part.miou, part.relative, cd, rcd)
             rows.setdefault(key, [Loss()] * len(runs))[i] = loss
     return rows
 
@@ -199,16 +186,15 @@ def list_caveats(runs: Sequence[Run], over: Sequence[str]) -> list[str]:
             "The runs name different domains for the mean. The first run's are used for all, but "
             "under robustness each has its own."
         )
-    missing, differing = [], []
-    for name in collect_domains(runs):
-        domains = [run.domains[name] for run in runs if name in run.domains]
-        if len(domains) < len(runs):
-            missing.append(name)
-        if any(_list_parts(domain) != _list_parts(domains[0]) for domain in domains):
-            differing.append(name)
-    if missing:
+    scored = {
+        name: [_list_parts(run.domains[name]) for run in runs if name in run.domains]
+        for name in collect_domains(runs)
+    }
+    if missing := [name for name, parts in scored.items() if len(parts) < len(runs)]:
         caveats.append(f"Not every run was scored in {list_some(missing, _NAMED)}.")
-    if differing:
+    if differing := [
+        name for name, (first, *rest) in scored.items() if any(x != first for x in rest)
+    ]:
         names = list_some(differing, _NAMED)
         caveats.append(f"The runs were scored on different images in {names}.")
     return caveats
@@ -250,11 +236,6 @@ def _list_parts(domain: DomainScores) -> dict[str, Any]:
     return {"names": domain.per_image.names, **domain.model_dump(include=parts)}
 
 
-def _content(run: Run) -> dict[str, dict[str, Any]]:
-    parts = {"miou", "corruption"}
-    return {name: domain.model_dump(include=parts) for name, domain in run.domains.items()}
-
-
 def _mean_miou(run: Run, domains: Sequence[str]) -> Value:
     return mean_of(map(run.scores.miou_of, domains))
 
@@ -265,9 +246,8 @@ def _paired_interval(run: Run, reference: Run, domains: Sequence[str]) -> Interv
     if not ours.domains.keys() & theirs.domains.keys() >= set(domains):
         return None
     names = ours.names_of(domains)
-    if names != theirs.names_of(domains):
-        return None
-    if any(ours.classes_of(name).names != theirs.classes_of(name).names for name in domains):
+    classes = [[scores.classes_of(name).names for name in domains] for scores in (ours, theirs)]
+    if names != theirs.names_of(domains) or classes[0] != classes[1]:
         return None
     return paired_interval([counts_of(ours, domains)], [counts_of(theirs, domains)], names)
 
@@ -276,7 +256,3 @@ def _list_steps(severities: Sequence[int]) -> str:
     low, high = min(severities), max(severities)
     is_range = len(severities) > 1 and list(severities) == list(range(low, high + 1))
     return f"{low} to {high}" if is_range else ", ".join(map(str, severities))
-
-
-def _to_percent(value: Value) -> Value:
-    return None if value is None else 100 * value

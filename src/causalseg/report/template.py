@@ -2,6 +2,7 @@
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template, select_autoescape
 
+from causalseg.errors import list_some
 from causalseg.report import format
 from causalseg.runs.scores import size_text
 
@@ -22,5 +23,6 @@ def load_template(name: str) -> Template:
         "count": format.format_count,
         "domains": format.list_domains,
         "size": size_text,
+        "some": list_some,
     }
     return environment.get_template(name)

@@ -54,10 +54,7 @@ def to_markdown(runs: Sequence[RunFolder], baseline: RunFolder | None = None) ->
 
 
 def to_latex(runs: Sequence[RunFolder], baseline: RunFolder | None = None) -> str:
-    r"""Return the numbers of the report as LaTeX tables, which need \usepackage{booktabs}.
-
-    Takes and raises what `causalseg.report.write_report` does.
-    """
+    r"""Return the numbers as LaTeX, which needs \usepackage{booktabs}; else as `to_markdown`."""
     grids, notes = _read(runs, baseline)
     parts = ["% needs \\usepackage{booktabs}"]
     for grid in grids:

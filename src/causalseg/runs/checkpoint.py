@@ -30,10 +30,7 @@ def save_checkpoint(
     step: int,
     keep: int = 1,
 ) -> None:
-    """Write last.ckpt; with ``keep`` above 1 also keep the newest ``keep`` as step-N.ckpt.
-
-    Raises RunError if it cannot be written; the previous checkpoint stays.
-    """
+    """Write last.ckpt whole or not at all; ``keep`` above 1 keeps that many as step-N.ckpt."""
     parts = {name: part.state_dict() for name, part in model.trainable().items()}
     content = {"step": step, "model": parts, "optimizer": optimizer.state_dict()}
     if average.is_on:
@@ -41,7 +38,10 @@ def save_checkpoint(
     if best.is_on:
         content["best"] = best.state()
     with replacing(run.checkpoint) as temporary:
-        _save(content, temporary)
+        try:
+            torch.save(content, temporary)
+        except RuntimeError as error:  # such as a full disk
+            raise OSError(str(error)) from error
     if keep > 1:
         with replacing(run.path / f"step-{step:07d}.ckpt") as temporary:
             temporary.hardlink_to(run.checkpoint)
@@ -50,12 +50,7 @@ def save_checkpoint(
 
 
 def read_checkpoint(run: RunFolder, file: Path | None = None) -> dict[str, Any]:
-    """Return the content of last.ckpt, or of another: step, model, optimizer.
-
-    Raises:
-        MissingFileError: if there is no checkpoint.
-        RunError: if it is broken.
-    """
+    """Read last.ckpt or another. Raises MissingFileError, or RunError if it is broken."""
     file = file or run.need(run.checkpoint)
     try:
         return torch.load(file, map_location="cpu", weights_only=True)
@@ -73,12 +68,7 @@ def load_checkpoint(
     average: WeightAverage,
     best: BestWeights,
 ) -> int:
-    """Restore everything from last.ckpt; return the number of steps done.
-
-    Raises:
-        MissingFileError: if there is no checkpoint.
-        RunError: if it is broken or belongs to another model.
-    """
+    """Restore last.ckpt; return the steps done. Raises RunError if it is of another model."""
     content = read_checkpoint(run)
     with _of_another_run(run.checkpoint):
         _place(model, content)
@@ -94,11 +84,8 @@ def load_weights(run: RunFolder, model: Segmenter, which: str = "last") -> dict[
     """Load trained weights for use; return their description for eval.json.
 
     ``which`` is last, at the end of training; best, chosen by run.best; or the name or path of a
-    checkpoint (of which the average is used, if any) or of a folder with adapter and head.
-
-    Raises:
-        MissingFileError: if the weights do not exist; lists those that do.
-        CausalsegError: if they are broken or belong to another model.
+    checkpoint (of which the average is used, if any) or of a folder with adapter and head. Raises
+    CausalsegError if they are broken or of another model, MissingFileError if they do not exist.
     """
     path = _find(run, which)
     if path.is_dir():
@@ -114,15 +101,10 @@ def load_weights(run: RunFolder, model: Segmenter, which: str = "last") -> dict[
     return {"name": path.name, "step": content["step"]}
 
 
-def list_checkpoints(run: RunFolder) -> list[str]:
-    """Return the names of the weights that a run has, for `load_weights`."""
-    folders = {"last": run.head, "best": run.best / "best.json"}
-    files = sorted(file.name for file in run.path.glob("*.ckpt"))
-    return [*(name for name, file in folders.items() if file.is_file()), *files]
-
-
 def _find(run: RunFolder, which: str) -> Path:
-    known = list_checkpoints(run)
+    folders = {"last": run.head, "best": run.best / "best.json"}
+    known = [name for name, file in folders.items() if file.is_file()]
+    known += sorted(file.name for file in run.path.glob("*.ckpt"))
     if which == "last" and ("last" in known or not known):
         return run.path  # if there are no weights, loading says how to make them
     if which in known or which not in ("last", "best"):
@@ -148,10 +130,3 @@ def _of_another_run(file: Path) -> Iterator[None]:
             f"{file} belongs to another configuration ({error}): use the run's own config.yaml, or "
             "train into another folder"
         ) from error
-
-
-def _save(content: dict[str, Any], path: Path) -> None:
-    try:
-        torch.save(content, path)
-    except RuntimeError as error:  # such as a full disk
-        raise OSError(str(error)) from error

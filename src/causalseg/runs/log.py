@@ -5,7 +5,6 @@ import logging
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from datetime import timedelta
-from types import TracebackType
 from typing import Any, Self
 
 from rich.console import Console
@@ -23,21 +22,21 @@ class RunLog:
     """Writes the events of a run and locks its folder; a context manager that ends both.
 
     ``first`` of all ``steps`` are already done; later events of an earlier attempt are dropped.
-
-    Raises:
-        RunError: if another process trains into the folder.
+    Raises RunError if another process trains into the folder.
     """
 
     def __init__(self, run: RunFolder, steps: int, first: int, trackers: Sequence[str]):
-        self._lock = ExitStack()
-        self._lock.enter_context(locked(run.path))
+        self._open = ExitStack()
+        self._open.enter_context(locked(run.path))
         events = run.read_log() if first and run.log.is_file() else []
         # The last step is scored again when a run ends between training and scoring.
         events = [e for e in events if (e["event"], e["step"]) != ("eval", steps)]
         kept = [event for event in events if event["step"] <= first]
         write_text(run.log, "".join(json.dumps(event) + "\n" for event in kept))
-        self._file = run.log.open("a", buffering=1, encoding="utf-8")
         self._trackers = open_trackers(trackers, run, first)
+        for tracker in self._trackers:
+            self._open.callback(tracker.close)
+        self._file = self._open.enter_context(run.log.open("a", buffering=1, encoding="utf-8"))
         self._bar = Progress(
             TextColumn("step {task.completed}/{task.total}"),
             BarColumn(),
@@ -52,20 +51,11 @@ class RunLog:
         self.steps = steps
 
     def __enter__(self) -> Self:
-        self._bar.start()
+        self._open.enter_context(self._bar)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._bar.stop()
-        self._file.close()
-        for tracker in self._trackers:
-            tracker.close()
-        self._lock.close()
+    def __exit__(self, *_: object) -> None:
+        self._open.close()
 
     def start(self, step: int, origin: dict[str, Any]) -> None:
         """Log the result of `describe_origin`, which holds from this step on."""
@@ -115,7 +105,7 @@ class RunLog:
     def _track(self, event: str, step: int, values: Mapping[str, float | None]) -> None:
         scalars = {f"{event}/{name}": v for name, v in values.items() if v is not None}
         for tracker in self._trackers:
-            tracker.scalars(scalars, step)
+            tracker.log(scalars, step)
 
     def _write_line(self, event: str, step: int, content: dict[str, Any]) -> None:
         self._file.write(json.dumps({"event": event, "step": step, **content}) + "\n")

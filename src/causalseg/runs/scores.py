@@ -19,9 +19,9 @@ VERSION = 2  # in 1, `inference.size` was `resized_to`
 CHOSEN_ON_TARGET = "checkpoint chosen on a target domain"
 MEAN = "mean"  # stands for the mean over domains where a domain is named
 
+Value = float | None
 Percent = Annotated[float, Field(ge=0, le=100)]
 Interval = tuple[Percent, Percent]
-Size = tuple[int, int]
 ByClass = dict[str, Percent | None]
 Row = Annotated[str, Field(pattern=r"^\d+( \d+)*$")]
 
@@ -94,7 +94,7 @@ class DomainScores(Block):
     """The scores of one domain."""
 
     images: int
-    size: Size | None
+    size: tuple[int, int] | None
     """Most common height and width of the labels."""
     split: str | None = None
     resized_to: list[int] | None = None
@@ -195,10 +195,6 @@ def _read_earlier_names(how: Any) -> Any:
     return how
 
 
-StoredInference = Annotated[InferenceConfig, BeforeValidator(_read_earlier_names)]
-"""How images were predicted."""
-
-
 class Scores(Block):
     """The content of eval.json."""
 
@@ -209,7 +205,8 @@ class Scores(Block):
     domains: dict[str, DomainScores]
     mean: Mean
     robustness: Robustness
-    inference: StoredInference
+    inference: Annotated[InferenceConfig, BeforeValidator(_read_earlier_names)]
+    """How images were predicted."""
     made_of: str
     overrides: list[str] | None = None
     """Overrides of config.yaml that the run was scored with."""
@@ -249,12 +246,7 @@ class Scores(Block):
 
 
 def read_scores(run: RunFolder) -> Scores:
-    """Read eval.json of a run.
-
-    Raises:
-        MissingFileError: if it is missing.
-        RunError: if it is broken or of another version.
-    """
+    """Read eval.json. Raises MissingFileError, or RunError if it is not of this version."""
     try:
         return Scores.model_validate(run.read_json(run.eval))
     except ValidationError as error:

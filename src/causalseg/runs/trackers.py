@@ -6,9 +6,9 @@ are in trackers.json, so that a resumed run continues there.
 
 import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
-from typing import Protocol
+from typing import NamedTuple
 
 from torch.utils.tensorboard import SummaryWriter
 
@@ -22,75 +22,61 @@ _PROJECT = "causalseg"
 _MAX_PARAMETERS = 100  # in one request to an MLflow server
 
 
-class Tracker(Protocol):
-    """Takes the scalars of a run, which is continued if steps are already done (``first``)."""
+class Tracker(NamedTuple):
+    """Takes scalars by name, and their step; ``close`` writes buffered ones."""
 
-    def scalars(self, values: Mapping[str, float], step: int) -> None:
-        """Log values by name."""
-
-    def close(self) -> None:
-        """Write buffered values."""
+    log: Callable[[dict[str, float], int], None]
+    close: Callable[[], None]
 
 
-class _TensorBoard:
-    """Event files in the run folder; those after ``first`` steps are dropped."""
+def _open_tensorboard(run: RunFolder, first: int) -> Tracker:
+    """Write event files in the run folder; those after ``first`` steps are dropped."""
+    folder = run.path / "tensorboard"
+    if not first:
+        shutil.rmtree(folder, ignore_errors=True)  # of an attempt without a checkpoint
+    writer = SummaryWriter(str(folder), purge_step=first + 1 if first else None)
 
-    def __init__(self, run: RunFolder, first: int):
-        folder = run.path / "tensorboard"
-        if not first:
-            shutil.rmtree(folder, ignore_errors=True)  # of an attempt without a checkpoint
-        self._writer = SummaryWriter(str(folder), purge_step=first + 1 if first else None)
-        self.close = self._writer.close
-
-    def scalars(self, values: Mapping[str, float], step: int) -> None:
+    def log(values: dict[str, float], step: int) -> None:
         for name, value in values.items():
-            self._writer.add_scalar(name, value, step)
+            writer.add_scalar(name, value, step)
+
+    return Tracker(log, writer.close)
 
 
-class _WandB:
-    """A run of Weights & Biases with the configuration; its files are in the run folder."""
-
-    def __init__(self, run: RunFolder, first: int):
-        self._run = import_module("wandb").init(
-            project=_PROJECT,
-            name=run.path.resolve().name,
-            config=run.read_config(),
-            dir=str(run.path),
-            id=_read_ids(run).get("wandb") if first else None,
-            resume="allow",
-        )
-        _write_id(run, "wandb", self._run.id)
-        self.close = self._run.finish
-
-    def scalars(self, values: Mapping[str, float], step: int) -> None:
-        self._run.log(dict(values), step=step)
+def _open_wandb(run: RunFolder, first: int) -> Tracker:
+    """Start a run of Weights & Biases with the configuration; its files are in the run folder."""
+    started = import_module("wandb").init(
+        project=_PROJECT,
+        name=run.path.resolve().name,
+        config=run.read_config(),
+        dir=str(run.path),
+        id=_read_ids(run).get("wandb") if first else None,
+        resume="allow",
+    )
+    _write_id(run, "wandb", started.id)
+    return Tracker(lambda values, step: started.log(values, step=step), started.finish)
 
 
-class _MLflow:
-    """A run of MLflow with the configuration as parameters; MLflow chooses the server."""
+def _open_mlflow(run: RunFolder, first: int) -> Tracker:
+    """Start a run of MLflow with the configuration as parameters; MLflow chooses the server."""
+    mlflow = import_module("mlflow")
+    mlflow.set_experiment(_PROJECT)
+    earlier = _read_ids(run).get("mlflow") if first else None
+    started = mlflow.start_run(run_id=earlier, run_name=run.path.resolve().name)
+    _write_id(run, "mlflow", started.info.run_id)
+    parameters = [] if earlier else list(flatten(run.read_config()))
+    for index in range(0, len(parameters), _MAX_PARAMETERS):
+        mlflow.log_params(dict(parameters[index : index + _MAX_PARAMETERS]))
 
-    def __init__(self, run: RunFolder, first: int):
-        self._mlflow = import_module("mlflow")
-        self._mlflow.set_experiment(_PROJECT)
-        earlier = _read_ids(run).get("mlflow") if first else None
-        started = self._mlflow.start_run(run_id=earlier, run_name=run.path.resolve().name)
-        _write_id(run, "mlflow", started.info.run_id)
-        parameters = [] if earlier else list(flatten(run.read_config()))
-        for index in range(0, len(parameters), _MAX_PARAMETERS):
-            self._mlflow.log_params(dict(parameters[index : index + _MAX_PARAMETERS]))
-        self.close = self._mlflow.end_run
-
-    def scalars(self, values: Mapping[str, float], step: int) -> None:
+    def log(values: dict[str, float], step: int) -> None:
         # MLflow refuses other characters.
         named = {re.sub(r"[^\w\-. /]", "_", name): value for name, value in values.items()}
-        self._mlflow.log_metrics(named, step=step)
+        mlflow.log_metrics(named, step=step)
+
+    return Tracker(log, mlflow.end_run)
 
 
-_KINDS: dict[str, Callable[[RunFolder, int], Tracker]] = {
-    "tensorboard": _TensorBoard,
-    "wandb": _WandB,
-    "mlflow": _MLflow,
-}
+_KINDS = {"tensorboard": _open_tensorboard, "wandb": _open_wandb, "mlflow": _open_mlflow}
 
 
 def check_trackers(names: Sequence[str]) -> None:
