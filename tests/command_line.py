@@ -1,8 +1,10 @@
 """The command line as a user calls it, in this process."""
 
 import sys
+from pathlib import Path
 
 import pytest
+import yaml
 
 from causalseg import cli
 
@@ -15,3 +17,8 @@ def run(*arguments: object) -> int:
             cli.main()
             raise SystemExit(0)
     return caught.value.code or 0
+
+
+def write_yaml(file: Path, content: dict) -> Path:
+    file.write_text(yaml.safe_dump(content))
+    return file

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from command_line import run
+from command_line import run, write_yaml
 
 
 def pixels(file):
@@ -20,9 +20,7 @@ def pixels(file):
 
 @pytest.fixture
 def config(tiny_options, tmp_path):
-    file = tmp_path / "tiny.yaml"
-    file.write_text(yaml.safe_dump(tiny_options))
-    return file
+    return write_yaml(tmp_path / "tiny.yaml", tiny_options)
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["config", "keys"]])
@@ -68,12 +66,8 @@ def test_stopped_by_hand_it_says_how_to_go_on(config):
         "causalseg.jobs.train.train = lambda *_: signal.raise_signal(signal.SIGINT)\n"
         "from causalseg import cli; cli.main()"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, "train", str(config)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command = [sys.executable, "-c", code, "train", str(config)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 130
     assert "run.resume=true continues a training run" in done.stderr
     assert "Traceback" not in done.stderr

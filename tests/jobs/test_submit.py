@@ -46,10 +46,7 @@ TREES = {
             "leftImg8bit/val/frankfurt/frankfurt_000000_000294_leftImg8bit.png",
             "gtFine/test/berlin/berlin_000000_000019_gtFine_labelIds.png",
         ),
-        (
-            "berlin_000000_000019_gtFine_labelIds.png",
-            "munich_000397_000019_gtFine_labelIds.png",
-        ),
+        ("berlin_000000_000019_gtFine_labelIds.png", "munich_000397_000019_gtFine_labelIds.png"),
         LABEL_IDS,
     ),
     "bdd": (

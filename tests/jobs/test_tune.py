@@ -4,7 +4,6 @@ import json
 import shutil
 
 import pytest
-import yaml
 
 from causalseg.config.load import dump_config, load_config
 from causalseg.errors import ConfigError, RunError
@@ -14,7 +13,7 @@ from causalseg.jobs.compare.methods import read_methods
 from causalseg.jobs.compare.study import plan_study
 from causalseg.jobs.train import train_run
 from causalseg.jobs.tune import parse_grid, run_tuning, value_text, write_methods
-from command_line import run
+from command_line import run, write_yaml
 
 METHODS = """
 none: {adapter: none}
@@ -33,9 +32,7 @@ def config(tiny_options, tmp_path):
     tiny_options["data"]["mean_over"] = ["there"]
     tiny_options["train"]["steps"] = 1
     tiny_options["eval"]["pictures"] = 0
-    file = tmp_path / "tiny.yaml"
-    file.write_text(yaml.safe_dump(tiny_options))
-    return file
+    return write_yaml(tmp_path / "tiny.yaml", tiny_options)
 
 
 @pytest.fixture

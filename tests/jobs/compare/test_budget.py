@@ -8,6 +8,7 @@ from causalseg.errors import ConfigError
 from causalseg.jobs.compare.budget import TOLERANCE, parse_budget, size_methods
 from causalseg.jobs.compare.methods import read_methods
 from causalseg.jobs.train import train_run
+from command_line import write_yaml
 from conftest import SMALL_MASK2FORMER
 
 # On the fixture's ViT: 6 blocks, 64 channels.
@@ -19,9 +20,7 @@ OPTIONS = dict.fromkeys(RANKED, "rank") | {"adaptformer": "bottleneck", "vpt": "
 def config(tiny_options, tmp_path):
     """A configuration file without adapter."""
     del tiny_options["adapter"]
-    file = tmp_path / "tiny.yaml"
-    file.write_text(yaml.safe_dump(tiny_options))
-    return file
+    return write_yaml(tmp_path / "tiny.yaml", tiny_options)
 
 
 @pytest.fixture
