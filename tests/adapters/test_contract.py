@@ -16,6 +16,7 @@ from torch import nn
 from causalseg.adapters.ablations.literal import CausalTuneFFT, CausalTuneHaar
 from causalseg.adapters.adaptformer import AdaptFormer
 from causalseg.adapters.base import Adapter, Chain, attach
+from causalseg.adapters.causal_lora import CausalLora
 from causalseg.adapters.causal_tune import CausalTune
 from causalseg.adapters.fada import Fada
 from causalseg.adapters.full import FullTune
@@ -70,6 +71,8 @@ INSIDE = {
     "dora-bias": lambda vit: PeftAdapter(vit, DoraAdapterConfig(rank=2, bias="adapted")),
     "soma": lambda vit: Soma(vit, rank=2),
     "soma-bias": lambda vit: Soma(vit, rank=2, bias="adapted"),
+    "causal_lora": lambda vit: CausalLora(vit, rank=4, split={"low": 1, "causal": 1, "high": 1}),
+    "causal_lora-minor": lambda vit: CausalLora(vit, rank=4, init="minor", split={"all": 1}),
     "adaptformer": lambda vit: AdaptFormer(48, 2, bottleneck=4),
     "chain-lora-adaptformer": lambda vit: Chain(
         [PeftAdapter(vit, LoraAdapterConfig(rank=2)), AdaptFormer(48, 2, bottleneck=4)]

@@ -25,6 +25,7 @@ NAMES = {
     "lora": "{name: lora, rank: 2}",
     "dora": "{name: dora, rank: 2}",
     "soma": "{name: soma, rank: 2}",
+    "causal_lora": "{name: causal_lora, rank: 2}",
     "peft": "{name: peft, type: LOKR, options: {r: 2}}",
     "adaptformer": "{name: adaptformer, bottleneck: 4}",
     "vpt": "{name: vpt, num_prompts: 2}",

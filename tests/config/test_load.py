@@ -1,12 +1,9 @@
 """Configurations: every mistake at once and by name, overrides, the manual."""
 
 import pytest
-import yaml
 
-from causalseg.config import Config
 from causalseg.config.adapters import CausalTuneConfig, NoAdapterConfig
 from causalseg.config.load import (
-    dump_config,
     list_differences,
     list_options,
     load_config,
@@ -53,7 +50,7 @@ def test_all_mistakes_are_reported_at_once_each_by_name():
 
 def test_an_unknown_adapter_lists_those_that_exist():
     text = mistakes({"adapter": "causaltune"})
-    assert "did you mean 'causal_tune'? Allowed: adaptformer, causal_tune, chain, dora," in text
+    assert "did you mean 'causal_tune'? Allowed: adaptformer, causal_lora, causal_tune, chain" in text
     text = mistakes({"adapter": ["lora", "causaltune"]})
     assert "'causaltune': unknown name; did you mean 'causal_tune'? Allowed: adaptformer" in text
 
@@ -137,11 +134,6 @@ def test_missing_and_broken_files_are_named(tmp_path):
         load_config(broken)
 
 
-def test_a_dumped_configuration_reads_back_equal():
-    config = parse_config({"data": DATA}, ["data.mean_over=[night]", "eval.size=[128, 256]"])
-    assert parse_config(yaml.safe_load(dump_config(config))) == config
-
-
 def test_every_option_is_documented():
     options = list_options()
     assert all(option.text for option in options)
@@ -149,14 +141,3 @@ def test_every_option_is_documented():
     assert by_key["adapter[causal_tune].band.high"].default == "0.7"
     assert by_key["eval.size"].type == "[int, int] or null"
     assert len(by_key) == len(options)
-
-
-def test_a_configuration_cannot_be_changed_after_it_was_checked():
-    config = parse_config({"data": DATA})
-    with pytest.raises(ValueError, match="frozen"):
-        config.train.steps = 3
-
-
-def test_the_schema_knows_every_block():
-    schema = Config.model_json_schema()
-    assert set(schema["properties"]) == set(Config.model_fields)

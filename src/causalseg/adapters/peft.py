@@ -54,10 +54,10 @@ _RESERVED |= {"layers_to_transform", "layers_pattern"}
 @torch.compiler.substitute_in_graph(dequantize_module_weight)
 def _plain_weight(module: nn.Module) -> nn.Parameter:
     """Replace peft's function in a traced graph: Dynamo of torch 2.14 cannot follow its check."""
-    weight = module.weight
+    weight: Any = module.weight
     if weight.__class__.__name__ in ("Params4bit", "Int8Params"):  # of bitsandbytes
         raise TypeError("a quantized weight under DoRA cannot be compiled beside causalseg")
-    return weight  # type: ignore[return-value]
+    return weight
 
 
 def peft_config(options: LoraAdapterConfig | PeftAdapterConfig) -> PeftConfig:
@@ -88,34 +88,27 @@ def peft_config(options: LoraAdapterConfig | PeftAdapterConfig) -> PeftConfig:
 
 
 class PeftAdapter(Adapter):
-    """Layers of peft in place of linear layers.
+    """Layers of peft in place of linear layers; their parameters, `values`, train and are saved.
 
-    Attributes:
-        values: the parameters of peft's layers, by path; these train and are saved.
-
-    Raises:
-        ConfigError: if a target is no linear layer of a block, ``bias`` is adapted without a bias
-            to train, or peft refuses an option or the sizes.
+    Raises ConfigError if a target is no linear layer of a block, ``bias`` is adapted without a bias
+    to train, or peft refuses an option or the sizes.
     """
 
     def __init__(self, vit: nn.Module, options: LoraAdapterConfig | PeftAdapterConfig):
         trunk = find_trunk(vit)
         super().__init__(trunk.widths, len(trunk.names), options.layers)
         targets: set[str] = {_ALL} if isinstance(options.targets, str) else set(options.targets)
-        linears = _find_linears(vit, targets, [trunk.names[layer] for layer in self.layers])
+        linears = find_linears(vit, targets, [trunk.names[layer] for layer in self.layers])
         # A plain dict: the layers are no submodules here, as they hold layers of the backbone.
         self._tuners, biases = _make_tuners(peft_config(options), linears)
         self._biases = {path: f"{path}.bias".replace(".", "/") for path in biases}
         self._shapes = {path: tuple(linear.weight.shape) for path, linear in linears.items()}
         self._placements: list[_Placement] = []
-        self.values = nn.ParameterDict(
-            {
-                f"{path}.{name}".replace(".", "/"): parameter
-                for path, tuner in self._tuners.items()
-                for name, parameter in tuner.named_parameters()
-            }
-            | {self._biases[path]: bias for path, bias in biases.items()}
-        )
+        values = {self._biases[path]: bias for path, bias in biases.items()}
+        for path, tuner in self._tuners.items():
+            for name, parameter in tuner.named_parameters():
+                values[f"{path}.{name}".replace(".", "/")] = parameter
+        self.values = nn.ParameterDict(values)
 
     def install(self, vit: nn.Module) -> list[Removable]:
         """Replace the linear layers by peft's layers.
@@ -125,14 +118,13 @@ class PeftAdapter(Adapter):
         if self._placements:
             raise ConfigError(f"{type(self).__name__} is attached to a model: detach it first")
         for path, shape in self._shapes.items():
-            _check_linear(vit, path, shape, path in self._biases)
+            check_linear(vit, path, shape, path in self._biases)
         swaps: list[Removable] = []
         for path, tuner in self._tuners.items():
             parent, _, name = path.rpartition(".")
             owner = vit.get_submodule(parent)
             placement = _Placement(owner, name, tuner, self._placements)
-            if name == "qkv" and hasattr(owner, _BIAS_APART):
-                swaps.append(Swap(owner, _BIAS_APART, True))
+            swaps += call_layer(owner, name)
             if path in self._biases:
                 swaps.append(Swap(placement.original, "bias", self.values[self._biases[path]]))
         return [*self._placements, *swaps]
@@ -171,9 +163,7 @@ class PeftAdapter(Adapter):
 class _Placement(Swap):
     """A layer of peft in place of a linear layer, until `remove`."""
 
-    def __init__(
-        self, owner: nn.Module, name: str, tuner: nn.Module, placements: "list[_Placement]"
-    ):
+    def __init__(self, owner: nn.Module, name: str, tuner: Any, placements: "list[_Placement]"):
         super().__init__(owner, name, tuner)
         tuner.base_layer = self.original
         self.tuner, self.placements = tuner, placements
@@ -182,17 +172,23 @@ class _Placement(Swap):
     def merge(self) -> None:
         """Put a plain linear layer here; the original keeps its weights."""
         merged = copy.deepcopy(self.tuner)
-        merged.merge()  # type: ignore[operator]
+        merged.merge()
         setattr(self.owner, self.name, merged.base_layer)
 
     def remove(self) -> None:
         """Put the original back; peft's layer lets go of it."""
         super().remove()
-        self.tuner.base_layer = None  # type: ignore[assignment]
+        self.tuner.base_layer = None
         self.placements.remove(self)
 
 
-def _find_linears(vit: nn.Module, targets: set[str], blocks: Sequence[str]) -> dict[str, nn.Linear]:
+def call_layer(owner: nn.Module, name: str) -> list[Swap]:
+    """Let EVA's and BEiT's attention call its layer ``qkv`` instead of using its weight."""
+    is_apart = name == "qkv" and hasattr(owner, _BIAS_APART)
+    return [Swap(owner, _BIAS_APART, True)] if is_apart else []
+
+
+def find_linears(vit: nn.Module, targets: set[str], blocks: Sequence[str]) -> dict[str, nn.Linear]:
     """Return the targeted linear layers of the ``blocks`` by their path in the model."""
     chosen, offered = {}, set()
     for block in blocks:
@@ -225,8 +221,13 @@ def _make_tuners(
     """Let peft make its layers; return them without the linear layers, and biases that train."""
     copies = nn.Module()
     for path, linear in linears.items():
-        parent, _, name = path.rpartition(".")
-        _make_path(copies, parent).add_module(name, copy.deepcopy(linear))
+        owner = copies
+        *parents, name = path.split(".")
+        for parent in parents:
+            if parent not in owner._modules:
+                owner.add_module(parent, nn.Module())
+            owner = owner.get_submodule(parent)
+        owner.add_module(name, copy.deepcopy(linear))
     config = copy.deepcopy(config)
     config.target_modules = set(linears)
     try:
@@ -234,7 +235,7 @@ def _make_tuners(
     except (TypeError, ValueError, RuntimeError, AttributeError) as error:
         kind = PeftType(config.peft_type).value
         raise ConfigError(f"peft {kind} refuses the layers: {error}") from error
-    tuners = {path: copies.get_submodule(path) for path in linears}
+    tuners: dict[str, Any] = {path: copies.get_submodule(path) for path in linears}
     biases = {}
     trains_bias = getattr(config, "bias", None) == _TRAINED_BIAS
     for path, tuner in tuners.items():
@@ -242,37 +243,27 @@ def _make_tuners(
         _check_unchanged(base, linears[path], path)
         if trains_bias and base.bias is not None:
             biases[path] = base.bias
-        tuner.base_layer = None  # type: ignore[assignment]
+        tuner.base_layer = None
     if trains_bias and not biases:
         raise ConfigError(
             f"bias = adapted has no effect: {', '.join(linears)} have no bias. Choose other "
             "targets, or leave bias out"
         )
-    return tuners, biases  # type: ignore[return-value]
-
-
-def _make_path(root: nn.Module, path: str) -> nn.Module:
-    """Return the submodule at ``path``; missing ones are added as empty modules."""
-    for name in path.split("."):
-        if name not in root._modules:
-            root.add_module(name, nn.Module())
-        root = root.get_submodule(name)
-    return root
+    return tuners, biases
 
 
 def _check_unchanged(base: nn.Module, linear: nn.Linear, path: str) -> None:
     """Raise if peft changed the frozen layer when it made its own."""
-    if not linear.weight.is_meta and any(  # meta: a model without values, to count parameters
-        not torch.equal(new, old)
-        for new, old in zip(base.parameters(), linear.parameters(), strict=True)
-    ):
+    pairs = zip(base.parameters(), linear.parameters(), strict=True)
+    is_meta = linear.weight.is_meta  # a model without values, to count parameters
+    if not is_meta and not all(torch.equal(new, old) for new, old in pairs):
         raise ConfigError(
             f"{path}: this initialisation of peft changes the frozen weight; choose another, or "
             "the adapter soma, which trains components of the weight"
         )
 
 
-def _check_linear(vit: nn.Module, path: str, shape: tuple[int, ...], has_bias: bool) -> None:
+def check_linear(vit: nn.Module, path: str, shape: tuple[int, ...], has_bias: bool) -> None:
     """Raise unless the model has a plain linear layer of this shape, and bias, at ``path``."""
     try:
         layer = vit.get_submodule(path)

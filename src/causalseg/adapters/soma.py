@@ -40,11 +40,7 @@ class Soma(PeftAdapter):
         super().__init__(vit, LoraAdapterConfig(**lora))
         self._initial: dict[str, tuple[Tensor, Tensor]] = {}
         for path, shape in self._shapes.items():
-            if rank > min(shape):
-                raise ConfigError(
-                    f"rank = {rank}: {path} has {min(shape)} singular components, rank must not be "
-                    "above that"
-                )
+            check_rank(rank, path, shape)
             weight = vit.get_parameter(f"{path}.weight")
             if weight.is_meta:  # a model without values, to check options and count parameters
                 continue
@@ -67,6 +63,15 @@ class Soma(PeftAdapter):
             W_res = (W.detach().cpu().double() - B0 @ A0).to(W)  # (2)
             handles.append(Swap(linear, "weight", nn.Parameter(W_res, requires_grad=False)))
         return handles
+
+
+def check_rank(rank: int, path: str, shape: tuple[int, ...]) -> None:
+    """Raise ConfigError if a weight has fewer singular components than ``rank``."""
+    if rank > min(shape):
+        raise ConfigError(
+            f"rank = {rank}: {path} has {min(shape)} singular components, rank must not be above "
+            "that"
+        )
 
 
 def minor_components(

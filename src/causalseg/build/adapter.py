@@ -6,6 +6,7 @@ from causalseg.adapters.ablations.literal import CausalTuneFFT, CausalTuneHaar
 from causalseg.adapters.ablations.released import ReleasedCausalTune
 from causalseg.adapters.adaptformer import AdaptFormer
 from causalseg.adapters.base import Adapter, Chain, Stages, check_layers
+from causalseg.adapters.causal_lora import CausalLora
 from causalseg.adapters.causal_tune import CausalTune
 from causalseg.adapters.fada import Fada
 from causalseg.adapters.full import FullTune
@@ -70,6 +71,8 @@ def _build_part(part: PlacedConfig, backbone: FrozenBackbone, query_width: int |
             return PeftAdapter(vit, placed)
         case blocks.SomaConfig():
             return Soma(vit, **dict(placed))
+        case blocks.CausalLoraConfig():
+            return CausalLora(vit, **dict(placed))
     if len(set(widths)) == 1:
         return _build_edit(placed, widths[0], backbone.depth, query_width)
     if isinstance(part, blocks.VptConfig | blocks.AdaptFormerConfig):

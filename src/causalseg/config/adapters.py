@@ -11,6 +11,7 @@ from causalseg.config.intervene import InterveneConfig
 from causalseg.config.legacy import drop_removed, move_linear_path, move_to_init
 
 _METHOD = Field(description="The method.")
+Subband = Literal["low", "causal", "high", "all"]
 
 _NAMED_BANDS: dict[str, dict[str, float | None]] = {
     "both": {"low": 0.2, "high": 0.7},
@@ -141,24 +142,6 @@ class PeftAdapterConfig(TargetsConfig):
     """Its own options, by peft's names, such as r or alpha."""
 
 
-class AdaptFormerConfig(PlacedConfig):
-    """AdaptFormer: a bottleneck beside every MLP."""
-
-    name: Annotated[Literal["adaptformer"], _METHOD] = "adaptformer"
-    bottleneck: Count = 64
-    """Width of the bottleneck."""
-    scale: Annotated[float, Field(gt=0)] = 0.1
-    """Fixed factor on its output."""
-
-
-class VptConfig(PlacedConfig):
-    """VPT-deep: learnt prompt tokens in every block."""
-
-    name: Annotated[Literal["vpt"], _METHOD] = "vpt"
-    num_prompts: Count = 50
-    """Prompt tokens per block."""
-
-
 class Band(Block):
     """The causal band; or one of the names both, low_removed, high_removed and all."""
 
@@ -180,6 +163,77 @@ class Band(Block):
     def _find_mistakes(self) -> Iterator[str]:
         if self.low is not None and self.high is not None and not self.low < self.high:
             yield f"low = {self.low} must be below high = {self.high}; the paper has 0.2 and 0.7"
+
+
+class CausalLoraConfig(TargetsConfig):
+    """Causal LoRA: LoRA whose bottleneck is filtered over the patch grid."""
+
+    name: Annotated[Literal["causal_lora"], _METHOD] = "causal_lora"
+    targets: list[str] | Literal["all"] = "all"
+    """Linear layers of a block by name, such as attn.qkv; or all."""
+    rank: Count = 16
+    """Channels of the bottleneck."""
+    alpha: Positive = 32.0
+    """The update is scaled by alpha / rank."""
+    init: Literal["zero", "minor"] = "zero"
+    """Initialisation: zero is that of LoRA, minor that of SoMA."""
+    band: Band = Band()
+    """The causal frequencies."""
+    split: Annotated[dict[Subband, Positive], Field(min_length=1)] = {"causal": 1.0}
+    """Shares of the channels by the frequencies that they keep: causal, low (below the band), high
+    (above it) or all, which is LoRA."""
+    rates: dict[Subband, Positive] = {}
+    """Factors on the learning rate by part of the split; 1 where none is given."""
+    gains: tuple[Positive, Positive] | None = None
+    """Lowest and highest random gain of the parts low and high in training; afterwards they have
+    its mean. null has none."""
+
+    @property
+    def ranks(self) -> dict[Subband, int]:
+        """The channels of each part: one for each, the others by their shares, rounded to rank."""
+        total, free = sum(self.split.values()), self.rank - len(self.split)
+        exact = {part: free * share / total for part, share in self.split.items()}
+        ranks = {part: 1 + int(share) for part, share in exact.items()}
+        by_rest = sorted(exact, key=lambda part: int(exact[part]) - exact[part])
+        for part in by_rest[: self.rank - sum(ranks.values())]:
+            ranks[part] += 1
+        return ranks
+
+    def _find_mistakes(self) -> Iterator[str]:
+        parts = list(self.split)
+        if self.rank < len(parts):
+            yield f"rank = {self.rank} is below the number of parts of split, {len(parts)}"
+        if unknown := [part for part in self.rates if part not in self.split]:
+            yield f"rates names {unknown[0]}, which split does not have: {', '.join(parts)}"
+        if parts == ["all"]:
+            yield from self.find_idle(["band"], "split: {all: ...} alone")
+        if not {"low", "high"} & set(parts):
+            yield from self.find_idle(["gains"], "neither low nor high in split")
+        for part in ("low", "high"):
+            if part in parts and getattr(self.band, part) is None:
+                yield f"split has {part}, but band.{part} = null leaves nothing for it"
+        if self.init == "minor":
+            yield from self.find_idle(["gains"], "init=minor")
+        if self.gains and self.gains[0] > self.gains[1]:
+            yield f"gains = {list(self.gains)} must be [lowest, highest]"
+
+
+class AdaptFormerConfig(PlacedConfig):
+    """AdaptFormer: a bottleneck beside every MLP."""
+
+    name: Annotated[Literal["adaptformer"], _METHOD] = "adaptformer"
+    bottleneck: Count = 64
+    """Width of the bottleneck."""
+    scale: Annotated[float, Field(gt=0)] = 0.1
+    """Fixed factor on its output."""
+
+
+class VptConfig(PlacedConfig):
+    """VPT-deep: learnt prompt tokens in every block."""
+
+    name: Annotated[Literal["vpt"], _METHOD] = "vpt"
+    num_prompts: Count = 50
+    """Prompt tokens per block."""
 
 
 class CausalTuneConfig(LinkedConfig):
@@ -236,6 +290,7 @@ _Part = (
     | DoraAdapterConfig
     | SomaConfig
     | PeftAdapterConfig
+    | CausalLoraConfig
     | AdaptFormerConfig
     | VptConfig
 )

@@ -12,7 +12,7 @@ from command_line import write_yaml
 from conftest import SMALL_MASK2FORMER
 
 # On the fixture's ViT: 6 blocks, 64 channels.
-RANKED = ("lora", "dora", "soma", "rein", "set", "fada", "causal_tune")
+RANKED = ("lora", "dora", "soma", "causal_lora", "rein", "set", "fada", "causal_tune")
 OPTIONS = dict.fromkeys(RANKED, "rank") | {"adaptformer": "bottleneck", "vpt": "num_prompts"}
 
 
