@@ -9,7 +9,7 @@ pickle, a wrapper module would rename the state dict.
 """
 
 from collections.abc import Sequence
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 from jaxtyping import Float
 from timm.layers import to_2tuple
@@ -80,6 +80,8 @@ class Adapter(nn.Module):
 class _Parts(Adapter):
     """An adapter made of others: the base class of `Chain` and `Stages`."""
 
+    parts: Any
+
     def __init__(
         self,
         adapters: Sequence[Adapter],
@@ -91,7 +93,7 @@ class _Parts(Adapter):
 
     def queries(self) -> Float[Tensor, "q d"] | None:
         """Return the queries of the last part that has some."""
-        offers = [part.queries() for part in self._adapters()]
+        offers = [part.queries() for part in self.parts]
         return next((queries for queries in reversed(offers) if queries is not None), None)
 
     def rate(self, name: str) -> float:
@@ -104,10 +106,7 @@ class _Parts(Adapter):
 
     def _find(self, name: str) -> tuple[Adapter, str]:
         _, index, inner = name.split(".", 2)
-        return self._adapters()[int(index)], inner
-
-    def _adapters(self) -> list[Adapter]:
-        return list(self.parts)  # type: ignore[arg-type]
+        return self.parts[int(index)], inner
 
 
 class Chain(_Parts):
@@ -120,7 +119,7 @@ class Chain(_Parts):
         """Install every part; hooks on a block run in this order."""
         handles: list[Removable] = []
         try:
-            for part in self._adapters():
+            for part in self.parts:
                 handles += part.install(vit)
         except BaseException:
             Attachment(handles).detach()
@@ -129,7 +128,7 @@ class Chain(_Parts):
 
     def merge(self) -> None:
         """Merge the parts that can be merged."""
-        for part in self._adapters():
+        for part in self.parts:
             part.merge()
 
 
@@ -211,13 +210,11 @@ def install_after_blocks(vit: nn.Module, edit: nn.Module, layers: Sequence[int])
     trunk = find_trunk(vit)
     outputs = [vit.get_submodule(trunk.outputs[layer]) for layer in layers]
     if trunk.layout != "tokens":
-        is_map = trunk.layout == "maps"
-        return [
-            output.register_forward_hook(EditGrid(edit, number, is_map))
-            for number, output in enumerate(outputs)
-        ]
-    grid = PatchGrid(to_2tuple(vit.patch_embed.patch_size))  # type: ignore[union-attr]
-    handles: list[Removable] = [vit.patch_embed.register_forward_pre_hook(grid)]  # type: ignore[union-attr]
+        hooks = [EditGrid(edit, k, trunk.layout == "maps") for k in range(len(layers))]
+        return [out.register_forward_hook(hook) for out, hook in zip(outputs, hooks, strict=True)]
+    embed: Any = vit.patch_embed
+    grid = PatchGrid(to_2tuple(embed.patch_size))
+    handles: list[Removable] = [embed.register_forward_pre_hook(grid)]
     for number, output in enumerate(outputs):
         hook = EditTokens(edit, number, grid, trunk.num_prefix)
         handles.append(output.register_forward_hook(hook))

@@ -31,16 +31,10 @@ from causalseg.adapters.tokens import BlockTokens, TokenEdit, make_delta
 from causalseg.config.adapters import CausalTuneConfig
 from causalseg.config.mistakes import check
 from causalseg.errors import ConfigError
+from causalseg.spectral import transforms
 from causalseg.spectral.bands import band_mask, band_pass
 from causalseg.spectral.grid import Features, GridSize, Tokens, grid_to_tokens, tokens_to_grid
-from causalseg.spectral.transforms import (
-    cache_constant,
-    dct2,
-    dct_matrix,
-    idct2,
-    widen,
-    widest_float,
-)
+from causalseg.spectral.transforms import cache_constant, dct2, dct_matrix, idct2, widen
 
 
 class CausalTune(TokenEdit):
@@ -163,5 +157,5 @@ def _bias_map(
     """Return the factor of b2 at each patch: iDCT(1), a spike near (0, 0), for `paper`, else 1."""
     if recipe != "paper":
         return torch.ones(*grid, 1, device=device, dtype=dtype)
-    sums = [dct_matrix(n, device, widest_float(device)).sum(0) for n in grid]
+    sums = [dct_matrix(n, device, transforms.widest_float(device)).sum(0) for n in grid]
     return torch.outer(*sums)[:, :, None].to(dtype)

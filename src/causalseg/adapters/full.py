@@ -24,16 +24,10 @@ _TOKENS = ("pos_embed", "cls_token", "dist_token", "reg_token")
 
 
 class FullTune(Adapter):
-    """Trainable copies of the backbone's parameters.
+    """Trainable copies of the backbone's parameters: `values`, by name with "/" for ".".
 
-    Args:
-        vit: the backbone; stays as it is.
-        has_stem: train also what comes before the blocks: patch embedding, positions, class and
-            register tokens; always the case if all blocks train.
-        options: fields of `FullConfig`.
-
-    Attributes:
-        values: the trainable copies, by name with "/" for ".".
+    With ``has_stem``, and always if all blocks train, so does what comes before the blocks: patch
+    embedding, positions, class and register tokens. The options are the fields of `FullConfig`.
     """
 
     def __init__(self, vit: nn.Module, *, has_stem: bool = False, **options: Any):
@@ -44,19 +38,12 @@ class FullTune(Adapter):
         self.base_rate, self.layer_decay = checked.rate, checked.layer_decay
         self._blocks = tuple(f"{name}." for name in trunk.names)
         chosen = tuple(self._blocks[layer] for layer in self.layers)
-
-        def trains(name: str) -> bool:
-            if name.startswith(self._blocks):
-                return name.startswith(chosen)
-            return has_stem and name.split(".")[0] not in _UNUSED
-
-        self.values = nn.ParameterDict(
-            {
-                name.replace(".", "/"): nn.Parameter(parameter.detach().clone())
-                for name, parameter in vit.named_parameters()
-                if trains(name)
-            }
-        )
+        values = {}
+        for name, parameter in vit.named_parameters():
+            is_stem = not name.startswith(self._blocks) and name.split(".")[0] not in _UNUSED
+            if name.startswith(chosen) or (has_stem and is_stem):
+                values[name.replace(".", "/")] = nn.Parameter(parameter.detach().clone())
+        self.values = nn.ParameterDict(values)
 
     def install(self, vit: nn.Module) -> list[Removable]:
         """Replace the model's parameters; raise ConfigError if it has no such parameters."""

@@ -46,9 +46,8 @@ class SetAdapter(TokenEdit):
     def __init__(self, width: int, depth: int, *, query_width: int | None = None, **options: Any):
         checked = check(SetConfig, options)
         super().__init__(width, depth, checked)
-        num_layers = len(self.layers)
-        self.amplitude = TokenRefinement(num_layers, width, checked, is_normalised=True)
-        self.phase = TokenRefinement(num_layers, width, checked)
+        self.amplitude = TokenRefinement(len(self.layers), width, checked, is_normalised=True)
+        self.phase = TokenRefinement(len(self.layers), width, checked)
         self.link_queries(query_width, checked)
 
     def forward(self, tokens: Tokens, layer: int, grid: GridSize) -> Tokens:

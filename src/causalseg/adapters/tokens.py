@@ -29,15 +29,12 @@ class TokenEdit(Adapter):
     head without queries, makes no link.
     """
 
-    scale: nn.Parameter | None
-    link: "QueryLink | None"
-
     def __init__(self, width: int, depth: int, options: TokensConfig):
         super().__init__(width, depth, options.layers)
         scale = PUBLISHED_SCALE if options.init.scale is None else options.init.scale
         has_scale = options.init.kind == "small"
         self.scale = nn.Parameter(torch.tensor(float(scale))) if has_scale else None
-        self.link = None
+        self.link: QueryLink | None = None
 
     def queries(self) -> Float[Tensor, "m d"] | None:
         """Return the queries for the head, or None without a query link."""
@@ -88,14 +85,9 @@ class BlockTokens(nn.Module):
 class QueryLink(nn.Module):
     """Tokens of all blocks -> the head's queries (m, query width).
 
-    Args:
-        tokens: with their initial values.
-        query_width: width of the queries.
-        std: initial root mean square of the queries' differences to the mean query; 1 is that of
-            queries a head learns itself. None leaves them nearly equal, as torch draws the layers.
-
-    Raises:
-        ConfigError: if the query width is below 1.
+    ``tokens`` have their initial values. ``std`` is the initial root mean square of the queries'
+    differences to the mean query; 1 is that of queries a head learns itself, None leaves them
+    nearly equal, as torch draws the layers. Raises ConfigError if the query width is below 1.
     """
 
     def __init__(self, tokens: Float[Tensor, "l m c"], query_width: int, std: float | None = None):

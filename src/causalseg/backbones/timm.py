@@ -9,7 +9,7 @@ It is frozen and in eval mode; what trains is attached from outside.
 """
 
 from collections.abc import Sequence
-from typing import Self
+from typing import Any, Self
 
 import torch
 from jaxtyping import Float
@@ -56,25 +56,21 @@ class FrozenBackbone(nn.Module):
     ):
         """Freeze a model and give it the protocol.
 
-        Args:
-            vit: a ViT (``dynamic_img_size=True`` where timm has that option), ConvNeXt or ResNet of
-                timm, or a module of your own that `causalseg.backbones.trunk.find_trunk` accepts,
-                with a ``forward_intermediates`` like that of timm's ViTs.
-            levels: four block indices, repetitions allowed. None: 7, 11, 15, 23 for 24 blocks,
-                else evenly spaced (12 blocks: 2, 5, 8, 11), or the four stages.
-            position: how the position grid is resampled, see `causalseg.backbones.positions`.
-            checkpointing: recompute the blocks in the backward pass to save memory; finish the
-                backward pass of one image size before the forward pass of another.
-            sha256: checksum of the weight file.
+        ``vit`` is a ViT (``dynamic_img_size=True`` where timm has that option), ConvNeXt or ResNet
+        of timm, or a module of your own that `causalseg.backbones.trunk.find_trunk` accepts, with a
+        ``forward_intermediates`` like that of timm's ViTs. ``levels`` are four block indices,
+        repetitions allowed; None: 7, 11, 15, 23 for 24 blocks, else evenly spaced (12 blocks: 2, 5,
+        8, 11), or the four stages. See `causalseg.backbones.positions` for ``position``. With
+        ``checkpointing``, which recomputes the blocks in the backward pass to save memory, finish
+        the backward pass of one image size before the forward pass of another.
 
-        Raises:
-            ConfigError: if the model takes one image size only, a level is not one of its blocks,
-                or the position rule is unknown or has no effect.
+        Raises ConfigError if the model takes one image size only, a level is not one of its blocks,
+        or the position rule is unknown or has no effect.
         """
         super().__init__()
         trunk = find_trunk(vit)
         _check_model(vit)
-        self.vit = vit.requires_grad_(False).eval()
+        self.vit: Any = vit.requires_grad_(False).eval()
         self.widths, self.depth = trunk.widths, len(trunk.widths)
         self.levels = _check_levels(levels, self.depth)
         self.level_widths = tuple(self.widths[level] for level in self.levels)
@@ -88,8 +84,8 @@ class FrozenBackbone(nn.Module):
         set_position_rule(vit, position)
         if isinstance(vit, Beit):
             take_any_size(vit)
-        if hasattr(vit, "set_grad_checkpointing"):
-            vit.set_grad_checkpointing(checkpointing)  # type: ignore[operator]
+        if switch := getattr(vit, "set_grad_checkpointing", None):
+            switch(checkpointing)
         elif checkpointing:
             raise ConfigError(
                 f"{type(vit).__name__} does not support activation checkpointing: leave it off"
@@ -102,7 +98,7 @@ class FrozenBackbone(nn.Module):
         """
         self._check_size(*images.shape[-2:])
         blocks = sorted(set(self.levels))
-        features = self.vit.forward_intermediates(  # type: ignore[operator]
+        features = self.vit.forward_intermediates(
             (images - self.mean) / self.std,
             indices=[block + self._offset for block in blocks],
             norm=False,
@@ -132,9 +128,8 @@ class FrozenBackbone(nn.Module):
 def build_backbone(options: BackboneConfig, seed: int = 0) -> FrozenBackbone:
     """Build a frozen backbone; ``seed`` is that of random weights.
 
-    Raises:
-        ConfigError: if the name, a level, the patch or the position rule does not fit.
-        WeightsError: if the weights cannot be found, read or placed.
+    Raises ConfigError if the name, a level, the patch or the position rule does not fit, and
+    WeightsError if the weights cannot be found, read or placed.
     """
     model, origin_rule, checksum = build_model(options, seed)
     rule = origin_rule if options.position == "auto" else options.position
@@ -151,15 +146,15 @@ def _check_model(model: nn.Module) -> None:
         )
 
 
-def _check_levels(levels: Sequence[int] | None, depth: int) -> tuple[int, int, int, int]:
+def _check_levels(levels: Sequence[int] | None, depth: int) -> tuple[int, ...]:
     if levels is None:
         if depth == 24:
             return _VIT_L_LEVELS
-        return tuple(-(-depth * part // _NUM_LEVELS) - 1 for part in range(1, _NUM_LEVELS + 1))  # type: ignore[return-value]
+        return tuple(-(-depth * part // _NUM_LEVELS) - 1 for part in range(1, _NUM_LEVELS + 1))
     unknown = [level for level in levels if not 0 <= level < depth]
     if unknown or len(levels) != _NUM_LEVELS or sorted(levels) != list(levels):
         raise ConfigError(
             f"levels {list(levels)}: four block indices from 0 to {depth - 1} are needed, shallow "
             "to deep" + (f"; the model has no block {unknown[0]}" if unknown else "")
         )
-    return tuple(levels)  # type: ignore[return-value]
+    return tuple(levels)

@@ -44,14 +44,16 @@ def find_trunk(model: nn.Module) -> Trunk:
     These are ``blocks`` (modules with outputs (b, p + n, c)), ``patch_embed`` (with ``patch_size``;
     takes the images), ``embed_dim`` and ``num_prefix_tokens``; ConfigError if one is missing.
     """
-    if isinstance(model, ConvNeXt):
-        names = tuple(f"stages.{i}" for i in range(len(model.stages)))
-        return Trunk("maps", names, names, *_stage_sizes(model, names))
-    if isinstance(model, ResNet):
-        names = ("layer1", "layer2", "layer3", "layer4")
-        # With activation checkpointing timm calls the blocks of a stage, never the stage.
-        outputs = tuple(f"{name}.{len(model.get_submodule(name)) - 1}" for name in names)
-        return Trunk("maps", names, outputs, *_stage_sizes(model, names))
+    vit: Any = model
+    if isinstance(model, ConvNeXt | ResNet):
+        stages = {info["module"]: info for info in vit.feature_info}
+        names = outputs = tuple(name for name in stages if name.startswith(("stages.", "layer")))
+        if isinstance(model, ResNet):
+            # With activation checkpointing timm calls the blocks of a stage, never the stage.
+            outputs = tuple(f"{name}.{len(vit.get_submodule(name)) - 1}" for name in names)
+        widths = tuple(stages[name]["num_chs"] for name in names)
+        strides = tuple(stages[name]["reduction"] for name in names)
+        return Trunk("maps", names, outputs, widths, strides)
     is_sam = isinstance(model, VisionTransformerSAM)
     missing = [name for name in _NEEDED if not (is_sam or hasattr(model, name))]
     if missing:
@@ -60,12 +62,12 @@ def find_trunk(model: nn.Module) -> Trunk:
             "or ResNet of timm, such as timm.create_model('vit_small_patch14_dinov2'), or on a "
             f"module of your own that has {', '.join(_NEEDED)}"
         )
-    names = tuple(f"blocks.{i}" for i in range(len(model.blocks)))  # type: ignore[arg-type]
-    widths: Sizes = (model.embed_dim,) * len(names)  # type: ignore[assignment]
-    strides = (to_2tuple(model.patch_embed.patch_size)[0],) * len(names)  # type: ignore[union-attr]
+    names = tuple(f"blocks.{i}" for i in range(len(vit.blocks)))
+    widths = (vit.embed_dim,) * len(names)
+    strides = (to_2tuple(vit.patch_embed.patch_size)[0],) * len(names)
     if is_sam:
         return Trunk("grid", names, names, widths, strides)
-    return Trunk("tokens", names, names, widths, strides, model.num_prefix_tokens)  # type: ignore[arg-type]
+    return Trunk("tokens", names, names, widths, strides, vit.num_prefix_tokens)
 
 
 class PatchGrid:
@@ -116,9 +118,3 @@ class EditGrid:
         size = (features.shape[1], features.shape[2])
         edited = tokens_to_grid(self.edit(grid_to_tokens(features), self.number, size), size)
         return edited.movedim(-1, 1) if self.is_map else edited
-
-
-def _stage_sizes(model: nn.Module, names: tuple[str, ...]) -> tuple[Sizes, Sizes]:
-    stages = {info["module"]: info for info in model.feature_info}  # type: ignore[union-attr]
-    widths = tuple(stages[name]["num_chs"] for name in names)
-    return widths, tuple(stages[name]["reduction"] for name in names)

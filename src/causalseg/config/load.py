@@ -116,11 +116,17 @@ def list_differences(ours: Config, theirs: Config) -> dict[str, tuple[Any, Any]]
     return {key: (one, other) for key, (one, other) in pairs.items() if one != other}
 
 
-def flatten(options: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield every option of nested mappings by its path, such as ``train.lr``."""
+def flatten(options: Any, key: str = "", in_lists: bool = False) -> Iterator[tuple[str, Any]]:
+    """Yield every option of nested mappings by its path, such as ``train.lr``.
+
+    ``in_lists``: of a list of blocks, yield its ``length`` and each block's options by its index.
+    """
+    if in_lists and isinstance(options, list) and options and isinstance(options[0], dict):
+        yield f"{key}.length", len(options)
+        options = dict(enumerate(options))
     if isinstance(options, dict) and options:
         for name, inner in options.items():
-            yield from flatten(inner, f"{key}.{name}" if key else name)
+            yield from flatten(inner, f"{key}.{name}" if key else name, in_lists)
     else:
         yield key, options
 

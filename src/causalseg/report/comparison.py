@@ -4,12 +4,12 @@ Differences have a paired bootstrap interval over images (`causalseg.engine.boot
 """
 
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from causalseg.config import Config
-from causalseg.config.load import CHECKSUM
+from causalseg.config.load import CHECKSUM, flatten
 from causalseg.config.stages import Stage, stage_of
 from causalseg.engine.bootstrap import paired_interval
 from causalseg.errors import RunError
@@ -161,7 +161,7 @@ def check_shared(runs: Mapping[tuple[str, int], tuple[Sequence[str], Mapping[str
     for (name, seed), (overrides, config) in runs.items():
         own = tuple(map(_changed_by, overrides))
         differing = []
-        for key, value in _flat(config):
+        for key, value in flatten(config, in_lists=True):
             is_free = Stage.COMPARE in stage_of(Config, key)
             if is_free or key.startswith("run.") or (key == CHECKSUM and value is None):
                 continue
@@ -198,18 +198,6 @@ def _changed_by(override: str) -> str:
     key = override.partition("=")[0]
     block, _, option = key.rpartition(".")
     return block if option in ("name", "kind", "recipe") else key
-
-
-def _flat(options: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every option by its path; of a list of blocks, each block's and how many there are."""
-    for key, value in options.items():
-        if isinstance(value, dict) and value:
-            yield from _flat(value, f"{prefix}{key}.")
-        elif isinstance(value, list) and value and isinstance(value[0], dict):
-            yield f"{prefix}{key}.length", len(value)
-            yield from _flat(dict(enumerate(value)), f"{prefix}{key}.")  # type: ignore[arg-type]
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _check_images(results: Results) -> None:

@@ -12,7 +12,7 @@ Fourier: ``Y = (C_h - i S_h) X (C_w - i S_w)``, C and S the cosine and sine of `
 import functools
 import math
 from collections.abc import Callable
-from typing import ParamSpec
+from typing import Any, ParamSpec
 
 import torch
 from jaxtyping import Float
@@ -29,7 +29,7 @@ def cache_constant(make: Callable[P, Tensor]) -> Callable[P, Tensor]:
     Without the cache every block would launch dozens of tiny kernels. A traced graph makes its own
     constants, so that no fake tensor is cached.
     """
-    cached = functools.lru_cache(maxsize=512)(make)
+    cached: Any = functools.lru_cache(maxsize=512)(make)
 
     @functools.wraps(make)
     def get(*args: P.args, **kwargs: P.kwargs) -> Tensor:
@@ -37,7 +37,7 @@ def cache_constant(make: Callable[P, Tensor]) -> Callable[P, Tensor]:
             return make(*args, **kwargs)
         # A tensor made in inference mode could not be used in training later.
         with torch.inference_mode(False), torch.no_grad():
-            return cached(*args, **kwargs)  # type: ignore[arg-type]
+            return cached(*args, **kwargs)
 
     return get
 

@@ -51,7 +51,9 @@ class ReleasedCausalTune(Rein):
         with torch.autocast(tokens.device.type, enabled=False):
             query = self._coefficients(tokens, h)
             D = self._delta(query, layer, self.delta.weight, self.delta.bias)  # (3)
-            F = _inverse(_as_planes(D, h))
+            planes = _as_planes(D, h)
+            cosine, sine = transforms.fourier_matrices(h, D.device, D.dtype)
+            F = cosine @ planes @ cosine - sine @ planes @ sine  # without complex numbers
             increment = _from_planes(F.clamp(0, _LIMIT)).transpose(0, 1)
             return tokens + self.scaled(increment).to(tokens.dtype)  # (4)
 
@@ -76,12 +78,6 @@ def _from_planes(planes: Float[Tensor, "b c h w"]) -> Float[Tensor, "n b c"]:
     """Undo `_as_planes`."""
     b, c, h, w = planes.shape
     return planes.flatten().view(h * w, b, c)
-
-
-def _inverse(D: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-    """``Re(ifft2(D))``, orthonormal, of real planes with h = w, without complex numbers."""
-    C, S = transforms.fourier_matrices(D.shape[-1], D.device, D.dtype)
-    return C @ D @ C - S @ D @ S
 
 
 @cache_constant

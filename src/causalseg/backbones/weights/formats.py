@@ -117,10 +117,8 @@ def _rename(state: State, names: Names, source: str) -> State:
     parts: dict[str, dict[int, Tensor]] = defaultdict(dict)
     unknown = []
     for key, value in state.items():
-        match, target = next(
-            ((match, target) for rule, target in rules if (match := rule.fullmatch(key))),
-            (None, None),
-        )
+        matches = ((rule.fullmatch(key), target) for rule, target in rules)
+        match, target = next((pair for pair in matches if pair[0]), (None, None))
         if match is None:
             unknown.append(key)
         elif target is not None:
@@ -238,6 +236,7 @@ def _split_pool(state: State, source: str) -> State:
 _PATCH = "patch_embed.proj.weight"
 _QV = "blocks.0.attn.q_bias blocks.0.attn.v_bias"
 _HF_DINOV2 = "embeddings.cls_token encoder.layer.0.layer_scale1.lambda1"
+_HF_REG = (f"{_HF_DINOV2} embeddings.register_tokens",)
 _HF_DINOV3 = ("embeddings.patch_embeddings.weight embeddings.register_tokens",)
 _HF_CLIP = "embeddings.patch_embedding.weight encoder.layers.0.self_attn.q_proj.weight"
 _DINOV2 = (
@@ -281,11 +280,7 @@ FORMATS = (
     WeightFormat("official EVA", "plain", _EVA, tables.EVA, _name_biases),
     WeightFormat("CLIP of OpenAI or OpenCLIP", "antialias", _CLIP, tables.CLIP),
     WeightFormat(
-        "transformers Dinov2 with registers",
-        "antialias",
-        (f"{_HF_DINOV2} embeddings.register_tokens",),
-        tables.HF_DINOV2,
-        _fold_position,
+        "transformers Dinov2 with registers", "antialias", _HF_REG, tables.HF_DINOV2, _fold_position
     ),
     WeightFormat("transformers Dinov2", "plain", (_HF_DINOV2,), tables.HF_DINOV2),
     WeightFormat("transformers DINOv3", "antialias", _HF_DINOV3, tables.HF_DINOV3, _name_ungated),

@@ -46,9 +46,8 @@ def build_model(options: BackboneConfig, seed: int = 0) -> Loaded:
 
     ``seed`` is that of random weights; the global random state is not changed.
 
-    Raises:
-        ConfigError: if the name is unknown, or the model has no patches to resize.
-        WeightsError: if the weights cannot be found, read or placed, or are another file.
+    Raises ConfigError if the name is unknown, or the model has no patches to resize, and
+    WeightsError if the weights cannot be found, read or placed, or are another file.
     """
     name, weights, patch = resolve_name(options.name), options.weights, options.patch
     converted, checksum = _read_weights(name, weights)
@@ -81,24 +80,18 @@ def place(model: nn.Module, state: State, source: str) -> None:
     Raises WeightsError, which names ``source``, before any change if a key or shape does not fit.
     """
     expected = model.state_dict()
-    state = {
-        key: value
-        for key, value in state.items()
-        if key in expected
-        or not (
-            key.startswith(_CLASSIFIERS) or (key.endswith(("q_bias", "v_bias")) and not value.any())
-        )
-    }
+    state = dict(state)
+    for key in state.keys() - expected.keys():
+        is_zero_bias = key.endswith(("q_bias", "v_bias")) and not state[key].any()
+        if is_zero_bias or key.startswith(_CLASSIFIERS):
+            del state[key]
     shapes = {key: tuple(value.shape) for key, value in state.items()}
     sizes = {key: tuple(value.shape) for key, value in expected.items()}
+    misshapen = sorted(key for key in shapes.keys() & sizes.keys() if shapes[key] != sizes[key])
     problems = {
         "missing": sorted(sizes.keys() - shapes.keys()),
         "unexpected": [f"{key} {shapes[key]}" for key in sorted(shapes.keys() - sizes.keys())],
-        "of another shape": [
-            f"{key} {shapes[key]}, model {sizes[key]}"
-            for key in sorted(shapes.keys() & sizes.keys())
-            if shapes[key] != sizes[key]
-        ],
+        "of another shape": [f"{key} {shapes[key]}, model {sizes[key]}" for key in misshapen],
     }
     if lines := formats.list_problems(problems):
         raise WeightsError(

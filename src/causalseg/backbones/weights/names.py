@@ -53,12 +53,11 @@ HF_DINOV2: Names = {
     "layernorm": "norm",
 } | _blocks(
     "encoder.layer.{n}",
-    {
-        "norm{i}": "norm{i}",
+    _same("norm{i}", "mlp.fc{i}")
+    | {
         "layer_scale{i}.lambda1": "ls{i}.gamma",
         "attention.{qkv}_proj": "attn.qkv[{qkv}]",
         "attention.o_proj": "attn.proj",
-        "mlp.fc{i}": "mlp.fc{i}",
         "mlp.gate_proj": "mlp.fc1[0]",
         "mlp.up_proj": "mlp.fc1[1]",
         "mlp.down_proj": "mlp.fc2",

@@ -19,21 +19,10 @@ from causalseg.backbones.weights.torchscript import read_torchscript
 from causalseg.errors import WeightsError
 
 _WRAPPERS = ("model", "state_dict", "model_ema", "module", "teacher")
-_BROKEN = (  # what the readers raise for damaged bytes
-    safetensors.SafetensorError,
-    pickle.UnpicklingError,
-    zipfile.BadZipFile,
-    zlib.error,
-    struct.error,
-    OSError,
-    EOFError,
-    LookupError,
-    AttributeError,
-    TypeError,
-    ValueError,
-    OverflowError,
-    RuntimeError,
-)
+# What the readers raise for damaged bytes.
+_BROKEN: tuple[type[Exception], ...] = (OSError, EOFError, LookupError, AttributeError, TypeError)
+_BROKEN += (ValueError, OverflowError, RuntimeError, safetensors.SafetensorError)
+_BROKEN += (pickle.UnpicklingError, zipfile.BadZipFile, zlib.error, struct.error)
 
 
 def sha256_of(path: Path) -> str:

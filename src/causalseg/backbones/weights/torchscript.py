@@ -57,7 +57,6 @@ class _Reader(pickle.Unpickler):
         self.storages: dict[str, Tensor] = {}
 
     def find_class(self, module: str, name: str) -> Any:
-        """Return the stand-in for a name."""
         # A pickle can set attributes of the objects it gets, but not of bound methods.
         allowed: dict[str, Any] = {
             "torch._utils._rebuild_tensor_v2": self._view,
@@ -102,11 +101,8 @@ def read_torchscript(path: Path) -> dict[str, Tensor] | None:
     """Read the parameters and buffers of a TorchScript archive by their names in its module.
 
     Plain attributes and buffers that are not persistent cannot be distinguished and are included.
-    None if the zip file is no TorchScript archive.
-
-    Raises:
-        WeightsError: if it is big-endian or names something other than modules and tensors. Damage
-            raises whatever zipfile, pickle and torch raise for it.
+    None if the zip file is no TorchScript archive. Raises WeightsError if it is big-endian or names
+    something other than modules and tensors, and for damage what zipfile, pickle and torch raise.
     """
     with zipfile.ZipFile(path) as archive:
         members = set(archive.namelist())

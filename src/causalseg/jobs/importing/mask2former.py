@@ -71,11 +71,8 @@ def name_in_mmdet(key: str) -> tuple[str, int | None]:
         return f"transformer_{attention}.attn.in_proj_{end}", "qkv".index(letter)
     number = re.search(r"(?:layers|input_projections)\.(\d+)", key)
     name = f"{key[: number.start(1)]}{{n}}{key[number.end(1) :]}" if number else key
-    if name in _TENSORS:
-        theirs = _TENSORS[name]
-    else:
-        module, _, end = name.rpartition(".")
-        theirs = f"{_MODULES[module]}.{end}"
+    module, _, end = name.rpartition(".")
+    theirs = _TENSORS.get(name) or f"{_MODULES[module]}.{end}"
     return theirs.format(n=number[1] if number else ""), None
 
 

@@ -144,8 +144,7 @@ def _make_options(
             f"the adapter is for {width} channels and {depth} blocks, which no DINOv2 has: name "
             "its backbone with backbone.name=..."
         )
-    inside = _backbone_of(state)
-    if inside:
+    if inside := _backbone_of(state):
         backbone["weights"] = str(run.path / _OWN_WEIGHTS)
     else:
         backbone["position"] = "plain"  # as Rein's scripts resample it
@@ -202,9 +201,9 @@ def _place(state: State, model: Segmenter, path: Path) -> dict[str, State]:
             "backbone.name=..."
         )
     parts: dict[str, State] = {"adapter": {}, "head": {}}
-    used: set[str] = set()
-    missing: list[str] = []
-    misshapen: list[str] = []
+    used = set()
+    missing = []
+    misshapen = []
     for part, tensors in parts.items():
         for key, like in model.trainable()[part].state_dict().items():
             name, value = find_tensor(state, part, key)
@@ -218,8 +217,8 @@ def _place(state: State, model: Segmenter, path: Path) -> dict[str, State]:
     idle = _IDLE + (_IDLE_TOKENS if _SECOND in state else ())
     others = state.keys() - used - {f"{_BACKBONE}{key}" for key in _backbone_of(state)}
     unknown = [key for key in state if key in others and not key.startswith(idle)]
-    missing = list(dict.fromkeys(missing))  # once of a packed tensor
-    problems = {"missing": missing, "of another shape": misshapen, "unknown": unknown}
+    absent = list(dict.fromkeys(missing))  # once of a packed tensor
+    problems = {"missing": absent, "of another shape": misshapen, "unknown": unknown}
     if lines := list_problems(problems):
         raise WeightsError(
             f"{path} does not fit the model of its configuration, nothing was written:{lines}"
