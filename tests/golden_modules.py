@@ -23,6 +23,16 @@ NAMES = {
     "merge.bias": "link.merge.bias",
 }
 """Reference name -> ours. Names that are not here have no gradient in the reference."""
+PAPER_NAMES = {
+    "a": "tokens.A",
+    "b": "tokens.B",
+    "w1": "token_to_feature.weight",
+    "b1": "token_to_feature.bias",
+    "w2": "delta.weight",
+    "b2": "delta.bias",
+    "scale": "scale",
+}
+"""The same for the formula of the paper."""
 
 
 def load(path: Path) -> dict[str, Tensor]:
@@ -52,7 +62,11 @@ def options(data: dict[str, Tensor]) -> dict[str, int | None]:
 
 
 def errors(
-    adapter: Rein, data: dict[str, Tensor], grid: tuple[int, int], dtype: torch.dtype
+    adapter: Rein,
+    data: dict[str, Tensor],
+    grid: tuple[int, int],
+    dtype: torch.dtype,
+    names: dict[str, str] = NAMES,
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Run an adapter with the reference's parameters on its input.
 
@@ -61,7 +75,7 @@ def errors(
     """
     adapter.to(dtype)
     ours = dict(adapter.named_parameters())
-    theirs = {ours_name: name for name, ours_name in NAMES.items() if ours_name in ours}
+    theirs = {ours_name: name for name, ours_name in names.items() if ours_name in ours}
     assert set(theirs) == set(ours)
     with torch.no_grad():
         for name, parameter in ours.items():
@@ -81,7 +95,8 @@ def errors(
     gradients = {"grad_x": error(x.grad, data["grad_x"])}
     for name, parameter in ours.items():
         gradients[name] = error(parameter.grad, data[f"grad/{theirs[name]}"])
-    return {name: error(value, data[name]) for name, value in made.items()}, gradients
+    made = {name: error(value, data[name]) for name, value in made.items() if name in data}
+    return made, gradients
 
 
 def error(actual: Tensor, expected: Tensor) -> float:

@@ -40,6 +40,16 @@ def train_and_kill(config, step):
         train_run(config)
 
 
+def resume_equals_straight(tiny, folder, options, stop):
+    """Train straight, and killed at a step and resumed; the weights are equal bit for bit."""
+    straight = train_run(tiny(*options, f"run.out={folder / 'straight'}"))
+    options = (*options, f"run.out={folder / 'resumed'}")
+    train_and_kill(tiny(*options), stop)
+    resumed = train_run(tiny(*options, "run.resume=true"))
+    assert_equal(weights(straight), weights(resumed))
+    return straight, resumed
+
+
 def events_of(run, *kinds):
     """The events of a log, without what depends on the clock."""
     clock = ("seconds_per_step", "data_wait")

@@ -1,4 +1,4 @@
-"""The whole model: gradients, saving, refusing what does not fit, the protocol's size."""
+"""The whole model: its terms, saving, refusing what does not fit, what it leaves alone."""
 
 import copy
 import pickle
@@ -9,8 +9,8 @@ from safetensors.torch import load_file, save_file
 
 import causalseg
 from causalseg.build.model import build_segmenter, load_run
-from causalseg.config.load import dump_config, parse_config
-from causalseg.errors import ConfigError, DataError, MissingFileError, WeightsError
+from causalseg.config.load import dump_config
+from causalseg.errors import ConfigError, MissingFileError, WeightsError
 from conftest import SMALL_MASK2FORMER
 
 
@@ -39,24 +39,11 @@ def test_logits_have_a_score_for_every_class_and_pixel(model):
     assert torch.equal(model.eval()(images), model.logits(images))
 
 
-def test_exactly_adapter_and_head_train_and_every_part_gets_a_gradient(model):
-    model.loss(*batch()).backward()
-    for name, parameter in model.named_parameters():
-        assert parameter.requires_grad != name.startswith("backbone"), name
-        assert (parameter.grad is not None) == parameter.requires_grad, name
-
-
 def test_loss_is_the_sum_of_its_terms(model):
     torch.manual_seed(3)
     terms = model.loss_terms(*batch())
     torch.manual_seed(3)
     assert torch.allclose(model.loss(*batch()), sum(terms.values()))
-
-
-def test_the_backbone_stays_in_eval_mode(model):
-    model.train()
-    assert model.head.training
-    assert not any(module.training for module in model.backbone.modules())
 
 
 def test_saved_parts_are_small_and_load_back(model, tmp_path):
@@ -115,11 +102,6 @@ def test_weights_of_another_model_are_refused_with_shapes(tiny, tmp_path):
         model.load(tmp_path)
 
 
-def test_an_image_that_does_not_fit_the_patch_is_refused(model):
-    with pytest.raises(DataError, match="16"):
-        model.logits(torch.rand(1, 3, 30, 48))
-
-
 @pytest.mark.parametrize(
     "override", ["train.crop=[30, 48]", "eval={mode: slide, window: [32, 50]}"]
 )
@@ -143,19 +125,3 @@ def test_building_leaves_the_global_random_state_alone(tiny, head):
     torch.manual_seed(5)
     build_segmenter(tiny(head))
     assert torch.equal(torch.rand(3), expected)
-
-
-@pytest.mark.slow
-def test_vit_large_trains_the_published_number_of_parameters_all_with_gradients():
-    scenes = {"type": "scenes", "count": 1}
-    options = {
-        "backbone": {"name": "dinov2_vitl14", "weights": "random"},
-        "adapter": {"name": "causal_tune", "init": "small"},
-        "head": {"name": "mask2former", "encoder_layers": 1, "decoder_layers": 1},
-        "data": {"sources": [scenes], "domains": {"clear": {**scenes, "first": 1}}},
-        "train": {"crop": [28, 42]},
-    }
-    model = build_segmenter(parse_config(options))
-    assert sum(p.numel() for p in model.adapter.parameters()) == 2_990_081
-    model.loss(torch.rand(1, 3, 28, 42), torch.randint(0, 3, (1, 28, 42))).backward()
-    assert all(p.grad is not None and p.grad.any() for p in model.adapter.parameters())

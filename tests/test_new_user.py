@@ -37,7 +37,9 @@ def mine(tmp_path):
     return [tmp_path / "mine.yaml", *TINY, *places]
 
 
-def test_readme_s_own_images_train_choose_on_summer_and_score_the_choice(mine, tmp_path, capsys):
+def test_readme_s_own_images_train_and_choose_on_summer_alone(mine, tmp_path, capsys):
+    assert run("train", *mine, "run.best=winter.miou", "eval.every=2") == 2
+    assert "would choose the weights on winter, a target" in capsys.readouterr().err
     best = (
         *("adapter=none", "run.best=summer.miou", "eval.every=2", "train.epochs=3"),
         "head.class_weights=auto",
@@ -56,11 +58,6 @@ def test_readme_s_own_images_train_choose_on_summer_and_score_the_choice(mine, t
     assert run("train", *mine, *best, "run.resume=true") == 0  # epochs again: the same run
     assert run("train", *mine, *best, "run.resume=true", "train.epochs=1") == 2
     assert "has done 5 steps: train.steps must be 5 or more" in capsys.readouterr().err
-
-
-def test_nothing_is_chosen_on_winter(mine, capsys):
-    assert run("train", *mine, "run.best=winter.miou", "eval.every=2") == 2
-    assert "would choose the weights on winter, a target" in capsys.readouterr().err
 
 
 def test_epochs_become_the_steps_of_schedule_log_and_folder(mine):

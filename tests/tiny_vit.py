@@ -1,9 +1,11 @@
-"""ViTs of timm that compute in milliseconds; every part of them has an effect."""
+"""ViTs of timm that compute in milliseconds, and adapters; every part of them has an effect."""
 
 import torch
 from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
+
+from causalseg.adapters.tokens import BlockTokens
 
 SIZE = (42, 70)  # pixels of an image: a grid of 3 x 5
 _OPTIONS = {
@@ -27,6 +29,18 @@ def make_vit(**changes: object) -> VisionTransformer:
 def make_eva(**changes: object) -> Eva:
     """Make such a model with timm's other kind of blocks; rotary positions are an option."""
     return _make(Eva, changes)
+
+
+def make_small(kind, *sizes, scale=0.5, **options):
+    """Make an adapter of a few thousand values, each with a visible effect."""
+    torch.manual_seed(0)
+    init = {"kind": "small", "scale": scale}
+    adapter = kind(*sizes, **{"num_tokens": 8, "rank": 4, "init": init} | options)
+    for module in adapter.modules():
+        if isinstance(module, BlockTokens):
+            for factor in module.parameters():
+                nn.init.normal_(factor)
+    return adapter
 
 
 def move(adapter):

@@ -1,56 +1,28 @@
 """Causal-Tune: golden numbers, the literal formula, the count, the spike."""
 
-import numpy as np
+from functools import partial
+
 import pytest
 import torch
 
+from causalseg.adapters.ablations.literal import CausalTuneFFT
 from causalseg.adapters.causal_tune import CausalTune, literal
 from causalseg.errors import ConfigError
 from causalseg.spectral.grid import tokens_to_grid
+from golden_modules import PAPER_NAMES, errors, load
+from tiny_vit import make_small
 
 SIZES = {"width": 24, "depth": 3, "num_tokens": 8, "rank": 4}
-
-
-def small(recipe="centered", query_width=None, **options):
-    """An adapter of a few thousand values, each with a visible effect."""
-    torch.manual_seed(0)
-    options = {"init": "small", "recipe": recipe, **options}
-    adapter = CausalTune(**SIZES, query_width=query_width, **options)
-    with torch.no_grad():
-        adapter.scale.fill_(0.5)
-        adapter.tokens.A.normal_()
-        adapter.tokens.B.normal_()
-    return adapter
+small = partial(make_small, CausalTune, **SIZES, recipe="centered")
 
 
 @pytest.mark.parametrize("name", ["paper_formula_8x8_b1", "paper_formula_7x7_b2"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_paper_recipe_equals_the_golden_numbers(golden, name, dtype):
-    data = {k: torch.from_numpy(v) for k, v in np.load(golden / f"{name}.npz").items()}
-    grid = tuple(data["mask"].shape)
-    adapter = CausalTune(**SIZES, recipe="paper", init="small").to(dtype)
-    names = {
-        "a": adapter.tokens.A,
-        "b": adapter.tokens.B,
-        "w1": adapter.token_to_feature.weight,
-        "b1": adapter.token_to_feature.bias,
-        "w2": adapter.delta.weight,
-        "b2": adapter.delta.bias,
-        "scale": adapter.scale,
-    }
-    with torch.no_grad():
-        for key, parameter in names.items():
-            parameter.copy_(data[f"param/{key}"])
-    x = data["x"].to(dtype).requires_grad_()
-    y = x
-    for layer in range(3):
-        y = torch.cat([y[:, :1], adapter(y[:, 1:], layer, grid)], dim=1)
-    (y * data["grad_out"].to(dtype)).sum().backward()
-    assert torch.allclose(y.double(), data["out"], atol=1e-5, rtol=0)
-    gradients = {"grad_x": x.grad, **{f"grad/{k}": p.grad for k, p in names.items()}}
-    for key, gradient in gradients.items():
-        expected = data[key]
-        assert (gradient.double() - expected).norm() <= 1e-4 * expected.norm(), key
+    data = load(golden / f"{name}.npz")
+    adapter = CausalTune(**SIZES, recipe="paper", init="small")
+    outputs, gradients = errors(adapter, data, tuple(data["mask"].shape), dtype, PAPER_NAMES)
+    assert max(*outputs.values(), *gradients.values()) <= 2e-6, (outputs, gradients)
 
 
 def both_forms(adapter, grid):
@@ -69,7 +41,8 @@ def both_forms(adapter, grid):
 @pytest.mark.parametrize("grid", [(1, 1), (1, 7), (5, 8), (9, 4)])
 @pytest.mark.parametrize(("low", "high"), [(0.2, 0.7), (None, 0.7), (0.2, None), (None, None)])
 def test_fast_form_equals_the_literal_formula(recipe, grid, low, high):
-    for fast, expected in both_forms(small(recipe, band={"low": low, "high": high}).double(), grid):
+    adapter = small(recipe=recipe, band={"low": low, "high": high}).double()
+    for fast, expected in both_forms(adapter, grid):
         assert torch.allclose(fast, expected, atol=1e-9, rtol=1e-9)
 
 
@@ -77,8 +50,8 @@ def test_fast_form_equals_the_literal_formula(recipe, grid, low, high):
 @pytest.mark.parametrize("recipe", ["centered", "full_path"])
 @pytest.mark.parametrize("grid", [(1, 1), (5, 8)])
 def test_the_suppressed_rest_equals_its_formula(low, recipe, grid):
-    adapter = small(recipe, suppress=True, band={"low": low}).double()
-    plain = small(recipe, band={"low": low}).double()
+    adapter = small(recipe=recipe, suppress=True, band={"low": low}).double()
+    plain = small(recipe=recipe, band={"low": low}).double()
     tokens = torch.randn(2, grid[0] * grid[1], 24, dtype=torch.float64)
     assert torch.equal(adapter(tokens, 1, grid), plain(tokens, 1, grid))
     with torch.no_grad():
@@ -116,20 +89,23 @@ def test_queries_are_the_linked_tokens():
     assert small().queries() is None
 
 
-def spike(recipe, seed):
-    """Norm of the edit at patch (0, 0) over the median patch, at initialisation."""
-    torch.manual_seed(seed)
-    adapter = CausalTune(384, 1, recipe=recipe, init="small")
-    tokens = torch.randn(1, 18 * 24, 384)
-    with torch.no_grad():
-        edit = tokens_to_grid(adapter(tokens, 0, (18, 24)) - tokens, (18, 24))[0].norm(dim=-1)
-    return float(edit[0, 0] / edit.median())
-
-
+@pytest.mark.parametrize(
+    ("kind", "width", "most", "least"), [(CausalTune, 384, 1.5, 2), (CausalTuneFFT, 48, 2, 4)]
+)
 @pytest.mark.parametrize("seed", range(3))
-def test_the_literal_formula_starts_with_a_spike_at_the_corner_and_centered_does_not(seed):
-    assert spike("paper", seed) > 2
-    assert spike("centered", seed) < 1.5
+def test_the_literal_formula_starts_with_a_spike_at_the_corner_and_centered_does_not(
+    kind, width, most, least, seed
+):
+    ratio = {}
+    for recipe in ("paper", "centered"):
+        torch.manual_seed(seed)
+        adapter = kind(width, 1, recipe=recipe, init="small")
+        tokens = torch.randn(1, 18 * 24, width)
+        edit = adapter(tokens, 0, (18, 24)).detach() - tokens
+        norms = tokens_to_grid(edit, (18, 24))[0].norm(dim=-1)
+        ratio[recipe] = float(norms[0, 0] / norms.median())
+    assert ratio["paper"] > least
+    assert ratio["centered"] < most
 
 
 def test_channels_relabelled_before_and_after_give_the_relabelled_output():

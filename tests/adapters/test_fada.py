@@ -1,5 +1,7 @@
 """FADA: the formula restated with kernels and style removal."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch.nn import functional
@@ -7,19 +9,10 @@ from torch.nn import functional
 from causalseg.adapters.fada import Fada
 from causalseg.spectral.grid import grid_to_tokens, tokens_to_grid
 from causalseg.spectral.haar import haar2, ihaar2
+from tiny_vit import make_small
 
 GRIDS = [(1, 1), (1, 7), (5, 8), (6, 4), (9, 3)]
-
-
-def small():
-    """An adapter of a few thousand values, each with a visible effect."""
-    torch.manual_seed(0)
-    options = {"num_tokens": 8, "rank": 4, "init": {"kind": "small", "scale": 0.3}}
-    adapter = Fada(12, 3, **options)
-    for branch in (adapter.content, adapter.style):
-        for factor in branch.tokens.parameters():
-            torch.nn.init.normal_(factor)
-    return adapter
+small = partial(make_small, Fada, 12, 3, scale=0.3)
 
 
 def refined(branch, Q, layer):

@@ -1,11 +1,16 @@
 """Rein: golden numbers of the reference module, the low-rank form, the count."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 
 from causalseg.adapters.rein import Rein
 from golden_modules import errors, load, options
+from tiny_vit import make_small
+
+small = partial(make_small, Rein, 24, 3, query_width=12)
 
 GOLDEN = {
     "rein_lorareins_8x8_b1_c32": (8, 8),
@@ -15,18 +20,6 @@ GOLDEN = {
     "rein_reins_8x8_b1_c32": (8, 8),
     "rein_reins_7x9_b2_c32": (7, 9),
 }
-
-
-def small(rank=4, use_softmax=True):
-    """An adapter of a few thousand values, each with a visible effect."""
-    torch.manual_seed(0)
-    options = {"num_tokens": 8, "rank": rank, "init": "small", "use_softmax": use_softmax}
-    adapter = Rein(24, 3, query_width=12, **options)
-    with torch.no_grad():
-        adapter.scale.fill_(0.5)
-        for parameter in adapter.tokens.parameters():
-            parameter.normal_()
-    return adapter
 
 
 def test_every_golden_file_is_in_use(golden):
@@ -78,8 +71,8 @@ def test_the_zero_start_equals_the_golden_numbers_at_first_and_after_a_step(gold
 
 @pytest.mark.parametrize("use_softmax", [True, False])
 def test_low_rank_tokens_equal_full_tokens_that_are_their_product(use_softmax):
-    low = small(4, use_softmax).double()
-    full = small(None, use_softmax).double()
+    low = small(use_softmax=use_softmax).double()
+    full = small(rank=None, use_softmax=use_softmax).double()
     shared = {name: p for name, p in low.state_dict().items() if not name.startswith("tokens.")}
     full.load_state_dict({**shared, "tokens.T": low.tokens().detach()})
     tokens = torch.randn(2, 15, 24, dtype=torch.float64, requires_grad=True)
@@ -97,7 +90,7 @@ def test_low_rank_tokens_equal_full_tokens_that_are_their_product(use_softmax):
 
 @pytest.mark.parametrize("rank", [4, None])
 def test_token_0_takes_attention_and_gives_no_value(rank):
-    adapter = small(rank).double()
+    adapter = small(rank=rank).double()
     tokens = torch.randn(1, 15, 24, dtype=torch.float64)
     with torch.no_grad():
         for parameter in adapter.tokens.parameters():
@@ -130,7 +123,7 @@ def test_patches_in_another_order_give_the_output_in_that_order():
 
 @pytest.mark.parametrize("rank", [4, None])
 def test_features_come_back_in_their_dtype_and_close(rank):
-    adapter, tokens = small(rank), torch.randn(2, 15, 24)
+    adapter, tokens = small(rank=rank), torch.randn(2, 15, 24)
     expected = adapter(tokens, 0, (3, 5))
     double = adapter(tokens.double(), 0, (3, 5))
     assert double.dtype == torch.float64

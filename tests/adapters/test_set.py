@@ -1,23 +1,16 @@
 """SET: the formula restated with numpy and style removal."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 
 from causalseg.adapters.set import SetAdapter
+from tiny_vit import make_small
 
 GRIDS = [(1, 1), (1, 7), (5, 8), (6, 4), (9, 3)]
-
-
-def small(query_width=None):
-    """An adapter of a few thousand values, each with a visible effect."""
-    torch.manual_seed(0)
-    options = {"num_tokens": 8, "rank": 4, "init": {"kind": "small", "scale": 0.3}}
-    adapter = SetAdapter(12, 3, query_width=query_width, **options)
-    for branch in (adapter.amplitude, adapter.phase):
-        for factor in branch.tokens.parameters():
-            torch.nn.init.normal_(factor)
-    return adapter
+small = partial(make_small, SetAdapter, 12, 3, scale=0.3)
 
 
 def refined(branch, Q, layer, is_normalised):

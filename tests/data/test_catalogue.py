@@ -70,30 +70,22 @@ def tree_of(name: str) -> dict[str, bytes]:
     return files
 
 
-@pytest.fixture
-def unpacked(tmp_path):
-    def make(name):
-        for path, content in tree_of(name).items():
-            (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
-            (tmp_path / path).write_bytes(content)
-        return tmp_path
-
-    return make
+def unpack(name: str, root: Path) -> Path:
+    for path, content in tree_of(name).items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(content)
+    return root
 
 
-@pytest.fixture
-def zipped(tmp_path):
-    def make(name):
-        files = tree_of(name)
-        for path, start in ZIPS.get(name, {"all.zip": ""}).items():
-            (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
-            cut, _, rest = start.rpartition("|")
-            with zipfile.ZipFile(tmp_path / path, "w") as archive:
-                for file in [file for file in files if file.startswith(cut + rest)]:
-                    archive.writestr(file.removeprefix(cut), files.pop(file))
-        return tmp_path
-
-    return make
+def pack(name: str, root: Path) -> Path:
+    files = tree_of(name)
+    for path, start in ZIPS.get(name, {"all.zip": ""}).items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        cut, _, rest = start.rpartition("|")
+        with zipfile.ZipFile(root / path, "w") as archive:
+            for file in [file for file in files if file.startswith(cut + rest)]:
+                archive.writestr(file.removeprefix(cut), files.pop(file))
+    return root
 
 
 def pairs_of(data: LayoutData, root: Path) -> set[tuple[str, str]]:
@@ -103,8 +95,8 @@ def pairs_of(data: LayoutData, root: Path) -> set[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_pairs_and_labels_of_a_published_tree_are_found(name, unpacked):
-    root, (_, expected) = unpacked(name), label_file(name)
+def test_pairs_and_labels_of_a_published_tree_are_found(name, tmp_path):
+    root, (_, expected) = unpack(name, tmp_path), label_file(name)
     assert LAYOUTS[name].splits.keys() == PAIRS[name].keys()
     for split, published in PAIRS[name].items():
         data = LayoutData(LAYOUTS[name], split, root)
@@ -115,8 +107,8 @@ def test_pairs_and_labels_of_a_published_tree_are_found(name, unpacked):
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_published_zips_need_no_unpacking(name, zipped):
-    root, (_, expected) = zipped(name), label_file(name)
+def test_published_zips_need_no_unpacking(name, tmp_path):
+    root, (_, expected) = pack(name, tmp_path), label_file(name)
     assert not [file for file in root.rglob("*") if file.is_file() and file.suffix != ".zip"]
     for split, published in PAIRS[name].items():
         data = LayoutData(LAYOUTS[name], split, root)
@@ -134,16 +126,16 @@ def test_the_catalogue_holds_exactly_the_published_labels(name):
 @pytest.mark.parametrize(
     ("name", "folder"), [("gtav", "labels"), ("synthia", "RAND_CITYSCAPES/GT/LABELS")]
 )
-def test_what_converters_put_beside_the_labels_is_left_out(name, folder, unpacked):
-    root = unpacked(name)
+def test_what_converters_put_beside_the_labels_is_left_out(name, folder, tmp_path):
+    root = unpack(name, tmp_path)
     before = LayoutData(LAYOUTS[name], "train", root)
     for file in (root / folder).glob("*.png"):
         Image.new("L", (2, 2)).save(file.with_stem(f"{file.stem}_labelTrainIds"))
     assert LayoutData(LAYOUTS[name], "train", root).pairs == before.pairs
 
 
-def test_both_packages_of_mapillary_hold_the_labels_of_1_2(unpacked):
-    root = unpacked("mapillary_v1")
+def test_both_packages_of_mapillary_hold_the_labels_of_1_2(tmp_path):
+    root = unpack("mapillary_v1", tmp_path)
     pairs = LayoutData(LAYOUTS["mapillary_v1"], "val", root).pairs
     (root / "validation/v1.2/labels").rename(root / "validation/labels")
     (old,) = LayoutData(LAYOUTS["mapillary_v1"], "val", root).pairs
@@ -153,8 +145,8 @@ def test_both_packages_of_mapillary_hold_the_labels_of_1_2(unpacked):
         LayoutData(LAYOUTS["mapillary_v2"], "val", root)
 
 
-def test_bdd100k_is_also_read_as_it_was_first_released(unpacked):
-    root = unpacked("bdd100k")
+def test_bdd100k_is_also_read_as_it_was_first_released(tmp_path):
+    root = unpack("bdd100k", tmp_path)
     new = LayoutData(LAYOUTS["bdd100k"], "val", root)
     (image, label), name = new.pairs[0], new.names[0]
     for path, old in (

@@ -92,14 +92,11 @@ def test_the_extra_ignored_id_is_a_label_id_not_a_train_id(folder):
     assert [int(label[row, 0]) for row in (0, 16, 32)] == [255, 1, 0]
 
 
-def test_an_ignored_id_that_is_a_class_is_refused(folder):
+def test_an_ignored_id_that_is_a_class_and_a_map_to_no_class_are_refused(folder):
     with pytest.raises(ConfigError, match="data.ignore = 1 is also the label id of class 'b'"):
         read(folder, ignore=1)
     with pytest.raises(ConfigError, match="data.ignore = 9 is also the label id of class 'a'"):
         read(folder, ignore=9, id_map={9: 0})
-
-
-def test_an_id_map_to_no_class_is_refused(folder):
     with pytest.raises(ConfigError, match="id_map sends label id 4 to 3"):
         read(folder, id_map={4: 3})
 

@@ -11,15 +11,12 @@ from causalseg.errors import DataError
 from causalseg.jobs.eval import eval_run
 from causalseg.jobs.train import train_run
 from causalseg.runs.folder import RunFolder
-from conftest import SMALL_MASK2FORMER
-from killed import assert_equal, train_and_kill, weights
 
 BALANCED = ("class_weights: auto", "logit_adjustment: {tau: 0.5}")
 
 
-def head(*options, is_linear=True):
-    start = "head={name: linear}" if is_linear else SMALL_MASK2FORMER
-    return start.replace("}", ", " + ", ".join(options) + "}")
+def head(*options):
+    return f"head={{name: linear, {', '.join(options)}}}"
 
 
 def labelled_pixels(folder):
@@ -66,17 +63,6 @@ def test_a_run_is_used_without_its_sources(tiny, folder):
     assert run.read_json(run.eval)["domains"] == before
     folder.rename(folder.with_name("gone"))
     assert load_run(run.path).head.balance.pixels.tolist() == pixels
-
-
-@pytest.mark.parametrize(
-    "is_linear", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["linear", "mask2former"]
-)
-def test_a_balanced_run_resumes_bit_for_bit(tiny, tmp_path, is_linear):
-    options = (head(*BALANCED, is_linear=is_linear), "data.rare_classes={min_pixels: 1}")
-    straight = train_run(tiny(*options, f"run.out={tmp_path / 'straight'}"))
-    train_and_kill(tiny(*options, f"run.out={tmp_path / 'resumed'}"), 3)
-    resumed = train_run(tiny(*options, f"run.out={tmp_path / 'resumed'}", "run.resume=true"))
-    assert_equal(weights(straight), weights(resumed))
 
 
 def test_sources_without_a_labelled_pixel_are_refused_before_a_file_is_written(tiny, folder):

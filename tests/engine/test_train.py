@@ -21,7 +21,7 @@ from causalseg.runs.best import BestWeights
 from causalseg.runs.checkpoint import load_checkpoint, save_checkpoint
 from causalseg.runs.folder import RunFolder
 from conftest import SMALL_MASK2FORMER
-from killed import assert_equal, train_and_kill, weights
+from killed import assert_equal, events_of, resume_equals_straight, train_and_kill, weights
 
 
 def test_a_run_leaves_everything_in_its_folder(tiny):
@@ -64,17 +64,14 @@ def test_training_lowers_the_loss(tiny):
 def test_killed_anywhere_and_resumed_equals_straight_bit_for_bit(
     tiny, tmp_path, head, stop, save_every
 ):
-    straight = train_run(tiny(head, f"run.out={tmp_path / 'straight'}", "train.clip=1.0"))
-    options = [head, f"run.out={tmp_path / 'resumed'}", "train.clip=1.0"]
-    options.append(f"run.save_every={save_every}")
-    train_and_kill(tiny(*options), stop)
-    resumed = train_run(tiny(*options, "run.resume=true"))
-    assert_equal(weights(straight), weights(resumed))
-    logs = [
-        [(event["step"], event["loss"]) for event in run.read_log() if event["event"] == "train"]
-        for run in (straight, resumed)
-    ]
+    options = (head, "train.clip=1.0", f"run.save_every={save_every}")
+    runs = resume_equals_straight(tiny, tmp_path, options, stop)
+    logs = [[(event["step"], event["loss"]) for event in events_of(run, "train")] for run in runs]
     assert logs[0] == logs[1]
+
+
+BALANCED = ", class_weights: auto, logit_adjustment: {tau: 0.5}}"  # of any head
+RARE = "data.rare_classes={min_pixels: 1}"
 
 
 @pytest.mark.parametrize(
@@ -87,23 +84,23 @@ def test_killed_anywhere_and_resumed_equals_straight_bit_for_bit(
         ["adapter={name: lora, rank: 2, dropout: 0.5}", "intervene=mixstyle"],
         ["adapter=full", "train.adapter_lr=0.001"],
         ["adapter={name: soma, rank: 2, bias: adapted}"],
+        ["head={name: linear}".replace("}", BALANCED), RARE],
+        pytest.param([SMALL_MASK2FORMER.replace("}", BALANCED), RARE], marks=pytest.mark.slow),
     ],
-    ids=["chain", "dropout", "full", "bias"],
+    ids=["chain", "dropout", "full", "bias", "balanced", "balanced-mask2former"],
 )
 def test_every_kind_of_method_resumes_bit_for_bit(tiny, tmp_path, method):
-    straight = train_run(tiny(*method, f"run.out={tmp_path / 'straight'}"))
-    train_and_kill(tiny(*method, f"run.out={tmp_path / 'resumed'}"), 3)
-    resumed = train_run(tiny(*method, f"run.out={tmp_path / 'resumed'}", "run.resume=true"))
-    assert_equal(weights(straight), weights(resumed))
+    resume_equals_straight(tiny, tmp_path, method, 3)
 
 
 def test_resuming_as_another_run_is_refused_and_nothing_is_lost(tiny):
     run = train_run(tiny())
     before = {file: file.read_bytes() for file in run.path.iterdir() if file.is_file()}
-    changed = ("adapter.rank=3", "train.lr=5.0", "run.seed=1", "run.resume=true")
+    changed = ("adapter.rank=3", "train.lr=5.0", "run.seed=1", "train.ema={}", "train.warmup=1")
     with pytest.raises(RunError) as caught:
-        train_run(tiny(*changed))
-    for row in ("adapter.rank: the run has 2, now 3", "train.lr: the run has 0.0001, now 5.0"):
+        train_run(tiny(*changed, "train.weight_decay_end=0.2", "run.resume=true"))
+    rows = ("adapter.rank: the run has 2, now 3", "train.lr: the run has 0.0001, now 5.0")
+    for row in (*rows, "train.ema", "train.warmup: ", "train.weight_decay_end: "):
         assert row in str(caught.value)
     with pytest.raises(RunError, match="has done 4 steps: train.steps must be 4 or more"):
         train_run(tiny("train.steps=2", "run.resume=true"))
@@ -308,15 +305,19 @@ def test_more_devices_than_there_are_is_refused(tiny):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "adapter",
+    "options",
     [
-        "adapter={name: causal_tune, num_tokens: 4, rank: 2}",
-        "adapter=[{name: lora, rank: 2}, {name: rein, num_tokens: 4}]",
-        "adapter=full",
+        ["adapter={name: causal_tune, num_tokens: 4, rank: 2}"],
+        ["adapter=[{name: lora, rank: 2}, {name: rein, num_tokens: 4}]"],
+        ["adapter=full"],
+        [
+            *("train.ema={momentum: 0.25, start: 0.25}", "run.best=here.miou", "run.patience=5"),
+            *("data.mean_over=[there]", "eval.every=2"),
+        ],
     ],
-    ids=["causal_tune", "chain", "full"],
+    ids=["causal_tune", "chain", "full", "average"],
 )
-def test_two_processes_with_half_the_batch_equal_one(tiny_options, tmp_path, adapter):
+def test_two_processes_with_half_the_batch_equal_one(tiny_options, tmp_path, options):
     """With crops that hold unequal numbers of labelled pixels, and steps large enough to tell."""
     tiny_options["train"] |= {"batch": 4, "lr": 0.01, "augment": {"scale": [0.5, 2.0]}}
     file = tmp_path / "config.yaml"
@@ -324,11 +325,12 @@ def test_two_processes_with_half_the_batch_equal_one(tiny_options, tmp_path, ada
     runs = []
     for count in (1, 2):
         out = tmp_path / f"on{count}"
-        command = [sys.executable, "-m", "causalseg", "train", str(file), adapter, f"run.out={out}"]
-        command += [f"run.devices={count}", "run.accelerator=cpu"]
+        command = [sys.executable, "-m", "causalseg", "train", str(file), f"run.out={out}"]
+        command += [*options, f"run.devices={count}", "run.accelerator=cpu"]
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
         assert done.returncode == 0, done.stderr
         runs.append(RunFolder(out))
+        assert (out / "best" / "best.json").is_file() == ("run.best=here.miou" in options)
     alone, together = map(weights, runs)
     for key, value in alone.items():
         assert torch.allclose(together[key], value, atol=1e-5), key

@@ -111,20 +111,6 @@ def test_sources_are_drawn_by_weight_by_rare_classes_and_from_memory(root):
     train(root, "citys2acdc", style, "data.only=[fog]", f"run.out={root.parent / 'style'}")
 
 
-def test_a_missing_root_says_what_is_expected_and_what_can_be_scored(root, capsys):
-    (root / "bdd100k").rename(root / "bdd")
-    config = root / "config.yaml"
-    config.write_text("setting: gta2cbm")
-    out = f"run.out={root.parent / 'run'}"
-    assert command("train", config, *TINY, out, f"data.root={root}") == 2
-    said = capsys.readouterr().err
-    assert "bdd100k: " in said
-    assert "data.only=[cityscapes,mapillary]" in said
-    assert not (root.parent / "run").exists()
-    assert command("train", config, *TINY, out) == 2
-    assert "give data.roots.gtav=PATH, or data.root" in capsys.readouterr().err
-
-
 @pytest.fixture
 def complete(monkeypatch):
     """As if the small trees were all that is published."""
@@ -150,14 +136,3 @@ def test_data_check_walks_a_setting_and_names_what_cannot_be_used(root, complete
     assert "road" in capsys.readouterr().out
     assert command("data", "check", "city2acdc", "--root", root) == 2
     assert "did you mean 'citys2acdc'" in capsys.readouterr().err
-
-
-def test_an_incomplete_download_is_told_in_numbers_but_can_be_trained_on(root, capsys, caplog):
-    assert command("data", "check", "citys2acdc", "--root", root) == 2
-    said = capsys.readouterr().err
-    assert "source 1: cityscapes train: 2 of 2,975 published pairs are there" in said
-    assert "domain night: 1 of 106 published pairs are there" in said
-    train(root, "citys2acdc", "data.only=[fog]")
-    first, second = (r.message for r in caplog.records if r.levelname == "WARNING")
-    assert "2 of 2,975 published" in first
-    assert "1 of 100 published" in second

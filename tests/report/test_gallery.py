@@ -13,11 +13,6 @@ from report.runs import NAMES, PALETTE, add_picture, html_of, images_of, make_tw
 COLOURS = dict(zip(NAMES, PALETTE, strict=True))
 
 
-@pytest.fixture
-def two(tmp_path):
-    return make_two(tmp_path)
-
-
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pictures")

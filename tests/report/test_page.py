@@ -27,11 +27,6 @@ from report.runs import (
 )
 
 
-@pytest.fixture
-def two(tmp_path):
-    return make_two(tmp_path)
-
-
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     return make_two(tmp_path_factory.mktemp("runs"))

@@ -7,12 +7,7 @@ import pytest
 from causalseg.errors import MissingFileError, RunError
 from causalseg.report.read import find_reference, read_runs
 from causalseg.runs.folder import RunFolder
-from report.runs import edit, make_domain, make_run, make_two
-
-
-@pytest.fixture
-def two(tmp_path):
-    return make_two(tmp_path)
+from report.runs import edit, make_domain, make_run
 
 
 def labels(runs, baseline=None):

@@ -20,12 +20,7 @@ from causalseg.report.tables import (
     list_caveats,
     list_losses,
 )
-from report.runs import edit, make_domain, make_run, make_two
-
-
-@pytest.fixture
-def two(tmp_path):
-    return make_two(tmp_path)
+from report.runs import edit, make_domain, make_run
 
 
 def mious(run, domain):

@@ -1,19 +1,14 @@
 """The average of the weights: its formula, what is scored and saved, exact resuming."""
 
-import subprocess
-import sys
-
 import pytest
 import torch
-import yaml
 from safetensors.torch import load_file
 
 from causalseg.build.model import build_segmenter, load_run
 from causalseg.config.run import EmaConfig
 from causalseg.jobs.train import train_run
 from causalseg.runs.average import WeightAverage, list_weights
-from causalseg.runs.folder import RunFolder
-from killed import assert_equal, events_of, train_and_kill, weights
+from killed import assert_equal, events_of, resume_equals_straight
 
 pytestmark = pytest.mark.slow  # every test trains several runs
 
@@ -75,30 +70,7 @@ def test_an_average_resumes_bit_for_bit(tiny, tmp_path, adapter, stop):
     options = (*EMA, f"adapter={{name: {adapter}, rank: 2}}", "run.save_every=1")
     if adapter == "causal_tune":
         options = (*options, "train.warmup=2", "train.weight_decay_end=0.2")
-    straight = train_run(tiny(*options, f"run.out={tmp_path / 'straight'}"))
-    resumed = (*options, f"run.out={tmp_path / 'resumed'}")
-    train_and_kill(tiny(*resumed), stop)
-    run = train_run(tiny(*resumed, "run.resume=true"))
-    assert_equal(weights(straight), weights(run))
+    straight, run = resume_equals_straight(tiny, tmp_path, options, stop)
     first, second = (torch.load(each.checkpoint, weights_only=True) for each in (straight, run))
     assert_equal(first["average"], second["average"])
     assert events_of(straight, "train", "eval") == events_of(run, "train", "eval")
-
-
-@pytest.mark.slow
-def test_two_processes_average_as_one(tiny_options, tmp_path):
-    tiny_options["train"] |= {"batch": 4, "lr": 0.01, "ema": {"momentum": 0.25, "start": 0.25}}
-    file = tmp_path / "config.yaml"
-    file.write_text(yaml.safe_dump(tiny_options))
-    saved = []
-    for count in (1, 2):
-        out = tmp_path / f"on{count}"
-        command = [sys.executable, "-m", "causalseg", "train", str(file), f"run.out={out}"]
-        command += [f"run.devices={count}", "run.accelerator=cpu", "eval.every=2"]
-        command += ["data.mean_over=[there]", "run.best=here.miou", "run.patience=5"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
-        assert done.returncode == 0, done.stderr
-        saved.append(weights(RunFolder(out)))
-        assert (out / "best" / "best.json").is_file()
-    for key, value in saved[0].items():
-        assert torch.allclose(saved[1][key], value, atol=1e-5), key

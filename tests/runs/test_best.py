@@ -14,7 +14,7 @@ from causalseg.jobs import train as jobs
 from causalseg.jobs.train import train_run
 from causalseg.runs.best import BestWeights
 from causalseg.runs.folder import RunFolder
-from killed import assert_equal, events_of, train_and_kill, weights
+from killed import assert_equal, events_of, resume_equals_straight, train_and_kill, weights
 
 pytestmark = pytest.mark.slow  # every test trains several runs
 
@@ -79,15 +79,11 @@ def test_the_best_weights_are_kept_with_what_they_are(tiny, measured, tmp_path):
 def test_a_choice_goes_on_as_if_it_had_never_stopped(tiny, measured, tmp_path, stop):
     measured[:] = [10.0, 30.0, 20.0, 40.0, 35.0]
     ema = "train.ema={momentum: 0.5, start: 0.2}"
-    straight = train_run(tiny(*SOURCE, ema, f"run.out={tmp_path / 'straight'}"))
-    options = (*SOURCE, ema, f"run.out={tmp_path / 'resumed'}")
-    train_and_kill(tiny(*options), stop)
-    resumed = train_run(tiny(*options, "run.resume=true"))
+    straight, resumed = resume_equals_straight(tiny, tmp_path, (*SOURCE, ema), stop)
     for read in (best_of, lambda run: events_of(run, "train", "eval", "best")):
         assert read(resumed) == read(straight)
     assert best_of(resumed)["step"] == 4
     assert_equal(best_weights(resumed), best_weights(straight))
-    assert_equal(weights(resumed), weights(straight))
 
 
 def test_resuming_brings_back_what_was_best_by_then(tiny, measured):
@@ -162,10 +158,3 @@ def test_without_a_choice_scoring_may_change_when_resumed(tiny):
     train_run(tiny("train.steps=1"))
     run = train_run(tiny("train.steps=2", "eval.every=1", "eval.flip=true", "run.resume=true"))
     assert run.read_json(run.eval)["inference"]["flip"] is True
-
-
-@pytest.mark.parametrize("option", ["ema={}", "warmup=1", "weight_decay_end=0.2"])
-def test_the_schedule_does_not_change_when_resumed(tiny, option):
-    train_run(tiny("train.steps=1"))
-    with pytest.raises(RunError, match="cannot go on as another run"):
-        train_run(tiny("train.steps=2", f"train.{option}", "run.resume=true"))

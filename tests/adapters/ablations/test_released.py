@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from causalseg.adapters.ablations.released import ReleasedCausalTune, released_m
 from causalseg.adapters.base import attach
 from causalseg.errors import ConfigError
 from golden_modules import error, errors, load, options
-from tiny_vit import make_vit
+from tiny_vit import make_small, make_vit
 
 GOLDEN = {
     "causal_tune_released_lorareins_4x4_b2_c16": 4,
@@ -20,17 +21,7 @@ GOLDEN = {
     "causal_tune_released_reins_8x8_b1_c32": 8,
 }
 GRID = (4, 4)
-
-
-def small(rank=4):
-    """An adapter of a few thousand values, each with a visible effect."""
-    torch.manual_seed(0)
-    options = {"num_tokens": 8, "rank": rank, "init": {"kind": "small", "scale": 0.5}}
-    adapter = ReleasedCausalTune(24, 2, **options)
-    with torch.no_grad():
-        for parameter in adapter.tokens.parameters():
-            parameter.normal_()
-    return adapter
+small = partial(make_small, ReleasedCausalTune, 24, 2)
 
 
 @pytest.fixture
@@ -115,7 +106,7 @@ def test_a_grid_that_is_not_square_is_refused_with_the_reason():
 
 @pytest.mark.parametrize("rank", [4, None])
 def test_features_come_back_in_their_dtype_and_close(tokens, rank):
-    adapter = small(rank)
+    adapter = small(rank=rank)
     expected = adapter(tokens, 0, GRID)
     double = adapter(tokens.double(), 0, GRID)
     assert double.dtype == torch.float64

@@ -175,30 +175,23 @@ D2, D2_REG, D2_G = (
 )
 D3, D3_PLUS = (f"vit_{size}_patch16_dinov3_qkvb" for size in ("small", "huge_plus"))
 CLIP, SIGLIP = "vit_base_patch16_clip_quickgelu_224", "vit_base_patch16_siglip_224"
-EVA02, EVA02_CLIP = "eva02_base_patch14_224", "eva02_base_patch16_clip_224"
+EVA02, EVA02_TINY = "eva02_base_patch14_224", "eva02_tiny_patch14_224"
+EVA01_CLIP, EVA02_CLIP = "eva_giant_patch14_clip_224", "eva02_base_patch16_clip_224"
 PRETRAINING, OPENCLIP = "official EVA pretraining", "CLIP of OpenAI or OpenCLIP"
 NET = {"layers": (1, 1, 1, 1), "channels": (4, 8, 8, 8)}
 CASES = {
     "dinov2": Case(D2, VIT, dinov2, "official DINOv2", "offset", vit_oracle),
     "dinov2_g": Case(D2_G, VIT, dinov2, "official DINOv2", "offset", vit_oracle),
     "dinov2_chunks": Case(D2, VIT, chunked_dinov2, "official DINOv2", "offset"),
-    "dinov2_reg": Case(
-        D2_REG, VIT, dinov2, "official DINOv2 with registers", "antialias", vit_oracle
-    ),
+    "dinov2_reg": Case(D2_REG, VIT, dinov2, "official DINOv2 with registers", oracle=vit_oracle),
     "dinov3": Case(D3, VIT, dinov3, "official DINOv3", "antialias", eva_oracle),
     "dinov3_plus": Case(D3_PLUS, VIT, dinov3, "official DINOv3", "antialias", eva_oracle),
     "eva02": Case(EVA02, VIT, eva_pretraining, PRETRAINING, "plain", eva_oracle),
-    "eva02_tiny": Case(
-        "eva02_tiny_patch14_224", VIT, eva_pretraining, PRETRAINING, "plain", eva_oracle
-    ),
+    "eva02_tiny": Case(EVA02_TINY, VIT, eva_pretraining, PRETRAINING, "plain", eva_oracle),
     "eva02_ft": Case(EVA02, VIT, eva_classifier, "official EVA", "plain", eva_oracle),
-    "eva02_tiny_ft": Case(
-        "eva02_tiny_patch14_224", VIT, eva_classifier, "official EVA", "plain", eva_oracle
-    ),
+    "eva02_tiny_ft": Case(EVA02_TINY, VIT, eva_classifier, "official EVA", "plain", eva_oracle),
     "eva02_clip": Case(EVA02_CLIP, VIT, eva_clip, "official EVA-CLIP", "plain", eva_oracle),
-    "eva01_clip": Case(
-        "eva_giant_patch14_clip_224", VIT, eva_clip, "official EVA-CLIP", "plain", eva_oracle
-    ),
+    "eva01_clip": Case(EVA01_CLIP, VIT, eva_clip, "official EVA-CLIP", "plain", eva_oracle),
     "clip": Case(CLIP, VIT, clip, OPENCLIP, "antialias", vit_oracle),
     "clip_alone": Case(CLIP, VIT, lambda model: clip(model, ""), OPENCLIP),
     "openclip_siglip": Case(SIGLIP, VIT, trunk, "timm", "antialias", vit_oracle),
@@ -307,30 +300,19 @@ def test_an_unknown_content_is_described_with_what_is_known():
             assert part in str(error.value)
 
 
-def test_a_name_that_does_not_belong_is_listed():
-    state = dinov2(make(D2, **VIT))
-    strange = {"reg_token": torch.ones(1, 4, 48)} | {f"reins.{i}": torch.ones(1) for i in range(9)}
-    with pytest.raises(WeightsError) as error:
-        convert(state | strange, "a.pth")
-    assert f"a.pth (official DINOv2): 10 of {len(state) + 10} names" in str(error.value)
-    assert "reg_token, reins.0" in str(error.value)
-
-
-def test_two_names_for_one_tensor_are_refused():
+def test_names_that_do_not_belong_or_come_twice_and_several_backbones_are_refused():
     model = make(D2, **VIT)
-    with pytest.raises(WeightsError, match=r"is a second tensor for timm's blocks\.0\.norm1\.weig"):
-        convert(dinov2(model) | chunked_dinov2(model), "a.pth")
-
-
-def test_several_backbones_are_refused():
-    state = dinov2(make(D2, **VIT))
-    both = {
-        f"{who}.backbone.{key}": x for who in ("student", "teacher") for key, x in state.items()
-    }
-    with pytest.raises(
-        WeightsError, match=r"2 backbones .*prefixes student\.backbone\., teacher\.backb"
+    state = dinov2(model)
+    strange = {"reg_token": torch.ones(1, 4, 48)} | {f"reins.{i}": torch.ones(1) for i in range(9)}
+    names = rf"(?s)a\.pth \(official DINOv2\): 10 of {len(state) + 10} names.*reg_token, reins\.0"
+    both = {f"{who}.backbone.{key}": state[key] for who in ("student", "teacher") for key in state}
+    for content, message in (
+        (state | strange, names),
+        (state | chunked_dinov2(model), r"is a second tensor for timm's blocks\.0\.norm1\.weig"),
+        (both, r"2 backbones .*prefixes student\.backbone\., teacher\.backb"),
     ):
-        convert(both, "a.pth")
+        with pytest.raises(WeightsError, match=message):
+            convert(content, "a.pth")
 
 
 @pytest.mark.parametrize("mask", [1.0, float("nan"), None])
