@@ -34,12 +34,12 @@ def compare_page(folder: Path, version: str, generated: str, empty: str) -> str:
 def readme_tables(folder: Path) -> list[str]:
     """Return for each study a title, a short table without costs, and what was scored.
 
-    Studies named tune_... choose learning rates; they are on the page of comparisons alone.
+    Only those named race_...; the others are on the page of comparisons alone.
     """
     return [
         f"**Methods compared: [{name}](docs/compare.md#{name})**\n\n{_short_table(study)}"
         for name, study in _studies(folder)
-        if not name.startswith("tune_")
+        if name.startswith("race_")
     ]
 
 
