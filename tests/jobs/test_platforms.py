@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 # Libraries choose by platform, and psutil needs `resource` on Linux: only our own imports fail.
 CODE = """
 import builtins
@@ -20,6 +22,7 @@ assert peak_memory(torch.device("cpu")) >= 0
 """
 
 
+@pytest.mark.slow
 def test_commands_import_without_modules_of_posix():
     done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
