@@ -12,10 +12,9 @@ from collections.abc import Sequence
 from typing import Any, Protocol, Self
 
 from jaxtyping import Float
-from timm.layers import to_2tuple
 from torch import Tensor, nn
 
-from causalseg.backbones.trunk import EditGrid, EditTokens, PatchGrid, find_trunk
+from causalseg.backbones.trunk import EditGrid, EditTokens, find_trunk, watch_grid
 from causalseg.errors import ConfigError
 from causalseg.spectral.grid import GridSize, Tokens
 
@@ -212,9 +211,8 @@ def install_after_blocks(vit: nn.Module, edit: nn.Module, layers: Sequence[int])
     if trunk.layout != "tokens":
         hooks = [EditGrid(edit, k, trunk.layout == "maps") for k in range(len(layers))]
         return [out.register_forward_hook(hook) for out, hook in zip(outputs, hooks, strict=True)]
-    embed: Any = vit.patch_embed
-    grid = PatchGrid(to_2tuple(embed.patch_size))
-    handles: list[Removable] = [embed.register_forward_pre_hook(grid)]
+    grid, watch = watch_grid(vit)
+    handles: list[Removable] = [watch]
     for number, output in enumerate(outputs):
         hook = EditTokens(edit, number, grid, trunk.num_prefix)
         handles.append(output.register_forward_hook(hook))

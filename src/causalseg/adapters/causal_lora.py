@@ -21,14 +21,13 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from timm.layers import to_2tuple
 from torch import Tensor, nn
 from torch.nn import functional
 
 from causalseg.adapters.base import Adapter, Removable, Swap
 from causalseg.adapters.peft import call_layer, check_linear, find_linears
 from causalseg.adapters.soma import check_rank, minor_components
-from causalseg.backbones.trunk import PatchGrid, find_trunk
+from causalseg.backbones.trunk import PatchGrid, find_trunk, watch_grid
 from causalseg.config.adapters import CausalLoraConfig
 from causalseg.config.mistakes import check
 from causalseg.errors import ConfigError
@@ -72,9 +71,8 @@ class CausalLora(Adapter):
             )
         for path, shape in self._shapes.items():
             check_linear(vit, path, shape, has_bias=False)
-        embed: Any = vit.patch_embed
-        grid = PatchGrid(to_2tuple(embed.patch_size))
-        handles: list[Removable] = [embed.register_forward_pre_hook(grid)]
+        grid, watch = watch_grid(vit)
+        handles: list[Removable] = [watch]
         for path in self._shapes:
             parent, _, name = path.rpartition(".")
             handles += call_layer(vit.get_submodule(parent), name)

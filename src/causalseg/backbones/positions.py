@@ -20,7 +20,7 @@ from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from causalseg.backbones.trunk import PatchGrid
+from causalseg.backbones.trunk import PatchGrid, watch_grid
 from causalseg.backbones.weights.formats import PositionRule
 from causalseg.errors import ConfigError, did_you_mean
 from causalseg.spectral.grid import grid_to_tokens, tokens_to_grid
@@ -50,8 +50,7 @@ def set_position_rule(model: nn.Module, rule: PositionRule) -> None:
 def take_any_size(model: Beit) -> None:
     """Let a BEiT take images of any size divisible by its patch."""
     model.patch_embed.strict_img_size = False
-    grid = PatchGrid(model.patch_embed.patch_size)
-    model.patch_embed.register_forward_pre_hook(grid)
+    grid, _ = watch_grid(model)
     for block in model.blocks:
         if block.attn.relative_position_bias_table is not None:
             block.attn._get_rel_pos_bias = _RelativePositions(block.attn, grid)

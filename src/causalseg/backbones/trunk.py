@@ -18,6 +18,7 @@ from timm.models.convnext import ConvNeXt
 from timm.models.resnet import ResNet
 from timm.models.vision_transformer_sam import VisionTransformerSAM
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from causalseg.errors import ConfigError
 from causalseg.spectral.grid import grid_to_tokens, split_prefix, tokens_to_grid
@@ -84,6 +85,12 @@ class PatchGrid:
     def __getstate__(self) -> dict[str, Any]:
         # The size may be symbolic after a trace; the next image sets it again.
         return {"patch": self.patch, "size": (0, 0)}
+
+
+def watch_grid(vit: Any) -> tuple[PatchGrid, RemovableHandle]:
+    """Return a patch grid that follows the images a ViT gets, and the hook that keeps it so."""
+    grid = PatchGrid(to_2tuple(vit.patch_embed.patch_size))
+    return grid, vit.patch_embed.register_forward_pre_hook(grid)
 
 
 class EditTokens:
