@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+import tables
 from causalseg.engine.bootstrap import paired_interval
 from causalseg.engine.metrics import read_counts
 from causalseg.report.charts import draw_methods
@@ -269,8 +270,6 @@ def test_devices_and_seeds_that_differ_are_listed():
 
 @pytest.mark.slow
 def test_committed_studies_make_a_page_of_the_same_tables(tmp_path):
-    from test_docs import tables
-
     (tmp_path / "README.md").write_text(f"{tables.START}\n{tables.END}\n")
     page = tmp_path / "docs" / "compare.md"
     assert "No results yet." in tables.pages(tmp_path)[page]
