@@ -1,5 +1,7 @@
 """Jinja templates of pages and cards, with the filters that they share."""
 
+import functools
+
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template, select_autoescape
 
 from causalseg.errors import list_some
@@ -7,6 +9,7 @@ from causalseg.report import format
 from causalseg.runs.scores import size_text
 
 
+@functools.cache  # each is compiled once
 def load_template(name: str) -> Template:
     """Return a template of ``report/templates``; what it shows is escaped if it is HTML."""
     environment = Environment(
