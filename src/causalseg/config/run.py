@@ -5,10 +5,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from causalseg.config.block import Block, Count, Positive, Size
+from causalseg.config.block import Block, Count, Positive, Size, named
 from causalseg.config.stages import COMPUTING, WRITING, Stage
 
 Severity = Annotated[int, Field(ge=1, le=5)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
 Precision = Literal["auto", "32-true", "bf16-mixed"]
 Tracker = Literal["tensorboard", "wandb", "mlflow"]
 _EMA_LENGTHS = 10  # longest average, as a multiple of the remaining steps
@@ -29,6 +30,43 @@ class RandomCorruptionConfig(Block):
             yield f"severity = {list(self.severity)} must be [lowest, highest]"
 
 
+class SpectralAugmentConfig(Block):
+    """A change of training crops in the Fourier domain."""
+
+    kind: Literal["pasta", "adsi", "mix"] = "pasta"
+    """pasta: noise on amplitudes that grows with the frequency; adsi: low frequencies attenuated;
+    mix: amplitudes mixed with those of another source image."""
+    p: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Probability that a crop is changed."""
+    alpha: Annotated[float, Field(ge=0)] = 3.0
+    """pasta: growth of the noise with the frequency."""
+    k: Positive = 2.0
+    """pasta: power of that growth."""
+    beta: Annotated[float, Field(ge=0)] = 0.25
+    """pasta: noise at all frequencies."""
+    cutoff: tuple[Fraction, Positive] = (0.0, 0.4)
+    """adsi: range of the frequency below which amplitudes are attenuated; 1 is the highest."""
+    gain: tuple[Fraction, Fraction] = (0.0, 1.0)
+    """adsi: range of what is left of the lowest frequencies."""
+    order: Positive = 2.0
+    """adsi: order of the Butterworth filter, which is steeper at a higher one."""
+    largest: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """mix: largest part of the other image."""
+
+    def _find_mistakes(self) -> Iterator[str]:
+        own = {
+            "pasta": ("alpha", "k", "beta"),
+            "adsi": ("cutoff", "gain", "order"),
+            "mix": ("largest",),
+        }
+        for kind, keys in own.items():
+            if kind != self.kind:
+                yield from self.find_idle(keys, f"kind={self.kind}")
+        for name, (low, high) in (("cutoff", self.cutoff), ("gain", self.gain)):
+            if low > high:
+                yield f"{name} = {[low, high]} must be [smallest, largest]"
+
+
 class AugmentConfig(Block):
     """Training augmentation, as the field's protocol has it."""
 
@@ -46,6 +84,8 @@ class AugmentConfig(Block):
     """Random corruptions of the crop, before the distortion; null is none."""
     class_mix: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Probability that half of the classes of another image are pasted into a crop."""
+    spectral: Annotated[SpectralAugmentConfig | None, named("pasta", "kind")] = None
+    """Changes in the Fourier domain, after all others; null is none."""
 
     def _find_mistakes(self) -> Iterator[str]:
         if self.scale[0] > self.scale[1]:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from causalseg.data.amplitude import change_amplitude
 from causalseg.data.augment import Augment, mix_classes
 from causalseg.data.dataset import Sample
 
@@ -25,8 +26,8 @@ class AugmentedData(Dataset[Sample]):
     """A data set indexed by (index, seed): the sample, augmented with that seed.
 
     With probability ``class_mix`` of the augmentation, half of the classes of another image are
-    pasted into the crop (ClassMix, Olsson et al., WACV 2021). ``draws`` chooses the other image;
-    None draws uniformly.
+    pasted into the crop (ClassMix, Olsson et al., WACV 2021); then comes its ``spectral`` change.
+    ``draws`` chooses the other image; None draws uniformly.
     """
 
     def __init__(self, data: Dataset[Sample], augment: Augment, draws: Draws | None = None):
@@ -38,12 +39,21 @@ class AugmentedData(Dataset[Sample]):
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         index, seed = key
         generator = torch.Generator().manual_seed(seed)
+        options = self.augment.options
         sample = self.augment(self.data[index], generator)
-        if float(torch.rand((), generator=generator)) >= self.augment.options.class_mix:
-            return sample
+        if _happens(options.class_mix, generator):
+            sample = mix_classes(sample, self._draw_other(generator), generator)
+        if options.spectral and _happens(options.spectral.p, generator):
+            other = self._draw_other(generator).image if options.spectral.kind == "mix" else None
+            image = change_amplitude(sample.image, options.spectral, generator, other)
+            sample = sample._replace(image=image)
+        return sample
+
+    def _draw_other(self, generator: torch.Generator) -> Sample:
+        """Return the augmented crop of another image."""
         number = int(torch.randint(2**31, (), generator=generator))
         other = self.draws(number) if self.draws else number % len(self)
-        return mix_classes(sample, self.augment(self.data[other], generator), generator)
+        return self.augment(self.data[other], generator)
 
 
 class PermutedDraws:
@@ -100,6 +110,10 @@ class StepSampler(Sampler[list[tuple[int, int]]]):
         for step in self.steps:
             numbers = range(step * self.batch + rank, (step + 1) * self.batch, count)
             yield [(self.draws(p), derive_seed(self.seed, p)) for p in numbers]
+
+
+def _happens(probability: float, generator: torch.Generator) -> bool:
+    return float(torch.rand((), generator=generator)) < probability
 
 
 def derive_seed(*numbers: int) -> int:
