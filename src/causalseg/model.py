@@ -23,6 +23,7 @@ from causalseg.backbones.timm import FrozenBackbone
 from causalseg.data.classes import ClassList
 from causalseg.errors import MissingFileError, WeightsError
 from causalseg.heads.base import Head
+from causalseg.heads.consistency import Consistency
 from causalseg.writing import replacing
 
 Weights = dict[str, dict[str, Tensor]]
@@ -46,6 +47,8 @@ class Segmenter(nn.Module):
         self.backbone, self.adapter, self.head, self.classes = backbone, adapter, head, classes
         self.attachment = None if adapter is None else attach(backbone.vit, adapter)
         self.intervention: Intervention | None = None
+        self.consistency: Consistency | None = None
+        self.progress = 0.0  # fraction of the steps that are done, in training
         self._intervening = Attachment([])
 
     def forward(self, images: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b k H W"]:
@@ -77,8 +80,12 @@ class Segmenter(nn.Module):
     def loss_terms(
         self, images: Float[Tensor, "b 3 H W"], labels: Int[Tensor, "b H W"]
     ) -> dict[str, Float[Tensor, ""]]:
-        """Return the head's weighted loss terms by name; labels are train ids, 255 ignored."""
-        return self.head.loss(self.backbone(images), self._queries(), labels)
+        """Return the weighted loss terms by name; labels are train ids, 255 ignored."""
+        features, queries = self.backbone(images), self._queries()
+        terms = self.head.loss(features, queries, labels)
+        if self.consistency is not None:
+            terms["consistency"] = self.consistency(self.head, features, queries, self.progress)
+        return terms
 
     def intervene(self, intervention: Intervention, layers: Sequence[int] | None = None) -> None:
         """Change the features in training, after the adapter has edited them.

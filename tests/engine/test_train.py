@@ -83,11 +83,12 @@ RARE = "data.rare_classes={min_pixels: 1}"
         ],
         ["adapter={name: lora, rank: 2, dropout: 0.5}", "intervene=mixstyle"],
         ["adapter=full", "train.adapter_lr=0.001"],
+        ["consistency={rings: 2, images: 2}", "train.augment.spectral=mix"],
         ["adapter={name: soma, rank: 2, bias: adapted}"],
         ["head={name: linear}".replace("}", BALANCED), RARE],
         pytest.param([SMALL_MASK2FORMER.replace("}", BALANCED), RARE], marks=pytest.mark.slow),
     ],
-    ids=["chain", "dropout", "full", "bias", "balanced", "balanced-mask2former"],
+    ids=["chain", "dropout", "full", "consistency", "bias", "balanced", "balanced-mask2former"],
 )
 def test_every_kind_of_method_resumes_bit_for_bit(tiny, tmp_path, method):
     resume_equals_straight(tiny, tmp_path, method, 3)

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Self
 from causalseg.config.adapters import AdapterConfig, CausalTuneConfig, find_query_mistakes, parts_of
 from causalseg.config.backbone import BackboneConfig
 from causalseg.config.block import Block, named
+from causalseg.config.consistency import ConsistencyConfig
 from causalseg.config.data import DataConfig
 from causalseg.config.heads import HeadConfig, Mask2FormerHeadConfig
 from causalseg.config.inference import EvalConfig, InferenceConfig
@@ -35,6 +36,9 @@ class Config(Block):
     intervene: Annotated[InterveneConfig | None, named("spectral", "kind")] = None
     """A random change of the features in training: spectral, mixstyle, dsu or a block; null is
     none."""
+    consistency: ConsistencyConfig | None = None
+    """A loss on predictions that depend on the strength of frequency bands; {} takes the defaults,
+    null is none."""
     head: HeadConfig = Mask2FormerHeadConfig()
     """The head: mask2former or linear."""
     data: Annotated[DataConfig, Stage.USE]

@@ -331,13 +331,16 @@ def parts_of(adapter: Block) -> Sequence[Any]:
     return adapter.parts if isinstance(adapter, ChainConfig) else [adapter]
 
 
-def label(adapter: Block, intervene: InterveneConfig | None = None) -> str:
+def label(
+    adapter: Block, intervene: InterveneConfig | None = None, is_consistent: bool = False
+) -> str:
     """Return the name of a method for people, such as `lora + causal_tune + intervene (dsu)`."""
     names = [
         f"peft {part.type}" if isinstance(part, PeftAdapterConfig) else part.name
         for part in parts_of(adapter)
     ] or ["none"]
-    return " + ".join(names if intervene is None else [*names, f"intervene ({intervene.kind})"])
+    names += [] if intervene is None else [f"intervene ({intervene.kind})"]
+    return " + ".join([*names, *["consistency"] * is_consistent])
 
 
 def linked_part(adapter: Block) -> int | None:

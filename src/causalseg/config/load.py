@@ -17,7 +17,7 @@ from causalseg.config.mistakes import blocks_in, check, tag
 from causalseg.config.settings import find_setting, lay_over
 from causalseg.errors import ConfigError, MissingFileError
 
-_HAVE_KINDS = ("intervene", "init")  # blocks that a kind names, not a name
+_HAVE_KINDS = ("intervene", "init", "spectral")  # blocks that a kind names, not a name
 CHECKSUM = "backbone.sha256"  # of the weight file; null until it was read
 logger = logging.getLogger("causalseg")
 # An option, values of it that count (None: all but null), and what then has no effect.

@@ -60,6 +60,7 @@ def train(
             # The set loss samples points with torch's global generator: make it follow the step.
             torch.manual_seed(derive_seed(run_options.seed, done, fabric.global_rank))
             set_step(optimizer.param_groups, done - 1, options)
+            model.progress = (done - 1) / steps
             meter.step(_update(fabric, wrapped, optimizer, batch, options.clip))
             state.average.update(done)
             is_saving = is_due(done, steps, run_options.save_every)

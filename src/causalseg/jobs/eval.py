@@ -171,7 +171,7 @@ def score_model(
         "model": {
             "backbone": config.backbone.name,
             "weights": config.backbone.weights,
-            "adapter": label(config.adapter, config.intervene),
+            "adapter": label(config.adapter, config.intervene, config.consistency is not None),
             "head": config.head.name,
             "trainable_parameters": trainable_parameters(model),
             "adapter_parameters": trainable_parameters(model.adapter) if model.adapter else 0,

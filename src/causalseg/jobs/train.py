@@ -7,6 +7,7 @@ from torch.utils.data import Subset
 
 from causalseg.adapters.base import trainable_parameters
 from causalseg.build import data
+from causalseg.build.consistency import build_consistency
 from causalseg.build.model import build_segmenter
 from causalseg.config import Config
 from causalseg.config.load import dump_config, list_differences, load_config
@@ -48,6 +49,8 @@ def train_run(config: Config) -> RunFolder:
     if config.run.resume:
         _check_count(run, len(sources))
     config = data.with_steps(config, len(sources))
+    if config.consistency:
+        model.consistency = build_consistency(config.consistency, model, sources, config.train.crop)
     if done > config.train.steps:
         raise RunError(f"{run.path} has done {done} steps: train.steps must be {done} or more")
     workers = config.train.workers

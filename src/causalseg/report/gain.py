@@ -17,7 +17,7 @@ from causalseg.report.format import format_signed, subtract
 from causalseg.runs.folder import RunFolder
 from causalseg.runs.scores import MEAN, read_scores
 
-_OF_METHOD = ("adapter.", "intervene", "train.adapter_lr")
+_OF_METHOD = ("adapter.", "intervene", "consistency", "train.adapter_lr")
 _OF_MACHINE = ("run.devices", "run.nodes", "run.precision")
 
 
@@ -68,7 +68,7 @@ def _list_neighbours(path: Path) -> Iterator[Path]:
 
 
 def _is_frozen_twin(config: Config, ours: Config) -> bool:
-    if config.adapter.name != "none" or config.intervene is not None:
+    if config.adapter.name != "none" or config.intervene or config.consistency:
         return False
     return all(
         key.startswith((*_OF_METHOD, *_OF_MACHINE)) or Stage.COMPARE in stage_of(Config, key)

@@ -37,7 +37,7 @@ def band_mask(
     dtype: torch.dtype = torch.float32,
 ) -> Float[Tensor, "h w"]:
     """Return G for every DCT coefficient of an ``(h, w)`` grid; see `gaussian_band`."""
-    u, v = (_frequencies(n, device) for n in grid)
+    u, v = (frequencies(n, device) for n in grid)
     return gaussian_band(u, v, low, high).to(dtype)
 
 
@@ -55,7 +55,7 @@ def lowpass_matrix(
     if radius is None:
         return torch.eye(n, device=device, dtype=dtype)
     D = dct_matrix(n, device, widest_float(device))
-    return (D.T @ (_gaussian(_frequencies(n, device), radius)[:, None] * D)).to(dtype)
+    return (D.T @ (_gaussian(frequencies(n, device), radius)[:, None] * D)).to(dtype)
 
 
 def band_pass(X: Features, low: float | None = 0.2, high: float | None = 0.7) -> Features:
@@ -68,7 +68,7 @@ def band_pass(X: Features, low: float | None = 0.2, high: float | None = 0.7) ->
     return _columns(w, low, high, X.device, X.dtype) @ by_row
 
 
-def _frequencies(n: int, device: torch.device | str) -> Float[Tensor, " n"]:
+def frequencies(n: int, device: torch.device | str) -> Float[Tensor, " n"]:
     """Return ``0, 1/n, ... (n-1)/n``."""
     return torch.arange(n, device=device, dtype=widest_float(device)) / n
 
