@@ -27,15 +27,15 @@ from causalseg.runs.folder import RunFolder
 
 def build_segmenter(config: Config) -> Segmenter:
     """Build the model of a configuration with initialised adapter and head."""
-    backbone = build_backbone(config.backbone, config.run.seed)
+    backbone = build_backbone(config.backbone, config.run.first_seed)
     check_fits_patch(config, backbone.patch)
     classes = build_classes(config.data)
     width = query_width(config)
     gives_queries = width is not None and linked_part(config.adapter) is not None
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.run.seed)
+        torch.manual_seed(config.run.first_seed)
         adapter = build_adapter(config.adapter, backbone, width)
-        torch.manual_seed(config.run.seed)
+        torch.manual_seed(config.run.first_seed)
         head = _build_head(config, backbone, len(classes.names), gives_queries)
     model = Segmenter(backbone, adapter, head, classes)
     if config.intervene is not None:

@@ -12,7 +12,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 from causalseg import __version__
 from causalseg.cli.arguments import ConfigFile, Overrides, RunPath, UseOverrides, Weights
-from causalseg.cli.compare import compare, tune
+from causalseg.cli.compare import compare, soup, tune
 from causalseg.cli.data import data_app
 from causalseg.cli.eval import evaluate, print_table, report, submit
 from causalseg.errors import CausalsegError
@@ -31,6 +31,7 @@ app.command(config_app)
 app.command(data_app)
 app.command(compare)
 app.command(tune)
+app.command(soup)
 app.command(evaluate, name="eval")
 app.command(report)
 app.command(submit)

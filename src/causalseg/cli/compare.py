@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from causalseg.cli.arguments import ConfigFile, Count, Overrides
+from causalseg.cli.arguments import ConfigFile, Count, Overrides, RunPath
+from causalseg.errors import ConfigError
 
 if TYPE_CHECKING:
     from causalseg.report.comparison import Comparison
@@ -93,7 +94,6 @@ def tune(
         write: The methods file to write.
         seeds: Seeds of every method and value.
     """
-    from causalseg.errors import ConfigError
     from causalseg.jobs import tune as tuning
 
     if options.methods is not None and options.methods.resolve() == write.resolve():
@@ -125,7 +125,6 @@ def _read_methods(config: Path, overrides: Sequence[str], options: MethodOptions
 
 
 def _numbers(text: str) -> list[int]:
-    from causalseg.errors import ConfigError
 
     try:
         return [int(number) for number in text.split(",")]
@@ -150,3 +149,39 @@ def _print_comparison(comparison: "Comparison") -> None:
     for row in rows:
         printed.add_row(*(row[i] for i in columns))
     Console().print(printed)
+
+
+def soup(
+    *runs: RunPath, factors: str = "1", metric: str | None = None, out: Path | None = None
+) -> None:
+    """Average the weights of runs into a new run, and score it.
+
+    The runs differ in the seed alone and have the same run.init_seed. A factor below 1 moves the
+    adapter back towards its initial weights, those of the frozen backbone (WiSE-FT); for that one
+    run is enough.
+
+    Args:
+        runs: Run folders written by `train`.
+        factors: Factors on the adapter's change, from 0 to 1; of several, such as 0.5,0.75,1, the
+            best is taken.
+        metric: What chooses: DOMAIN.miou of a domain that data.mean_over does not name.
+        out: Run folder to write.
+    """
+    from causalseg.cli.eval import print_table
+    from causalseg.engine.devices import is_first_process
+    from causalseg.jobs.soup import make_soup
+    from causalseg.report import domain_table
+
+    if not runs or out is None:
+        raise ConfigError("name run folders and a new one: causalseg soup RUN [RUN ...] --out RUN")
+    made = make_soup(runs, out, [_number(text) for text in factors.split(",")], metric)
+    if is_first_process():
+        print_table(domain_table([made.run]))
+        print(f"factor {made.factor:g} on the adapter's change\nreport: {made.run.report}")
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise ConfigError(f"--factors {text!r} is not a number: write 0.5,0.75,1") from error

@@ -179,6 +179,9 @@ class RunConfig(Block):
     """The run folder."""
     seed: Annotated[int, Field(ge=0), Stage.OWN] = 0
     """Seed of initialisation, data order, augmentation and sampling."""
+    init_seed: Annotated[int, Field(ge=0)] | None = None
+    """Seed of the initialisation alone; null takes seed. Runs whose weights `causalseg soup`
+    averages need the same."""
     resume: Annotated[bool, WRITING | Stage.OWN] = False
     """Go on from the run folder's last checkpoint."""
     accelerator: Annotated[Literal["auto", "cpu", "cuda", "mps"], COMPUTING] = "auto"
@@ -208,6 +211,11 @@ class RunConfig(Block):
     trackers: Annotated[list[Tracker], WRITING] = ["tensorboard"]
     """Where curves go beside log.jsonl: tensorboard, wandb (extra [wandb]), mlflow (extra
     [mlflow])."""
+
+    @property
+    def first_seed(self) -> int:
+        """The seed of the initialisation."""
+        return self.seed if self.init_seed is None else self.init_seed
 
     def _find_mistakes(self) -> Iterator[str]:
         for name in ("patience", "allow_target"):

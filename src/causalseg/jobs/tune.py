@@ -97,7 +97,7 @@ def plan_tuning(
     adapter. The other arguments are as in `plan_study`.
     """
     parsed = [load_config(config, [*overrides, *method.overrides]) for method in methods]
-    domain = _seen_domain(metric, parsed[0])
+    domain = seen_domain(metric, parsed[0])
     tried, cells = {}, []
     for method, options in zip(methods, parsed, strict=True):
         keys = [k for k in grid if k != _OF_ADAPTERS or options.adapter.name != "none"]
@@ -196,7 +196,7 @@ def _variant(method: Method, values: dict[str, float]) -> Method:
     return Method(f"{method.name}@{_label(values)}", kept + new, {}, "")
 
 
-def _seen_domain(metric: str, config: Config) -> str:
+def seen_domain(metric: str, config: Config) -> str:
     """Return the domain of a metric, which must be in-distribution."""
     domain, _, score = metric.rpartition(".")
     scored = config.data.domains if config.data.only is None else config.data.only

@@ -21,7 +21,7 @@ class Run(NamedTuple):
     config: dict[str, Any]  # as the version that trained the run wrote it
     scores: Scores
     log: list[dict[str, Any]]  # empty without a log
-    origin: dict[str, str] | None  # what an imported run was converted from
+    origin: dict[str, Any] | None  # what an imported run, or an average, was made of
 
     @property
     def domains(self) -> dict[str, DomainScores]:

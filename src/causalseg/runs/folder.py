@@ -30,7 +30,7 @@ class RunFolder:
         self.config = self.path / "config.yaml"
         self.adapter = self.path / "adapter.safetensors"
         self.head = self.path / "head.safetensors"
-        self.origin = self.path / "origin.json"  # of a run that was not trained here
+        self.origin = self.path / "origin.json"  # of a run that was made of others
         self.log = self.path / "log.jsonl"
         self.trackers = self.path / "trackers.json"  # what trackers call the run
         self.eval = self.path / "eval.json"
