@@ -45,7 +45,7 @@ def test_it_scores_what_it_scored(old):
 
 def test_it_predicts(old, tmp_path):
     run, data = old
-    assert predict_run(run, data / "images", tmp_path / "out") == 3
+    assert predict_run(run, data / "images", tmp_path / "out").now == 3
     prediction = Image.open(tmp_path / "out" / "predictions" / "000.png")
     assert (prediction.size, set(np.unique(prediction)) <= {0, 1, 2}) == ((64, 48), True)
 

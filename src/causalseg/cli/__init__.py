@@ -15,7 +15,7 @@ from causalseg.cli.arguments import ConfigFile, Overrides, RunPath, UseOverrides
 from causalseg.cli.compare import compare, soup, tune
 from causalseg.cli.data import data_app
 from causalseg.cli.eval import evaluate, print_table, report, submit
-from causalseg.errors import CausalsegError
+from causalseg.errors import CausalsegError, MissingFileError
 
 # Spinning threads slow each other down tenfold on a busy machine.
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
@@ -51,18 +51,32 @@ def train(config: ConfigFile, /, *overrides: Overrides) -> None:
 
 @app.command
 def predict(
-    run: RunPath, images: Path, /, *overrides: UseOverrides, checkpoint: Weights = "last", out: Path
+    run: RunPath,
+    images: Path,
+    /,
+    *overrides: UseOverrides,
+    checkpoint: Weights = "last",
+    recurse: bool = True,
+    out: Path,
 ) -> None:
     """Predict an image or a folder: predictions/ (label PNGs) and overlays/ (colours).
 
+    The same command again predicts only what is new. Images that cannot be read are skipped, and
+    listed at the end.
+
     Args:
         images: An image or a folder of images.
+        recurse: Also predict the images in subfolders; out has the same subfolders.
         out: Folder for predictions/ and overlays/.
     """
+    for path in (run, images):  # before the imports, which take seconds
+        if not path.exists():
+            raise MissingFileError(f"{path} does not exist: check the path")
     from causalseg.jobs.predict import predict_run
 
-    count = predict_run(run, images, out, overrides, checkpoint)
-    print(f"{count} images: {out / 'predictions'}, {out / 'overlays'}")
+    done = predict_run(run, images, out, overrides, checkpoint, recurse)
+    earlier = f", {done.before} before" if done.before else ""
+    print(f"{done.now} images{earlier}: {out / 'predictions'}, {out / 'overlays'}")
 
 
 @app.command(name="import")

@@ -177,9 +177,14 @@ def read_colours(classes: ClassList) -> LabelReader:
     return ColourLabels(table, "correct the file, or palette and ignore_colours of the classes")
 
 
-def list_images(folder: Path) -> list[Path]:
-    """Return the image files of a folder in the order of names."""
-    return list(_list_stems(folder, IMAGE_ENDINGS).values())
+def list_images(folder: Path, is_recursive: bool = False) -> list[Path]:
+    """Return the image files of a folder in the order of names, then those of its subfolders."""
+    files = list(_list_stems(folder, IMAGE_ENDINGS).values())
+    if is_recursive:
+        for inside in sorted(folder.iterdir()):
+            if inside.is_dir() and not inside.name.startswith("."):
+                files += list_images(inside, is_recursive)
+    return files
 
 
 class _File(NamedTuple):

@@ -24,8 +24,7 @@ from causalseg.data.classes import IGNORE, ClassList
 from causalseg.data.dataset import Sample
 from causalseg.data.workers import strip_worker_errors
 from causalseg.engine import metrics
-from causalseg.engine.infer import predict
-from causalseg.errors import TrainingError
+from causalseg.engine.infer import check_scores, predict
 from causalseg.model import Segmenter
 from causalseg.runs.log import console, logger
 
@@ -70,11 +69,7 @@ class Domain(NamedTuple):
         scores = predict(model, image, self.inference, size)
         parts = [self._decide(model, rows) for rows in scores.split(_ROWS, dim=1)]
         prediction, confidence = (torch.cat(x).cpu() for x in zip(*parts, strict=True))
-        if not confidence.isfinite().all():
-            raise TrainingError(
-                "the model's scores are not finite: its weights are broken, or values overflow; "
-                "train again with a lower train.lr, or try run.precision=32-true"
-            )
+        check_scores(confidence)
         return prediction, confidence
 
     def _decide(

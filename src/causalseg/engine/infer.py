@@ -23,6 +23,7 @@ from torch.nn import functional as F
 
 from causalseg.config.inference import Blend, InferenceConfig
 from causalseg.data.dataset import fit_inside, scale_size
+from causalseg.errors import TrainingError
 from causalseg.heads.pyramid import resize
 from causalseg.model import Segmenter
 
@@ -48,6 +49,15 @@ def predict(
         view = image.flip(-1) if is_mirrored else image
         _add(total, _predict_at(model, view, how, scale_size(size, scale)), is_mirrored)
     return total.div_(1 + len(others))[0]
+
+
+def check_scores(scores: Float[Tensor, "..."]) -> None:
+    """Raise TrainingError if a score is not finite."""
+    if not scores.isfinite().all():
+        raise TrainingError(
+            "the model's scores are not finite: its weights are broken, or values overflow; "
+            "train again with a lower train.lr, or try run.precision=32-true"
+        )
 
 
 def model_size(how: InferenceConfig, H: int, W: int) -> tuple[int, int]:

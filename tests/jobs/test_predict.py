@@ -1,0 +1,86 @@
+"""Prediction of folders: subfolders, broken images, what an earlier call did, broken weights."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from causalseg.errors import DataError, MissingFileError, TrainingError
+from causalseg.jobs import predict as job
+from causalseg.jobs.predict import predict_run
+from causalseg.jobs.train import train_run
+from command_line import run as command
+
+
+@pytest.fixture
+def run(tiny):
+    return train_run(tiny("train.steps=1", "adapter=none")).path
+
+
+@pytest.fixture
+def images(folder, tmp_path):
+    """Images in a folder and in two folders below it, of which two share a name."""
+    root = tmp_path / "photos"
+    for place in (".", "north", "south/old"):
+        (root / place).mkdir(parents=True, exist_ok=True)
+        shutil.copy(folder / "images" / "000.png", root / place / "a.png")
+    return root
+
+
+def made(out, kind="predictions"):
+    return sorted(str(file.relative_to(out / kind)) for file in (out / kind).rglob("*.png"))
+
+
+def test_subfolders_are_predicted_into_the_same_tree(run, images, tmp_path):
+    assert predict_run(run, images, tmp_path / "out") == (3, 0)
+    expected = ["a.png", "north/a.png", "south/old/a.png"]
+    assert made(tmp_path / "out") == made(tmp_path / "out", "overlays") == expected
+    assert predict_run(run, images, tmp_path / "top", is_recursive=False) == (1, 0)
+    assert made(tmp_path / "top") == ["a.png"]
+    assert predict_run(run, images, images) == (3, 0)  # into the folder of the images ...
+    assert predict_run(run, images, images) == (0, 3)  # ... where predictions are no images
+    with pytest.raises(DataError, match="north has no images|has no images"):
+        predict_run(run, images / "south", tmp_path / "none", is_recursive=False)
+
+
+def test_a_broken_image_is_skipped_and_named_at_the_end(run, images, tmp_path):
+    (images / "north" / "a.png").write_bytes(b"broken")
+    (images / "north" / "b.png").write_bytes(b"also broken")
+    with pytest.raises(DataError, match="2 of 4 images") as caught:
+        predict_run(run, images, tmp_path / "out")
+    assert all(f"north/{name}.png" in str(caught.value) for name in "ab")
+    assert made(tmp_path / "out") == ["a.png", "south/old/a.png"]
+
+
+def test_a_second_call_predicts_only_what_is_new_or_changed(run, images, tmp_path, monkeypatch):
+    out, read = tmp_path / "out", []
+    original = job.read_image
+    monkeypatch.setattr(job, "read_image", lambda file: read.append(file.name) or original(file))
+    assert predict_run(run, images, out) == (3, 0)
+    assert predict_run(run, images, out) == (0, 3)
+    assert len(read) == 3
+    shutil.copy2(images / "a.png", images / "new.png")
+    (out / "overlays" / "a.png").unlink()
+    assert predict_run(run, images, out) == (2, 2)
+    assert predict_run(run, images, out, ["eval.flip=true"]) == (4, 0)  # other options
+    (run / "head.safetensors").touch()  # other weights
+    assert predict_run(run, images, out, ["eval.flip=true"]) == (4, 0)
+
+
+def test_weights_that_are_not_finite_are_refused(run, images, tmp_path):
+    file = run / "head.safetensors"
+    weights = load_file(file)
+    weights["classifier.bias"] = torch.full_like(weights["classifier.bias"], torch.nan)
+    save_file(weights, file)
+    with pytest.raises(TrainingError, match="not finite"):
+        predict_run(run, images, tmp_path / "out")
+    assert not (tmp_path / "out" / "predictions").exists()
+
+
+def test_a_path_that_is_not_there_is_named_before_anything_else(tmp_path, capsys):
+    assert command("predict", tmp_path, tmp_path / "typo", "--out", tmp_path / "out") == 2
+    assert "typo does not exist" in capsys.readouterr().err
+    with pytest.raises(MissingFileError, match="typo"):
+        predict_run(tmp_path, Path("typo"), tmp_path / "out")
