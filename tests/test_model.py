@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 import causalseg
 from causalseg.build.model import build_segmenter, load_run
 from causalseg.config.load import dump_config
-from causalseg.errors import ConfigError, MissingFileError, WeightsError
+from causalseg.errors import ConfigError, DataError, MissingFileError, WeightsError
 from conftest import SMALL_MASK2FORMER
 
 
@@ -37,6 +37,23 @@ def test_logits_have_a_score_for_every_class_and_pixel(model):
     images, _ = batch((48, 80))
     assert model.logits(images).shape == (2, 3, 48, 80)
     assert torch.equal(model.eval()(images), model.logits(images))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (lambda images: (255 * images).byte(), "uint8"),
+        (lambda images: 255 * images, "divide 8-bit values by 255"),
+        (lambda images: images - 0.5, "in \\[0, 1\\]"),
+        (lambda images: images / 0 * 0, "nan"),
+    ],
+)
+def test_images_of_another_range_are_refused(tiny, wrong, message):
+    model = build_segmenter(tiny("adapter=none")).eval()
+    images, _ = batch()
+    model(images)
+    with pytest.raises(DataError, match=message):
+        model(wrong(images))
 
 
 def test_loss_is_the_sum_of_its_terms(model):

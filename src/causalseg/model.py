@@ -21,11 +21,12 @@ from causalseg.adapters.base import Adapter, Attachment, attach
 from causalseg.adapters.intervene import Intervention
 from causalseg.backbones.timm import FrozenBackbone
 from causalseg.data.classes import ClassList
-from causalseg.errors import MissingFileError, WeightsError
+from causalseg.errors import DataError, MissingFileError, WeightsError
 from causalseg.heads.base import Head
 from causalseg.heads.consistency import Consistency
 from causalseg.writing import replacing
 
+_TOLERANCE = 1e-3  # by which resized images may leave [0, 1]
 Weights = dict[str, dict[str, Tensor]]
 """Tensors of the trained parts, by part and name."""
 
@@ -62,8 +63,10 @@ class Segmenter(nn.Module):
             images: RGB in [0, 1]; height and width divisible by the patch.
 
         Raises:
-            DataError: if the size does not fit the patch.
+            DataError: if the size does not fit the patch, the images are no floating-point numbers
+                or, in eval mode, one is outside of [0, 1].
         """
+        self._check_range(images)
         size = (images.shape[-2], images.shape[-1])
         return self.head(self.backbone(images), self._queries(), size)
 
@@ -140,6 +143,21 @@ class Segmenter(nn.Module):
                 ) from error
             _load_part(part, tensors, file)
 
+    def _check_range(self, images: Tensor) -> None:
+        """Raise DataError for images of another range; its values are read in eval mode alone."""
+        if not images.is_floating_point():
+            raise DataError(
+                f"images of {images.dtype}: the model takes RGB in [0, 1], such as images / 255"
+            )
+        if self.training or torch.compiler.is_compiling():
+            return
+        low, high = (float(bound) for bound in images.aminmax())
+        if not (low >= -_TOLERANCE and high <= 1 + _TOLERANCE):  # NaN too
+            raise DataError(
+                f"images from {low:.4g} to {high:.4g}: the model takes RGB in [0, 1] and "
+                "normalises it itself; divide 8-bit values by 255"
+            )
+
     def _queries(self) -> Float[Tensor, "q d"] | None:
         return None if self.adapter is None else self.adapter.queries()
 
@@ -148,7 +166,8 @@ def save_parts(weights: Weights, folder: Path | str) -> None:
     """Write PART.safetensors of every part, each atomically."""
     for name, tensors in weights.items():
         contiguous = {key: value.contiguous() for key, value in tensors.items()}
-        with replacing(Path(folder) / f"{name}.safetensors") as temporary:
+        file = Path(folder) / f"{name}.safetensors"
+        with replacing(file, is_durable=True) as temporary:
             save_file(contiguous, temporary)
 
 

@@ -14,8 +14,11 @@ from causalseg.errors import RunError
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, is_durable: bool = False) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; rename it into place if the block succeeds.
+
+    ``is_durable``: the content is on the disk before the rename, so that a power cut leaves the old
+    file or the new one.
 
     Raises:
         RunError: if the disk is full or the folder cannot be written; the old file stays whole.
@@ -27,6 +30,9 @@ def replacing(path: Path) -> Iterator[Path]:
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)  # some writers make files that only their owner can read
+        if is_durable:
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
         raise RunError(

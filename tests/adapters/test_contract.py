@@ -124,6 +124,13 @@ def test_making_it_leaves_the_model_as_it_was(vit, adapter):
     assert isinstance(adapter, Adapter)
 
 
+def test_it_takes_the_mode_of_the_model(vit, adapter):
+    for mode in (True, False):
+        adapter.train(not mode)
+        with attach(vit.train(mode), adapter):
+            assert {module.training for module in adapter.modules()} == {mode}
+
+
 def test_it_changes_the_output_and_detaching_restores_it_bit_for_bit(vit, adapter, images):
     before, names = vit(images), list(vit.state_dict())
     with attach(vit, adapter):

@@ -13,8 +13,9 @@ from PIL import Image
 
 from causalseg.build.model import build_segmenter
 from causalseg.config.run import RunConfig
+from causalseg.engine.evaluate import Domain
 from causalseg.errors import ConfigError, DataError, MissingFileError, RunError, TrainingError
-from causalseg.jobs.train import train_run
+from causalseg.jobs.train import _limited, train_run
 from causalseg.model import Segmenter
 from causalseg.runs.average import WeightAverage
 from causalseg.runs.best import BestWeights
@@ -340,3 +341,11 @@ def test_two_processes_with_half_the_batch_equal_one(tiny_options, tmp_path, opt
     scores = [run.read_json(run.eval)["domains"] for run in runs]
     assert scores[0]["here"]["pixels"] == scores[1]["here"]["pixels"]
     assert scores[0]["here"]["miou"] == pytest.approx(scores[1]["here"]["miou"], abs=0.1)
+
+
+@pytest.mark.parametrize("limit", range(1, 9))
+def test_as_many_images_are_scored_in_training_as_the_limit_says(limit):
+    domain = Domain(list(range(6)), None, None)
+    chosen = list(_limited({"here": domain}, limit)["here"].data)
+    assert len(chosen) == min(limit, 6)
+    assert chosen == sorted(set(chosen))

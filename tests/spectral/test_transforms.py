@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from causalseg.spectral.transforms import dct2, dct_matrix, fft2, idct2, ifft2
 
@@ -85,6 +86,16 @@ def test_a_matrix_first_made_in_inference_mode_can_train_later():
     X = torch.randn(1, 11, 13, 1, requires_grad=True)
     dct2(X).square().sum().backward()
     assert torch.isfinite(X.grad).all()
+
+
+def test_constants_made_with_fake_tensors_are_not_kept():
+    with FakeTensorMode():
+        dct2(torch.randn(1, 17, 19, 1))
+    Y = dct2(torch.ones(1, 17, 19, 1))
+    assert type(Y) is torch.Tensor
+    assert Y.square().sum().item() == pytest.approx(17 * 19)
+    with FakeTensorMode():  # nor do real ones get into a graph of fake ones
+        assert dct2(torch.randn(1, 17, 19, 1)).shape == (1, 17, 19, 1)
 
 
 def test_matrix_is_orthogonal():

@@ -176,7 +176,7 @@ class Attachment:
 
 
 def attach(vit: nn.Module, adapter: Adapter) -> Attachment:
-    """Attach an adapter to a backbone.
+    """Attach an adapter to a backbone; it takes the mode of the model, training or evaluation.
 
     The ``requires_grad`` of the model's parameters stays as it is: freeze the model yourself where
     you want it frozen. With activation checkpointing, finish the backward pass of one image size
@@ -201,7 +201,9 @@ def attach(vit: nn.Module, adapter: Adapter) -> Attachment:
             f"{type(adapter).__name__} was made for {made_for}, the model has {has}: "
             "build the adapter for that"
         )
-    return Attachment(adapter.install(vit))
+    attachment = Attachment(adapter.install(vit))
+    adapter.train(vit.training)
+    return attachment
 
 
 def install_after_blocks(vit: nn.Module, edit: nn.Module, layers: Sequence[int]) -> list[Removable]:

@@ -184,6 +184,7 @@ def _limited(domains: dict[str, Domain], limit: int | None) -> dict[str, Domain]
     limited = {}
     for name, domain in domains.items():
         count = len(domain.data)  # type: ignore[arg-type]
-        chosen = Subset(domain.data, range(0, count, max(1, -(-count // limit))))
+        used = min(limit, count)
+        chosen = Subset(domain.data, [number * count // used for number in range(used)])
         limited[name] = domain._replace(data=chosen)
     return limited

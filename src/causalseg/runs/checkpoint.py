@@ -37,11 +37,11 @@ def save_checkpoint(
         content["average"] = average.values
     if best.is_on:
         content["best"] = best.state()
-    with replacing(run.checkpoint) as temporary:
+    with replacing(run.checkpoint, is_durable=True) as temporary:
         try:
             torch.save(content, temporary)
-        except RuntimeError as error:  # such as a full disk
-            raise OSError(str(error)) from error
+        except RuntimeError as error:  # "unexpected pos" and others: a write that failed
+            raise OSError("the disk is full, or writing to it failed") from error
     if keep > 1:
         with replacing(run.path / f"step-{step:07d}.ckpt") as temporary:
             temporary.hardlink_to(run.checkpoint)

@@ -26,7 +26,7 @@ class RunFolder:
     """Names and safe access to the files of one run; the folder need not exist yet."""
 
     def __init__(self, path: Path | str):
-        self.path = Path(path)
+        self.path = Path(path).expanduser()
         self.config = self.path / "config.yaml"
         self.adapter = self.path / "adapter.safetensors"
         self.head = self.path / "head.safetensors"

@@ -17,6 +17,7 @@ from typing import Any, ParamSpec
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch._guards import detect_fake_mode
 
 from causalseg.spectral.grid import Features
 
@@ -26,14 +27,14 @@ P = ParamSpec("P")
 def cache_constant(make: Callable[P, Tensor]) -> Callable[P, Tensor]:
     """Cache a function of sizes, device and dtype; its results must not be modified.
 
-    Without the cache every block would launch dozens of tiny kernels. A traced graph makes its own
-    constants, so that no fake tensor is cached.
+    Without the cache every block would launch dozens of tiny kernels. A traced graph, and one of
+    fake tensors, makes its own constants: none of these may be cached.
     """
     cached: Any = functools.lru_cache(maxsize=512)(make)
 
     @functools.wraps(make)
     def get(*args: P.args, **kwargs: P.kwargs) -> Tensor:
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() or detect_fake_mode() is not None:
             return make(*args, **kwargs)
         # A tensor made in inference mode could not be used in training later.
         with torch.inference_mode(False), torch.no_grad():
