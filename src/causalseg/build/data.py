@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Int
-from torch.utils.data import ConcatDataset
+from torch.utils.data import ConcatDataset, Subset
 
 from causalseg.build.pairs import Pairs, build_classes, describe_source, find_classes, open_pairs
 from causalseg.config import Config
@@ -27,6 +27,7 @@ from causalseg.errors import CausalsegError, ConfigError, did_you_mean, list_som
 from causalseg.model import Segmenter
 from causalseg.runs.log import logger
 
+_NUM_SAMPLED = 64  # labels that are read to find classes without a pixel
 Problems = dict[str, CausalsegError]
 """The error of each source or domain that cannot be used, by name."""
 
@@ -111,6 +112,29 @@ def count_for_head(
     counts = count_pixels(sources, len(model.classes.names), workers)
     model.head.balance.count(counts.sum(0))
     return counts
+
+
+def find_missing_classes(
+    classes: ClassList,
+    sources: ConcatDataset[Sample],
+    counts: Int[np.ndarray, "n k"] | None = None,
+    workers: int = 0,
+) -> str:
+    """Return a sentence on classes without a pixel in the sources, or none.
+
+    Without ``counts`` of all images those of a sample are made, spread evenly.
+    """
+    total = len(sources)
+    if counts is None:
+        chosen = sorted({total * i // _NUM_SAMPLED for i in range(_NUM_SAMPLED)})
+        counts = count_pixels(Subset(sources, chosen), len(classes.names), workers)
+    pixels = counts.sum(0).tolist()
+    missing = [name for name, count in zip(classes.names, pixels, strict=True) if not count]
+    if not missing:
+        return ""
+    where = f"{len(counts)} of {total} training labels" if len(counts) < total else "the sources"
+    what = ", ".join(missing) if any(pixels) else "any class"
+    return f"no pixel of {what} in {where}: check label ids, data.ignore and id_map"
 
 
 def build_draws(

@@ -7,7 +7,7 @@ from torch.utils.data import Dataset, Subset
 from causalseg.config.data import DataConfig, FolderConfig, LayoutConfig, ScenesConfig, Source
 from causalseg.data.catalogue import CLASS_LISTS, LAYOUTS, find_layout
 from causalseg.data.classes import CITYSCAPES19, ClassList, read_classes
-from causalseg.data.dataset import Sample, ScenesData
+from causalseg.data.dataset import Decoding, Sample, ScenesData
 from causalseg.data.files import describe_nearest
 from causalseg.data.folders import FolderData, parse_location, read_colours, read_ids
 from causalseg.data.layout_data import LayoutData, describe_tree
@@ -61,7 +61,7 @@ def open_pairs(
                 reader = read_ids(own, data.ignore, source.id_map)
             places = map(parse_location, (source.images, source.labels))
             images, labels = (at._replace(folder=_find_path(data, at.folder)) for at in places)
-            pairs = FolderData(images, labels, reader, source.every, is_strict)
+            pairs = FolderData(images, labels, reader, source.every, is_strict, decoding_of(data))
         case LayoutConfig():
             root = _find_root(data, source)
             pairs = LayoutData(LAYOUTS[source.layout], source.split, root, source.every, is_strict)
@@ -70,6 +70,11 @@ def open_pairs(
             if source.every > 1:
                 pairs = Subset(pairs, range(0, source.count, source.every))
     return pairs, own
+
+
+def decoding_of(data: DataConfig) -> Decoding:
+    """Return how images are read."""
+    return Decoding(data.exif == "apply", data.bits)
 
 
 def find_classes(data: DataConfig, source: Source, classes: ClassList) -> ClassList:

@@ -81,8 +81,11 @@ def check_data(
     Console().print(check.make_table(findings))
     if classes := check.list_classes(findings):
         print("\n  ".join(["labelled pixels in percent:", *classes]))
+    remarks = check.list_remarks(findings)
+    if remarks:
+        print("\n  ".join(["please check:", *remarks]))
     if problems := check.list_problems(findings):
         usable = [each.name for each in findings if not (each.absent or each.problems)]
         lines = "\n".join(["incomplete or unusable:", *problems]).replace("\n", "\n  ")
         raise DataError(lines + (f"\nusable: {'; '.join(usable)}" if usable else ""))
-    print("all data can be used")
+    print("all files can be read" if remarks else "all data can be used")

@@ -161,6 +161,11 @@ class DataConfig(Block):
     a block."""
     ignore: Annotated[int, Field(ge=0, le=255)] = 255
     """A label id that means `no class`, in addition to those of the class list."""
+    exif: Literal["apply", "ignore"] = "apply"
+    """Orientation in the EXIF data of an image: apply turns the image so, ignore takes it as it is
+    stored. Labels have none."""
+    bits: Annotated[int, Field(ge=9, le=16)] = 16
+    """Bits that are used in images with 16 bits a channel: 12 for most sensors."""
     sources: Annotated[list[SourceConfig], Stage.TRAINING]
     """Training data; several sources are joined. Empty in imported runs only."""
     domains: Annotated[dict[str, SourceConfig], Stage.SCORES | Stage.USE]

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from PIL import ExifTags, ImageOps
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms.v2 import InterpolationMode
@@ -22,6 +23,7 @@ from causalseg.data.files import read_bytes
 from causalseg.data.labels import LabelReader, open_image
 from causalseg.errors import ConfigError, DataError
 
+_DEEP = "I;16"  # Pillow's modes of one channel of 16 bits
 _MAX_STRETCH = 0.1  # of a label that is resized to its image
 _IMAGE_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
 
@@ -32,6 +34,16 @@ class Sample(NamedTuple):
     image: Float[Tensor, "3 H W"]
     label: Int[Tensor, "H W"]
     name: str
+
+
+class Decoding(NamedTuple):
+    """How image files are read: options of `config.data.DataConfig`."""
+
+    is_turned: bool = True  # by the orientation in the EXIF data
+    bits: int = 16  # used of 16-bit images
+
+
+_DEFAULT = Decoding()
 
 
 class PairData(Dataset[Sample]):
@@ -50,8 +62,9 @@ class PairData(Dataset[Sample]):
         labels: LabelReader,
         is_label_resized: bool = False,
         unpaired: Sequence[str] = (),
+        decoding: Decoding = _DEFAULT,
     ):
-        self.pairs, self.names, self.labels = pairs, names, labels
+        self.pairs, self.names, self.labels, self.decoding = pairs, names, labels, decoding
         self.is_label_resized, self.unpaired = is_label_resized, unpaired
 
     def __len__(self) -> int:
@@ -70,7 +83,7 @@ class PairData(Dataset[Sample]):
                 same = "proportions" if self.is_label_resized else "size"
                 raise DataError(
                     f"{image_file} is {W} x {H} pixels and its label {label_file} is {w} x {h}: "
-                    f"they must be the same {same}"
+                    f"they must be the same {same}{self._advise(index, (h, w), (H, W))}"
                 )
             label = resize_label(label, (H, W))
         return Sample(image, label, self.names[index])
@@ -78,7 +91,7 @@ class PairData(Dataset[Sample]):
     def read_image(self, index: int) -> Float[Tensor, "3 H W"]:
         """Return an image in [0, 1]; raise DataError if it cannot be read."""
         file = self.pairs[index][0]
-        return decode_image(self.read(file), self.where(file))
+        return decode_image(self.read(file), self.where(file), self.decoding)
 
     def read_label(self, index: int) -> Int[Tensor, "H W"]:
         """Return a label's train ids at its own size; raise DataError if it cannot be read."""
@@ -89,6 +102,16 @@ class PairData(Dataset[Sample]):
         """Return a label's raw ids, before the table; raise DataError if it cannot be read."""
         file = self.pairs[index][1]
         return self.labels.read(self.read(file), self.where(file))
+
+    def _advise(self, index: int, label: tuple[int, int], image: tuple[int, int]) -> str:
+        """Return the way out if the label fits the image as it is stored."""
+        content = self.read(self.pairs[index][0])
+        if label == image[::-1] and self.decoding.is_turned and read_orientation(content) >= 5:
+            return (
+                ". Its EXIF data turn the image by 90 degrees; if the label is of the image as it "
+                "is stored, set data.exif=ignore"
+            )
+        return ""
 
     def read(self, file: str) -> bytes:
         """Return the content of a file of a pair."""
@@ -123,22 +146,36 @@ class ScenesData(Dataset[Sample]):
         return torch.from_numpy(scenes.render(self.first + index, self.size, self.domain).depth)
 
 
-def read_image(file: Path) -> Float[Tensor, "3 H W"]:
-    """Read an image as RGB in [0, 1], without applying EXIF orientation; DataError on failure."""
-    return decode_image(read_bytes(file), str(file))
+def read_image(file: Path, how: Decoding = _DEFAULT) -> Float[Tensor, "3 H W"]:
+    """Read an image as RGB in [0, 1]; raise DataError on failure."""
+    return decode_image(read_bytes(file), str(file), how)
 
 
-def decode_image(content: bytes, where: str) -> Float[Tensor, "3 H W"]:
+def decode_image(content: bytes, where: str, how: Decoding = _DEFAULT) -> Float[Tensor, "3 H W"]:
     """Decode the content of an image file as `read_image` does; ``where`` is for messages."""
     with open_image(content, f"image {where}") as image:
-        if image.mode.startswith("I;16"):  # Pillow would clip 16 bits, not scale them
-            gray = np.array(image).astype(np.float32) / (2**16 - 1)
-            return torch.from_numpy(gray).expand(3, -1, -1).contiguous()
+        if how.is_turned:
+            ImageOps.exif_transpose(image, in_place=True)
+        if image.mode.startswith(_DEEP):  # Pillow would clip 16 bits, not scale them
+            gray = np.array(image).astype(np.float32) / (2**how.bits - 1)
+            return torch.from_numpy(gray.clip(max=1)).expand(3, -1, -1).contiguous()
         if image.mode not in _IMAGE_MODES:
             allowed = f"{', '.join(_IMAGE_MODES)} and I;16"
             raise DataError(f"image {where} has mode {image.mode}: allowed are {allowed}")
         pixels = np.array(image.convert("RGB"))
     return _to_image(pixels)
+
+
+def read_orientation(content: bytes) -> int:
+    """Return the orientation in the EXIF data of an image, 1 to 8; 1 is as it is stored."""
+    with open_image(content, "image") as image:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+
+
+def read_depth(content: bytes) -> int | None:
+    """Return the largest value of an image of 16 bits a channel; None for others."""
+    with open_image(content, "image") as image:
+        return int(np.array(image).max()) if image.mode.startswith(_DEEP) else None
 
 
 def _to_image(pixels: Int[np.ndarray, "H W 3"]) -> Float[Tensor, "3 H W"]:

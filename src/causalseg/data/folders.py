@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from causalseg.data.classes import IGNORE, ClassList, Colour
-from causalseg.data.dataset import PairData, check_train_ids
+from causalseg.data.dataset import Decoding, PairData, check_train_ids
 from causalseg.data.files import Files, is_utf8, miss_folder, open_files, read_bytes
 from causalseg.data.labels import ColourLabels, IdLabels, LabelReader
 from causalseg.data.templates import Template, pair_by_fields
@@ -18,6 +18,7 @@ from causalseg.errors import ConfigError, DataError, list_some
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
 LABEL_ENDINGS = (".png", ".webp")  # not JPEG: it changes ids
+_DEFAULT = Decoding()
 _SHOWN = 5  # names in a message
 
 
@@ -57,6 +58,7 @@ class FolderData(PairData):
         reader: LabelReader,
         every: int = 1,
         is_strict: bool = True,
+        decoding: Decoding = _DEFAULT,
     ):
         self._trees: dict[str, tuple[Files, str]] = {}  # of a file of a template: tree, name there
         template, image_files = self._find(images, IMAGE_ENDINGS, {})
@@ -87,6 +89,7 @@ class FolderData(PairData):
             [name for name, _ in pairs],
             reader,
             unpaired=unpaired,
+            decoding=decoding,
         )
 
     def read(self, file: str) -> bytes:
@@ -139,10 +142,13 @@ def read_ids(
     Raises ConfigError if ``id_map`` names an unknown class, or ``ignore`` is the id of a class.
     """
     pairs = {label_id: i for i, label_id in enumerate(classes.ids)} if id_map is None else id_map
-    if pairs.get(ignore, IGNORE) != IGNORE:
+    # A map may say what 255 means, which is ignored by default.
+    is_mapped = id_map is not None and ignore == IGNORE
+    if pairs.get(ignore, IGNORE) != IGNORE and not is_mapped:
         raise ConfigError(
             f"data.ignore = {ignore} is also the label id of class "
-            f"{classes.names[pairs[ignore]]!r}: a label id is a class or ignored, not both"
+            f"{classes.names[pairs[ignore]]!r}: a label id is a class or ignored, not both; set "
+            "data.ignore to an id that no pixel has, such as 254"
         )
     check_train_ids(pairs, classes, "id_map")
     for label_id in pairs:

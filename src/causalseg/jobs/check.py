@@ -20,7 +20,7 @@ from causalseg.config.load import load_config, parse_config
 from causalseg.config.settings import SETTINGS
 from causalseg.data.catalogue import LAYOUTS
 from causalseg.data.classes import CITYSCAPES19, IGNORE, ClassList
-from causalseg.data.dataset import PairData, Sample
+from causalseg.data.dataset import PairData, Sample, read_depth
 from causalseg.data.files import open_files
 from causalseg.data.layout_data import LayoutData, find_splits, has_labels
 from causalseg.data.layouts import Layout
@@ -31,6 +31,8 @@ from causalseg.runs.scores import size_text
 from causalseg.writing import replacing
 
 _NUM_EXAMPLES = 4  # of each data set on a contact sheet
+_NUM_DEPTHS = 8  # images of each data set whose largest value is read
+_FEW = 10  # classes, so that a list of them fits into a line
 _NUM_PROBLEMS = 5  # of each data set that are printed
 
 
@@ -51,6 +53,7 @@ class Findings:
     # Pixels by class, at the end those ignored.
     pixels: Int[np.ndarray, " k+1"] = field(default_factory=lambda: np.zeros(1, np.int64))
     examples: list[Sample] = field(default_factory=list)
+    remark: str = ""  # what is no error but hardly meant
 
 
 class PairResult(NamedTuple):
@@ -118,6 +121,7 @@ def check_pairs(
     keys: list[Hashable] = [(name, index) for index in range(count)]
     if isinstance(data, PairData):
         findings.problems += data.unpaired
+        findings.remark = _remark_on_depth(data)
         reader = f"{type(data.labels)} {data.labels.table}"
         keys = [(reader, *map(data.where, pair)) for pair in data.pairs]
     if isinstance(data, LayoutData) and data.shortfall:
@@ -136,6 +140,11 @@ def check_pairs(
         findings.sizes[result.size] += 1
         findings.resized += result.is_resized
         findings.pixels += result.pixels
+    if findings.sizes and not findings.pixels[:-1].any():
+        findings.problems.append(
+            f"no pixel of its {findings.sizes.total()} labels has a class: check the label ids, "
+            "data.ignore and id_map"
+        )
     spaced = {count * (2 * i + 1) // (2 * num_examples) for i in range(num_examples)}
     findings.examples = [data[i] for i in new if i in spaced and not known[keys[i]].problem]
     return findings
@@ -196,6 +205,45 @@ def list_classes(findings: Sequence[Findings]) -> list[str]:
             none = f"; none of {', '.join(absent)}" if absent else ""
             lines.append(f"{each.name}: {', '.join(percent)}{none}")
     return lines
+
+
+def list_remarks(findings: Sequence[Findings]) -> list[str]:
+    """Return what is no error but hardly meant: classes that no source has, almost black images."""
+    remarks = [f"{each.name}: {each.remark}" for each in findings if each.remark]
+    sources = [each for each in findings if each.name.startswith("source") and each.sizes]
+    if not sources:
+        return remarks
+    classes, pixels = sources[0].classes, np.sum([each.pixels for each in sources], axis=0)
+    missing = [name for name, count in zip(classes.names, pixels[:-1], strict=True) if not count]
+    if not missing or len(missing) == len(classes.names):
+        return remarks
+    text = f"no pixel of {', '.join(missing)} in the sources: the model cannot learn it"
+    if len(missing) == 1 and pixels[-1] and len(classes.names) <= _FEW:
+        ids = dict(zip(classes.names, classes.ids, strict=True)) | {missing[0]: IGNORE}
+        text += (
+            f"; {100 * pixels[-1] / pixels.sum():.3g} % of the pixels are ignored. If those of "
+            f"{IGNORE} are {missing[0]}, write data.classes: {{names: [{', '.join(ids)}], ids: "
+            f"{list(ids.values())}, ignore: []}} and data.ignore: 254"
+        )
+    return [*remarks, text]
+
+
+def _remark_on_depth(data: PairData) -> str:
+    """Return what to set if the 16-bit images of a data set use 12 bits."""
+    count = len(data)
+    spaced = sorted({count * i // _NUM_DEPTHS for i in range(_NUM_DEPTHS)}) if count else []
+    try:
+        depths = [read_depth(data.read(data.pairs[index][0])) for index in spaced]
+    except DataError:  # which is a problem already
+        return ""
+    largest = max((depth for depth in depths if depth is not None), default=0)
+    bits = max(9, largest.bit_length())
+    if None in depths or bits > 12 or data.decoding.bits <= bits:
+        return ""
+    return (
+        f"its 16-bit images have values of at most {largest} (of {len(spaced)} images), which are "
+        f"almost black: set data.bits=12 if the sensor has 12 bits"
+    )
 
 
 def _find_pairs(

@@ -12,6 +12,7 @@ from rich.progress import track
 from torch import Tensor
 
 from causalseg.build.model import build_segmenter
+from causalseg.build.pairs import decoding_of
 from causalseg.config import Config
 from causalseg.data.classes import ClassList
 from causalseg.data.dataset import read_image
@@ -69,7 +70,7 @@ def predict_run(
             before += 1
             continue
         try:
-            image = read_image(file)
+            image = read_image(file, decoding_of(config.data))
         except DataError as error:
             broken.append(str(error))
             continue
@@ -104,6 +105,7 @@ def _describe(run: RunFolder, config: Config, checkpoint: str) -> dict[str, Any]
     weights = sorted(run.path.rglob("*.safetensors")) + sorted(run.path.glob("*.ckpt"))
     stamps = {str(file.relative_to(run.path)): file.stat().st_mtime_ns for file in weights}
     how = {"checkpoint": checkpoint, "inference": config.inference.model_dump(mode="json")}
+    how |= decoding_of(config.data)._asdict()
     return {"run": str(run.path.resolve()), "weights": stamps, **how}
 
 

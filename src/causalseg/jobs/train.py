@@ -69,6 +69,9 @@ def train_run(config: Config) -> RunFolder:
             fabric.strategy.precision.precision,
             fabric.device,
         )
+        missing = data.find_missing_classes(model.classes, sources, counts, workers)
+        if missing:
+            logger.warning("%s", missing)
 
     score = _Scores(fabric, run, model, domains, config)
     train(fabric, model, images, draws, config.train, config.run, score, config.eval.every)
@@ -101,6 +104,9 @@ class _Scores:
             candidate, _ = self._score(limited, 0)
         num_pictures = options.pictures if is_last else 0
         scores, pictures = self._score(self.domains if is_last else limited, num_pictures)
+        for name, domain in scores.domains.items():
+            if log and domain.miou is None:
+                logger.warning("domain %s has no labelled pixel, so it has no score", name)
         if log:
             mious = {name: domain.miou for name, domain in scores.domains.items()}
             log.eval(step, mious, scores.mean.miou)

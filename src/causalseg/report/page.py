@@ -20,6 +20,7 @@ from causalseg.runs.folder import RunFolder
 from causalseg.writing import write_text
 
 _FIGURES = 12  # domains that have a figure of their own
+_SHOWN = 8  # classes in a sentence
 _EXAMPLES = 60  # rows of images, shared by all domains; each has at least one
 Colour = tuple[int, int, int]
 Ranking = list[tuple[str, float]]
@@ -70,6 +71,7 @@ def _build_content(runs: Sequence[Run], reference: Run | None) -> dict[str, Any]
         "domains": domains,
         "metric": tables.describe_metric(runs),
         "inference": tables.describe_inference(runs),
+        "gaps": _list_gaps(runs),
         "caveats": tables.list_caveats(runs, headline.over),
         "has_robustness": tables.has_robustness(runs),
         "losses": losses,
@@ -92,6 +94,23 @@ def _build_content(runs: Sequence[Run], reference: Run | None) -> dict[str, Any]
         "others": tables.OTHERS,
         "wrong": WRONG,
     }
+
+
+def _list_gaps(runs: Sequence[Run]) -> list[str]:
+    """Return what the scores cannot say: classes and domains without a labelled pixel."""
+    domains = {name: domain for run in runs for name, domain in run.domains.items()}
+    gaps = [
+        f"{name} has no labelled pixel, so it has no score."
+        for name, domain in domains.items()
+        if domain.miou is None
+    ]
+    counts = [domain.pixels for domain in domains.values() if domain.classes is None]
+    names = runs[0].scores.classes.names if counts else []
+    absent = [name for name in names if not any(each.get(name) for each in counts)]
+    if absent:
+        text = f"{', '.join(absent[:_SHOWN])}{', ...' if len(absent) > _SHOWN else ''}"
+        gaps.append(f"No domain has a pixel of {text}: the scores say nothing about them.")
+    return gaps
 
 
 def _collect_palette(runs: Sequence[Run]) -> dict[str, Colour]:
