@@ -250,6 +250,39 @@ def test_saved_and_loaded_into_a_new_one_it_gives_the_same_features(vit, images,
         assert torch.equal(vit(images), expected)
 
 
+@pytest.mark.parametrize("name", ADAPTERS)
+def test_weights_assigned_while_attached_have_their_effect(vit, images, name):
+    adapter, other = make_trained(name, vit), ADAPTERS[name](vit).eval()
+    with attach(vit, adapter):
+        expected = vit(images)
+    with attach(vit, other):
+        saved = {key: value.clone() for key, value in adapter.state_dict().items()}
+        other.load_state_dict(saved, assign=True)
+        assert torch.equal(vit(images), expected)
+        vit(images).square().mean().backward()
+        assert all(p.grad is not None for p in other.parameters() if p.requires_grad)
+    assert torch.equal(vit(images), make_backbone()(images))
+
+
+@pytest.mark.parametrize("second", ["full", "soma", "soma-bias"])
+def test_an_adapter_below_another_is_not_detached_first(vit, images, second):
+    first = attach(vit, make_trained("full", vit))
+    between = vit(images)
+    above = attach(vit, ADAPTERS[second](vit))
+    with pytest.raises(ConfigError, match="detach that one first"):
+        first.detach()
+    above.detach()
+    assert torch.equal(vit(images), between)
+    first.detach()
+    assert torch.equal(vit(images), make_backbone()(images))
+
+
+def test_an_attachment_is_entered_once(vit, adapter):
+    attachment = attach(vit, adapter)
+    with attachment, pytest.raises(ConfigError, match="entered before"):
+        attachment.__enter__()
+
+
 @pytest.mark.parametrize("copy_of", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
 def test_a_copy_of_the_attached_model_is_whole_and_apart(vit, adapter, images, copy_of):
     model = nn.ModuleDict({"vit": vit, "adapter": adapter})

@@ -48,6 +48,7 @@ class Adapter(nn.Module):
         self.widths = (width,) * depth if isinstance(width, int) else tuple(width)
         self.width, self.depth = self.widths[-1], depth
         self.layers = check_layers(layers, depth)
+        self.register_load_state_dict_post_hook(_tie)
 
     def forward(self, tokens: Tokens, layer: int, grid: GridSize) -> Tokens:
         """Return adapted patch tokens of a block, in their dtype; ``layer`` indexes `layers`."""
@@ -65,6 +66,12 @@ class Adapter(nn.Module):
         """Merge an attached adapter into the backbone's weights, where the method allows it.
 
         For inference: the same outputs at less cost, but no training. Detaching restores the model.
+        """
+
+    def tie(self) -> None:
+        """Use the parameters as they are now, also where an attached adapter has placed them.
+
+        Called after `load_state_dict`, which with ``assign=True`` replaces them.
         """
 
     def rate(self, name: str) -> float:
@@ -142,9 +149,21 @@ class Stages(_Parts):
 class Swap:
     """A replacement of a parameter, submodule or flag, until `remove`."""
 
+    owner: Any
+
     def __init__(self, owner: nn.Module, name: str, replacement: nn.Module | nn.Parameter | bool):
         self.owner, self.name, self.original = owner, name, getattr(owner, name)
-        setattr(owner, name, replacement)
+        self.replace(replacement)
+
+    @property
+    def is_on_top(self) -> bool:
+        """Whether the replacement is in use: neither removed nor replaced again."""
+        return self.owner is not None and getattr(self.owner, self.name) is self.replacement
+
+    def replace(self, replacement: nn.Module | nn.Parameter | bool | None) -> None:
+        """Take another replacement."""
+        self.replacement = replacement
+        setattr(self.owner, self.name, replacement)
 
     def remove(self) -> None:
         """Put the original back, on the device and in the dtype the model now has."""
@@ -155,24 +174,42 @@ class Swap:
             like = next(now.parameters())
             original.to(like.device, like.dtype)
         setattr(self.owner, self.name, original)
+        self.owner = self.original = self.replacement = None  # an adapter alone keeps no backbone
 
 
 class Attachment:
     """An attached adapter; a context manager that detaches on leaving."""
 
     def __init__(self, handles: list[Removable]):
-        self._handles = handles
+        self._handles, self._is_entered = handles, False
 
     def detach(self) -> None:
-        """Restore the model. Safe to call twice."""
+        """Restore the model. Safe to call twice.
+
+        Raises ConfigError if an adapter attached later has changed the same layers.
+        """
+        swaps = [handle for handle in self._handles if isinstance(handle, Swap)]
+        for swap in {(swap.owner, swap.name): swap for swap in swaps}.values():  # the last of each
+            if not swap.is_on_top:
+                raise ConfigError(
+                    f"{swap.name} of {type(swap.owner).__name__} was replaced again by an adapter "
+                    "attached later: detach that one first"
+                )
         while self._handles:
             self._handles.pop().remove()
 
     def __enter__(self) -> Self:
+        if self._is_entered:
+            raise ConfigError("this attachment was entered before: attach the adapter again")
+        self._is_entered = True
         return self
 
     def __exit__(self, *_: object) -> None:
         self.detach()
+
+
+def _tie(adapter: Adapter, _: Any) -> None:
+    adapter.tie()
 
 
 def attach(vit: nn.Module, adapter: Adapter) -> Attachment:

@@ -44,6 +44,7 @@ class FullTune(Adapter):
             if name.startswith(chosen) or (has_stem and is_stem):
                 values[name.replace(".", "/")] = nn.Parameter(parameter.detach().clone())
         self.values = nn.ParameterDict(values)
+        self._swaps: dict[str, Swap] = {}
 
     def install(self, vit: nn.Module) -> list[Removable]:
         """Replace the model's parameters; raise ConfigError if it has no such parameters."""
@@ -58,7 +59,15 @@ class FullTune(Adapter):
                 )
             owner, _, attribute = name.rpartition(".")
             swaps.append((vit.get_submodule(owner), attribute, value))
-        return [Swap(*swap) for swap in swaps]
+        made = [Swap(*swap) for swap in swaps]
+        self._swaps = dict(zip(self.values, made, strict=True))
+        return [*made]
+
+    def tie(self) -> None:
+        """Place the parameters again."""
+        for key, swap in self._swaps.items():
+            if swap.is_on_top:
+                swap.replace(self.values[key])
 
     def rate(self, name: str) -> float:
         """Return the factor on the learning rate, which falls from the last block to the stem."""

@@ -104,10 +104,13 @@ class PeftAdapter(Adapter):
         self._biases = {path: f"{path}.bias".replace(".", "/") for path in biases}
         self._shapes = {path: tuple(linear.weight.shape) for path, linear in linears.items()}
         self._placements: list[_Placement] = []
+        self._bias_swaps: dict[str, Swap] = {}
         values = {self._biases[path]: bias for path, bias in biases.items()}
+        self._places: dict[str, tuple[str, str]] = {}  # of a value: layer, parameter of its tuner
         for path, tuner in self._tuners.items():
             for name, parameter in tuner.named_parameters():
-                values[f"{path}.{name}".replace(".", "/")] = parameter
+                key = f"{path}.{name}".replace(".", "/")
+                values[key], self._places[key] = parameter, (path, name)
         self.values = nn.ParameterDict(values)
 
     def install(self, vit: nn.Module) -> list[Removable]:
@@ -126,8 +129,19 @@ class PeftAdapter(Adapter):
             placement = _Placement(owner, name, tuner, self._placements)
             swaps += call_layer(owner, name)
             if path in self._biases:
-                swaps.append(Swap(placement.original, "bias", self.values[self._biases[path]]))
+                key = self._biases[path]
+                self._bias_swaps[key] = Swap(placement.original, "bias", self.values[key])
+                swaps.append(self._bias_swaps[key])
         return [*self._placements, *swaps]
+
+    def tie(self) -> None:
+        """Let peft's layers use the parameters as they are in `values`."""
+        for key, (path, name) in self._places.items():
+            module, _, attribute = name.rpartition(".")
+            setattr(self._tuners[path].get_submodule(module), attribute, self.values[key])
+        for key, swap in self._bias_swaps.items():
+            if swap.is_on_top:
+                swap.replace(self.values[key])
 
     def merge(self) -> None:
         """Replace peft's layers by plain linear layers with the adapted weights."""
@@ -173,7 +187,7 @@ class _Placement(Swap):
         """Put a plain linear layer here; the original keeps its weights."""
         merged = copy.deepcopy(self.tuner)
         merged.merge()
-        setattr(self.owner, self.name, merged.base_layer)
+        self.replace(merged.base_layer)
 
     def remove(self) -> None:
         """Put the original back; peft's layer lets go of it."""
