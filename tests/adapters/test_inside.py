@@ -87,6 +87,26 @@ def test_a_float32_adapter_works_on_a_bfloat16_model(kind, vit, adapter, images)
     assert torch.isfinite(features(vit, images.bfloat16())).all()
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_made_for_a_model_in_half_precision_every_part_trains(kind, images, dtype):
+    if kind.startswith("full"):
+        pytest.skip("here the adapter is the model: both have one dtype")
+    vit = make_vit().to(dtype)
+    torch.manual_seed(1)
+    adapter = ADAPTERS[kind](vit)
+    assert {p.dtype for p in adapter.parameters()} == {torch.float32}
+    before = {name: p.detach().clone() for name, p in adapter.named_parameters()}
+    optimizer = torch.optim.AdamW(adapter.parameters(), lr=1e-4, weight_decay=0)
+    with attach(vit, adapter):
+        for _ in range(10):
+            features(vit, images.to(dtype)).float().square().mean().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    for name, parameter in adapter.named_parameters():
+        assert torch.isfinite(parameter).all(), name
+        assert (parameter != before[name]).float().mean() > 0.8, name  # a unit may be off
+
+
 def test_attached_again_or_converted_with_the_model_it_works_the_same(vit, adapter, images):
     move(adapter)
     with attach(vit, adapter):

@@ -8,8 +8,8 @@ stays frozen; DoRA (Liu et al., ICML 2024, arXiv 2402.09353) learns the length o
 
 All formulas are peft's. Its layers are made on copies of the linear layers and replace them while
 the adapter is attached; making an adapter never changes the model. The parameters of a layer are
-stored under its path, with "/" for ".". So are trained biases (``bias="lora_only"`` in peft), which
-are copies that replace the frozen ones likewise.
+stored under its path, with "/" for ".", in float32 even beside a backbone in half precision. So are
+trained biases (``bias="lora_only"`` in peft): copies that replace the frozen ones, as precise.
 """
 
 import copy
@@ -110,8 +110,9 @@ class PeftAdapter(Adapter):
         for path, tuner in self._tuners.items():
             for name, parameter in tuner.named_parameters():
                 key = f"{path}.{name}".replace(".", "/")
-                values[key], self._places[key] = parameter, (path, name)
+                values[key], self._places[key] = _widen(parameter), (path, name)
         self.values = nn.ParameterDict(values)
+        self.tie()
 
     def install(self, vit: nn.Module) -> list[Removable]:
         """Replace the linear layers by peft's layers.
@@ -264,6 +265,13 @@ def _make_tuners(
             "targets, or leave bias out"
         )
     return tuners, biases
+
+
+def _widen(parameter: nn.Parameter) -> nn.Parameter:
+    """Return a parameter in float32 if it is in half precision, where small steps are lost."""
+    if parameter.dtype in (torch.float16, torch.bfloat16):
+        return nn.Parameter(parameter.detach().float())
+    return parameter
 
 
 def _check_unchanged(base: nn.Module, linear: nn.Linear, path: str) -> None:
