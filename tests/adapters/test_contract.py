@@ -7,6 +7,7 @@ a batch depend on one another, and grids must be square.
 import copy
 import pickle
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import pytest
@@ -248,6 +249,19 @@ def test_saved_and_loaded_into_a_new_one_it_gives_the_same_features(vit, images,
         expected = vit(images)
     with attach(vit, other):
         assert torch.equal(vit(images), expected)
+
+
+def test_threads_with_images_of_other_sizes_do_not_disturb_each_other(vit, adapter):
+    def pass_(size):
+        return [vit(torch.full((1, 3, *size), 0.5)) for _ in range(4)]
+
+    sizes = [(28, 56), (56, 28), (42, 42), (28, 28)] * 2
+    with attach(vit, adapter), torch.inference_mode():
+        expected = [pass_(size)[0] for size in sizes]
+        with ThreadPoolExecutor(len(sizes)) as pool:
+            made = list(pool.map(pass_, sizes))
+    for outputs, one in zip(made, expected, strict=True):
+        assert all(torch.allclose(each, one, atol=1e-5) for each in outputs)
 
 
 @pytest.mark.parametrize("name", ADAPTERS)

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from causalseg.adapters.base import Adapter, Removable
-from causalseg.backbones.trunk import find_trunk
+from causalseg.backbones.trunk import PerThread, find_trunk
 from causalseg.config.adapters import AdaptFormerConfig
 from causalseg.config.mistakes import check
 from causalseg.errors import ConfigError
@@ -71,11 +71,12 @@ class _SideHook:
 
     def __init__(self, side: nn.Module):
         self.side = side
-        self.tokens: Tensor | None = None
+        self.tokens = PerThread[Tensor]()
 
     def take(self, mlp: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
-        self.tokens = inputs[0]
+        self.tokens.put(inputs[0])
 
     def add(self, drop_path: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
-        tokens, self.tokens = self.tokens, None
+        tokens = self.tokens.get()
+        self.tokens.put(None)
         return output + self.side(tokens).to(output.dtype)  # (2)

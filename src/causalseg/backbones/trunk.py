@@ -9,8 +9,9 @@ An adapter sees patch tokens (b, n, c) in any layout; `EditTokens` and `EditGrid
 hooks that convert.
 """
 
+import threading
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
 import torch
 from timm.layers import to_2tuple
@@ -21,8 +22,9 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from causalseg.errors import ConfigError
-from causalseg.spectral.grid import grid_to_tokens, split_prefix, tokens_to_grid
+from causalseg.spectral.grid import GridSize, grid_to_tokens, split_prefix, tokens_to_grid
 
+T = TypeVar("T")
 Sizes = tuple[int, ...]  # one per block or stage
 _NEEDED = ("blocks", "patch_embed", "embed_dim", "num_prefix_tokens")
 
@@ -71,20 +73,49 @@ def find_trunk(model: nn.Module) -> Trunk:
     return Trunk("tokens", names, names, widths, strides, vit.num_prefix_tokens)
 
 
+class PerThread(Generic[T]):
+    """What one hook leaves for another in the same pass, for each thread by itself.
+
+    A thread that has left nothing, such as one of autograd's that computes a block again, gets what
+    was left last. A copy or pickle has nothing.
+    """
+
+    def __init__(self) -> None:
+        self._last: T | None = None
+        self._own: dict[int, T | None] = {}
+
+    def put(self, value: T | None) -> None:
+        """Leave a value."""
+        self._last = value
+        if not torch.compiler.is_compiling():  # a compiled graph has one thread
+            self._own[threading.get_ident()] = value
+
+    def get(self) -> T | None:
+        """Return what this thread left."""
+        if torch.compiler.is_compiling():
+            return self._last
+        return self._own.get(threading.get_ident(), self._last)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_last": None, "_own": {}}  # sizes may be symbolic after a trace
+
+
 class PatchGrid:
-    """Keeps the patch grid of the last images for the blocks; a pre-hook of ``patch_embed``."""
+    """Keeps the patch grid of a pass for its blocks; a pre-hook of ``patch_embed``."""
 
     def __init__(self, patch: tuple[int, int]):
-        self.patch, self.size = patch, (0, 0)
+        self.patch = patch
+        self._kept = PerThread[GridSize]()
 
     def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         """Keep the grid of the images."""
         H, W = inputs[0].shape[-2:]
-        self.size = (H // self.patch[0], W // self.patch[1])
+        self._kept.put((H // self.patch[0], W // self.patch[1]))
 
-    def __getstate__(self) -> dict[str, Any]:
-        # The size may be symbolic after a trace; the next image sets it again.
-        return {"patch": self.patch, "size": (0, 0)}
+    @property
+    def size(self) -> GridSize:
+        """The grid."""
+        return self._kept.get() or (0, 0)
 
 
 def watch_grid(vit: Any) -> tuple[PatchGrid, RemovableHandle]:
