@@ -44,8 +44,8 @@ def main(root: Path) -> None:
     for domain, scores in run.read_json(run.eval)["domains"].items():
         print(f"{domain}: mIoU {scores['miou']:.1f} % of {scores['images']} images")
 
-    count = predict_run(run.path, root / "night" / "images", root / "predictions")
-    print(f"{count} predictions, report {run.report.name}, card {run.card.name}")
+    predicted = predict_run(run.path, root / "night" / "images", root / "predictions")
+    print(f"{predicted.now} predictions, report {run.report.name}, card {run.card.name}")
 
 
 if __name__ == "__main__":

@@ -82,7 +82,8 @@ def test_parts_have_their_rates_and_random_gains_average_afterwards(vit, images)
     plain.load_state_dict(adapter.state_dict())
     with attach(vit, plain):
         expected = vit(images)
-    with attach(vit, adapter.train()):
+    with attach(vit, adapter):
+        adapter.train()
         assert not torch.allclose(vit(images), vit(images), atol=1e-3)
         adapter.eval()
         assert torch.allclose(vit(images), expected, atol=1e-5)

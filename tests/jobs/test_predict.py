@@ -57,7 +57,12 @@ def test_a_broken_image_is_skipped_and_named_at_the_end(run, images, tmp_path):
 def test_a_second_call_predicts_only_what_is_new_or_changed(run, images, tmp_path, monkeypatch):
     out, read = tmp_path / "out", []
     original = job.read_image
-    monkeypatch.setattr(job, "read_image", lambda file: read.append(file.name) or original(file))
+
+    def count(file, how):
+        read.append(file.name)
+        return original(file, how)
+
+    monkeypatch.setattr(job, "read_image", count)
     assert predict_run(run, images, out) == (3, 0)
     assert predict_run(run, images, out) == (0, 3)
     assert len(read) == 3
@@ -82,5 +87,8 @@ def test_weights_that_are_not_finite_are_refused(run, images, tmp_path):
 def test_a_path_that_is_not_there_is_named_before_anything_else(tmp_path, capsys):
     assert command("predict", tmp_path, tmp_path / "typo", "--out", tmp_path / "out") == 2
     assert "typo does not exist" in capsys.readouterr().err
+
+
+def test_images_that_are_not_there_are_named(run, tmp_path):
     with pytest.raises(MissingFileError, match="typo"):
-        predict_run(tmp_path, Path("typo"), tmp_path / "out")
+        predict_run(run, Path("typo"), tmp_path / "out")

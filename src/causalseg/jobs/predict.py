@@ -58,8 +58,8 @@ def predict_run(
     Raises MissingFileError or DataError if there is no image, and TrainingError if scores are not
     finite. Images that cannot be read are skipped and named in a DataError at the end.
     """
-    files = _list_files(images, out, is_recursive)
     run, config = open_run(path, overrides)
+    files = _list_files(images, out, is_recursive)
     classes, predict_ids = open_predictor(run, config, checkpoint)
     since = _note(out / _NOTE, _describe(run, config, checkpoint))
     palette = np.array(classes.palette, dtype=np.uint8)
