@@ -74,6 +74,12 @@ def test_a_second_call_predicts_only_what_is_new_or_changed(run, images, tmp_pat
     assert predict_run(run, images, out, ["eval.flip=true"]) == (4, 0)
 
 
+def test_other_images_of_the_same_names_are_predicted(run, images, tmp_path):
+    other, out = shutil.copytree(images, tmp_path / "other"), tmp_path / "out"
+    assert predict_run(run, images, out) == (3, 0)
+    assert predict_run(run, other, out) == (3, 0)
+
+
 def test_weights_that_are_not_finite_are_refused(run, images, tmp_path):
     file = run / "head.safetensors"
     weights = load_file(file)

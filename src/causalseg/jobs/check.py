@@ -217,7 +217,7 @@ def list_remarks(findings: Sequence[Findings]) -> list[str]:
     missing = [name for name, count in zip(classes.names, pixels[:-1], strict=True) if not count]
     if not missing or len(missing) == len(classes.names):
         return remarks
-    text = f"no pixel of {', '.join(missing)} in the sources: the model cannot learn it"
+    text = f"the sources have no pixel of {', '.join(missing)}, which the model cannot learn"
     if len(missing) == 1 and pixels[-1] and len(classes.names) <= _FEW:
         ids = dict(zip(classes.names, classes.ids, strict=True)) | {missing[0]: IGNORE}
         text += (
@@ -242,7 +242,7 @@ def _remark_on_depth(data: PairData) -> str:
         return ""
     return (
         f"its 16-bit images have values of at most {largest} (of {len(spaced)} images), which are "
-        f"almost black: set data.bits=12 if the sensor has 12 bits"
+        "almost black: set data.bits=12 if the sensor has 12 bits"
     )
 
 

@@ -52,8 +52,8 @@ def predict_run(
 
     Writes ``out/predictions/PATH.png`` (one channel, the class list's label ids) and
     ``out/overlays/PATH.png`` (the image under the classes' colours), PATH relative to the folder.
-    Images that the same run, weights and options have predicted into ``out`` are not predicted
-    again.
+    Images that the same run, weights and options have predicted from the same place into ``out``
+    are not predicted again.
 
     Raises MissingFileError or DataError if there is no image, and TrainingError if scores are not
     finite. Images that cannot be read are skipped and named in a DataError at the end.
@@ -61,7 +61,8 @@ def predict_run(
     run, config = open_run(path, overrides)
     files = _list_files(images, out, is_recursive)
     classes, predict_ids = open_predictor(run, config, checkpoint)
-    since = _note(out / _NOTE, _describe(run, config, checkpoint))
+    made_by = _describe(run, config, checkpoint) | {"images": str(images.resolve())}
+    since = _note(out / _NOTE, made_by)
     palette = np.array(classes.palette, dtype=np.uint8)
     broken, before = [], 0
     for file, name in track(files.items(), "predicting", console=console):
@@ -101,7 +102,7 @@ def _list_files(images: Path, out: Path, is_recursive: bool) -> dict[Path, str]:
 
 
 def _describe(run: RunFolder, config: Config, checkpoint: str) -> dict[str, Any]:
-    """Return what predictions depend on beside the images."""
+    """Return what predictions depend on beside their images."""
     weights = sorted(run.path.rglob("*.safetensors")) + sorted(run.path.glob("*.ckpt"))
     stamps = {str(file.relative_to(run.path)): file.stat().st_mtime_ns for file in weights}
     how = {"checkpoint": checkpoint, "inference": config.inference.model_dump(mode="json")}

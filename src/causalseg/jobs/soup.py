@@ -44,7 +44,7 @@ class Soup(NamedTuple):
 def make_soup(
     paths: Sequence[Path], out: Path, factors: Sequence[float] = (1.0,), metric: str | None = None
 ) -> Soup:
-    """Average runs into the run folder ``out`` and score it.
+    """Average runs into the run folder ``out`` and score it, in one process.
 
     Of several ``factors`` f, that with the best ``metric`` is taken: DOMAIN.miou of a domain that
     ``data.mean_over`` does not name; of equal ones the largest.
@@ -56,7 +56,8 @@ def make_soup(
     config = _check_runs(runs, target)
     domain = _check_factors(factors, metric, config)
     config = config.with_options("run", out=str(out), resume=False)
-    fabric, model = make_fabric(config.run), build_segmenter(config)
+    fabric = make_fabric(config.run.model_copy(update={"devices": 1, "nodes": 1}))
+    model = build_segmenter(config)
     begin = _copy(model)
     averaged = _average(model, runs)
     fabric.to_device(model)
