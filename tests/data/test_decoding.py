@@ -110,7 +110,7 @@ def test_a_class_without_a_pixel_is_named_with_the_way_out(tiny_options, folder,
     assert "data.ignore: 254" in remark
     run = train_run(load_config(config, ["train.steps=1"]))
     assert "no pixel of obj in the sources" in caplog.text
-    assert "No domain has a pixel of obj" in run.report.read_text()
+    assert "in any domain, so without a score: obj." in run.report.read_text()
     mended = [
         "data.classes={names: [bg, obj], ids: [0, 255], ignore: []}",
         "data.ignore=254",

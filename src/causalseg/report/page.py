@@ -109,7 +109,7 @@ def _list_gaps(runs: Sequence[Run]) -> list[str]:
     absent = [name for name in names if not any(each.get(name) for each in counts)]
     if absent:
         text = f"{', '.join(absent[:_SHOWN])}{', ...' if len(absent) > _SHOWN else ''}"
-        gaps.append(f"No domain has a pixel of {text}: the scores say nothing about them.")
+        gaps.append(f"Classes without a pixel in any domain, so without a score: {text}.")
     return gaps
 
 
