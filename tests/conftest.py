@@ -41,8 +41,7 @@ def folder(tmp_path) -> Path:
     return write_folder(tmp_path / "data")
 
 
-@pytest.fixture
-def tiny_options(folder, tmp_path):
+def tiny_run(folder: Path, out: Path) -> dict:
     """Plain options of a run that takes a second: a random ViT of 64 channels, patch 16."""
     pair = {"images": "images", "labels": "labels"}
     return {
@@ -58,13 +57,19 @@ def tiny_options(folder, tmp_path):
         "train": {"steps": 4, "batch": 2, "crop": [32, 48], "workers": 0},
         "eval": {"mode": "whole", "pictures": 1},
         "run": {
-            "out": str(tmp_path / "run"),
+            "out": str(out),
             "precision": "32-true",
             "log_every": 1,
             "save_every": 2,
             "threads": 1,
         },
     }
+
+
+@pytest.fixture
+def tiny_options(folder, tmp_path):
+    """Options of `tiny_run` on the fabricated folder."""
+    return tiny_run(folder, tmp_path / "run")
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import pickle
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from threading import Barrier
 
 import pytest
 import torch
@@ -252,16 +253,26 @@ def test_saved_and_loaded_into_a_new_one_it_gives_the_same_features(vit, images,
 
 
 def test_threads_with_images_of_other_sizes_do_not_disturb_each_other(vit, adapter):
-    def pass_(size):
-        return [vit(torch.full((1, 3, *size), 0.5)) for _ in range(4)]
+    batches = [torch.full((1, 3, *size), 0.5) for size in ((28, 56), (42, 42))]
+    meeting = Barrier(len(batches))
 
-    sizes = [(28, 56), (56, 28), (42, 42), (28, 28)] * 2
+    def meet(*_):
+        meeting.wait(60)
+
+    def features(batch):
+        try:
+            return vit(batch)
+        except Exception:
+            meeting.abort()  # the other thread does not wait for this one
+            raise
+
     with attach(vit, adapter), torch.inference_mode():
-        expected = [pass_(size)[0] for size in sizes]
-        with ThreadPoolExecutor(len(sizes)) as pool:
-            made = list(pool.map(pass_, sizes))
-    for outputs, one in zip(made, expected, strict=True):
-        assert all(torch.allclose(each, one, atol=1e-5) for each in outputs)
+        expected = [vit(batch) for batch in batches]
+        for block in vit.blocks:  # no thread goes on before the other is there, in every block
+            block.mlp.register_forward_hook(meet)
+        with ThreadPoolExecutor(len(batches)) as pool:
+            made = list(pool.map(features, batches))
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(made, expected, strict=True))
 
 
 @pytest.mark.parametrize("name", ADAPTERS)
@@ -291,8 +302,8 @@ def test_an_adapter_below_another_is_not_detached_first(vit, images, second):
     assert torch.equal(vit(images), make_backbone()(images))
 
 
-def test_an_attachment_is_entered_once(vit, adapter):
-    attachment = attach(vit, adapter)
+def test_an_attachment_is_entered_once(vit):
+    attachment = attach(vit, make_trained("lora", vit))
     with attachment, pytest.raises(ConfigError, match="entered before"):
         attachment.__enter__()
 

@@ -10,19 +10,30 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import causalseg
+from causalseg.config.load import parse_config
 from causalseg.data.dataset import read_image
 from causalseg.errors import MissingFileError, RunError
 from causalseg.jobs.train import train_run
+from causalseg.runs.folder import RunFolder
 from causalseg.runs.scores import CHOSEN_ON_TARGET
 from command_line import run as command
+from conftest import tiny_run, write_folder
 from killed import assert_equal
 
 BEST = ("data.mean_over=[there]", "eval.every=1", "train.steps=3", "run.save_every=1", "run.keep=9")
 
 
+@pytest.fixture(scope="module")
+def template(tmp_path_factory):
+    """One run that all tests of this file copy."""
+    at = tmp_path_factory.mktemp("trained")
+    options = tiny_run(write_folder(at / "data"), at / "run")
+    return train_run(parse_config(options, [*BEST, "run.best=here.miou", "train.lr=0.05"])).path
+
+
 @pytest.fixture
-def trained(tiny):
-    return train_run(tiny(*BEST, "run.best=here.miou", "train.lr=0.05"))
+def trained(template, tmp_path):
+    return RunFolder(shutil.copytree(template, tmp_path / "run"))
 
 
 def head(run, checkpoint):
