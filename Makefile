@@ -39,7 +39,7 @@ docs: $(VENV)/ready  ## build the documentation into site/; a broken link is an 
 
 # For example: make example NONE=runs/none RUN=runs/causal_tune DATA=DATA
 IMAGE ?= $(DATA)/camvid_day_test/images/Seq05VD_f01080.jpg
-example: $(VENV)/ready  ## README's picture and docs/example_report.html from copies of two runs
+example: $(VENV)/ready  ## README's picture and docs/example_report.html from two runs
 	$(BIN)/python tools/example.py $(NONE) $(RUN) --data $(DATA) --image $(IMAGE)
 
 clean:

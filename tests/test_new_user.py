@@ -50,7 +50,7 @@ def test_readme_s_own_images_train_and_choose_on_summer_alone(mine, tmp_path, ca
     assert (stored["steps"], stored["epochs"], stored["adapter_lr"]) == (5, None, None)
     assert run("eval", folder, "--checkpoint", "best") == 0
     assert "winter" in capsys.readouterr().out
-    scores = json.loads((folder / "eval.json").read_text())
+    scores = json.loads((folder / "evals" / "checkpoint-best" / "eval.json").read_text())
     assert scores["checkpoint"]["metric"] == "summer.miou"
     assert scores["checkpoint"]["step"] in (2, 4, 5)
     assert load_file(folder / "head.safetensors")["balance.pixels"].sum() > 0

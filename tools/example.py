@@ -2,8 +2,7 @@
 
     python tools/example.py runs/none runs/causal_tune --data DATA --image DATA/.../IMAGE.jpg
 
-Both runs are of one seed of the comparison race_camvid (docs/reproduce.md). Their scores are
-replaced: give copies. IMAGE has its label PNG in the folder `labels` beside its own.
+Both runs are of one seed of the comparison race_camvid (docs/reproduce.md). IMAGE has its label PNG in the folder `labels` beside its own.
 """
 
 import argparse

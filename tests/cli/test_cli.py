@@ -45,9 +45,9 @@ def test_train_eval_predict_from_the_run_folder_alone(
     assert "report.html" in capsys.readouterr().out
     assert run("eval", out, "eval.flip=true", "run.threads=1") == 0
     assert "there" in capsys.readouterr().out
-    assert json.loads(Path(out, "eval.json").read_text())["inference"]["flip"] is True
-    for page in ("README.md", "report.html"):
-        assert "eval.flip=true" in Path(out, page).read_text()
+    (scored,) = Path(out, "evals").iterdir()
+    assert json.loads((scored / "eval.json").read_text())["inference"]["flip"] is True
+    assert "eval.flip=true" in (scored / "report.html").read_text()
     assert Path(out, "head.safetensors").stat().st_mode == Path(out, "eval.json").stat().st_mode
     predictions = tmp_path / "predictions"
     assert run("predict", out, folder / "images", "--out", predictions) == 0

@@ -50,18 +50,48 @@ def test_several_runs_give_a_comparison_with_a_baseline(trained, tmp_path, capsy
     assert f"comparison: {page}" in shown
     assert "difference" in shown
     assert page.is_file()
-    assert all(scores_of(folder)["inference"]["flip"] for folder in (trained, other))
-    assert run("report", other, "--baseline", trained, "--format", "md") == 0
+    flipped = [folder / "evals" / "eval.flip-true" for folder in (trained, other)]
+    assert all(scores_of(folder)["inference"]["flip"] for folder in flipped)
+    assert run("report", flipped[1], "--baseline", trained, "--format", "md") == 0
     printed = capsys.readouterr().out
     assert "| " in printed
-    assert f"{scores_of(other)['domains']['here']['miou']:.1f}" in printed
+    assert f"{scores_of(flipped[1])['domains']['here']['miou']:.1f}" in printed
     table = tmp_path / "table.tex"
     assert run("report", trained, other, "--format", "latex", "--out", table) == 0
     assert r"\toprule" in table.read_text()
 
 
+def test_scores_of_training_stay_and_each_evaluation_has_its_own(trained, folder, capsys):
+    before = {file: file.read_bytes() for file in trained.rglob("*") if file.is_file()}
+    for options in (["--corrupt", "fog"], ["data.only=[here]", "--name", "near"]):
+        assert run("eval", trained, f"data.root={folder}", *options) == 0
+    kept = [trained / name for name in ("eval.json", "README.md", "config.yaml")]
+    kept += trained.glob("pictures/*/*.png")
+    assert len(kept) > 5
+    assert {file: file.read_bytes() for file in kept} == {file: before[file] for file in kept}
+    found = sorted(path.name for path in (trained / "evals").iterdir())
+    assert found == ["corrupt-fog-severity-3", "near"]
+    assert list(scores_of(trained / "evals" / "near")["domains"]) == ["here"]
+    assert list(trained.glob("evals/near/pictures/here/*_truth.png"))
+    page = (trained / "report.html").read_text()
+    assert all(f'href="evals/{name}/report.html"' in page for name in found)
+
+    near = scores_of(trained / "evals" / "near")["domains"]
+    assert run("eval", trained, "eval.flip=true", "--name", "near") == 2
+    assert "near was scored with data.only=[here]: choose another --name" in capsys.readouterr().err
+    assert run("eval", trained, "eval.flip=true", "--name", "../x") == 2
+    assert "letters, digits, dots and hyphens" in capsys.readouterr().err
+    assert run("eval", trained, "data.only=[here]", "--name", "near") == 0  # the same again
+    assert scores_of(trained / "evals" / "near")["domains"] == near
+
+    assert run("eval", trained, "eval.pictures=0") == 0  # decides no score, so training's again
+    assert (trained / "eval.json").read_bytes() != before[trained / "eval.json"]
+    assert scores_of(trained)["domains"] == json.loads(before[trained / "eval.json"])["domains"]
+
+
 def test_augmentation_at_test_time_and_saved_predictions(trained, folder):
     assert run("eval", trained, "eval.flip=true", "eval.scales=[0.5,1]", "--save-predictions") == 0
+    (trained,) = trained.glob("evals/*")
     how = scores_of(trained)["inference"]
     assert (how["flip"], how["scales"]) == (True, [0.5, 1])
     saved = sorted(trained.glob("predictions/*/*.png"))
@@ -93,7 +123,8 @@ def test_two_processes_give_the_scores_and_pictures_of_one(trained, tmp_path):
 
 def test_severities_are_domains_of_one_corruption(trained, capsys):
     assert run("eval", trained, "--corrupt", "fog", "--severity", "1,4", "data.only=[here]") == 0
-    scores = scores_of(trained)
+    (scored,) = trained.glob("evals/*")
+    scores = scores_of(scored)
     assert list(scores["domains"]) == ["here", "here_fog_1", "here_fog_4"]
     assert scores["mean"]["over"] == ["here_fog_1", "here_fog_4"]
     (loss,) = scores["robustness"]["corruptions"]
@@ -148,6 +179,7 @@ def test_a_mistake_is_one_error(arguments, message, capsys, monkeypatch, tmp_pat
 
 def test_the_card_names_what_was_scored_and_not_what_training_scored(trained):
     assert "| scored on there |" in (trained / "README.md").read_text()
+    (trained / "eval.json").unlink()  # as of a run that was imported
     assert run("eval", trained, "--corrupt", "fog", "data.only=[here]", "eval.flip=true") == 0
     card = (trained / "README.md").read_text()
     assert "| scored on here |" in card

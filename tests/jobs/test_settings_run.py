@@ -11,6 +11,7 @@ from causalseg.config.load import parse_config
 from causalseg.data.catalogue import LAYOUTS
 from causalseg.jobs.eval import eval_run
 from causalseg.jobs.train import train_run
+from causalseg.runs.folder import RunFolder
 from command_line import run as command
 from published_trees import PAIRS
 
@@ -79,10 +80,11 @@ def test_gta_to_three_cities_is_scored_apart_and_again_on_others(root):
     images = {name: scored["images"] for name, scored in scores_of(run).items()}
     assert images == {"cityscapes": 1, "bdd100k": 1, "mapillary": 1}
     scored = ("setting=citys2acdc", f"data.root={root}", "data.only=[fog, rain]")
-    assert command("eval", run.path, *scored) == 0
-    assert list(scores_of(run)) == ["fog", "rain"]
-    assert json.loads(run.eval.read_text())["mean"]["over"] == ["fog", "rain"]
-    eval_run(run.path, ["data.only=[bdd100k]"], ["fog", "gaussian_noise"], [2])
+    assert command("eval", run.path, *scored, "--name", "acdc") == 0
+    again = RunFolder(run.path, "acdc")
+    assert list(scores_of(again)) == ["fog", "rain"]
+    assert json.loads(again.eval.read_text())["mean"]["over"] == ["fog", "rain"]
+    run = eval_run(run.path, ["data.only=[bdd100k]"], ["fog", "gaussian_noise"], [2])
     scores = scores_of(run)
     assert list(scores) == ["bdd100k", "bdd100k_fog", "bdd100k_gaussian_noise"]
     fog = {"name": "fog", "severity": 2, "clean": "bdd100k"}

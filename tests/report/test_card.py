@@ -33,8 +33,9 @@ def test_the_origin_of_a_result_comes_from_its_log(tiny, folder, monkeypatch):
     run.log.write_text("".join(json.dumps(event) + "\n" for event in events))
     result = collect_result(run)
     assert (result.device, result.versions) == (None, {"torch": "later"})
-    eval_run(run.path, [f"data.root={folder}", "eval.flip=true"])
-    result = collect_result(run)
+    scored = eval_run(run.path, [f"data.root={folder}", "eval.flip=true"])
+    assert collect_result(run).eval == result.eval
+    result = collect_result(scored)
     assert result.eval.overrides == ["eval.flip=true"]
     assert str(folder.parent) not in json.dumps(result.to_json())
 

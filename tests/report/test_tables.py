@@ -20,6 +20,7 @@ from causalseg.report.tables import (
     list_caveats,
     list_losses,
 )
+from causalseg.report.text import to_markdown
 from report.runs import edit, make_domain, make_run
 
 
@@ -66,20 +67,31 @@ def test_a_difference_has_the_paired_interval_of_the_same_images(two):
         ours, theirs = (counts_of(run.scores, [name]) for run in (tuned, base))
         names = tuned.scores.names_of([name])
         assert cell.change_interval == paired_interval([ours], [theirs], names)
-        assert table.rows[name][0][2:] == (None, None)
+        assert table.rows[name][0][2:] == (None, None, "")
     assert table.mean[1].change == table.rows["night"][1].change
     assert table.mean[1].change_interval == table.rows["night"][1].change_interval
 
 
-def test_a_difference_of_other_images_has_no_interval(two):
+def cell_of(table, domain):
+    return table.rows[domain][1].change
+
+
+def test_scores_of_other_images_have_no_difference_and_no_best(two):
     edit(two[1], lambda s: s["domains"]["day"]["per_image"]["names"].__setitem__(0, "other"))
     base, tuned = read_runs(two)
     table = build_headline([base, tuned], base)
-    assert table.rows["day"][1].change is not None
-    assert table.rows["day"][1].change_interval is None
+    cell = table.rows["day"][1]
+    assert (cell.change, cell.change_interval, cell.note) == (None, None, "other images")
+    assert find_best(table.rows["day"]) == set()
+    assert find_best(table.rows["night"]) == {1}
+    assert domain_table(two).difference == [None, cell_of(table, "night"), cell_of(table, "night")]
     assert table.rows["night"][1].change_interval is not None
     (caveat,) = list_caveats([base, tuned], ["night"])
     assert "different images in day" in caveat
+    edit(two[1], lambda s: s["domains"]["day"].update(images=60))
+    other = build_headline(read_runs(two), None).rows["day"]
+    assert [score.note for score in other] == ["", "other images: 60, not 6"]
+    assert "(other images: 60, not 6)" in to_markdown(two)
     edit(two[1], lambda scores: scores["mean"].update(over=["day"]))
     base, tuned = read_runs(two)
     cell = build_headline([base, tuned], base).mean[1]

@@ -40,8 +40,8 @@ def head(run, checkpoint):
     return dict(causalseg.load(run.path, checkpoint=checkpoint).head.state_dict())
 
 
-def scores_of(run):
-    return json.loads(run.eval.read_text())
+def scores_of(run, evaluation=None):
+    return json.loads(RunFolder(run.path, evaluation).eval.read_text())
 
 
 def test_each_name_gives_its_weights(trained, tmp_path):
@@ -83,21 +83,26 @@ def test_a_checkpoint_of_another_run_is_refused(trained, tiny, tmp_path):
 def test_scores_say_which_weights_they_are_of(trained, capsys):
     assert scores_of(trained)["checkpoint"] == {"name": "last"}
     assert command("eval", trained.path, "--checkpoint", "best") == 0
-    scores, chosen = scores_of(trained), json.loads((trained.best / "best.json").read_text())
+    scores, chosen = (
+        scores_of(trained, "checkpoint-best"),
+        json.loads((trained.best / "best.json").read_text()),
+    )
     assert scores["checkpoint"] == {"name": "best", **chosen}
     assert scores["domains"]["here"]["miou"] == pytest.approx(chosen["value"])
     assert scores["overrides"] == ["checkpoint=best"]
-    assert "Scored with `checkpoint=best`" in trained.card.read_text()
+    page = RunFolder(trained.path, "checkpoint-best").report.read_text()
+    assert "Scored with checkpoint=best" in page
     assert CHOSEN_ON_TARGET not in trained.card.read_text() + trained.report.read_text()
     assert command("eval", trained.path, "--checkpoint", "step-0000002.ckpt") == 0
-    assert scores_of(trained)["checkpoint"] == {"name": "step-0000002.ckpt", "step": 2}
+    named = scores_of(trained, "checkpoint-step-0000002.ckpt")
+    assert named["checkpoint"] == {"name": "step-0000002.ckpt", "step": 2}
 
 
 def test_a_trained_run_is_scored_on_other_domains_whatever_it_was_chosen_on(trained, folder):
     pair = f"{{images: {folder}/images, labels: {folder}/labels}}"
     other = (f"data.domains={{new: {pair}}}", "data.mean_over=null")
-    assert command("eval", trained.path, *other, "--checkpoint", "best") == 0
-    assert list(scores_of(trained)["domains"]) == ["new"]
+    assert command("eval", trained.path, *other, "--checkpoint", "best", "--name", "new") == 0
+    assert list(scores_of(trained, "new")["domains"]) == ["new"]
 
 
 def test_predictions_are_of_the_weights_asked_for(trained, folder, tmp_path):
@@ -116,10 +121,13 @@ def test_a_choice_on_a_target_is_marked_wherever_its_score_is_shown(tiny, capsys
     run = train_run(tiny(*BEST, "run.best=there.miou", "run.allow_target=true"))
     assert CHOSEN_ON_TARGET not in run.card.read_text()  # the last weights were not chosen
     assert command("eval", run.path, "--checkpoint", "best") == 0
-    assert scores_of(run)["checkpoint"]["allow_target"] is True
+    best = RunFolder(run.path, "checkpoint-best")
+    assert scores_of(run, "checkpoint-best")["checkpoint"]["allow_target"] is True
     for form in ("md", "latex"):
-        assert command("report", run.path, "--format", form) == 0
+        assert command("report", best.results, "--format", form) == 0
     output = capsys.readouterr().out
     assert output.count(CHOSEN_ON_TARGET) >= 3
+    assert CHOSEN_ON_TARGET in best.report.read_text()
+    run.eval.unlink()
+    assert command("eval", run.path, "--checkpoint", "best") == 0  # now the scores of the run
     assert f"**Mind: {CHOSEN_ON_TARGET}.**" in run.card.read_text()
-    assert CHOSEN_ON_TARGET in run.report.read_text()

@@ -20,11 +20,13 @@ def evaluate(
     save_predictions: Annotated[bool, Parameter(negative="")] = False,
     baseline: Path | None = None,
     checkpoint: Weights = "last",
+    name: str | None = None,
     out: Path | None = None,
 ) -> None:
-    """Score trained runs on their domains; earlier scores, pictures and report are replaced.
+    """Score trained runs on their domains, beside the scores of training.
 
-    Several runs are also compared in a report of their own.
+    Scores with other options go to RUN/evals/NAME; without options, those of training are made
+    again. Several runs are also compared in a report of their own.
 
     Args:
         runs: Run folders written by `train`, and options as key=value: setting=citys2acdc scores on
@@ -33,24 +35,26 @@ def evaluate(
         corrupt: Corruptions of all domains, such as fog,snow; the mean is then over the corrupted
             domains.
         severity: Severity of the corruptions, 1 to 5; several, such as 1,3,5, give one domain each.
-        save_predictions: Write RUN/predictions/DOMAIN/NAME.png, one channel of label ids.
+        save_predictions: Write predictions/DOMAIN/NAME.png beside the scores, one channel of label
+            ids.
         baseline: Baseline of the comparison; default: the first run.
+        name: Name of the evaluation; default: made of the options.
         out: File of the comparison; default: comparison.html.
     """
     from causalseg.corruptions import check_corruption
     from causalseg.engine.devices import is_first_process
     from causalseg.jobs.eval import check_runs, eval_run
     from causalseg.report import domain_table, write_report
-    from causalseg.runs.folder import RunFolder
+    from causalseg.runs.folder import open_scored
 
     overrides = [text for text in runs if "=" in text and not Path(text).is_dir()]
     folders = [Path(text) for text in runs if text not in overrides]
     if not folders:
         raise ConfigError("name at least one run folder: causalseg eval RUN [key=value ...]")
-    names = [part.strip() for part in corrupt.split(",") if part.strip()]
-    corruptions = list(dict.fromkeys(names))
-    for name in corruptions:
-        check_corruption(name, severity=1)
+    parts = [part.strip() for part in corrupt.split(",") if part.strip()]
+    corruptions = list(dict.fromkeys(parts))
+    for corruption in corruptions:
+        check_corruption(corruption, severity=1)
     severities = _severities(severity)
     if severity != "3" and not corruptions:
         raise ConfigError("--severity has no effect without --corrupt")
@@ -58,14 +62,16 @@ def evaluate(
         option = "--baseline" if baseline else "--out"
         raise ConfigError(f"{option} belongs to the comparison of several runs: name them all")
     check_runs(folders, overrides, baseline)
-    how = (overrides, corruptions, severities, save_predictions, checkpoint)
+    how = (overrides, corruptions, severities, save_predictions, checkpoint, name)
     scored = [eval_run(folder, *how) for folder in folders]
     if is_first_process():
         print_table(domain_table(scored))
         print("\n".join(f"report: {run.report}" for run in scored))
         if len(scored) > 1:
             out = out or Path("comparison.html")
-            write_report(scored, out, RunFolder(baseline) if baseline else scored[0])
+            named = [run for run in scored if baseline and run.path.samefile(baseline)]
+            others = [open_scored(baseline)] if baseline else scored
+            write_report(scored, out, [*named, *others][0])
             print(f"comparison: {out}")
 
 
@@ -78,19 +84,19 @@ def report(
     """Show scored runs side by side: a page, or a table for a paper or a pull request.
 
     Args:
-        runs: Run folders.
+        runs: Run folders, and evaluations of them: RUN/evals/NAME.
         baseline: Baseline of the comparison.
         format: html, one self-contained file; md, Markdown; latex, a table for booktabs.
         out: File to write; default: report.html, and the other formats are printed.
     """
     from causalseg.report import to_latex, to_markdown, write_report
-    from causalseg.runs.folder import RunFolder
+    from causalseg.runs.folder import open_scored
     from causalseg.writing import write_text
 
     if not runs:
         raise ConfigError("name at least one run folder: causalseg report RUN [RUN ...]")
-    folders = [RunFolder(run) for run in runs]
-    reference = RunFolder(baseline) if baseline else None
+    folders = [open_scored(run) for run in runs]
+    reference = open_scored(baseline) if baseline else None
     if format == "html":
         out = out or Path("report.html")
         write_report(folders, out, reference)

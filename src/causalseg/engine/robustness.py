@@ -40,7 +40,7 @@ def summarise_robustness(
 def corruption_degradation(
     ours: Mapping[str, DomainScores], reference: Mapping[str, DomainScores], part: Degradation
 ) -> tuple[Value, Value]:
-    """Return CD and rCD of a corruption in percent, over the domains both were scored on.
+    """Return CD and rCD of a corruption in percent, over domains both were scored on, same images.
 
     A value is None if a score is missing or the reference loses nothing.
     """
@@ -51,7 +51,10 @@ def corruption_degradation(
         and (applied.name, applied.clean) == (part.corruption, part.clean)
         and name in reference
         and reference[name].corruption == applied
+        and reference[name].per_image.names == domain.per_image.names
     ]
+    if not shared:
+        return None, None
     losses = []
     for scores in (ours, reference):
         mious = [scores[name].miou for name in shared]

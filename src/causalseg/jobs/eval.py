@@ -1,6 +1,7 @@
 """Score a model on its domains; write eval.json, images, card and report into the run folder."""
 
 import itertools
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,10 +34,12 @@ from causalseg.model import Segmenter
 from causalseg.report import write_report
 from causalseg.report.card import write_card
 from causalseg.runs.checkpoint import load_weights
-from causalseg.runs.folder import RunFolder
+from causalseg.runs.folder import RunFolder, open_scored
 from causalseg.runs.scores import VERSION, Checkpoint, Scores, read_scores, write_scores
 from causalseg.writing import replacing
 
+_HARDWARE = ("run.accelerator", "run.devices", "run.nodes")
+_LONGEST = 100  # letters in the name of an evaluation
 # How weights were chosen in training need not fit the domains that a run is scored on later.
 _WITHOUT_CHOICE = ("run.best=null", "run.patience=null", "run.allow_target=false")
 
@@ -48,8 +51,13 @@ def eval_run(
     severities: Sequence[int] = (3,),
     are_predictions_saved: bool = False,
     checkpoint: str = "last",
+    name: str | None = None,
 ) -> RunFolder:
-    """Score a trained run on its domains; replace eval.json, pictures, card and report.
+    """Score a trained run on its domains and write scores, pictures and report.
+
+    Without options that scores depend on, these are the scores of training, replaced together with
+    the card; so are the first of a run without scores. Others go to evals/NAME in the run folder,
+    under ``name`` or one made of the options; RunError if evals/NAME was scored with other options.
 
     A ``setting`` among the overrides replaces domains and sizes. Each corruption adds a domain
     DOMAIN_CORRUPTION for every clean one, with several severities, 1 to 5,
@@ -59,8 +67,14 @@ def eval_run(
     run, config = open_run(path, overrides)
     trained = load_config(run.config)
     sources = seen_domains(config, trained)
+    applied = list(overrides)
     if corruptions:
         config = _with_corruptions(config, corruptions, severities)
+        applied.append(f"corrupt={','.join(corruptions)}")
+        applied.append(f"severity={','.join(map(str, severities))}")
+    if checkpoint != "last":
+        applied.append(f"checkpoint={Path(checkpoint).name}")
+    run = _choose_evaluation(run, applied, name)
     domains = build_domains(config.data, config.inference)
     fabric = make_fabric(config.run)
     model = build_segmenter(config)
@@ -78,12 +92,6 @@ def eval_run(
     scores, pictures = score_model(
         fabric, model, domains, sources, config, config.eval.pictures, keep
     )
-    applied = list(overrides)
-    if corruptions:
-        applied.append(f"corrupt={','.join(corruptions)}")
-        applied.append(f"severity={','.join(map(str, severities))}")
-    if checkpoint != "last":
-        applied.append(f"checkpoint={used.name}")
     scores = scores.model_copy(update={"overrides": applied, "checkpoint": used})
     write_results(fabric, run, config, scores, pictures, domains)
     return run
@@ -102,7 +110,7 @@ def check_runs(
             "for all of them, such as run.devices=1"
         )
     if baseline is not None and baseline.resolve() not in {path.resolve() for path in paths}:
-        read_scores(RunFolder(baseline))
+        read_scores(open_scored(baseline))
 
 
 def open_run(path: Path | str, overrides: Sequence[str]) -> tuple[RunFolder, Config]:
@@ -200,9 +208,47 @@ def write_results(
         _write_pictures(run.pictures / name, examples, domains[name].classes)
     fabric.barrier()
     if fabric.is_global_zero:
-        write_card(run, config)
+        if run.results == run.path:
+            write_card(run, config)
+        elif (trained := RunFolder(run.path)).eval.is_file():
+            write_report([trained], trained.report)  # names this evaluation too
         write_report([run], run.report)
     fabric.barrier()
+
+
+def _choose_evaluation(run: RunFolder, applied: Sequence[str], name: str | None) -> RunFolder:
+    """Return the run with the evaluation that scores with these options belong to."""
+    options = _decisive(applied)
+    if name is None:
+        if not options or not run.eval.is_file() or options == _scored_with(run):
+            return run
+        name = re.sub(r"[^\w.]+", "-", "-".join(options)).strip("-.")[:_LONGEST]
+    if not re.fullmatch(r"\w[\w.-]*", name) or len(name) > _LONGEST:
+        text = f"letters, digits, dots and hyphens, {_LONGEST} at most"
+        raise ConfigError(f"--name {name!r}: an evaluation is named by {text}")
+    chosen = RunFolder(run.path, name)
+    if chosen.eval.is_file():
+        before = _scored_with(chosen)
+        if before != options:
+            raise RunError(
+                f"{chosen.results} was scored with {', '.join(before) or 'no options'}: choose "
+                "another --name, or delete it"
+            )
+    return chosen
+
+
+def _scored_with(run: RunFolder) -> list[str]:
+    return _decisive(read_scores(run).overrides or [])
+
+
+def _decisive(overrides: Sequence[str]) -> list[str]:
+    """Keep the overrides that scores depend on: not where the data are, nor on what it runs."""
+    keys = {override: override.partition("=")[0] for override in overrides}
+    return [
+        override
+        for override, key in keys.items()
+        if Stage.COMPARE not in stage_of(Config, key) and key not in _HARDWARE
+    ]
 
 
 def label_ids(prediction: Int[Tensor, "H W"], classes: ClassList) -> Int[np.ndarray, "H W"]:

@@ -3,9 +3,11 @@
 Figures and images are data: URIs. The script only names the class under the pointer.
 """
 
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 from jinja2 import UndefinedError
 
@@ -17,6 +19,7 @@ from causalseg.report.read import Run, find_reference, read_runs
 from causalseg.report.tables import Confusion
 from causalseg.report.template import load_template
 from causalseg.runs.folder import RunFolder
+from causalseg.runs.scores import Scores, read_scores
 from causalseg.writing import write_text
 
 _FIGURES = 12  # domains that have a figure of their own
@@ -42,6 +45,7 @@ def write_report(runs: Sequence[RunFolder], out: Path, baseline: RunFolder | Non
     """
     read = read_runs(runs, baseline)
     content = _build_content(read, find_reference(read, baseline))
+    content["evaluations"] = _list_evaluations(read, out)
     try:
         html = load_template("page.html").render(content)
     except UndefinedError as error:
@@ -74,6 +78,7 @@ def _build_content(runs: Sequence[Run], reference: Run | None) -> dict[str, Any]
         "gaps": _list_gaps(runs),
         "caveats": tables.list_caveats(runs, headline.over),
         "has_robustness": tables.has_robustness(runs),
+        "robustness": tables.list_robustness(runs),
         "losses": losses,
         "mean_losses": tables.average_losses(losses.values()),
         "scored": [name for name in palette if any(run.has_class(name) for run in runs)],
@@ -88,12 +93,26 @@ def _build_content(runs: Sequence[Run], reference: Run | None) -> dict[str, Any]
         "shown": shown,
         "galleries": galleries,
         "best": tables.find_best,
+        "note_images": tables.note_images,
         "style_index": charts.style_index,
         "shapes": charts.SHAPES_AS_TEXT,
         "colours": charts.COLOURS,
         "others": tables.OTHERS,
         "wrong": WRONG,
     }
+
+
+def _list_evaluations(runs: Sequence[Run], out: Path) -> list[tuple[str, str, Scores]]:
+    """Return what else one run was scored on after training: name, link to the report, scores."""
+    run = runs[0].folder
+    if len(runs) > 1 or run.results != run.path:
+        return []
+    scored = {name: RunFolder(run.path, name) for name in run.list_evaluations()}
+    links = {
+        name: quote(os.path.relpath(each.report, out.parent).replace(os.sep, "/"))
+        for name, each in scored.items()
+    }
+    return [(name, links[name], read_scores(each)) for name, each in scored.items()]
 
 
 def _list_gaps(runs: Sequence[Run]) -> list[str]:

@@ -68,7 +68,7 @@ def read_runs(folders: Sequence[RunFolder], baseline: RunFolder | None = None) -
         raise RunError("a report needs at least one run: give a run folder")
     if baseline and not any(_is_same(baseline, folder) for folder in folders):
         folders = [baseline, *folders]
-    if len({folder.path.resolve() for folder in folders}) < len(folders):
+    if len({folder.results.resolve() for folder in folders}) < len(folders):
         raise RunError("a run folder is given twice: name each once")
     configs = [folder.read_config() for folder in folders]
     scores = [read_scores(folder) for folder in folders]
@@ -93,7 +93,7 @@ def find_reference(runs: Sequence[Run], baseline: RunFolder | None) -> Run | Non
 
 
 def _is_same(folder: RunFolder, other: RunFolder) -> bool:
-    return folder.path.resolve() == other.path.resolve()
+    return folder.results.resolve() == other.results.resolve()
 
 
 def _read_log(folder: RunFolder) -> list[dict[str, Any]]:
@@ -112,7 +112,7 @@ def _label_runs(folders: Sequence[RunFolder], models: Sequence[ModelScored]) -> 
         f"{'frozen backbone' if model.adapter == 'none' else model.adapter}, {model.head}"
         for model in models
     ]
-    paths = [folder.path.resolve().parts for folder in folders]
+    paths = [folder.results.resolve().parts for folder in folders]
     depth = next(d for d in range(1, 1000) if len({path[-d:] for path in paths}) == len(paths))
     return [
         f"{label} ({'/'.join(path[-depth:])})" if labels.count(label) > 1 else label

@@ -50,12 +50,16 @@ class DomainTable(NamedTuple):
 
 
 class Score(NamedTuple):
-    """A run's mIoU and its difference to the reference, each with its 95 % interval."""
+    """A run's mIoU and its difference to the reference, each with its 95 % interval.
+
+    ``note`` says why it cannot be set beside those of the other runs: it is of other images.
+    """
 
     value: Value
     interval: Interval | None
     change: Value = None
     change_interval: Interval | None = None
+    note: str = ""
 
 
 class Headline(NamedTuple):
@@ -90,20 +94,25 @@ def domain_table(runs: Sequence[RunFolder]) -> DomainTable:
     read = read_runs(runs)
     domains, over = collect_domains(read), read[0].scores.mean.over
     rows = {run.label: [*map(run.scores.miou_of, domains), _mean_miou(run, over)] for run in read}
-    columns = zip(*rows.values(), strict=True)
-    changes = [subtract(second, first) for first, second in columns] if len(read) == 2 else None
+    changes = None
+    if len(read) == 2:
+        columns = zip([*([name] for name in domains), over], *rows.values(), strict=True)
+        changes = [
+            None if note_images(read[1], read[0], names) else subtract(second, first)
+            for names, first, second in columns
+        ]
     made_of = [*describe_domains(domains), *_list_chosen_on_target(read)]
     return DomainTable(list(domains), over, rows, changes, made_of)
 
 
 def build_headline(runs: Sequence[Run], reference: Run | None) -> Headline:
-    """Return mIoU with intervals, and the differences to the reference."""
+    """Return mIoU with intervals, and the differences to the reference on the same images."""
     over = runs[0].scores.mean.over
 
     def score(run: Run, domains: Sequence[str], interval: Interval | None) -> Score:
-        value = _mean_miou(run, domains)
-        if reference is None or run is reference or value is None:
-            return Score(value, interval)
+        value, note = _mean_miou(run, domains), note_images(run, reference or runs[0], domains)
+        if reference is None or run is reference or value is None or note:
+            return Score(value, interval, note=note)
         change = subtract(value, _mean_miou(reference, domains))
         return Score(value, interval, change, _paired_interval(run, reference, domains))
 
@@ -121,9 +130,12 @@ def build_headline(runs: Sequence[Run], reference: Run | None) -> Headline:
 
 
 def find_best(scores: Sequence[Score]) -> set[int]:
-    """Return the indices of the highest mIoU as printed; none if only one run has a number."""
+    """Return the indices of the highest mIoU as printed.
+
+    None if only one run has a number, or one was scored on other images.
+    """
     known = [score.value for score in scores if score.value is not None]
-    if len(known) < 2:
+    if len(known) < 2 or any(score.note for score in scores):
         return set()
     best = format_percent(max(known))
     return {i for i, score in enumerate(scores) if format_percent(score.value) == best}
@@ -133,6 +145,30 @@ def has_robustness(runs: Sequence[Run]) -> bool:
     """Whether any run's robustness says more than its mean."""
     parts = [run.scores.robustness for run in runs]
     return any(x.source or x.corruptions or len(x.target.domains) > 1 for x in parts)
+
+
+def list_robustness(runs: Sequence[Run]) -> list[tuple[str, str, list[tuple[Value, str]]]]:
+    """Return the rows of robustness: title, explanation, and each run's value and its domains.
+
+    Source and retention only exist if a run was scored on a domain outside its mean.
+    """
+    parts = [run.scores.robustness for run in runs]
+    sources = [part.source for part in parts]
+    source = [(group.miou, _name(group.domains)) if group else (None, "") for group in sources]
+    target = [(part.target.miou, _name(part.target.domains)) for part in parts]
+    worst = [
+        (run.domains[part.worst].miou, part.worst) if part.worst is not None else (None, "")
+        for run, part in zip(runs, parts, strict=True)
+    ]
+    retention = [(part.retention, "") for part in parts]
+    rows = [
+        ("target", "domains that the mean is over", target),
+        ("worst target", "", worst),
+    ]
+    if any(sources):
+        rows.insert(0, ("source", "in-distribution domains", source))
+        rows.append(("retention", "target in % of source", retention))
+    return rows
 
 
 def list_losses(runs: Sequence[Run], reference: Run | None) -> dict[tuple[str, str], list[Loss]]:
@@ -196,7 +232,9 @@ def list_caveats(runs: Sequence[Run], over: Sequence[str]) -> list[str]:
         name for name, (first, *rest) in scored.items() if any(x != first for x in rest)
     ]:
         names = list_some(differing, _NAMED)
-        caveats.append(f"The runs were scored on different images in {names}.")
+        caveats.append(
+            f"The runs were scored on different images in {names}: no best and no difference there."
+        )
     return caveats
 
 
@@ -226,6 +264,16 @@ def collect_domains(runs: Sequence[Run]) -> dict[str, DomainScores]:
     return domains
 
 
+def note_images(run: Run, other: Run, domains: Sequence[str]) -> str:
+    """Return what differs in the images of domains that both runs were scored on, or nothing."""
+    for name in domains:
+        ours, theirs = run.domains.get(name), other.domains.get(name)
+        if ours and theirs and _list_parts(ours) != _list_parts(theirs):
+            same = ours.images == theirs.images
+            return "other images" if same else f"other images: {ours.images}, not {theirs.images}"
+    return ""
+
+
 def _list_chosen_on_target(runs: Sequence[Run]) -> list[str]:
     return [f"{run.label}: {CHOSEN_ON_TARGET}" for run in runs if run.scores.is_chosen_on_target]
 
@@ -234,6 +282,10 @@ def _list_parts(domain: DomainScores) -> dict[str, Any]:
     """What must be the same in two runs for the scores of a domain to be comparable."""
     parts = {"size", "pixels", "split", "resized_to", "fit_inside", "corruption"}
     return {"names": domain.per_image.names, **domain.model_dump(include=parts)}
+
+
+def _name(domains: Sequence[str]) -> str:
+    return ", ".join(domains) if len(domains) < 4 else f"{len(domains)} domains"
 
 
 def _mean_miou(run: Run, domains: Sequence[str]) -> Value:

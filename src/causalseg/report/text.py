@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 
 from causalseg.report import tables
 from causalseg.report.format import (
-    MISSING,
     Grid,
     describe_domains,
     format_interval,
@@ -109,20 +108,21 @@ def _format_score(score: Score, is_best: bool) -> str:
         text += f", {format_signed(score.change)}"
     if score.change_interval:
         text += f" {format_interval(score.change_interval, is_signed=True)}"
+    if score.note:
+        text += f" ({score.note})"
     return _Best(text) if is_best else text
 
 
 def _build_robustness(runs: Sequence[Run]) -> Grid:
-    rows = []
-    for run in runs:
-        part, worst = run.scores.robustness, MISSING
-        if part.worst is not None:
-            worst = f"{format_percent(run.domains[part.worst].miou)} ({part.worst})"
-        source = format_percent(part.source.miou if part.source else None)
-        target, retention = format_percent(part.target.miou), format_percent(part.retention)
-        rows.append([run.label, source, target, worst, retention])
-    head = ["run", "source", "target", "worst target", "retention"]
-    return Grid("Robustness in %", head, rows)
+    rows = tables.list_robustness(runs)
+    columns = [
+        [f"{format_percent(value)}{f' ({names})' * bool(names)}" for value, names in cells]
+        for _, _, cells in rows
+    ]
+    lines = zip([run.label for run in runs], *columns, strict=True)
+    return Grid(
+        "Robustness in %", ["run", *(title for title, _, _ in rows)], list(map(list, lines))
+    )
 
 
 def _build_corruptions(

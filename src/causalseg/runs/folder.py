@@ -23,23 +23,33 @@ _MADE_BY = {
 
 
 class RunFolder:
-    """Names and safe access to the files of one run; the folder need not exist yet."""
+    """Names and safe access to the files of one run; the folder need not exist yet.
 
-    def __init__(self, path: Path | str):
+    Scores, pictures and report are those of training, in the run folder, or those of a later
+    ``evaluation``, in its evals/EVALUATION.
+    """
+
+    def __init__(self, path: Path | str, evaluation: str | None = None):
         self.path = Path(path).expanduser()
+        self.evaluations = self.path / "evals"
+        self.results = self.evaluations / evaluation if evaluation else self.path
         self.config = self.path / "config.yaml"
         self.adapter = self.path / "adapter.safetensors"
         self.head = self.path / "head.safetensors"
         self.origin = self.path / "origin.json"  # of a run that was made of others
         self.log = self.path / "log.jsonl"
         self.trackers = self.path / "trackers.json"  # what trackers call the run
-        self.eval = self.path / "eval.json"
-        self.report = self.path / "report.html"
+        self.eval = self.results / "eval.json"
+        self.report = self.results / "report.html"
         self.card = self.path / "README.md"
         self.checkpoint = self.path / "last.ckpt"
         self.best = self.path / "best"  # a folder: weights, and best.json that says of what
-        self.pictures = self.path / "pictures"
-        self.predictions = self.path / "predictions"
+        self.pictures = self.results / "pictures"
+        self.predictions = self.results / "predictions"
+
+    def list_evaluations(self) -> list[str]:
+        """Return the names of all evaluations after training."""
+        return sorted(file.parent.name for file in self.evaluations.glob("*/eval.json"))
 
     def need(self, file: Path) -> Path:
         """Return a file of the run; raise MissingFileError, which says how to make it."""
@@ -88,6 +98,15 @@ class RunFolder:
             except ValueError:
                 break
         return events
+
+
+def open_scored(path: Path | str) -> RunFolder:
+    """Return a run folder RUN, or one of its evaluations, RUN/evals/NAME."""
+    path = Path(path).expanduser()
+    run = RunFolder(path.parent.parent)
+    if path.parent == run.evaluations and path.name in run.list_evaluations():
+        return RunFolder(run.path, path.name)
+    return RunFolder(path)
 
 
 @contextmanager
