@@ -2,7 +2,8 @@
 
     python tools/example.py runs/none runs/causal_tune --data DATA --image DATA/.../IMAGE.jpg
 
-Both runs are of one seed of the comparison race_camvid (docs/reproduce.md). IMAGE has its label PNG in the folder `labels` beside its own.
+Both runs are of one seed of the comparison race_camvid (docs/reproduce.md). IMAGE has its label PNG
+in the folder `labels` beside its own.
 """
 
 import argparse

@@ -6,12 +6,24 @@ from causalseg.version import __version__
 
 if TYPE_CHECKING:
     from causalseg.adapters.base import Adapter, attach
+    from causalseg.adapters.base import trainable_parameters as count_trainable
     from causalseg.adapters.causal_tune import CausalTune
+    from causalseg.build.adapter import load_adapter
     from causalseg.build.model import load_run as load
     from causalseg.config.initialisation import Init
     from causalseg.model import Segmenter
 
-__all__ = ["Adapter", "CausalTune", "Init", "Segmenter", "__version__", "attach", "load"]
+__all__ = [
+    "Adapter",
+    "CausalTune",
+    "Init",
+    "Segmenter",
+    "__version__",
+    "attach",
+    "count_trainable",
+    "load",
+    "load_adapter",
+]
 
 _PLACES = {
     "Adapter": ("causalseg.adapters.base", "Adapter"),
@@ -19,6 +31,8 @@ _PLACES = {
     "Init": ("causalseg.config.initialisation", "Init"),
     "Segmenter": ("causalseg.model", "Segmenter"),
     "attach": ("causalseg.adapters.base", "attach"),
+    "count_trainable": ("causalseg.adapters.base", "trainable_parameters"),
+    "load_adapter": ("causalseg.build.adapter", "load_adapter"),
     "load": ("causalseg.build.model", "load_run"),
 }
 

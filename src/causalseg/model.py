@@ -12,19 +12,16 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float, Int
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from causalseg.adapters import base
-from causalseg.adapters.base import Adapter, Attachment, attach
+from causalseg.adapters.base import Adapter, Attachment, attach, read_tensors, save_tensors
 from causalseg.adapters.intervene import Intervention
 from causalseg.backbones.timm import FrozenBackbone
 from causalseg.data.classes import ClassList
 from causalseg.errors import DataError, MissingFileError, WeightsError
 from causalseg.heads.base import Head
 from causalseg.heads.consistency import Consistency
-from causalseg.writing import replacing
 
 _TOLERANCE = 1e-3  # by which resized images may leave [0, 1]
 Weights = dict[str, dict[str, Tensor]]
@@ -45,7 +42,8 @@ class Segmenter(nn.Module):
         self, backbone: FrozenBackbone, adapter: Adapter | None, head: Head, classes: ClassList
     ):
         super().__init__()
-        self.backbone, self.adapter, self.head, self.classes = backbone, adapter, head, classes
+        # The adapter first: its parameters are named as its own, not as those of layers it is in.
+        self.adapter, self.backbone, self.head, self.classes = adapter, backbone, head, classes
         self.attachment = None if adapter is None else attach(backbone.vit, adapter)
         self.intervention: Intervention | None = None
         self.consistency: Consistency | None = None
@@ -118,9 +116,14 @@ class Segmenter(nn.Module):
             parts["adapter"] = self.adapter
         return parts
 
-    def save(self, folder: Path | str) -> None:
-        """Write adapter.safetensors and head.safetensors."""
-        save_parts({name: part.state_dict() for name, part in self.trainable().items()}, folder)
+    def save(self, folder: Path | str, weights: Weights | None = None) -> None:
+        """Write adapter.safetensors and head.safetensors, each atomically.
+
+        ``weights`` are others than the present ones.
+        """
+        for name, part in self.trainable().items():
+            tensors = part.state_dict() if weights is None else weights[name]
+            save_tensors(Path(folder) / f"{name}.safetensors", tensors, part)
 
     def load(self, folder: Path | str) -> None:
         """Read what `save` wrote.
@@ -135,13 +138,7 @@ class Segmenter(nn.Module):
                 raise MissingFileError(
                     f"{folder} has no {file.name}: `causalseg train` writes it when training ends"
                 )
-            try:
-                tensors = load_file(file)
-            except SafetensorError as error:
-                raise WeightsError(
-                    f"{file} is broken ({error}): copy it again or train again with run.resume=true"
-                ) from error
-            _load_part(part, tensors, file)
+            _load_part(part, file)
 
     def _check_range(self, images: Tensor) -> None:
         """Raise DataError for images of another range; its values are read in eval mode alone."""
@@ -162,16 +159,13 @@ class Segmenter(nn.Module):
         return None if self.adapter is None else self.adapter.queries()
 
 
-def save_parts(weights: Weights, folder: Path | str) -> None:
-    """Write PART.safetensors of every part, each atomically."""
-    for name, tensors in weights.items():
-        contiguous = {key: value.contiguous() for key, value in tensors.items()}
-        file = Path(folder) / f"{name}.safetensors"
-        with replacing(file, is_durable=True) as temporary:
-            save_file(contiguous, temporary)
-
-
-def _load_part(part: nn.Module, tensors: dict[str, Tensor], file: Path) -> None:
+def _load_part(part: nn.Module, file: Path) -> None:
+    tensors, about = read_tensors(file)
+    if about is not None and isinstance(part, Adapter):
+        try:
+            part.check_same(about)
+        except WeightsError as error:
+            raise WeightsError(f"{file}: {error}; use the config.yaml in the same folder") from None
     expected = {key: tuple(value.shape) for key, value in part.state_dict().items()}
     saved = {key: tuple(value.shape) for key, value in tensors.items()}
     wrong = [

@@ -5,6 +5,7 @@ a batch depend on one another, and grids must be square.
 """
 
 import copy
+import io
 import pickle
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -13,8 +14,10 @@ from threading import Barrier
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
+import causalseg
 from causalseg.adapters.ablations.literal import CausalTuneFFT, CausalTuneHaar
 from causalseg.adapters.adaptformer import AdaptFormer
 from causalseg.adapters.base import Adapter, Chain, attach
@@ -28,7 +31,7 @@ from causalseg.adapters.set import SetAdapter
 from causalseg.adapters.soma import Soma
 from causalseg.adapters.vpt import Vpt
 from causalseg.config.adapters import DoraAdapterConfig, LoraAdapterConfig, PeftAdapterConfig
-from causalseg.errors import ConfigError
+from causalseg.errors import ConfigError, WeightsError
 from tiny_vit import SIZE, make_vit
 
 make_backbone = partial(make_vit, final_norm=False)  # a last norm would rescale every change
@@ -176,6 +179,75 @@ def test_prefix_tokens_of_a_block_pass_untouched(images, name, class_token, num_
     assert plain.shape[1] == num_prefix + 15
     assert torch.equal(plain[:, :num_prefix], adapted[:, :num_prefix])
     assert (plain[:, num_prefix:] != adapted[:, num_prefix:]).any(-1).all()
+
+
+class Whole(nn.Module):
+    """A user's own model."""
+
+    def __init__(self, vit, adapter):
+        super().__init__()
+        self.vit, self.adapter = vit, adapter
+        attach(vit, adapter)
+
+    def forward(self, images):
+        return self.vit(images)
+
+
+@pytest.mark.parametrize("name", ADAPTERS)
+def test_a_tensor_has_one_name_and_loads_by_it(images, name, tmp_path):
+    model, other = [
+        Whole(vit, make_trained(name, vit)) for vit in (make_backbone(), make_backbone())
+    ]
+    state = model.state_dict()
+    places = [tensor.data_ptr() for tensor in state.values() if tensor.numel()]
+    assert len(set(places)) == len(places)
+    own = {f"adapter.{key}" for key in model.adapter.state_dict()}
+    assert own == {key for key in state if key.startswith("adapter.")}
+    save_file(state, tmp_path / "model.safetensors")  # refuses tensors of two names
+    with torch.no_grad():
+        for parameter in other.adapter.parameters():
+            parameter.zero_()
+    before = other(images)
+    for assign in (False, True):
+        other.load_state_dict(load_file(tmp_path / "model.safetensors"), assign=assign)
+        assert torch.equal(other(images), model(images))
+        assert not torch.equal(other(images), before)
+
+
+def test_saved_weights_know_what_they_are_of(vit, images, adapter, tmp_path):
+    adapter.save(tmp_path)
+    again = causalseg.load_adapter(tmp_path, vit)
+    assert type(again) is type(adapter)
+    assert again.describe() == adapter.describe()
+    outputs = []
+    for model, each in ((vit, adapter), (make_backbone(), again)):
+        with attach(model, each):
+            outputs.append(model(images))
+    assert torch.equal(*outputs)
+    assert f"{causalseg.count_trainable(adapter):,} trainable" in repr(adapter) or adapter.parts
+    with pytest.raises(WeightsError, match=r"adapter.safetensors is for blocks of widths \[48, 48"):
+        causalseg.load_adapter(tmp_path, make_vit(depth=3))
+
+
+@pytest.mark.parametrize(
+    ("saved", "loaded", "said"),
+    [
+        ("causal_tune-centered", "causal_tune-paper", "recipe = centered, here paper"),
+        ("causal_tune-last_block", "causal_tune-paper", "layers"),
+        ("lora", "dora", "name = lora, here dora"),
+        ("soma", "lora", "name = soma, here lora"),
+        ("causal_lora", "causal_lora-minor", "split"),
+        ("chain-rein-causal_tune", "chain-lora-causal_tune", "name = rein, here lora"),
+    ],
+)
+def test_weights_of_another_recipe_are_refused(vit, saved, loaded, said):
+    state = make_trained(saved, vit).state_dict()
+    buffer = io.BytesIO()
+    torch.save(state, buffer)  # a checkpoint keeps it too
+    buffer.seek(0)
+    for weights in (state, torch.load(buffer, weights_only=True)):
+        with pytest.raises(WeightsError, match=said):
+            make_trained(loaded, vit).load_state_dict(weights)
 
 
 @pytest.mark.parametrize("name", ADAPTERS)

@@ -44,7 +44,11 @@ def scored(domains):
     applied = {name: domain.get("corruption") for name, domain in domains.items()}
     corruptions = {name: each and AppliedCorruption(**each) for name, each in applied.items()}
     return {
-        name: SimpleNamespace(miou=domain["miou"], corruption=corruptions[name])
+        name: SimpleNamespace(
+            miou=domain["miou"],
+            corruption=corruptions[name],
+            per_image=SimpleNamespace(names=domain.get("names", ["image"])),
+        )
         for name, domain in domains.items()
     }
 
@@ -63,6 +67,8 @@ def test_corruption_degradation_is_a_ratio_of_sums_to_the_reference():
     del theirs["b"]  # only what both were scored on
     assert degradation(ours, theirs) == (50, 50)
     theirs["b"] = fog(20.0, 5)  # of another severity under the same name
+    assert degradation(ours, theirs) == (50, 50)
+    theirs["b"] = {**fog(20.0, 2), "names": ["other"]}  # of another image
     assert degradation(ours, theirs) == (50, 50)
     ours["c"], theirs["c"] = fog(10.0, 1, "dusk"), fog(55.0, 1, "dusk")  # apart from the day's
     assert degradation(ours, theirs, "dusk") == (200, None)

@@ -28,6 +28,7 @@ class AdaptFormer(Adapter):
     def __init__(self, width: int, depth: int, **options: Any):
         checked = check(AdaptFormerConfig, options)
         super().__init__(width, depth, checked.layers)
+        self.options = checked
         self.sides = nn.ModuleList(
             _SidePath(width, checked.bottleneck, checked.scale) for _ in self.layers
         )

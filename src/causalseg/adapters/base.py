@@ -8,15 +8,26 @@ Hooks are callable objects of module-level classes: a closure would silently bre
 pickle, a wrapper module would rename the state dict.
 """
 
-from collections.abc import Sequence
-from typing import Any, Protocol, Self
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, Self
 
 from jaxtyping import Float
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from causalseg.backbones.trunk import EditGrid, EditTokens, find_trunk, watch_grid
-from causalseg.errors import ConfigError
+from causalseg.config.block import Block
+from causalseg.errors import ConfigError, WeightsError
 from causalseg.spectral.grid import GridSize, Tokens
+from causalseg.writing import replacing
+
+ABOUT = "adapter"  # key of what an adapter is in the metadata of saved weights
+# Options of training: weights of any fit, and say nothing about what is computed with them.
+_FREE = {"dropout", "rate", "rates", "layer_decay", "init"}
 
 
 class Removable(Protocol):
@@ -41,6 +52,8 @@ class Adapter(nn.Module):
         ConfigError: if an option is unknown or out of range, or a layer is no block.
     """
 
+    needs_model: ClassVar[bool] = False  # whether it is made for a model, not for its sizes
+
     def __init__(
         self, width: int | Sequence[int], depth: int, layers: int | Sequence[int] | None = None
     ):
@@ -48,7 +61,34 @@ class Adapter(nn.Module):
         self.widths = (width,) * depth if isinstance(width, int) else tuple(width)
         self.width, self.depth = self.widths[-1], depth
         self.layers = check_layers(layers, depth)
+        self.options: Block | None = None  # set by methods of this package
+        self.register_state_dict_post_hook(_note_about)
+        self.register_load_state_dict_pre_hook(_check_about)
         self.register_load_state_dict_post_hook(_tie)
+
+    @classmethod
+    def for_model(cls, vit: nn.Module, **options: Any) -> "Adapter":
+        """Return an adapter for a model: one of this class, or one for each stage it adapts.
+
+        Args:
+            vit: as for `attach`; it is not changed.
+            options: the keywords of the class without width and depth.
+        """
+        trunk = find_trunk(vit)
+        if cls.needs_model:
+            return cls(vit, **options)  # type: ignore[arg-type]
+        if len(set(trunk.widths)) == 1:
+            return cls(trunk.widths[0], len(trunk.names), **options)
+        if cls.forward is Adapter.forward:
+            raise ConfigError(
+                f"{cls.__name__} needs the blocks of a ViT, not the stages of "
+                f"{type(vit).__name__}: choose another adapter, such as CausalTune or Rein"
+            )
+        layers = check_layers(options.pop("layers", None), len(trunk.names))
+        last = {"query_width": options.pop("query_width")} if "query_width" in options else {}
+        edits = [cls(trunk.widths[layer], 1, **options) for layer in layers[:-1]]
+        edits.append(cls(trunk.widths[layers[-1]], 1, **options, **last))  # it makes the queries
+        return Stages(edits, trunk.widths, layers)
 
     def forward(self, tokens: Tokens, layer: int, grid: GridSize) -> Tokens:
         """Return adapted patch tokens of a block, in their dtype; ``layer`` indexes `layers`."""
@@ -73,6 +113,42 @@ class Adapter(nn.Module):
 
         Called after `load_state_dict`, which with ``assign=True`` replaces them.
         """
+
+    def describe(self) -> dict[str, Any]:
+        """Return what the adapter is, as JSON: method, widths, blocks and options.
+
+        Saved beside its weights, which only fit an adapter that is the same.
+        """
+        about = {"name": type(self).__name__}
+        if self.options is not None:
+            about = self.options.model_dump(mode="json")
+        return about | {"widths": list(self.widths), "layers": list(self.layers)}
+
+    def check_same(self, about: Mapping[str, Any]) -> None:
+        """Raise WeightsError if ``about``, of saved weights, describes another adapter."""
+        ours = self.describe()
+        wrong = [
+            f"{key} = {about.get(key)}, here {ours.get(key)}"
+            for key in {**about, **ours}
+            if about.get(key) != ours.get(key)
+            and not (key in _FREE and not isinstance(about.get(key), str))
+        ]
+        if wrong:
+            raise WeightsError(
+                f"these weights are of another adapter: {'; '.join(wrong)}. Make the adapter as "
+                "it was saved"
+            )
+
+    def save(self, folder: Path | str) -> None:
+        """Write adapter.safetensors, which `causalseg.load_adapter` reads."""
+        save_tensors(Path(folder) / "adapter.safetensors", self.state_dict(), self)
+
+    def extra_repr(self) -> str:
+        """Say what the adapter is, and its number of trainable parameters."""
+        about = self.describe()
+        options = {key: value for key, value in about.items() if key not in ("name", "widths")}
+        texts = [about["name"], *(f"{key}={value}" for key, value in options.items())]
+        return ", ".join([*texts, f"{trainable_parameters(self):,} trainable parameters"])
 
     def rate(self, name: str) -> float:
         """Return the factor on the learning rate of a parameter, by its name."""
@@ -101,6 +177,22 @@ class _Parts(Adapter):
         """Return the queries of the last part that has some."""
         offers = [part.queries() for part in self.parts]
         return next((queries for queries in reversed(offers) if queries is not None), None)
+
+    def describe(self) -> dict[str, Any]:
+        """Return what every part is."""
+        about = {"name": type(self).__name__, "parts": [part.describe() for part in self.parts]}
+        return about | {"widths": list(self.widths), "layers": list(self.layers)}
+
+    def check_same(self, about: Mapping[str, Any]) -> None:
+        """Check every part; their own weights are described too."""
+        theirs = about.get("parts", [])
+        if about.get("name") != type(self).__name__ or len(theirs) != len(self.parts):
+            super().check_same(about)
+        for part, its in zip(self.parts, theirs, strict=True):
+            part.check_same(its)
+
+    def extra_repr(self) -> str:
+        return ""  # the parts say it
 
     def rate(self, name: str) -> float:
         part, inner = self._find(name)
@@ -195,6 +287,8 @@ class Attachment:
                     f"{swap.name} of {type(swap.owner).__name__} was replaced again by an adapter "
                     "attached later: detach that one first"
                 )
+        if self._handles:
+            _forget_compiled()
         while self._handles:
             self._handles.pop().remove()
 
@@ -208,8 +302,75 @@ class Attachment:
         self.detach()
 
 
+def _forget_compiled() -> None:
+    """Let torch compile again what it has compiled: that code does not look for new hooks."""
+    dynamo = sys.modules.get("torch._dynamo")
+    if dynamo is not None and dynamo.utils.counters["stats"]["unique_graphs"]:
+        dynamo.reset()
+
+
+class _OneName:
+    """Keeps the parameters of an attached adapter out of the model's state dict, and from loading.
+
+    They have one name, that in the adapter, also where it has placed them in the model's layers.
+    """
+
+    def __init__(self, adapter: Adapter):
+        self.adapter = adapter
+
+    def __call__(self, vit: nn.Module, state: dict[str, Any], prefix: str, _: Any) -> None:
+        """Drop them from a state dict; a post-hook."""
+        for name, _ in self._placed(vit):
+            state.pop(prefix + name, None)
+
+    def keep(self, vit: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+        """Let loading find them as they are; a pre-hook."""
+        for name, parameter in self._placed(vit):
+            state.setdefault(prefix + name, parameter)
+
+    def _placed(self, vit: nn.Module) -> list[tuple[str, nn.Parameter]]:
+        own = {id(parameter) for parameter in self.adapter.parameters()}
+        named = vit.named_parameters(remove_duplicate=False)
+        return [(name, parameter) for name, parameter in named if id(parameter) in own]
+
+
+def _note_about(adapter: Adapter, _: Any, prefix: str, metadata: dict[str, Any]) -> None:
+    metadata[ABOUT] = adapter.describe()
+
+
+def _check_about(
+    adapter: Adapter, _: Any, prefix: str, metadata: Mapping[str, Any], *__: Any
+) -> None:
+    if ABOUT in metadata:
+        adapter.check_same(metadata[ABOUT])
+
+
 def _tie(adapter: Adapter, _: Any) -> None:
     adapter.tie()
+
+
+def read_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
+    """Read what `save_tensors` wrote: tensors, and what the adapter is, None in older files.
+
+    Raises:
+        WeightsError: if the file is broken.
+    """
+    try:
+        with safe_open(file, "pt") as content:
+            about = (content.metadata() or {}).get(ABOUT)
+            tensors = {key: content.get_tensor(key) for key in content.keys()}  # noqa: SIM118
+            return tensors, about and json.loads(about)
+    except (SafetensorError, ValueError) as error:
+        raise WeightsError(
+            f"{file} is broken ({error}): copy it again or train again with run.resume=true"
+        ) from error
+
+
+def save_tensors(file: Path, tensors: Mapping[str, Tensor], part: nn.Module) -> None:
+    """Write the tensors of a part whole or not at all, with what it is if it is an adapter."""
+    about = {ABOUT: json.dumps(part.describe())} if isinstance(part, Adapter) else None
+    with replacing(file, is_durable=True) as temporary:
+        save_file({key: value.contiguous() for key, value in tensors.items()}, temporary, about)
 
 
 def attach(vit: nn.Module, adapter: Adapter) -> Attachment:
@@ -238,9 +399,12 @@ def attach(vit: nn.Module, adapter: Adapter) -> Attachment:
             f"{type(adapter).__name__} was made for {made_for}, the model has {has}: "
             "build the adapter for that"
         )
-    attachment = Attachment(adapter.install(vit))
+    _forget_compiled()
+    handles, names = adapter.install(vit), _OneName(adapter)
+    handles.append(vit.register_state_dict_post_hook(names))
+    handles.append(vit.register_load_state_dict_pre_hook(names.keep))
     adapter.train(vit.training)
-    return attachment
+    return Attachment(handles)
 
 
 def install_after_blocks(vit: nn.Module, edit: nn.Module, layers: Sequence[int]) -> list[Removable]:

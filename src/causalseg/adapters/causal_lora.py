@@ -43,10 +43,12 @@ class CausalLora(Adapter):
         values: V and U of every layer and part, by path with "/" for ".".
     """
 
+    needs_model = True
+
     def __init__(self, vit: nn.Module, **options: Any):
         checked, trunk = check(CausalLoraConfig, options), find_trunk(vit)
         super().__init__(trunk.widths, len(trunk.names), checked.layers)
-        self.options = checked
+        self.options: CausalLoraConfig = checked
         blocks = [trunk.names[layer] for layer in self.layers]
         targets = [checked.targets] if isinstance(checked.targets, str) else checked.targets
         self._shapes: dict[str, tuple[int, ...]] = {}
@@ -57,8 +59,8 @@ class CausalLora(Adapter):
             V, U = self._start(linear, path)
             sizes = list(checked.ranks.values())
             for part, v, u in zip(checked.split, V.split(sizes), U.split(sizes, 1), strict=True):
-                self.values[_key(path, part, "V")] = nn.Parameter(v.clone())
-                self.values[_key(path, part, "U")] = nn.Parameter(u.clone())
+                self.values[_key(path, part, "V")] = nn.Parameter(v.contiguous().clone())
+                self.values[_key(path, part, "U")] = nn.Parameter(u.contiguous().clone())
 
     def install(self, vit: nn.Module) -> list[Removable]:
         """Hook the updates into the linear layers; ConfigError if tokens are no sequence there."""

@@ -30,11 +30,15 @@ class FullTune(Adapter):
     embedding, positions, class and register tokens. The options are the fields of `FullConfig`.
     """
 
+    needs_model = True
+
     def __init__(self, vit: nn.Module, *, has_stem: bool = False, **options: Any):
         checked = check(FullConfig, options)
         trunk = find_trunk(vit)
         super().__init__(trunk.widths, len(trunk.names), checked.layers)
+        self.options = checked
         has_stem = has_stem or checked.layers is None
+        self.has_stem = has_stem
         self.base_rate, self.layer_decay = checked.rate, checked.layer_decay
         self._blocks = tuple(f"{name}." for name in trunk.names)
         chosen = tuple(self._blocks[layer] for layer in self.layers)
@@ -62,6 +66,10 @@ class FullTune(Adapter):
         made = [Swap(*swap) for swap in swaps]
         self._swaps = dict(zip(self.values, made, strict=True))
         return [*made]
+
+    def describe(self) -> dict[str, Any]:
+        """Return what it is, whether the stem trains included."""
+        return {**super().describe(), "has_stem": self.has_stem}
 
     def tie(self) -> None:
         """Place the parameters again."""

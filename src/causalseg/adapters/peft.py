@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from causalseg.adapters.base import Adapter, Removable, Swap
 from causalseg.backbones.trunk import find_trunk
 from causalseg.config.adapters import DoraAdapterConfig, LoraAdapterConfig, PeftAdapterConfig
+from causalseg.config.mistakes import check
 from causalseg.errors import ConfigError, did_you_mean
 
 # Types that act layer by layer and store everything in parameters, or a seed. The others share
@@ -39,6 +40,11 @@ _KNOWN = (
 )
 PEFT_TYPES = tuple(name for name in _KNOWN.split() if name in PeftType.__members__)
 _ALL = "all"
+_BLOCKS: dict[str, type[LoraAdapterConfig | PeftAdapterConfig]] = {
+    "lora": LoraAdapterConfig,
+    "dora": DoraAdapterConfig,
+    "peft": PeftAdapterConfig,
+}
 _TORCH_ATTENTION = (nn.TransformerEncoderLayer, nn.TransformerDecoderLayer, nn.MultiheadAttention)
 # A block within a stage: targets are named within a block.
 _IN_STAGE = re.compile(r"^(blocks\.)?\d+\.")
@@ -94,9 +100,12 @@ class PeftAdapter(Adapter):
     to train, or peft refuses an option or the sizes.
     """
 
+    needs_model = True
+
     def __init__(self, vit: nn.Module, options: LoraAdapterConfig | PeftAdapterConfig):
         trunk = find_trunk(vit)
         super().__init__(trunk.widths, len(trunk.names), options.layers)
+        self.options = options
         targets: set[str] = {_ALL} if isinstance(options.targets, str) else set(options.targets)
         linears = find_linears(vit, targets, [trunk.names[layer] for layer in self.layers])
         # A plain dict: the layers are no submodules here, as they hold layers of the backbone.
@@ -113,6 +122,16 @@ class PeftAdapter(Adapter):
                 values[key], self._places[key] = _widen(parameter), (path, name)
         self.values = nn.ParameterDict(values)
         self.tie()
+
+    @classmethod
+    def for_model(cls, vit: nn.Module, **options: Any) -> Adapter:
+        """Return ``PeftAdapter.for_model(vit, name="lora", rank=8)``, or dora, or peft."""
+        if cls is not PeftAdapter:
+            return super().for_model(vit, **options)
+        name = options.get("name", "lora")
+        if name not in _BLOCKS:
+            raise ConfigError(f"name = {name!r}: {did_you_mean(str(name), _BLOCKS)}")
+        return cls(vit, check(_BLOCKS[name], options))
 
     def install(self, vit: nn.Module) -> list[Removable]:
         """Replace the linear layers by peft's layers.

@@ -38,6 +38,7 @@ class Soma(PeftAdapter):
         rank = checked.rank
         lora = {"alpha": float(rank)} | checked.model_dump(exclude={"name"})
         super().__init__(vit, LoraAdapterConfig(**lora))
+        self.options = checked
         self._initial: dict[str, tuple[Tensor, Tensor]] = {}
         for path, shape in self._shapes.items():
             check_rank(rank, path, shape)

@@ -7,6 +7,7 @@ over blocks, mean over blocks and last block are concatenated and projected once
 """
 
 import math
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -31,10 +32,18 @@ class TokenEdit(Adapter):
 
     def __init__(self, width: int, depth: int, options: TokensConfig):
         super().__init__(width, depth, options.layers)
+        self.options = options
         scale = PUBLISHED_SCALE if options.init.scale is None else options.init.scale
         has_scale = options.init.kind == "small"
         self.scale = nn.Parameter(torch.tensor(float(scale))) if has_scale else None
         self.link: QueryLink | None = None
+
+    def describe(self) -> dict[str, Any]:
+        """Return what it is, the width of the queries it makes included."""
+        about = super().describe()
+        if isinstance(self.options, LinkedConfig):
+            about["query_width"] = None if self.link is None else self.link.merge.out_features
+        return about
 
     def queries(self) -> Float[Tensor, "m d"] | None:
         """Return the queries for the head, or None without a query link."""

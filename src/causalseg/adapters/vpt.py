@@ -27,6 +27,7 @@ class Vpt(Adapter):
     def __init__(self, width: int, depth: int, **options: Any):
         checked = check(VptConfig, options)
         super().__init__(width, depth, checked.layers)
+        self.options = checked
         self.prompts = draw_uniform((len(self.layers), checked.num_prompts, width), width)
 
     def install(self, vit: nn.Module) -> list[Removable]:

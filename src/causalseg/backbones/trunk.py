@@ -39,15 +39,19 @@ class Trunk:
     widths: Sizes  # c after each block
     strides: Sizes  # pixels between features
     num_prefix: int = 0  # p, class and register tokens before the patch tokens
+    embed: str = ""  # path of the module that takes the images of a ViT
 
 
 def find_trunk(model: nn.Module) -> Trunk:
-    """Return the trunk of timm's ConvNeXt, ResNet or ViT, or of a module with a ViT's attributes.
+    """Return the trunk of a ViT, or of timm's ConvNeXt or ResNet.
 
-    These are ``blocks`` (modules with outputs (b, p + n, c)), ``patch_embed`` (with ``patch_size``;
-    takes the images), ``embed_dim`` and ``num_prefix_tokens``; ConfigError if one is missing.
+    A ViT is one of timm, of Hugging Face's DINOv2 and DINOv3 kind, of Meta's own code, or a module
+    that has ``blocks`` (with outputs (b, p + n, c)), ``patch_embed`` (with ``patch_size``; takes
+    the images), ``embed_dim`` and ``num_prefix_tokens``; ConfigError if one is missing.
     """
     vit: Any = model
+    if trunk := _find_in_transformers(vit):
+        return trunk
     if isinstance(model, ConvNeXt | ResNet):
         stages = {info["module"]: info for info in vit.feature_info}
         names = outputs = tuple(name for name in stages if name.startswith(("stages.", "layer")))
@@ -58,19 +62,47 @@ def find_trunk(model: nn.Module) -> Trunk:
         strides = tuple(stages[name]["reduction"] for name in names)
         return Trunk("maps", names, outputs, widths, strides)
     is_sam = isinstance(model, VisionTransformerSAM)
-    missing = [name for name in _NEEDED if not (is_sam or hasattr(model, name))]
+    num_prefix = getattr(model, "num_prefix_tokens", _count_as_meta(vit))
+    has = [name for name in _NEEDED if hasattr(model, name)]
+    has += ["num_prefix_tokens"] * (num_prefix is not None)
+    missing = [name for name in _NEEDED if name not in has and not is_sam]
     if missing:
         raise ConfigError(
             f"{type(model).__name__} has no {', '.join(missing)}: adapters work on a ViT, ConvNeXt "
-            "or ResNet of timm, such as timm.create_model('vit_small_patch14_dinov2'), or on a "
-            f"module of your own that has {', '.join(_NEEDED)}"
+            "or ResNet of timm, such as timm.create_model('vit_small_patch14_dinov2'), on DINOv2 "
+            "and DINOv3 of Hugging Face and Meta, or on a module of your own that has "
+            f"{', '.join(_NEEDED)}"
         )
     names = tuple(f"blocks.{i}" for i in range(len(vit.blocks)))
     widths = (vit.embed_dim,) * len(names)
     strides = (to_2tuple(vit.patch_embed.patch_size)[0],) * len(names)
     if is_sam:
         return Trunk("grid", names, names, widths, strides)
-    return Trunk("tokens", names, names, widths, strides, vit.num_prefix_tokens)
+    return Trunk("tokens", names, names, widths, strides, num_prefix or 0, "patch_embed")
+
+
+def _find_in_transformers(model: Any) -> Trunk | None:
+    """Return the trunk of a ViT of Hugging Face; None for another model."""
+    sizes = getattr(model, "config", None)
+    embed = getattr(getattr(model, "embeddings", None), "patch_embeddings", None)
+    for owner in ("encoder", "model"):
+        blocks = getattr(getattr(model, owner, None), "layer", None)
+        if isinstance(blocks, nn.ModuleList) and embed is not None and sizes is not None:
+            names = tuple(f"{owner}.layer.{i}" for i in range(len(blocks)))
+            widths = (sizes.hidden_size,) * len(names)
+            strides = (to_2tuple(sizes.patch_size)[0],) * len(names)
+            num_prefix = 1 + getattr(sizes, "num_register_tokens", 0)
+            path = "embeddings.patch_embeddings"
+            return Trunk("tokens", names, names, widths, strides, num_prefix, path)
+    return None
+
+
+def _count_as_meta(model: Any) -> int | None:
+    """Return the prefix tokens of a ViT of Meta's DINOv2 or DINOv3 code; None for another."""
+    for name in ("num_register_tokens", "n_storage_tokens"):
+        if hasattr(model, "cls_token") and hasattr(model, name):
+            return 1 + int(getattr(model, name))
+    return None
 
 
 class PerThread(Generic[T]):
@@ -120,8 +152,10 @@ class PatchGrid:
 
 def watch_grid(vit: Any) -> tuple[PatchGrid, RemovableHandle]:
     """Return a patch grid that follows the images a ViT gets, and the hook that keeps it so."""
-    grid = PatchGrid(to_2tuple(vit.patch_embed.patch_size))
-    return grid, vit.patch_embed.register_forward_pre_hook(grid)
+    embed = vit.get_submodule(find_trunk(vit).embed)
+    patch = embed.kernel_size if isinstance(embed, nn.Conv2d) else embed.patch_size
+    grid = PatchGrid(to_2tuple(patch))
+    return grid, embed.register_forward_pre_hook(grid)
 
 
 class EditTokens:
@@ -130,8 +164,20 @@ class EditTokens:
     def __init__(self, edit: nn.Module, number: int, grid: PatchGrid, num_prefix: int):
         self.edit, self.number, self.grid, self.num_prefix = edit, number, grid, num_prefix
 
-    def __call__(self, block: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
-        """Return the edited output."""
+    def __call__(self, block: nn.Module, inputs: tuple[Any, ...], output: Any) -> Any:
+        """Return the edited output: tokens, a tuple that begins with them, or a list of them."""
+        if isinstance(output, tuple):
+            return (self._edit(block, output[0]), *output[1:])
+        if not isinstance(output, list):
+            return self._edit(block, output)
+        if len(output) > 1:  # one of Meta's blocks, given crops of several sizes at once
+            raise ConfigError(
+                f"{type(block).__name__} got {len(output)} batches at once: adapters edit one, "
+                "so pass images of one size at a time"
+            )
+        return [self._edit(block, tokens) for tokens in output]
+
+    def _edit(self, block: nn.Module, output: Tensor) -> Tensor:
         prefix, patches = split_prefix(output, self.num_prefix)
         h, w = self.grid.size
         if patches.shape[1] != h * w:

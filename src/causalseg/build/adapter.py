@@ -1,11 +1,14 @@
 """From the options of an adapter or an intervention to the object."""
 
+from pathlib import Path
 from typing import Any
+
+from torch import nn
 
 from causalseg.adapters.ablations.literal import CausalTuneFFT, CausalTuneHaar
 from causalseg.adapters.ablations.released import ReleasedCausalTune
 from causalseg.adapters.adaptformer import AdaptFormer
-from causalseg.adapters.base import Adapter, Chain, Stages, check_layers
+from causalseg.adapters.base import Adapter, Chain, Stages, check_layers, read_tensors
 from causalseg.adapters.causal_lora import CausalLora
 from causalseg.adapters.causal_tune import CausalTune
 from causalseg.adapters.fada import Fada
@@ -17,14 +20,27 @@ from causalseg.adapters.set import SetAdapter
 from causalseg.adapters.soma import Soma
 from causalseg.adapters.vpt import Vpt
 from causalseg.backbones.timm import FrozenBackbone
+from causalseg.backbones.trunk import find_trunk
 from causalseg.config import adapters as blocks
 from causalseg.config.adapters import PlacedConfig
 from causalseg.config.block import Layers
 from causalseg.config.intervene import InterveneConfig
-from causalseg.errors import ConfigError
+from causalseg.config.mistakes import blocks_in, check, tag
+from causalseg.errors import ConfigError, MissingFileError, WeightsError
 
 _TRANSFORMS = {"dct": CausalTune, "fft": CausalTuneFFT, "haar": CausalTuneHaar}
-_OTHERS = {"rein": Rein, "set": SetAdapter, "fada": Fada, "adaptformer": AdaptFormer, "vpt": Vpt}
+_METHODS: dict[str, type[Adapter]] = {
+    "rein": Rein,
+    "set": SetAdapter,
+    "fada": Fada,
+    "adaptformer": AdaptFormer,
+    "vpt": Vpt,
+    "full": FullTune,
+    "soma": Soma,
+    "causal_lora": CausalLora,
+    **dict.fromkeys(("lora", "dora", "peft"), PeftAdapter),
+}
+_NAMED = {tag(block): block for block in blocks_in(blocks.AdapterConfig)}
 _INTERVENTIONS = {"spectral": SpectralIntervention, "mixstyle": MixStyle, "dsu": Dsu}
 
 
@@ -60,42 +76,73 @@ def place(layers: Layers, backbone: FrozenBackbone) -> list[int]:
         raise ConfigError(f"{error}; {used} blocks of the backbone reach the head") from error
 
 
+def load_adapter(folder: Path | str, vit: nn.Module) -> Adapter:
+    """Return the adapter that ``adapter.save(folder)`` wrote, or that of a run, made for a model.
+
+    Args:
+        folder: holds adapter.safetensors.
+        vit: a model like the one it was trained on, with the same weights; it is not changed:
+            `attach` the adapter.
+
+    Raises:
+        MissingFileError: if there is no such file.
+        WeightsError: if the file is broken, or the model has other sizes.
+    """
+    file = Path(folder) / "adapter.safetensors"
+    if not file.is_file():
+        raise MissingFileError(f"{folder} has no {file.name}: `adapter.save(folder)` writes it")
+    tensors, about = read_tensors(file)
+    if about is None:
+        raise WeightsError(
+            f"{file} does not say which adapter it is: make the adapter and load the tensors with "
+            "its load_state_dict"
+        )
+    widths = list(find_trunk(vit).widths)
+    if about["widths"] != widths:
+        raise WeightsError(f"{file} is for blocks of widths {about['widths']}, not {widths}")
+    adapter = _restore(about, vit)
+    adapter.load_state_dict(tensors)
+    return adapter
+
+
+def _restore(about: dict[str, Any], vit: nn.Module | None) -> Adapter:
+    """Make the adapter that `Adapter.describe` described; without a model, from its sizes."""
+    about, made = dict(about), "is of a class of your own: make it and use its load_state_dict"
+    name, widths = about["name"], about.pop("widths")
+    if name == "Chain":
+        return Chain([_restore(part, vit) for part in about["parts"]])
+    if name == "Stages":
+        return Stages([_restore(part, None) for part in about["parts"]], widths, about["layers"])
+    if name not in _NAMED:
+        raise WeightsError(f"the adapter {name} {made}")
+    further = {key: about.pop(key) for key in ("query_width", "has_stem") if key in about}
+    part = check(_NAMED[name], about)
+    if vit is None:
+        return _method(part)(widths[0], 1, **_keywords(part), **further)
+    return _method(part).for_model(vit, **_keywords(part), **further)
+
+
 def _build_part(part: PlacedConfig, backbone: FrozenBackbone, query_width: int | None) -> Adapter:
     """Build one adapter, or one for each stage if the stages differ in width."""
-    layers, vit, widths = place(part.layers, backbone), backbone.vit, backbone.widths
-    placed = part.model_copy(update={"layers": layers})
-    match placed:
-        case blocks.FullConfig():
-            return FullTune(vit, has_stem=part.layers is None, **dict(placed))
-        case blocks.LoraAdapterConfig() | blocks.PeftAdapterConfig():
-            return PeftAdapter(vit, placed)
-        case blocks.SomaConfig():
-            return Soma(vit, **dict(placed))
-        case blocks.CausalLoraConfig():
-            return CausalLora(vit, **dict(placed))
-    if len(set(widths)) == 1:
-        return _build_edit(placed, widths[0], backbone.depth, query_width)
-    if isinstance(part, blocks.VptConfig | blocks.AdaptFormerConfig):
-        raise ConfigError(
-            f"adapter {part.name} needs the blocks of a ViT, not the stages of "
-            f"{type(vit).__name__}: choose another adapter, such as causal_tune, rein, set or fada"
-        )
-    alone = part.model_copy(update={"layers": [0]})
-    edits = [
-        _build_edit(alone, widths[layer], 1, query_width if layer == layers[-1] else None)
-        for layer in layers  # the tokens of the last one become the queries
-    ]
-    return Stages(edits, widths, layers)
-
-
-def _build_edit(part: Any, width: int, depth: int, query_width: int | None) -> Adapter:
-    """Build an adapter that needs only the sizes of the backbone."""
-    options = dict(part)
+    layers = place(part.layers, backbone)
+    options = _keywords(part.model_copy(update={"layers": layers}))
     if isinstance(part, blocks.LinkedConfig):
         options["query_width"] = query_width
+    if isinstance(part, blocks.FullConfig):
+        options["has_stem"] = part.layers is None
+    return _method(part).for_model(backbone.vit, **options)
+
+
+def _method(part: Any) -> type[Adapter]:
+    """Return the class of a method."""
     if part.name != "causal_tune":
-        return _OTHERS[part.name](width, depth, **options)
-    if part.recipe != "released":
-        return _TRANSFORMS[part.transform](width, depth, **options)
-    names = ("layers", "num_tokens", "rank", "init", "query_width")
-    return ReleasedCausalTune(width, depth, **{name: options[name] for name in names})
+        return _METHODS[part.name]
+    return ReleasedCausalTune if part.recipe == "released" else _TRANSFORMS[part.transform]
+
+
+def _keywords(part: Any) -> dict[str, Any]:
+    """Return the options of a method as keywords of its class."""
+    options = dict(part)
+    if _method(part) is ReleasedCausalTune:
+        return {key: options[key] for key in ("layers", "num_tokens", "rank", "init")}
+    return options

@@ -73,14 +73,14 @@ def check_method(config: Config) -> None:
 def load_run(
     run: Path | str, device: str | torch.device = "cpu", checkpoint: str = "last"
 ) -> Segmenter:
-    """Load the trained model of a run folder, in eval mode on ``device``.
+    """Load the trained model of a run folder, in eval mode on ``device``, without gradients.
 
     ``checkpoint`` is last, best, or a file or folder (see `runs.checkpoint.load_weights`).
     """
     folder = RunFolder(run)
     model = build_segmenter(load_config(folder.need(folder.config)))
     load_weights(folder, model, checkpoint)
-    return model.eval().to(device)
+    return model.eval().requires_grad_(False).to(device)
 
 
 def check_fits_patch(config: Config, patch: int) -> None:

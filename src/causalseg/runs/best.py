@@ -7,7 +7,7 @@ checkpoint, so a resumed run chooses as if it had never stopped.
 from typing import Any
 
 from causalseg.config.run import RunConfig
-from causalseg.model import Segmenter, Weights, save_parts
+from causalseg.model import Segmenter, Weights
 from causalseg.runs.folder import RunFolder
 from causalseg.writing import write_json
 
@@ -64,6 +64,6 @@ class BestWeights:
         file.unlink(missing_ok=True)  # written last: without it the folder is incomplete
         if self.step is None:
             return
-        save_parts(self.weights, self._run.best)
+        self._model.save(self._run.best, self.weights)
         content = {"step": self.step, "metric": self.metric, "value": self.values[self.step]}
         write_json(file, {**content, "allow_target": self._allow_target})

@@ -80,7 +80,7 @@ def test_it_equals_the_formula(variant, literal, recipe, grid, low, high):
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_parameters_and_options_are_those_of_causal_tune(variant):
     adapter, reference = variant(12, 3, query_width=6), CausalTune(12, 3, query_width=6)
-    adapter.load_state_dict(reference.state_dict())
+    adapter.load_state_dict(dict(reference.state_dict()))
     assert torch.equal(adapter.queries(), reference.queries())
     assert (adapter.low, adapter.high) == (0.2, 0.7)
     assert adapter.recipe == "centered"

@@ -40,6 +40,11 @@ class ReleasedCausalTune(Rein):
         options = {"init": "small", **options}
         super().__init__(width, depth, query_width=query_width, **options)
 
+    def describe(self) -> dict[str, Any]:
+        """Return what it is: a recipe of Causal-Tune."""
+        about = {**super().describe(), "name": "causal_tune", "recipe": "released"}
+        return {key: value for key, value in about.items() if key != "use_softmax"}
+
     def forward(self, tokens: Tokens, layer: int, grid: GridSize) -> Tokens:
         """Return the adapted patch tokens of one block; ConfigError for a grid with h != w."""
         h, w = grid
