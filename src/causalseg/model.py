@@ -15,8 +15,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from causalseg.adapters import base
-from causalseg.adapters.base import Adapter, Attachment, attach, read_tensors, save_tensors
+from causalseg.adapters.base import Adapter, Attachment, attach
 from causalseg.adapters.intervene import Intervention
+from causalseg.adapters.saved import read_tensors, save_tensors
 from causalseg.backbones.timm import FrozenBackbone
 from causalseg.data.classes import ClassList
 from causalseg.errors import DataError, MissingFileError, WeightsError
@@ -123,7 +124,8 @@ class Segmenter(nn.Module):
         """
         for name, part in self.trainable().items():
             tensors = part.state_dict() if weights is None else weights[name]
-            save_tensors(Path(folder) / f"{name}.safetensors", tensors, part)
+            about = part.describe() if isinstance(part, Adapter) else None
+            save_tensors(Path(folder) / f"{name}.safetensors", tensors, about)
 
     def load(self, folder: Path | str) -> None:
         """Read what `save` wrote.

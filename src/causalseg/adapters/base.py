@@ -8,24 +8,20 @@ Hooks are callable objects of module-level classes: a closure would silently bre
 pickle, a wrapper module would rename the state dict.
 """
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self
 
 from jaxtyping import Float
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from causalseg.adapters.saved import OneName, check_about, note_about, save_tensors
 from causalseg.backbones.trunk import EditGrid, EditTokens, find_trunk, watch_grid
 from causalseg.config.block import Block
 from causalseg.errors import ConfigError, WeightsError
 from causalseg.spectral.grid import GridSize, Tokens
-from causalseg.writing import replacing
 
-ABOUT = "adapter"  # key of what an adapter is in the metadata of saved weights
 # Options of training: weights of any fit, and say nothing about what is computed with them.
 _FREE = {"dropout", "rate", "rates", "layer_decay", "init"}
 
@@ -62,8 +58,8 @@ class Adapter(nn.Module):
         self.width, self.depth = self.widths[-1], depth
         self.layers = check_layers(layers, depth)
         self.options: Block | None = None  # set by methods of this package
-        self.register_state_dict_post_hook(_note_about)
-        self.register_load_state_dict_pre_hook(_check_about)
+        self.register_state_dict_post_hook(note_about)
+        self.register_load_state_dict_pre_hook(check_about)
         self.register_load_state_dict_post_hook(_tie)
 
     @classmethod
@@ -141,7 +137,7 @@ class Adapter(nn.Module):
 
     def save(self, folder: Path | str) -> None:
         """Write adapter.safetensors, which `causalseg.load_adapter` reads."""
-        save_tensors(Path(folder) / "adapter.safetensors", self.state_dict(), self)
+        save_tensors(Path(folder) / "adapter.safetensors", self.state_dict(), self.describe())
 
     def extra_repr(self) -> str:
         """Say what the adapter is, and its number of trainable parameters."""
@@ -309,68 +305,8 @@ def _forget_compiled() -> None:
         dynamo.reset()
 
 
-class _OneName:
-    """Keeps the parameters of an attached adapter out of the model's state dict, and from loading.
-
-    They have one name, that in the adapter, also where it has placed them in the model's layers.
-    """
-
-    def __init__(self, adapter: Adapter):
-        self.adapter = adapter
-
-    def __call__(self, vit: nn.Module, state: dict[str, Any], prefix: str, _: Any) -> None:
-        """Drop them from a state dict; a post-hook."""
-        for name, _ in self._placed(vit):
-            state.pop(prefix + name, None)
-
-    def keep(self, vit: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-        """Let loading find them as they are; a pre-hook."""
-        for name, parameter in self._placed(vit):
-            state.setdefault(prefix + name, parameter)
-
-    def _placed(self, vit: nn.Module) -> list[tuple[str, nn.Parameter]]:
-        own = {id(parameter) for parameter in self.adapter.parameters()}
-        named = vit.named_parameters(remove_duplicate=False)
-        return [(name, parameter) for name, parameter in named if id(parameter) in own]
-
-
-def _note_about(adapter: Adapter, _: Any, prefix: str, metadata: dict[str, Any]) -> None:
-    metadata[ABOUT] = adapter.describe()
-
-
-def _check_about(
-    adapter: Adapter, _: Any, prefix: str, metadata: Mapping[str, Any], *__: Any
-) -> None:
-    if ABOUT in metadata:
-        adapter.check_same(metadata[ABOUT])
-
-
 def _tie(adapter: Adapter, _: Any) -> None:
     adapter.tie()
-
-
-def read_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
-    """Read what `save_tensors` wrote: tensors, and what the adapter is, None in older files.
-
-    Raises:
-        WeightsError: if the file is broken.
-    """
-    try:
-        with safe_open(file, "pt") as content:
-            about = (content.metadata() or {}).get(ABOUT)
-            tensors = {key: content.get_tensor(key) for key in content.keys()}  # noqa: SIM118
-            return tensors, about and json.loads(about)
-    except (SafetensorError, ValueError) as error:
-        raise WeightsError(
-            f"{file} is broken ({error}): copy it again or train again with run.resume=true"
-        ) from error
-
-
-def save_tensors(file: Path, tensors: Mapping[str, Tensor], part: nn.Module) -> None:
-    """Write the tensors of a part whole or not at all, with what it is if it is an adapter."""
-    about = {ABOUT: json.dumps(part.describe())} if isinstance(part, Adapter) else None
-    with replacing(file, is_durable=True) as temporary:
-        save_file({key: value.contiguous() for key, value in tensors.items()}, temporary, about)
 
 
 def attach(vit: nn.Module, adapter: Adapter) -> Attachment:
@@ -400,7 +336,7 @@ def attach(vit: nn.Module, adapter: Adapter) -> Attachment:
             "build the adapter for that"
         )
     _forget_compiled()
-    handles, names = adapter.install(vit), _OneName(adapter)
+    handles, names = adapter.install(vit), OneName(adapter)
     handles.append(vit.register_state_dict_post_hook(names))
     handles.append(vit.register_load_state_dict_pre_hook(names.keep))
     adapter.train(vit.training)

@@ -8,7 +8,7 @@ from torch import nn
 from causalseg.adapters.ablations.literal import CausalTuneFFT, CausalTuneHaar
 from causalseg.adapters.ablations.released import ReleasedCausalTune
 from causalseg.adapters.adaptformer import AdaptFormer
-from causalseg.adapters.base import Adapter, Chain, Stages, check_layers, read_tensors
+from causalseg.adapters.base import Adapter, Chain, Stages, check_layers
 from causalseg.adapters.causal_lora import CausalLora
 from causalseg.adapters.causal_tune import CausalTune
 from causalseg.adapters.fada import Fada
@@ -16,6 +16,7 @@ from causalseg.adapters.full import FullTune
 from causalseg.adapters.intervene import Dsu, Intervention, MixStyle, SpectralIntervention
 from causalseg.adapters.peft import PeftAdapter
 from causalseg.adapters.rein import Rein
+from causalseg.adapters.saved import read_tensors
 from causalseg.adapters.set import SetAdapter
 from causalseg.adapters.soma import Soma
 from causalseg.adapters.vpt import Vpt
