@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export GOMP_SPINCOUNT = 0
 
-.PHONY: quickstart test test-fast check bench tables docs example clean
+.PHONY: quickstart test test-fast check bench torture tables docs example clean
 
 quickstart: $(VENV)/ready  ## train and compare on generated scenes, about 8 minutes on two cores
 	$(BIN)/causalseg quickstart
@@ -29,6 +29,9 @@ bench: $(VENV)/ready  ## speed and memory: adapters, scenes, corruptions, loader
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/corruptions.py
 	$(BIN)/python benchmarks/loader.py
 	$(BIN)/python benchmarks/inference.py
+
+torture: $(VENV)/ready  ## kill, damage and misuse at random, and count what goes wrong; 15 minutes
+	OMP_NUM_THREADS=1 $(BIN)/python tools/torture.py
 
 tables: $(VENV)/ready  ## write README's table and the generated pages from results/*.json
 	$(BIN)/python tools/tables.py

@@ -1,15 +1,18 @@
 """How image files are read: orientation in EXIF data, bits of deep images."""
 
 import io
+import os
 
 import numpy as np
 import pytest
+import torch
 from PIL import ExifTags, Image, ImageOps
 
 from causalseg.config.load import load_config
 from causalseg.data.classes import ClassList
-from causalseg.data.dataset import Decoding, decode_image, read_depth, read_orientation
+from causalseg.data.dataset import Decoding, decode_image, read_depth, read_image, read_orientation
 from causalseg.data.folders import FolderData, parse_location, read_ids
+from causalseg.data.labels import IdLabels
 from causalseg.errors import DataError
 from causalseg.jobs.check import check_data, list_remarks
 from causalseg.jobs.predict import predict_run
@@ -135,3 +138,36 @@ def test_labels_without_a_class_are_a_problem(tiny_options, folder, tmp_path, ca
     assert "no pixel of any class in the sources" in caplog.text
     assert "domain there has no labelled pixel" in caplog.text
     assert "there has no labelled pixel, so it has no score" in run.report.read_text()
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "BMP"])
+def test_tiff_and_bmp_are_read_as_images_and_labels(tmp_path, kind):
+    ending = {"TIFF": ".tif", "BMP": ".bmp"}[kind]
+    for name, pixels in (("images", PIXELS.astype(np.uint8)), ("labels", PIXELS[..., 0] % 3)):
+        (tmp_path / name).mkdir()
+        Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / name / f"a{ending}", kind)
+    places = [parse_location(str(tmp_path / name)) for name in ("images", "labels")]
+    sample = FolderData(*places, read_ids(ClassList(("x", "y", "z"))))[0]
+    assert (255 * sample.image).round().byte().movedim(0, -1).equal(torch.tensor(PIXELS).byte())
+    assert sample.label.equal(torch.tensor(PIXELS[..., 0] % 3))
+
+
+def test_what_is_no_plain_image_is_refused_before_it_does_harm(tmp_path):
+    image = Image.new("RGB", (8, 8))
+    image.save(tmp_path / "program.png", "EPS")  # Pillow would start Ghostscript
+    image.save(tmp_path / "film.png", "GIF")
+    image.save(tmp_path / "pages.tif", save_all=True, append_images=[image])
+    os.mkfifo(tmp_path / "pipe.png")  # reading it would wait for ever
+    os.truncate(os.open(tmp_path / "huge.png", os.O_CREAT | os.O_WRONLY), 3_000_000_000)
+    for name, message in (
+        ("program.png", "no image of the formats PNG, JPEG, WEBP, TIFF, BMP"),
+        ("film.png", "no image of the formats"),
+        ("pages.tif", "has several pages: save each"),
+        ("pipe.png", "is no regular file"),
+        ("huge.png", "it has 3.0 GB, the limit is 2"),
+    ):
+        with pytest.raises(DataError, match=message):
+            read_image(tmp_path / name)
+    Image.new("L", (8, 8)).save(tmp_path / "lossy.tif", compression="jpeg")
+    with pytest.raises(DataError, match="is a lossy TIFF"):
+        IdLabels({0: 0}, "").read((tmp_path / "lossy.tif").read_bytes(), "lossy.tif")

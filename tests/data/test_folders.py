@@ -237,7 +237,7 @@ def test_templates_read_from_zip_files_and_in_other_processes(tmp_path):
 @pytest.mark.parametrize(
     ("images", "labels", "error", "message"),
     [
-        ("{name}.tif", "{name}_mask.png", ConfigError, "has to end in .png or .jpg"),
+        ("{name}.gif", "{name}_mask.png", ConfigError, "has to end in .png or .jpg"),
         ("{name}.png", "{name}_mask.jpg", ConfigError, "has to end in .png or .webp"),
         ("{name}.png", "{name}_{city}.png", ConfigError, "have the field city, .* only name"),
         ("{Name}.png", "{name}_mask.png", ConfigError, "a brace outside of a field"),

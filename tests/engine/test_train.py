@@ -1,6 +1,8 @@
 """The loop: learns, logs, resumes bit for bit, survives a kill, stops on NaN."""
 
 import json
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -224,8 +226,20 @@ def saved(tiny, tmp_path):
 def test_a_checkpoint_cut_short_is_named(saved):
     run, parts = saved
     assert load_checkpoint(run, *parts) == 7
+    saved_before = shutil.copy(run.checkpoint, run.path / "before.ckpt")
     run.checkpoint.write_bytes(run.checkpoint.read_bytes()[:-900])
     with pytest.raises(RunError, match=r"last.ckpt is broken"):
+        load_checkpoint(run, *parts)
+    content = torch.load(saved_before, weights_only=True)
+    for broken in ([], None, {}, {**content, "step": "7"}, {**content, "step": -1}, {"step": 7}):
+        torch.save(broken, run.checkpoint)
+        with pytest.raises(RunError, match="it has no step and no weights"):
+            load_checkpoint(run, *parts)
+    run.checkpoint.write_bytes(b"")
+    with pytest.raises(RunError, match=r"last.ckpt is broken"):
+        load_checkpoint(run, *parts)
+    torch.save({**content, "step": os.system}, run.checkpoint)
+    with pytest.raises(RunError, match="would run code"):
         load_checkpoint(run, *parts)
     run.checkpoint.unlink()
     with pytest.raises(MissingFileError, match=r"no last.ckpt"):

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from causalseg.errors import MissingFileError, RunError
+from causalseg.errors import CausalsegError, MissingFileError, RunError
 from causalseg.report.read import find_reference, read_runs
 from causalseg.runs.folder import RunFolder
 from report.runs import edit, make_domain, make_run
@@ -79,14 +79,17 @@ def test_missing_files_are_named(two, name):
         ("config.yaml", "text", "is not the configuration"),
         ("eval.json", "{}", "version: Field required"),
         ("eval.json", "{", "not valid JSON"),
-        ("log.jsonl", "3\n", "log.jsonl is not the log that training writes: 3"),
-        ("log.jsonl", '{"event": "eval", "step": 1}', "an evaluation without mIoU"),
+        ("log.jsonl", "3\n", "log.jsonl has no event of training in line 1: '3'"),
+        ("log.jsonl", '{"event": "eval", "step": 1}', "no event of training in line 1"),
+        ("log.jsonl", "null\n", "line 1: 'null'"),
+        ("log.jsonl", '{"event": "x", "step": 1}\n[]\n', "line 2"),
+        ("log.jsonl", '{"event": "x"\n{"event": "x", "step": 1}\n', "line 1"),
         ("origin.json", "{", "not valid JSON"),
     ],
 )
 def test_broken_files_are_one_clear_error(two, name, content, message):
     (two[0].path / name).write_text(content)
-    with pytest.raises(RunError, match=message):
+    with pytest.raises(CausalsegError, match=message):
         read_runs(two[:1])
 
 

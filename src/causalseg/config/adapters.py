@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from causalseg.config.block import Block, Count, Layers, Positive, named
+from causalseg.config.block import Block, Layers, Positive, Width, named
 from causalseg.config.initialisation import Init
 from causalseg.config.intervene import InterveneConfig
 from causalseg.config.legacy import drop_removed, move_linear_path, move_to_init
@@ -39,9 +39,9 @@ class TokensConfig(PlacedConfig):
 
     init: Annotated[Init, named("zero", "kind")] = Init()
     """Initialisation: zero, small (the published one), or a block."""
-    num_tokens: Annotated[int, Field(ge=2)] = 100
+    num_tokens: Annotated[int, Field(ge=2, le=65_536)] = 100
     """Tokens per block, per branch with set and fada; as many queries with query_link."""
-    rank: Count = 16
+    rank: Width = 16
     """Rank of the tokens."""
 
     @model_validator(mode="before")
@@ -65,7 +65,7 @@ class FullConfig(PlacedConfig):
     """Full fine-tuning with a learning rate that falls from the last block to the first."""
 
     name: Annotated[Literal["full"], _METHOD] = "full"
-    rate: Annotated[float, Field(gt=0)] = 0.1
+    rate: Positive = 0.1
     """Factor on the adapter's learning rate for the last block."""
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 0.9
     """Factor on the learning rate from each block to the one before it."""
@@ -75,7 +75,7 @@ class ReinConfig(LinkedConfig):
     """Rein: low-rank tokens refine the features of every block."""
 
     name: Annotated[Literal["rein"], _METHOD] = "rein"
-    rank: Count | None = 16  # type: ignore[assignment]
+    rank: Width | None = 16  # type: ignore[assignment]
     """Rank of the tokens; null makes them full."""
     use_softmax: bool = True
     """Softmax over the tokens; false uses the plain products as attention weights."""
@@ -104,9 +104,9 @@ class LoraAdapterConfig(TargetsConfig):
     """LoRA: a low-rank update of linear layers."""
 
     name: Annotated[Literal["lora"], _METHOD] = "lora"
-    rank: Count = 8
+    rank: Width = 8
     """Rank of the update."""
-    alpha: Annotated[float, Field(gt=0)] = 16.0
+    alpha: Positive = 16.0
     """The update is scaled by alpha / rank."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Dropout on the input of the update, in training."""
@@ -124,7 +124,7 @@ class SomaConfig(TargetsConfig):
     """SoMA: LoRA initialised with the minor singular components of the weights."""
 
     name: Annotated[Literal["soma"], _METHOD] = "soma"
-    rank: Count = 16
+    rank: Width = 16
     """Number of minor components that train."""
     targets: list[str] | Literal["all"] = "all"
     """Linear layers of a block by name, such as attn.qkv; or all."""
@@ -171,7 +171,7 @@ class CausalLoraConfig(TargetsConfig):
     name: Annotated[Literal["causal_lora"], _METHOD] = "causal_lora"
     targets: list[str] | Literal["all"] = "all"
     """Linear layers of a block by name, such as attn.qkv; or all."""
-    rank: Count = 16
+    rank: Width = 16
     """Channels of the bottleneck."""
     alpha: Positive = 32.0
     """The update is scaled by alpha / rank."""
@@ -222,9 +222,9 @@ class AdaptFormerConfig(PlacedConfig):
     """AdaptFormer: a bottleneck beside every MLP."""
 
     name: Annotated[Literal["adaptformer"], _METHOD] = "adaptformer"
-    bottleneck: Count = 64
+    bottleneck: Width = 64
     """Width of the bottleneck."""
-    scale: Annotated[float, Field(gt=0)] = 0.1
+    scale: Positive = 0.1
     """Fixed factor on its output."""
 
 
@@ -232,7 +232,7 @@ class VptConfig(PlacedConfig):
     """VPT-deep: learnt prompt tokens in every block."""
 
     name: Annotated[Literal["vpt"], _METHOD] = "vpt"
-    num_prompts: Count = 50
+    num_prompts: Width = 50
     """Prompt tokens per block."""
 
 

@@ -10,15 +10,21 @@ Layers = (
     | Annotated[list[Annotated[int, Field(ge=0, strict=True)]], Field(min_length=1)]
     | None
 )
-Count = Annotated[int, Field(ge=1)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Size = tuple[Count, Count]
+# What is above these bounds is a slip: it would overflow, fill the memory, or end in NaN.
+Count = Annotated[int, Field(ge=1, le=10**9)]
+Width = Annotated[int, Field(ge=1, le=65_536)]  # of something that is held in memory
+Index = Annotated[int, Field(ge=0, le=2**32 - 1)]  # a seed or a position
+Positive = Annotated[float, Field(gt=0, le=1e9)]
+NonNegative = Annotated[float, Field(ge=0, le=1e9)]
+Size = tuple[Width, Width]
 
 
 class Block(BaseModel):
     """A group of options: frozen, no unknown keys, documented by its docstrings."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
     def _find_mistakes(self) -> Iterator[str]:
         """Yield messages about options that contradict each other; the first one is raised."""

@@ -1,11 +1,12 @@
 """The options of sources, domains and class lists."""
 
+import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 
-from causalseg.config.block import Block, Count, Size
+from causalseg.config.block import Block, Count, Index, Positive, Size
 from causalseg.config.stages import COMPUTING, Stage
 from causalseg.errors import did_you_mean
 
@@ -19,7 +20,7 @@ class CorruptConfig(Block):
     """Name of the corruption; docs/corruptions.md shows all."""
     severity: Annotated[int, Field(ge=1, le=5)] = 3
     """Severity, from 1 to 5."""
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Index = 0
     """Seed of its random parts."""
 
 
@@ -28,7 +29,7 @@ class _PairsConfig(Block):
 
     every: Count = 1
     """Use every k-th image in the order of names."""
-    weight: Annotated[float, Field(gt=0)] | None = None
+    weight: Positive | None = None
     """Sampling weight of a source, given for all sources or for none; null draws all images
     equally often."""
     resize: Size | None = None
@@ -111,7 +112,7 @@ class ScenesConfig(_PairsConfig):
     """Weather and light."""
     count: Count = 200
     """Number of scenes."""
-    first: Annotated[int, Field(ge=0)] = 0
+    first: Index = 0
     """Seed of the first scene; scene i has seed first + i, the same street in every domain."""
     size: Size = (240, 320)
     """Height and width in pixels."""
@@ -135,13 +136,14 @@ SourceConfig = Annotated[
 class RareClassesConfig(Block):
     """Rare-class sampling of DAFormer (Hoyer et al., CVPR 2022): a class, then an image with it."""
 
-    temperature: Annotated[float, Field(gt=0)] = 0.01
+    temperature: Positive = 0.01
     """T of P(class) = softmax((1 - its fraction of all pixels) / T): a lower T draws rare classes
     more often."""
     min_pixels: Count = 3000
     """Number of pixels from which an image has a class."""
 
 
+_IN_A_NAME = re.compile(r"[^/\\\x00-\x1f\x7f]*")
 _Names = Annotated[list[str], Field(min_length=1)]
 
 
@@ -215,10 +217,11 @@ class DataConfig(Block):
 
     def _find_name_mistakes(self) -> Iterator[str]:
         for name in self.domains:
-            if name in ("", ".", "..") or any(slash in name for slash in "/\\"):
+            if name in ("", ".", "..") or len(name) > 100 or not _IN_A_NAME.fullmatch(name):
                 yield (
-                    f"domain name {name!r} cannot be a folder name: it must not be empty, '.' or "
-                    r"'..', nor contain '/' or '\'"
+                    f"domain name {name[:100]!r} cannot be a folder name: it must not be empty, "
+                    r"'.' or '..', nor contain '/', '\' or control characters, nor be longer than "
+                    "100 letters"
                 )
         if "mean" in self.domains:
             yield "domain name 'mean' is reserved for the mean: use another"

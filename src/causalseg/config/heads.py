@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from causalseg.config.block import Block, Count, named
+from causalseg.config.block import Block, NonNegative, Width, named
 
 
 class LogitAdjustmentConfig(Block):
@@ -42,25 +42,25 @@ class Mask2FormerHeadConfig(BalancedConfig):
 
     name: Literal["mask2former"] = "mask2former"
     """The head."""
-    hidden: Annotated[int, Field(ge=32, multiple_of=32)] = 256
+    hidden: Annotated[int, Field(ge=32, le=65_536, multiple_of=32)] = 256
     """Width of the decoder and its queries, a multiple of 32."""
-    num_queries: Count = 100
+    num_queries: Width = 100
     """Number of queries; an adapter that makes the queries must have as many tokens."""
-    encoder_layers: Count = 6
+    encoder_layers: Width = 6
     """Layers of the pixel decoder."""
-    decoder_layers: Count = 9
+    decoder_layers: Width = 9
     """Layers of the query decoder."""
-    feedforward: Count = 2048
+    feedforward: Width = 2048
     """Hidden width of the query decoder's MLPs; the pixel decoder's is half of it."""
-    num_points: Count = 12544
+    num_points: Width = 12544
     """Pixels sampled per mask, for matching and for the mask terms."""
-    class_weight: Annotated[float, Field(ge=0)] = 2.0
+    class_weight: NonNegative = 2.0
     """Weight of the class term, in the loss and in the matching."""
-    mask_weight: Annotated[float, Field(ge=0)] = 5.0
+    mask_weight: NonNegative = 5.0
     """Weight of the binary cross-entropy of masks, likewise."""
-    dice_weight: Annotated[float, Field(ge=0)] = 5.0
+    dice_weight: NonNegative = 5.0
     """Weight of the dice term, likewise."""
-    no_object_weight: Annotated[float, Field(ge=0)] = 0.1
+    no_object_weight: NonNegative = 0.1
     """Weight of the class `no object` within the class term."""
 
     def _find_mistakes(self) -> Iterator[str]:

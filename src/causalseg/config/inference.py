@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field
 
-from causalseg.config.block import Block, Count, Positive, Size
+from causalseg.config.block import Block, Count, Positive, Size, Width
 from causalseg.config.stages import COMPUTING, Stage
 from causalseg.errors import ConfigError
 
@@ -26,7 +26,7 @@ class InferenceConfig(Block):
     size: Size | None = None
     """Height and width in pixels that images are resized to; labels keep theirs. null keeps the
     size of the image."""
-    shortest: Count | None = None
+    shortest: Width | None = None
     """Instead of size: the shorter side in pixels after resizing; the aspect ratio is kept."""
     scale: Positive | None = None
     """Instead of size: factor by which both sides are resized."""
@@ -40,7 +40,7 @@ class InferenceConfig(Block):
     """Step between windows in pixels, at most the window; null takes two thirds of the window."""
     blend: Blend = "mean"
     """Weights of overlapping windows: equal, or falling to the edges like a Hann window."""
-    windows_at_once: Count = 2
+    windows_at_once: Width = 2
     """Windows per batch; affects only speed and memory."""
     flip: bool = False
     """Average with the prediction of the mirrored image."""

@@ -5,9 +5,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from causalseg.config.block import Block, Layers, Positive
+from causalseg.config.block import Block, Layers, NonNegative, Positive
 
-_Factor = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+_Factor = NonNegative
 Gain = tuple[_Factor, _Factor]
 
 
@@ -27,9 +27,9 @@ class InterveneConfig(Block):
     """spectral: R_L, as a fraction of the grid's highest frequency."""
     high: Positive = 0.7
     """spectral: R_H, likewise."""
-    alpha: Annotated[float, Field(gt=0)] = 0.1
+    alpha: Positive = 0.1
     """mixstyle: parameter of the Beta distribution of the mixture."""
-    factor: Annotated[float, Field(gt=0)] = 1.0
+    factor: Positive = 1.0
     """dsu: factor on the standard deviation of the noise."""
     layers: Layers = None
     """Blocks to follow: a list of indices from 0, or a number k for the last k; null is all."""

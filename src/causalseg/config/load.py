@@ -14,6 +14,7 @@ import yaml
 from causalseg.config import Config
 from causalseg.config.block import Block
 from causalseg.config.mistakes import blocks_in, check, tag
+from causalseg.config.reading import parse_yaml, read_yaml
 from causalseg.config.settings import find_setting, lay_over
 from causalseg.errors import ConfigError, MissingFileError
 
@@ -53,28 +54,10 @@ def read_mapping(path: Path, missing: str, wrong: str) -> dict[Any, Any]:
     """Read a YAML mapping; ``missing`` and ``wrong`` are the errors if there is none."""
     if not path.is_file():
         raise MissingFileError(missing)
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not YAML: {error}") from error
+    content = read_yaml(path)
     if not isinstance(content, dict):
         raise ConfigError(wrong)
     return content
-
-
-class _UniqueKeys(yaml.SafeLoader):
-    """Refuses a key that comes twice, of which PyYAML would keep the last value silently."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        lines: dict[str, int] = {}
-        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
-            line = key.start_mark.line + 1
-            if key.value in lines:
-                raise yaml.YAMLError(
-                    f"{key.value!r} is in line {lines[key.value]} and again in line {line}"
-                )
-            lines[key.value] = line
-        return super().construct_mapping(node, deep)
 
 
 def parse_config(
@@ -179,10 +162,7 @@ def apply_override(options: dict[str, Any], override: str) -> dict[str, Any]:
         raise ConfigError(
             f"override {override!r} is not of the form key=value, such as train.lr=2e-4"
         )
-    try:
-        value = _number(yaml.safe_load(text))
-    except yaml.YAMLError as error:
-        raise ConfigError(f"override {override!r}: the value is not YAML: {error}") from error
+    value = _number(parse_yaml(text, f"the value of override {override[:100]!r}"))
     return _with_value(options, key.split("."), value, override)
 
 

@@ -1,6 +1,7 @@
 """Check options against a block: all mistakes at once, each with its key and what is allowed."""
 
 import re
+import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar, get_args
 
@@ -10,6 +11,9 @@ from causalseg.config.block import Block
 from causalseg.errors import ConfigError, did_you_mean
 
 B = TypeVar("B", bound=Block)
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = _REPR.maxlong = 100
+_REPR.maxlist = _REPR.maxtuple = 12
 # What pydantic puts into a location for a plain member of a union; a user did not write it.
 _OF_UNION = re.compile(r"(constrained-|list\[|literal\[|function-)")
 
@@ -56,11 +60,17 @@ def _describe(entry: Any, root: type[Block]) -> tuple[str, str]:
         return key, "required, and not given"
     if entry["type"] == "union_tag_invalid":
         tags = _words(context["expected_tags"])
-        return f"{key} = {context['tag']!r}", f"unknown name; {did_you_mean(context['tag'], tags)}"
+        name = context["tag"]
+        return f"{key} = {_shorten(name)}", f"unknown name; {did_you_mean(name, tags)}"
     if entry["type"] == "literal_error":
-        return f"{key} = {given!r}", did_you_mean(str(given), _words(context["expected"]))
-    value = "" if isinstance(given, dict | Block) else f" = {given!r}"
+        return f"{key} = {_shorten(given)}", did_you_mean(str(given), _words(context["expected"]))
+    value = "" if isinstance(given, dict | Block) else f" = {_shorten(given)}"
     return f"{key}{value}", entry["msg"].removeprefix("Value error, ")
+
+
+def _shorten(value: Any) -> str:
+    """Return a value as text of bounded length."""
+    return _REPR.repr(value)
 
 
 def _words(listing: str) -> list[str]:

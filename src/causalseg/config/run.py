@@ -5,10 +5,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from causalseg.config.block import Block, Count, Positive, Size, named
+from causalseg.config.block import Block, Count, Index, NonNegative, Positive, Size, Width, named
 from causalseg.config.stages import COMPUTING, WRITING, Stage
 
 Severity = Annotated[int, Field(ge=1, le=5)]
+_Threads = Annotated[int, Field(ge=1, le=1024)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Precision = Literal["auto", "32-true", "bf16-mixed"]
 Tracker = Literal["tensorboard", "wandb", "mlflow"]
@@ -38,11 +39,11 @@ class SpectralAugmentConfig(Block):
     mix: amplitudes mixed with those of another source image."""
     p: Annotated[float, Field(gt=0, le=1)] = 0.5
     """Probability that a crop is changed."""
-    alpha: Annotated[float, Field(ge=0)] = 3.0
+    alpha: NonNegative = 3.0
     """pasta: growth of the noise with the frequency."""
     k: Positive = 2.0
     """pasta: power of that growth."""
-    beta: Annotated[float, Field(ge=0)] = 0.25
+    beta: NonNegative = 0.25
     """pasta: noise at all frequencies."""
     cutoff: tuple[Fraction, Positive] = (0.0, 0.4)
     """adsi: range of the frequency below which amplitudes are attenuated; 1 is the highest."""
@@ -70,9 +71,9 @@ class SpectralAugmentConfig(Block):
 class AugmentConfig(Block):
     """Training augmentation, as the field's protocol has it."""
 
-    scale: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (0.5, 2.0)
+    scale: tuple[Positive, Positive] = (0.5, 2.0)
     """Range of the random resize in steps of 0.1: the shortest edge becomes scale x crop height."""
-    longest: Count = 2048
+    longest: Width = 2048
     """No edge is resized beyond this many pixels."""
     max_class_share: Annotated[float, Field(gt=0, le=1)] = 0.75
     """Crops in which one class covers more than this are drawn again; ten draws at most."""
@@ -117,31 +118,31 @@ class TrainConfig(Block):
     epochs: Annotated[Positive | None, Stage.RESUME] = None
     """In place of steps: passes over the training images; the run folder's config.yaml has the
     steps that they make, rounded up."""
-    batch: Count = 4
+    batch: Width = 4
     """Images a step, over all processes."""
     crop: Size = (518, 518)
     """Height and width of a training crop in pixels, divisible by the patch; the protocol's 512
     belong to a patch of 16, the nearest for 14 is 518."""
-    lr: Annotated[float, Field(gt=0)] = 1e-4
+    lr: Positive = 1e-4
     """Learning rate at the start; polynomial decay to 0."""
-    warmup: Annotated[int, Field(ge=0)] = 0
+    warmup: Index = 0
     """First steps in which the learning rate rises linearly to that of the polynomial."""
-    adapter_lr: Annotated[float, Field(gt=0)] | None = None
+    adapter_lr: Positive | None = None
     """Learning rate of the adapter; null takes lr."""
-    weight_decay: Annotated[float, Field(ge=0)] = 0.05
+    weight_decay: NonNegative = 0.05
     """Weight decay of matrices; norms, biases of norms, tokens, scale and embeddings have none."""
-    power: Annotated[float, Field(ge=0)] = 0.9
+    power: NonNegative = 0.9
     """Power of the polynomial decay."""
-    weight_decay_end: Annotated[float, Field(ge=0)] | None = None
+    weight_decay_end: NonNegative | None = None
     """Weight decay at the end, reached along a half cosine from weight_decay; null keeps it."""
     ema: EmaConfig | None = None
     """Average of the trained weights, which is then scored and saved; null is none, {} takes the
     defaults."""
-    clip: Annotated[float, Field(gt=0)] | None = None
+    clip: Positive | None = None
     """Largest norm of the gradient; null does not clip."""
     augment: AugmentConfig = AugmentConfig()
     """What is done to a training image."""
-    workers: Annotated[int, Field(ge=0), COMPUTING] = 2
+    workers: Annotated[int, Field(ge=0, le=1024), COMPUTING] = 2
     """Processes that load and augment; results do not depend on it."""
 
     def _find_mistakes(self) -> Iterator[str]:
@@ -177,28 +178,28 @@ class RunConfig(Block):
 
     out: Annotated[str, WRITING | Stage.OWN] = "runs/run"
     """The run folder."""
-    seed: Annotated[int, Field(ge=0), Stage.OWN] = 0
+    seed: Annotated[Index, Stage.OWN] = 0
     """Seed of initialisation, data order, augmentation and sampling."""
-    init_seed: Annotated[int, Field(ge=0)] | None = None
+    init_seed: Index | None = None
     """Seed of the initialisation alone; null takes seed. Runs whose weights `causalseg soup`
     averages need the same."""
     resume: Annotated[bool, WRITING | Stage.OWN] = False
     """Go on from the run folder's last checkpoint."""
     accelerator: Annotated[Literal["auto", "cpu", "cuda", "mps"], COMPUTING] = "auto"
     """What to compute on."""
-    devices: Annotated[Count, Stage.RESUME | Stage.USE] = 1
+    devices: Annotated[Width, Stage.RESUME | Stage.USE] = 1
     """Devices on each node (processes, on a CPU)."""
-    nodes: Annotated[Count, Stage.RESUME | Stage.USE] = 1
+    nodes: Annotated[Width, Stage.RESUME | Stage.USE] = 1
     """Number of machines."""
     precision: Annotated[Precision, Stage.RESUME | Stage.USE] = "auto"
     """auto is bf16-mixed where the device is fast at it, else 32-true."""
-    threads: Annotated[Count | None, COMPUTING] = None
+    threads: Annotated[_Threads | None, COMPUTING] = None
     """CPU threads of each process; null is torch's choice, or 1 with several processes."""
     log_every: Annotated[Count, WRITING] = 10
     """Steps between two lines of the log."""
     save_every: Annotated[Count, WRITING] = 1000
     """Steps between two checkpoints; the last step always saves."""
-    keep: Annotated[Count, WRITING] = 1
+    keep: Annotated[Width, WRITING] = 1
     """Checkpoints kept: last.ckpt and, above 1, the newest step-*.ckpt."""
     best: str | None = None
     """Also keep the weights that are best by this metric, DOMAIN.miou or mean.miou, in best/. Every

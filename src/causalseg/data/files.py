@@ -6,6 +6,7 @@ downloaded. A file on disk hides a member of a zip with the same path.
 
 import lzma
 import os
+import stat
 import time
 import zlib
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from causalseg.errors import DataError, MissingFileError, list_some
 
 _SHOWN = 8  # entries of a folder in a message
 _SETTLED = 1_000_000_000  # ns; a folder changed more recently may change again at the same mtime
+_MOST_BYTES = 2_000_000_000
 _ENCRYPTED = 0x1  # bit of a member's flags
 _opened: dict[Path, "Files"] = {}
 
@@ -99,9 +101,12 @@ class Files:
         archive = self._archive(zip_name)
         try:
             member = archive.getinfo(_member(name, zip_name))
+            _check_size(where, member.file_size)
             if not member.flag_bits & _ENCRYPTED:
                 return archive.read(member)
             problem = f"{where} is encrypted: unpack the zip with its password"
+        except DataError:
+            raise
         except KeyError:
             problem = f"{where} is gone: the zip was replaced while in use; start again"
         except NotImplementedError as error:
@@ -179,11 +184,23 @@ class Files:
 
 
 def read_bytes(file: Path) -> bytes:
-    """Return the content of a file; raise DataError on failure."""
+    """Return the content of a regular file of bounded size; raise DataError on failure."""
     try:
+        status = file.stat()
+        if not stat.S_ISREG(status.st_mode):  # a pipe would wait for ever, a device never end
+            raise DataError(f"cannot read {file}: it is no regular file")
+        _check_size(str(file), status.st_size)
         return file.read_bytes()
     except OSError as error:
         raise DataError(f"cannot read {file}: {error}") from error
+
+
+def _check_size(where: str, size: int) -> None:
+    if size > _MOST_BYTES:
+        raise DataError(
+            f"cannot read {where}: it has {size / 1e9:.1f} GB, the limit is "
+            f"{_MOST_BYTES / 1e9:.0f}; cut it into tiles"
+        )
 
 
 def miss_folder(what: str, path: Path) -> MissingFileError:

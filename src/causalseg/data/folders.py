@@ -16,8 +16,8 @@ from causalseg.data.labels import ColourLabels, IdLabels, LabelReader
 from causalseg.data.templates import Template, pair_by_fields
 from causalseg.errors import ConfigError, DataError, list_some
 
-IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
-LABEL_ENDINGS = (".png", ".webp")  # not JPEG: it changes ids
+IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
+LABEL_ENDINGS = (".png", ".webp", ".tif", ".tiff", ".bmp")  # not JPEG: it changes ids
 _DEFAULT = Decoding()
 _SHOWN = 5  # names in a message
 

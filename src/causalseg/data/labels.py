@@ -25,7 +25,8 @@ from causalseg.data.classes import IGNORE, Colour
 from causalseg.errors import DataError, did_you_mean
 
 NOT_DRAWN = -1
-_UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # what PIL raises
+_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP")  # others may start programs, as EPS does
+_UNREADABLE = (OSError, SyntaxError, ValueError, TypeError, KeyError)  # what PIL raises
 # Raised by JSON of another form, and by huge numbers or depths.
 _NO_POLYGONS = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
 # Pillow scales grey samples of 2 and 4 bits to 0..255.
@@ -38,12 +39,17 @@ _COLOUR_MODES = ("L", "P", "RGB", "RGBA")
 def open_image(content: bytes, what: str) -> Iterator[ImageFile.ImageFile]:
     """Open an encoded image; raise DataError with the name ``what`` if it cannot be read."""
     try:
-        with Image.open(io.BytesIO(content)) as image:
+        with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+            if image.format == "TIFF" and getattr(image, "n_frames", 1) > 1:
+                raise DataError(f"{what} has several pages: save each as a file of its own")
             yield image
     except DataError:
         raise
     except UnidentifiedImageError as error:
-        raise DataError(f"cannot read {what}: it is no image of a known format") from error
+        formats = ", ".join(_FORMATS)
+        raise DataError(f"cannot read {what}: it is no image of the formats {formats}") from error
+    except Image.DecompressionBombError as error:
+        raise DataError(f"cannot read {what}: {error}; cut it into tiles") from error
     except _UNREADABLE as error:
         raise DataError(f"cannot read {what}: {error}") from error
 
@@ -102,6 +108,8 @@ class IdLabels(LabelReader):
             ids = np.asarray(image)
             if raw_mode in _GREY_FACTORS:
                 ids = ids // _GREY_FACTORS[raw_mode]
+            if image.format == "TIFF":
+                _need_lossless_tiff(image, where)
             if image.format == "WEBP":
                 _need_lossless(content, where)
                 if (ids[..., :1] != ids[..., :3]).any():
@@ -141,6 +149,8 @@ class ColourLabels(LabelReader):
                     f"label {where} has mode {image.mode}: a label is an image of 8-bit colours "
                     f"({', '.join(_COLOUR_MODES)})"
                 )
+            if image.format == "TIFF":
+                _need_lossless_tiff(image, where)
             if image.format == "WEBP":
                 _need_lossless(content, where)
             pixels = np.asarray(image.convert("RGBA"))
@@ -231,6 +241,11 @@ def _read_low_bytes(content: bytes, raw_mode: str) -> Int[np.ndarray, "H W"]:
         swapped = raw_mode.replace(";16B", ";16L")
         image.tile = [(*tile[:3], swapped) for tile in image.tile]  # type: ignore[misc]
         return np.asarray(image)[..., 0]
+
+
+def _need_lossless_tiff(image: Image.Image, where: str) -> None:
+    if image.info.get("compression") in ("jpeg", "tiff_jpeg", "webp"):
+        raise DataError(f"label {where} is a lossy TIFF, which changes ids: save it without loss")
 
 
 def _need_lossless(content: bytes, where: str) -> None:

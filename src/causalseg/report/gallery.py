@@ -123,7 +123,7 @@ def _read_triple(
         return None
     again = "make them again with `causalseg eval`"
     try:
-        image, truth, prediction = (np.asarray(Image.open(path)) for path in paths)
+        image, truth, prediction = (_read_pixels(path) for path in paths)
     except (OSError, SyntaxError, ValueError) as error:
         text = f"{folder}: cannot read the pictures of {name} ({error}): {again}"
         raise RunError(text) from error
@@ -135,6 +135,11 @@ def _read_triple(
             text = f"hold class {min(strange)}, but there are {num_classes} classes: {again}"
             raise RunError(f"{folder}: the pictures of {name} {text}")
     return image, truth, prediction
+
+
+def _read_pixels(path: Path) -> np.ndarray:
+    with Image.open(path, formats=("PNG",)) as image:
+        return np.asarray(image)
 
 
 def _encode(pixels: np.ndarray, alt: str, palette: Sequence[int] = ()) -> EncodedImage:

@@ -97,13 +97,7 @@ def _is_same(folder: RunFolder, other: RunFolder) -> bool:
 
 
 def _read_log(folder: RunFolder) -> list[dict[str, Any]]:
-    events = folder.read_log() if folder.log.is_file() else []
-    for event in events:
-        if not isinstance(event, dict) or not {"event", "step"} <= event.keys():
-            raise RunError(f"{folder.log} is not the log that training writes: {event}; remove it")
-        if event["event"] == "eval" and not isinstance(event.get("miou"), dict):
-            raise RunError(f"{folder.log} has an evaluation without mIoU: {event}; remove it")
-    return events
+    return folder.read_log() if folder.log.is_file() else []
 
 
 def _label_runs(folders: Sequence[RunFolder], models: Sequence[ModelScored]) -> list[str]:

@@ -20,6 +20,12 @@ from causalseg.runs.best import BestWeights
 from causalseg.runs.folder import RunFolder
 from causalseg.writing import replacing
 
+# What torch.load raises for bytes of any other kind.
+_BROKEN = (
+    *(RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError, TypeError, KeyError),
+    *(IndexError, AttributeError, AssertionError, OverflowError, MemoryError, ImportError),
+)
+
 
 def save_checkpoint(
     run: RunFolder,
@@ -52,13 +58,22 @@ def save_checkpoint(
 def read_checkpoint(run: RunFolder, file: Path | None = None) -> dict[str, Any]:
     """Read last.ckpt or another. Raises MissingFileError, or RunError if it is broken."""
     file = file or run.need(run.checkpoint)
+    problem, cause = "it has no step and no weights", None
     try:
-        return torch.load(file, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError) as error:
-        raise RunError(
-            f"{file} is broken ({str(error).splitlines()[0]}): copy an earlier step-*.ckpt of the "
-            "run over it, or train again into another folder"
-        ) from error
+        content = torch.load(file, map_location="cpu", weights_only=True)
+        if isinstance(content, dict) and isinstance(content.get("model"), dict):
+            step = content.get("step")
+            if type(step) is int and step >= 0:
+                return content
+    except _BROKEN as error:
+        text, cause = str(error), error
+        problem = (text.splitlines() or [type(error).__name__])[0]
+        if "weights_only" in text or "Unsupported" in text:
+            problem = "reading it would run code that it contains"
+    raise RunError(
+        f"{file} is broken ({problem}): copy an earlier step-*.ckpt of the run over it, or train "
+        "again into another folder"
+    ) from cause
 
 
 def load_checkpoint(

@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import yaml
 from filelock import FileLock, Timeout
 
+from causalseg.config.reading import read_yaml
 from causalseg.errors import MissingFileError, RunError
 
 _MADE_BY = {
@@ -71,11 +71,8 @@ class RunFolder:
             raise RunError(f"{file} is not valid JSON ({error}): make it again") from error
 
     def read_config(self) -> dict[str, Any]:
-        """Read config.yaml. Raises MissingFileError, or RunError if it is broken."""
-        try:
-            config = yaml.safe_load(self.need(self.config).read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise RunError(f"{self.config} is not YAML: {error}") from error
+        """Read config.yaml. Raises MissingFileError, ConfigError or RunError if it is broken."""
+        config = read_yaml(self.need(self.config))
         if not isinstance(config, dict):
             raise RunError(f"{self.config} is not the configuration that training writes")
         return config
@@ -89,15 +86,36 @@ class RunFolder:
             shutil.rmtree(self.best, ignore_errors=True)
 
     def read_log(self) -> list[dict[str, Any]]:
-        """Read the events of the log, up to a line cut short by a crash."""
+        """Read the events of the log, without a last line that a crash cut short.
+
+        Raises MissingFileError without a log, RunError if another line is no event.
+        """
         events = []
         lines = self.need(self.log).read_text(encoding="utf-8", errors="replace").splitlines()
-        for line in lines:
+        for number, line in enumerate(lines, start=1):
             try:
-                events.append(json.loads(line))
-            except ValueError:
-                break
+                event = json.loads(line)
+            except (ValueError, RecursionError):
+                event = None
+                if number == len(lines):
+                    break
+            if not _is_event(event):
+                raise RunError(
+                    f"{self.log} has no event of training in line {number}: {line[:60]!r}; remove "
+                    "the line, or bring the file back"
+                )
+            events.append(event)
         return events
+
+
+def _is_event(event: Any) -> bool:
+    """Whether a line of the log has what every event has."""
+    if not isinstance(event, dict) or type(event.get("step")) is not int:
+        return False
+    kind = event.get("event")
+    if kind == "train":
+        return type(event.get("loss")) in (int, float)
+    return isinstance(kind, str) and (kind != "eval" or isinstance(event.get("miou"), dict))
 
 
 def open_scored(path: Path | str) -> RunFolder:
