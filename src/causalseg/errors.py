@@ -4,9 +4,13 @@ The command line turns every one of them into one message and exit code 2.
 """
 
 import difflib
+import signal
 from collections.abc import Iterable, Sequence
 
 _CLOSE = 0.5  # share of letters that a name meant has in common with the one given
+
+
+END_SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 class CausalsegError(ValueError):
@@ -31,6 +35,14 @@ class RunError(CausalsegError):
 
 class TrainingError(CausalsegError):
     """Training that cannot go on, such as a loss that is not finite."""
+
+
+class Terminated(KeyboardInterrupt):
+    """The system asked the process to end, by the signal ``number``."""
+
+    def __init__(self, number: int, message: str = ""):
+        super().__init__(message)
+        self.number = number
 
 
 class MissingFileError(CausalsegError, FileNotFoundError):

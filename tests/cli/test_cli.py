@@ -1,6 +1,7 @@
 """The command line: instant help, one clear error with exit code 2, the whole way through."""
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,11 @@ import pytest
 import yaml
 from PIL import Image
 
+from causalseg.runs.checkpoint import read_checkpoint
+from causalseg.runs.folder import RunFolder
+from causalseg.runs.log import RunLog
 from command_line import run, write_yaml
+from killed import assert_equal, weights
 
 
 def pixels(file):
@@ -56,6 +61,55 @@ def test_train_eval_predict_from_the_run_folder_alone(
     assert set(np.unique(label)) <= {0, 1, 2}
     assert pixels(predictions / "overlays" / "001.png").shape == (48, 64, 3)
     assert len(list(predictions.rglob("*.png"))) == 6
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_training_that_the_system_ends_is_saved_first(config, tiny_options, capsys, number):
+    advance = RunLog.advance
+
+    def end_after_three(self, step):
+        advance(self, step)
+        if step == 3:
+            signal.raise_signal(number)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RunLog, "advance", end_after_three)
+        assert run("train", config, "run.save_every=100") == 128 + number
+    assert f"stopped by {number.name} after step 3, which is saved" in capsys.readouterr().err
+    assert signal.getsignal(number) == signal.SIG_DFL
+    out = RunFolder(tiny_options["run"]["out"])
+    assert read_checkpoint(out)["step"] == 3
+    assert run("train", config, "run.resume=true") == 0
+    stopped = weights(out)
+    again = RunFolder(out.path.parent / "again")
+    assert run("train", config, f"run.out={again.path}") == 0
+    assert_equal(stopped, weights(again))
+
+
+def test_scoring_that_the_system_ends_says_so(config, tiny_options, capsys, monkeypatch):
+    assert run("train", config, "train.steps=1") == 0
+    end = lambda *_: signal.raise_signal(signal.SIGTERM)  # noqa: E731
+    monkeypatch.setattr("causalseg.jobs.eval.evaluate", end)
+    assert run("eval", tiny_options["run"]["out"]) == 128 + signal.SIGTERM
+    assert "stopped by SIGTERM" in capsys.readouterr().err
+
+
+def test_two_trainings_into_one_folder_are_one(config, tiny_options, capsys):
+    out = tiny_options["run"]["out"]
+    code = (
+        "import sys; from pathlib import Path; from causalseg.runs.folder import locked\n"
+        "with locked(Path(sys.argv[1])): print('locked', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", code, out]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout.readline() == "locked\n"
+        assert run("train", config) == 2
+        assert f"is in use by process {other.pid} on " in capsys.readouterr().err
+        other.stdin.close()
+    assert not RunFolder(out).config.exists()
+    assert run("train", config, "train.steps=1") == 0
 
 
 @pytest.mark.slow

@@ -1,5 +1,8 @@
 """The batch stream: a function of seed and step."""
 
+import os
+import signal
+
 import numpy as np
 import pytest
 import torch
@@ -15,6 +18,8 @@ from causalseg.data.loader import (
     derive_seed,
     make_loader,
 )
+from causalseg.data.workers import compute_in_order
+from causalseg.errors import TrainingError
 from toytown import halves
 
 
@@ -85,3 +90,14 @@ def test_the_other_image_of_class_mix_is_drawn_by_sampling_weight():
     assert {int(mixed[0, seed].label.unique()) for seed in range(8)} == {2}
     alike = AugmentedData(Numbered(), augment)
     assert len({int(alike[0, seed].label.unique()) for seed in range(40)}) == 5
+
+
+def die(index):
+    """What the system does to a loading process that takes too much memory."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.slow
+def test_a_killed_loading_process_is_named_with_what_to_lower():
+    with pytest.raises(TrainingError, match=r"process was killed .*lower train.workers"):
+        list(compute_in_order(die, range(4), workers=1))

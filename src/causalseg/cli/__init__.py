@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import re
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -15,7 +16,7 @@ from causalseg.cli.arguments import ConfigFile, Overrides, RunPath, UseOverrides
 from causalseg.cli.compare import compare, soup, tune
 from causalseg.cli.data import data_app
 from causalseg.cli.eval import evaluate, print_table, report, submit
-from causalseg.errors import CausalsegError, MissingFileError
+from causalseg.errors import END_SIGNALS, CausalsegError, MissingFileError, Terminated
 
 # Spinning threads slow each other down tenfold on a busy machine.
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
@@ -188,6 +189,10 @@ def schema(of: Literal["config", "eval"] = "config", /) -> None:
 def main() -> None:
     """Run the command line; a user's mistake gives one message and exit code 2."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    # Not what the caller has set, such as nohup, which ignores SIGHUP.
+    handled = [number for number in END_SIGNALS if signal.getsignal(number) == signal.SIG_DFL]
+    for number in handled:
+        signal.signal(number, _terminate)
     try:
         app(sys.argv[1:], exit_on_error=False)
     except CycloptsError:
@@ -201,9 +206,18 @@ def main() -> None:
         print(f"error: {error}{hint}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt as stop:
-        go_on = "stopped; run.resume=true continues a training run from its last checkpoint"
+        number = stop.number if isinstance(stop, Terminated) else signal.SIGINT
+        by = "" if number == signal.SIGINT else f" by {signal.Signals(number).name}"
+        go_on = f"stopped{by}; run.resume=true continues a training run from its last checkpoint"
         print(str(stop) or go_on, file=sys.stderr)
-        raise SystemExit(130) from None
+        raise SystemExit(128 + number) from None
+    finally:
+        for number in handled:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _terminate(number: int, frame: object) -> None:
+    raise Terminated(number)
 
 
 if __name__ == "__main__":

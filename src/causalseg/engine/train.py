@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from signal import Signals
 
 import torch
 from lightning_fabric import Fabric
@@ -14,7 +15,8 @@ from causalseg.data.loader import AugmentedData, Draws, StepSampler, derive_seed
 from causalseg.data.workers import strip_worker_errors
 from causalseg.engine.meter import Meter
 from causalseg.engine.schedule import is_due, parameter_groups, set_step
-from causalseg.errors import ConfigError
+from causalseg.engine.stopping import StopRequest
+from causalseg.errors import ConfigError, Terminated
 from causalseg.model import Segmenter
 from causalseg.runs.average import WeightAverage
 from causalseg.runs.best import BestWeights
@@ -56,28 +58,34 @@ def train(
     log, meter = state.open_log(first, last, len(data)), Meter(fabric)
     wrapped.train()
     with log or nullcontext():
-        for done, batch in enumerate(meter.timed(batches), start=first + 1):
-            # The set loss samples points with torch's global generator: make it follow the step.
-            torch.manual_seed(derive_seed(run_options.seed, done, fabric.global_rank))
-            set_step(optimizer.param_groups, done - 1, options)
-            model.progress = (done - 1) / steps
-            meter.step(_update(fabric, wrapped, optimizer, batch, options.clip))
-            state.average.update(done)
-            is_saving = is_due(done, steps, run_options.save_every)
-            is_scoring = done < steps and is_due(done, steps, evaluate_every)
-            if is_saving or is_scoring or is_due(done, steps, run_options.log_every):
-                values = meter.take(done)  # raises before a broken state can be saved
+        with StopRequest() as stop:
+            for done, batch in enumerate(meter.timed(batches), start=first + 1):
+                # The set loss samples points with torch's generator: make it follow the step.
+                torch.manual_seed(derive_seed(run_options.seed, done, fabric.global_rank))
+                set_step(optimizer.param_groups, done - 1, options)
+                model.progress = (done - 1) / steps
+                meter.step(_update(fabric, wrapped, optimizer, batch, options.clip))
+                state.average.update(done)
+                is_saving = is_due(done, steps, run_options.save_every)
+                is_scoring = done < steps and is_due(done, steps, evaluate_every)
+                if is_saving or is_scoring or is_due(done, steps, run_options.log_every):
+                    values = meter.take(done)  # raises before a broken state can be saved
+                    if log:
+                        log.train(done, {**values, "lr": optimizer.param_groups[0]["lr"]})
                 if log:
-                    log.train(done, {**values, "lr": optimizer.param_groups[0]["lr"]})
-            if log:
-                log.advance(done)
-            if is_saving and not (is_scoring and state.best.is_on):
-                state.save(done)
-            if is_scoring:
-                state.score(evaluate, done, log)
-                meter.restart()
-            if state.best.is_over:
-                break
+                    log.advance(done)
+                if is_saving and not (is_scoring and state.best.is_on):
+                    state.save(done)
+                if is_scoring:
+                    state.score(evaluate, done, log)
+                    meter.restart()
+                if state.best.is_over:
+                    break
+                is_logging = is_due(done, steps, run_options.log_every)
+                if number := _agree(fabric, stop.number, is_logging):
+                    state.save(done)
+                    text = f"stopped by {Signals(number).name} after step {done}, which is saved: "
+                    raise Terminated(number, f"{text}run.resume=true continues")
         state.finish(evaluate, done, log)
 
 
@@ -148,6 +156,17 @@ def _update(
     optimizer.step()
     optimizer.zero_grad()
     return {"loss": loss, **terms}
+
+
+def _agree(fabric: Fabric, number: int, is_logging: bool) -> int:
+    """Return the signal that any process got: all must stop after the same step.
+
+    Several processes agree when they log, as they wait for each other then.
+    """
+    if fabric.world_size == 1:
+        return number
+    mine = torch.tensor(float(number), device=fabric.device)
+    return int(fabric.all_reduce(mine, reduce_op="max")) if is_logging else 0  # type: ignore
 
 
 def _batches(

@@ -1,5 +1,6 @@
 """Train a configuration into its run folder, score it and write a report."""
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 from lightning_fabric import Fabric
@@ -23,7 +24,7 @@ from causalseg.jobs.eval import about_checkpoint, score_model, seen_domains, wri
 from causalseg.model import Segmenter
 from causalseg.report.gain import find_gain
 from causalseg.runs.checkpoint import read_checkpoint
-from causalseg.runs.folder import RunFolder
+from causalseg.runs.folder import RunFolder, locked
 from causalseg.runs.log import RunLog, logger
 from causalseg.runs.scores import Scores
 from causalseg.runs.trackers import check_trackers
@@ -58,25 +59,27 @@ def train_run(config: Config) -> RunFolder:
     counts = None if config.run.resume else data.count_for_head(model, sources, workers)
     draws = data.build_draws(config.data, sources, config.run.seed, workers, counts)
     images = AugmentedData(sources, Augment(config.train.crop, config.train.augment), draws)
-    if fabric.is_global_zero:
-        run.remove_leftovers(config.run.resume)
-        write_text(run.config, dump_config(config))
-        logger.info(
-            "%s: %d trainable parameters, %d training images, %s on %s",
-            run.path,
-            trainable_parameters(model),
-            len(images),
-            fabric.strategy.precision.precision,
-            fabric.device,
-        )
-        missing = data.find_missing_classes(model.classes, sources, counts, workers)
-        if missing:
-            logger.warning("%s", missing)
+    with locked(run.path) if fabric.is_global_zero else nullcontext():
+        _check_folder(fabric, run, config)  # another may have trained into it meanwhile
+        if fabric.is_global_zero:
+            run.remove_leftovers(config.run.resume)
+            write_text(run.config, dump_config(config))
+            logger.info(
+                "%s: %d trainable parameters, %d training images, %s on %s",
+                run.path,
+                trainable_parameters(model),
+                len(images),
+                fabric.strategy.precision.precision,
+                fabric.device,
+            )
+            missing = data.find_missing_classes(model.classes, sources, counts, workers)
+            if missing:
+                logger.warning("%s", missing)
 
-    score = _Scores(fabric, run, model, domains, config)
-    train(fabric, model, images, draws, config.train, config.run, score, config.eval.every)
-    if fabric.is_global_zero and (gain := find_gain(run)):
-        logger.info("gain over the frozen backbone (%s): %s", gain.folder, gain.text)
+        score = _Scores(fabric, run, model, domains, config)
+        train(fabric, model, images, draws, config.train, config.run, score, config.eval.every)
+        if fabric.is_global_zero and (gain := find_gain(run)):
+            logger.info("gain over the frozen backbone (%s): %s", gain.folder, gain.text)
     return run
 
 

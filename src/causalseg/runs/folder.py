@@ -1,6 +1,8 @@
 """The run folder: the only interface between training, evaluation, prediction and reports."""
 
 import json
+import os
+import platform
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +13,7 @@ from filelock import FileLock, Timeout
 
 from causalseg.config.reading import read_yaml
 from causalseg.errors import MissingFileError, RunError
+from causalseg.writing import write_text
 
 _MADE_BY = {
     "config.yaml": "`causalseg train` writes it first",
@@ -129,19 +132,21 @@ def open_scored(path: Path | str) -> RunFolder:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep other processes out of a folder. Raises RunError if one has locked it."""
+    """Keep other processes out of a folder. Raises RunError, which names the one that locked it."""
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock", timeout=0)
+    lock, owner = FileLock(folder / ".lock", timeout=0), folder / ".owner"
     try:
         lock.acquire()
     except Timeout:
+        known = owner.read_text(encoding="utf-8") if owner.is_file() else "another process"
         raise RunError(
-            f"{folder} is in use by another process: wait until it ends, stop it, or choose "
-            "another folder"
+            f"{folder} is in use by {known}: wait until it ends, stop it, or choose another folder"
         ) from None
     except NotImplementedError:  # before filelock 4, on a file system without locks
         pass
     try:
+        write_text(owner, f"process {os.getpid()} on {platform.node()}")
         yield
     finally:
+        owner.unlink(missing_ok=True)
         lock.release()

@@ -10,7 +10,7 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from causalseg.runs.folder import RunFolder, locked
+from causalseg.runs.folder import RunFolder
 from causalseg.runs.trackers import open_trackers
 from causalseg.writing import write_text
 
@@ -19,15 +19,13 @@ console = Console(stderr=True)  # shared, so that bars are printed below each ot
 
 
 class RunLog:
-    """Writes the events of a run and locks its folder; a context manager that ends both.
+    """Writes the events of a run; a context manager.
 
     ``first`` of all ``steps`` are already done; later events of an earlier attempt are dropped.
-    Raises RunError if another process trains into the folder.
     """
 
     def __init__(self, run: RunFolder, steps: int, first: int, trackers: Sequence[str]):
         self._open = ExitStack()
-        self._open.enter_context(locked(run.path))
         events = run.read_log() if first and run.log.is_file() else []
         # The last step is scored again when a run ends between training and scoring.
         events = [e for e in events if (e["event"], e["step"]) != ("eval", steps)]

@@ -1,6 +1,7 @@
 """Comparisons: mistakes before anything runs, finished runs kept, failures told, stops survived."""
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -187,7 +188,10 @@ def test_classes_read_from_a_file_are_no_difference(plan, folder):
 
 def test_a_folder_has_one_comparison_and_a_run_one_training_at_a_time(plan, tmp_path):
     study = plan(names=("none",))
-    with locked(tmp_path / "out"), pytest.raises(RunError, match="in use by another process"):
+    with (
+        locked(tmp_path / "out"),
+        pytest.raises(RunError, match=f"in use by process {os.getpid()} on"),
+    ):
         run_study(study)
     (cell,) = study.cells
     with locked(cell.run.path), pytest.raises(RunError, match="seed0 is in use"):
