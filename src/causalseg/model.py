@@ -18,6 +18,7 @@ from causalseg.adapters import base
 from causalseg.adapters.base import Adapter, Attachment, attach
 from causalseg.adapters.intervene import Intervention
 from causalseg.adapters.saved import read_tensors, save_tensors
+from causalseg.adapters.sizes import check_layers
 from causalseg.backbones.timm import FrozenBackbone
 from causalseg.data.classes import ClassList
 from causalseg.errors import DataError, MissingFileError, WeightsError
@@ -99,7 +100,7 @@ class Segmenter(nn.Module):
         Raises:
             ConfigError: if a layer is not a block of the backbone, or named twice.
         """
-        blocks = base.check_layers(layers, self.backbone.depth)
+        blocks = check_layers(layers, self.backbone.depth)
         self._intervening.detach()
         self.intervention = intervention.train(self.training)
         handles = base.install_after_blocks(self.backbone.vit, intervention, blocks)

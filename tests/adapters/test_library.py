@@ -222,3 +222,27 @@ def test_a_model_compiled_before_is_compiled_again(tmp_path):
 def test_a_loaded_model_has_no_gradients(tiny):
     model = causalseg.load(train_run(tiny("train.steps=1")).path)
     assert not any(parameter.requires_grad for parameter in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda vit: CausalTune("48", 2), "CausalTune: width = '48' must be an integer"),
+        (lambda vit: CausalTune(48.5, 2), "width = 48.5 must be an integer"),
+        (lambda vit: CausalTune([48, 96], 2), r"has one width; .* use CausalTune.for_model"),
+        (lambda vit: CausalTune(vit, 12), r"use CausalTune.for_model\(model\)"),
+        (lambda vit: CausalTune(48, 0), "depth = 0 must be an integer of at least 1"),
+        (lambda vit: adapters.Vpt(48, "2"), "Vpt: depth = '2'"),
+        (lambda vit: adapters.AdaptFormer(-48, 2), "width = -48"),
+        (lambda vit: CausalTune(48, 2, layers=4), "number of last blocks, at most 2"),
+        (lambda vit: CausalTune(48, 2, band=(0.2, 0.7)), "allowed are both, .* or low and high"),
+        (lambda vit: CausalTune(48, 2, init={"scale": float("nan")}), "init.scale = nan"),
+        (lambda vit: adapters.PeftAdapter(vit, {"rank": 2}), "PeftAdapter takes a LoraAdapterConf"),
+        (lambda vit: adapters.PeftAdapter.for_model(vit, name="lra"), "did you mean 'lora'"),
+        (lambda vit: adapters.Soma(48), "int has no blocks"),
+        (lambda vit: adapters.Chain([]), "at least one adapter"),
+    ],
+)
+def test_a_wrong_argument_is_one_error_that_says_what_is_right(make, message):
+    with pytest.raises(ConfigError, match=message):
+        make(make_vit())

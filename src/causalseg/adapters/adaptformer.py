@@ -25,6 +25,8 @@ from causalseg.errors import ConfigError
 class AdaptFormer(Adapter):
     """A bottleneck beside the MLP of every block; for all tokens, prefix tokens too."""
 
+    has_one_width = True
+
     def __init__(self, width: int, depth: int, **options: Any):
         checked = check(AdaptFormerConfig, options)
         super().__init__(width, depth, checked.layers)

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from causalseg.adapters.saved import OneName, check_about, note_about, save_tensors
+from causalseg.adapters.sizes import check_layers, check_sizes, describe_widths
 from causalseg.backbones.trunk import EditGrid, EditTokens, find_trunk, watch_grid
 from causalseg.config.block import Block
 from causalseg.errors import ConfigError, WeightsError
@@ -49,11 +50,13 @@ class Adapter(nn.Module):
     """
 
     needs_model: ClassVar[bool] = False  # whether it is made for a model, not for its sizes
+    has_one_width: ClassVar[bool] = False  # whether its blocks must not differ in width
 
     def __init__(
         self, width: int | Sequence[int], depth: int, layers: int | Sequence[int] | None = None
     ):
         super().__init__()
+        check_sizes(type(self), width, depth)
         self.widths = (width,) * depth if isinstance(width, int) else tuple(width)
         self.width, self.depth = self.widths[-1], depth
         self.layers = check_layers(layers, depth)
@@ -207,6 +210,8 @@ class Chain(_Parts):
     """Several adapters on one model, in this order; the last with queries gives them."""
 
     def __init__(self, adapters: Sequence[Adapter]):
+        if not adapters:
+            raise ConfigError("a chain needs at least one adapter")
         super().__init__(adapters, adapters[0].widths)
 
     def install(self, vit: nn.Module) -> list[Removable]:
@@ -330,7 +335,7 @@ def attach(vit: nn.Module, adapter: Adapter) -> Attachment:
             "Adapter and write its forward(tokens, layer, grid)"
         )
     if adapter.widths != trunk.widths:
-        has, made_for = _describe(trunk.widths), _describe(adapter.widths)
+        has, made_for = describe_widths(trunk.widths), describe_widths(adapter.widths)
         raise ConfigError(
             f"{type(adapter).__name__} was made for {made_for}, the model has {has}: "
             "build the adapter for that"
@@ -358,30 +363,6 @@ def install_after_blocks(vit: nn.Module, edit: nn.Module, layers: Sequence[int])
     return handles
 
 
-def check_layers(layers: int | Sequence[int] | None, depth: int) -> tuple[int, ...]:
-    """Return sorted indices of blocks: of a list, of the last k, or of all for None.
-
-    Raises:
-        ConfigError: if one is no block, or named twice, or there is none.
-    """
-    if layers is None:
-        return tuple(range(depth))
-    chosen = range(depth - layers, depth) if isinstance(layers, int) else sorted(layers)
-    is_known = all(0 <= layer < depth for layer in chosen)
-    if not is_known or not chosen or len(set(chosen)) < len(chosen):
-        raise ConfigError(
-            f"layers = {layers}: give different blocks from 0 to {depth - 1}, or the number of "
-            f"last blocks, at most {depth}"
-        )
-    return tuple(chosen)
-
-
 def trainable_parameters(module: nn.Module) -> int:
     """Return the number of trainable values of a module."""
     return sum(p.numel() for p in module.parameters() if p.requires_grad)
-
-
-def _describe(widths: Sequence[int]) -> str:
-    if len(set(widths)) == 1:
-        return f"width={widths[0]}, depth={len(widths)}"
-    return f"stages of widths {', '.join(map(str, widths))}"

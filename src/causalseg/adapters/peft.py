@@ -103,6 +103,11 @@ class PeftAdapter(Adapter):
     needs_model = True
 
     def __init__(self, vit: nn.Module, options: LoraAdapterConfig | PeftAdapterConfig):
+        if not isinstance(options, LoraAdapterConfig | PeftAdapterConfig):
+            raise ConfigError(
+                f"PeftAdapter takes a LoraAdapterConfig, DoraAdapterConfig or PeftAdapterConfig, "
+                f"not {type(options).__name__}: or use PeftAdapter.for_model(vit, name='lora')"
+            )
         trunk = find_trunk(vit)
         super().__init__(trunk.widths, len(trunk.names), options.layers)
         self.options = options

@@ -30,6 +30,8 @@ class TokenEdit(Adapter):
     head without queries, makes no link.
     """
 
+    has_one_width = True
+
     def __init__(self, width: int, depth: int, options: TokensConfig):
         super().__init__(width, depth, options.layers)
         self.options = options

@@ -24,6 +24,8 @@ from causalseg.spectral.grid import split_prefix
 class Vpt(Adapter):
     """Prompts of every block, behind the prefix tokens."""
 
+    has_one_width = True
+
     def __init__(self, width: int, depth: int, **options: Any):
         checked = check(VptConfig, options)
         super().__init__(width, depth, checked.layers)

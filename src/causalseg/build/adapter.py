@@ -8,7 +8,7 @@ from torch import nn
 from causalseg.adapters.ablations.literal import CausalTuneFFT, CausalTuneHaar
 from causalseg.adapters.ablations.released import ReleasedCausalTune
 from causalseg.adapters.adaptformer import AdaptFormer
-from causalseg.adapters.base import Adapter, Chain, Stages, check_layers
+from causalseg.adapters.base import Adapter, Chain, Stages
 from causalseg.adapters.causal_lora import CausalLora
 from causalseg.adapters.causal_tune import CausalTune
 from causalseg.adapters.fada import Fada
@@ -18,6 +18,7 @@ from causalseg.adapters.peft import PeftAdapter
 from causalseg.adapters.rein import Rein
 from causalseg.adapters.saved import read_tensors
 from causalseg.adapters.set import SetAdapter
+from causalseg.adapters.sizes import check_layers
 from causalseg.adapters.soma import Soma
 from causalseg.adapters.vpt import Vpt
 from causalseg.backbones.timm import FrozenBackbone

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import torch
 
-from causalseg.adapters.base import attach, check_layers
+from causalseg.adapters.base import attach
+from causalseg.adapters.sizes import check_layers
 from causalseg.backbones.timm import FrozenBackbone, build_backbone
 from causalseg.build.adapter import build_adapter, build_intervention, place
 from causalseg.build.pairs import build_classes

@@ -154,9 +154,9 @@ class Band(Block):
     @model_validator(mode="before")
     @classmethod
     def _read_name(cls, value: Any) -> Any:
-        if not isinstance(value, str):
+        if isinstance(value, dict | Block):
             return drop_removed(value)
-        if value not in _NAMED_BANDS:
+        if not isinstance(value, str) or value not in _NAMED_BANDS:
             raise ValueError(f"allowed are {', '.join(_NAMED_BANDS)}, or low and high")
         return _NAMED_BANDS[value]
 
