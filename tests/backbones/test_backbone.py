@@ -4,11 +4,13 @@ import pickle
 import pytest
 import timm
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from causalseg.adapters.base import attach
 from causalseg.adapters.causal_tune import CausalTune
-from causalseg.backbones.timm import FrozenBackbone
+from causalseg.backbones.timm import FrozenBackbone, build_backbone
+from causalseg.config.backbone import BackboneConfig
 from causalseg.errors import ConfigError, DataError
 
 RULES = ("antialias", "plain", "offset")
@@ -206,3 +208,19 @@ def test_a_model_with_other_tokens_after_its_blocks_is_refused():
         pytest.raises(ConfigError, match="one token per patch"),
     ):
         model(torch.rand(1, 3, 224, 224))
+
+
+@pytest.mark.slow
+def test_a_file_of_dinov2_that_could_be_timms_or_metas_says_which_rule_is_taken(tmp_path, caplog):
+    model = timm.create_model("vit_small_patch14_dinov2", num_classes=0)
+    state = {key: value for key, value in model.state_dict().items() if key != "mask_token"}
+    save_file(state, tmp_path / "dinov2.safetensors")
+    options = {"name": "dinov2_vits14", "weights": str(tmp_path / "dinov2.safetensors")}
+    with caplog.at_level("INFO", logger="causalseg"):
+        plain = build_backbone(BackboneConfig(**options))
+        assert "resampled by timm's rule, antialias. If it is Meta's file" in caplog.text
+        caplog.clear()
+        other = build_backbone(BackboneConfig(**options, position="offset"))
+        assert caplog.text == ""
+    images = torch.rand(1, 3, 28, 42)
+    assert not torch.equal(plain(images)[-1], other(images)[-1])

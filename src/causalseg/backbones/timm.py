@@ -8,6 +8,7 @@ The model runs by its own ``forward_intermediates``, so forward hooks in it (ada
 It is frozen and in eval mode; what trains is attached from outside.
 """
 
+import logging
 from collections.abc import Sequence
 from typing import Any, Self
 
@@ -27,6 +28,7 @@ from causalseg.backbones.weights.model import build_model
 from causalseg.config.backbone import BackboneConfig
 from causalseg.errors import ConfigError, DataError
 
+logger = logging.getLogger("causalseg")
 _NUM_LEVELS = 4
 _VIT_L_LEVELS = (7, 11, 15, 23)  # the field's choice for 24 blocks (Rein); not evenly spaced
 
@@ -131,9 +133,15 @@ def build_backbone(options: BackboneConfig, seed: int = 0) -> FrozenBackbone:
     Raises ConfigError if the name, a level, the patch or the position rule does not fit, and
     WeightsError if the weights cannot be found, read or placed.
     """
-    model, origin_rule, checksum = build_model(options, seed)
-    rule = origin_rule if options.position == "auto" else options.position
-    return FrozenBackbone(model, options.levels, rule, options.checkpointing, checksum)
+    loaded = build_model(options, seed)
+    rule = loaded.position if options.position == "auto" else options.position
+    if loaded.is_ambiguous and options.position == "auto":
+        logger.info(
+            "%s is in timm's naming: its position grid is resampled by timm's rule, antialias. If "
+            "it is Meta's file without its mask_token, set backbone.position=offset",
+            options.weights,
+        )
+    return FrozenBackbone(loaded.model, options.levels, rule, options.checkpointing, loaded.sha256)
 
 
 def _check_model(model: nn.Module) -> None:

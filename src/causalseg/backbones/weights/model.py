@@ -34,11 +34,15 @@ _RELATIVE = "blocks.0.attn.relative_position_bias_table"
 
 
 class Loaded(NamedTuple):
-    """A model, the position rule of its weights and the checksum of their file, if there is one."""
+    """A model, the position rule of its weights and the checksum of their file, if there is one.
+
+    ``is_ambiguous``: a file of timm's DINOv2, and Meta's without its mask token, look the same.
+    """
 
     model: nn.Module
     position: PositionRule
     sha256: str | None
+    is_ambiguous: bool = False
 
 
 def build_model(options: BackboneConfig, seed: int = 0) -> Loaded:
@@ -70,7 +74,10 @@ def build_model(options: BackboneConfig, seed: int = 0) -> Loaded:
         if kernel is not None and patch is not None:
             state = state | {_PATCH: _resize_patch(kernel, patch, options.patch_resize)}
         place(model, state, f"weights {weights!r} ({converted.origin}) for {name}")
-    return Loaded(model, converted.position, checksum)
+    is_dinov2 = "dinov2" in name and "reg" not in name
+    is_file = weights not in ("hub", "wheel", "random")
+    is_ambiguous = is_file and is_dinov2 and converted.origin == "timm"
+    return Loaded(model, converted.position, checksum, is_ambiguous)
 
 
 def place(model: nn.Module, state: State, source: str) -> None:
