@@ -71,6 +71,7 @@ def trained(monkeypatch, scores):
             cell.run.config.write_text(dump_config(cell.config))
             content = cell.run.read_json(cell.run.eval)
             content["domains"]["here"]["miou"] = scores.get(cell.label, 50.0)
+            cell.run.checksums.unlink(missing_ok=True)
             cell.run.eval.write_text(json.dumps(content))
             labels.append(cell.label)
             ended(cell, None)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import causalseg
 from causalseg.config.load import parse_config
@@ -131,3 +131,31 @@ def test_a_choice_on_a_target_is_marked_wherever_its_score_is_shown(tiny, capsys
     run.eval.unlink()
     assert command("eval", run.path, "--checkpoint", "best") == 0  # now the scores of the run
     assert f"**Mind: {CHOSEN_ON_TARGET}.**" in run.card.read_text()
+
+
+def test_files_that_were_changed_are_told_before_they_are_used(trained, folder, tmp_path, capsys):
+    def commands(*options):
+        out = ("--out", tmp_path / "p")
+        return [
+            command("eval", trained.path, *options),
+            command("predict", trained.path, folder / "images", *out, *options),
+        ]
+
+    assert commands() == [0, 0]
+    content = load_file(trained.head)
+    content["classifier.bias"] = content["classifier.bias"] + 1e-4  # still a whole file
+    save_file(content, trained.head)
+    assert commands() == [2, 2]
+    assert "head.safetensors is not what was written into the run" in capsys.readouterr().err
+    assert commands("--ignore-checksums") == [0, 0]
+    assert command("eval", trained.path, "--checkpoint", "best") == 0
+
+    scores = scores_of(trained)
+    scores["domains"]["here"]["miou"] = 99.0
+    trained.eval.write_text(json.dumps(scores))
+    assert command("report", trained.path, "--format", "md") == 2
+    assert "eval.json is not what was written" in capsys.readouterr().err
+    assert command("report", trained.path, "--format", "md", "--ignore-checksums") == 0
+    assert "99.0" in capsys.readouterr().out
+    trained.checksums.unlink()  # as of a run of an earlier version
+    assert command("report", trained.path, "--format", "md") == 0

@@ -35,6 +35,7 @@ def test_what_is_written_is_read_again(run):
 def test_how_images_were_predicted_is_read_from_earlier_versions(run):
     content = json.loads(run.eval.read_text())
     how = {"mode": "whole", "resized_to": [10, 20], "flip": False, "scales": [1.0]}
+    run.checksums.unlink()  # earlier versions wrote none
     run.eval.write_text(json.dumps({**content, "version": 1, "inference": how}))
     inference = read_scores(run).inference
     assert inference.size == (10, 20)

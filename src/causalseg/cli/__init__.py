@@ -12,7 +12,14 @@ from typing import Annotated, Literal
 from cyclopts import App, CycloptsError, Parameter
 
 from causalseg import __version__
-from causalseg.cli.arguments import ConfigFile, Overrides, RunPath, UseOverrides, Weights
+from causalseg.cli.arguments import (
+    ConfigFile,
+    IgnoreChecksums,
+    Overrides,
+    RunPath,
+    UseOverrides,
+    Weights,
+)
 from causalseg.cli.compare import compare, soup, tune
 from causalseg.cli.data import data_app
 from causalseg.cli.eval import evaluate, print_table, report, submit
@@ -59,6 +66,7 @@ def predict(
     checkpoint: Weights = "last",
     recurse: bool = True,
     out: Path,
+    ignore_checksums: IgnoreChecksums = False,
 ) -> None:
     """Predict an image or a folder: predictions/ (label PNGs) and overlays/ (colours).
 
@@ -74,7 +82,9 @@ def predict(
         if not path.exists():
             raise MissingFileError(f"{path} does not exist: check the path")
     from causalseg.jobs.predict import predict_run
+    from causalseg.runs import seal
 
+    seal.ignore_checksums(ignore_checksums)
     done = predict_run(run, images, out, overrides, checkpoint, recurse)
     earlier = f", {done.before} before" if done.before else ""
     print(f"{done.now} images{earlier}: {out / 'predictions'}, {out / 'overlays'}")

@@ -23,4 +23,8 @@ Weights = Annotated[
     str,
     Parameter(help="Weights to use: last, best, a checkpoint file, or a folder with weights."),
 ]
+IgnoreChecksums = Annotated[
+    bool,
+    Parameter(negative="", help="Read files of a run that were changed after they were written."),
+]
 Count = Annotated[int, Parameter(validator=_at_least_one)]

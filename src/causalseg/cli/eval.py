@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from causalseg.cli.arguments import RunPath, UseOverrides, Weights
+from causalseg.cli.arguments import IgnoreChecksums, RunPath, UseOverrides, Weights
 from causalseg.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ def evaluate(
     checkpoint: Weights = "last",
     name: str | None = None,
     out: Path | None = None,
+    ignore_checksums: IgnoreChecksums = False,
 ) -> None:
     """Score trained runs on their domains, beside the scores of training.
 
@@ -45,8 +46,10 @@ def evaluate(
     from causalseg.engine.devices import is_first_process
     from causalseg.jobs.eval import check_runs, eval_run
     from causalseg.report import domain_table, write_report
+    from causalseg.runs import seal
     from causalseg.runs.folder import open_scored
 
+    seal.ignore_checksums(ignore_checksums)
     overrides = [text for text in runs if "=" in text and not Path(text).is_dir()]
     folders = [Path(text) for text in runs if text not in overrides]
     if not folders:
@@ -80,6 +83,7 @@ def report(
     baseline: Path | None = None,
     format: Literal["html", "md", "latex"] = "html",
     out: Path | None = None,
+    ignore_checksums: IgnoreChecksums = False,
 ) -> None:
     """Show scored runs side by side: a page, or a table for a paper or a pull request.
 
@@ -90,9 +94,11 @@ def report(
         out: File to write; default: report.html, and the other formats are printed.
     """
     from causalseg.report import to_latex, to_markdown, write_report
+    from causalseg.runs import seal
     from causalseg.runs.folder import open_scored
     from causalseg.writing import write_text
 
+    seal.ignore_checksums(ignore_checksums)
     if not runs:
         raise ConfigError("name at least one run folder: causalseg report RUN [RUN ...]")
     folders = [open_scored(run) for run in runs]
@@ -117,6 +123,7 @@ def submit(
     root: Path,
     checkpoint: Weights = "last",
     out: Path,
+    ignore_checksums: IgnoreChecksums = False,
 ) -> None:
     """Predict a test split without published labels, in the format of its evaluation server.
 
@@ -126,7 +133,9 @@ def submit(
         out: The zip file to write.
     """
     from causalseg.jobs.submit import SERVERS, submit_run
+    from causalseg.runs import seal
 
+    seal.ignore_checksums(ignore_checksums)
     count = submit_run(run, server, root, out, overrides, checkpoint)
     print(f"{count} images: {out}\nupload: {SERVERS[server].homepage}\n{SERVERS[server].note}")
 

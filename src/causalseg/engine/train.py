@@ -24,6 +24,7 @@ from causalseg.runs.checkpoint import load_checkpoint, save_checkpoint
 from causalseg.runs.folder import RunFolder
 from causalseg.runs.log import RunLog
 from causalseg.runs.origin import describe_origin
+from causalseg.runs.seal import sealing
 
 Evaluate = Callable[[int, bool, RunLog | None], float | None]
 """Called with the steps done, whether they are the last and, on the first process, the log; returns
@@ -135,7 +136,8 @@ class _State:
         """Write the weights, then score them: a failure in scoring loses no training."""
         with self.average.applied():
             if self._fabric.is_global_zero:
-                self._model.save(self._run.path)
+                with sealing(self._run, self._run.adapter, self._run.head):
+                    self._model.save(self._run.path)
         self.score(evaluate, step, log, is_last=True)
 
 

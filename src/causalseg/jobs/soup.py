@@ -30,6 +30,7 @@ from causalseg.model import Segmenter, Weights
 from causalseg.runs.checkpoint import load_weights
 from causalseg.runs.folder import RunFolder
 from causalseg.runs.log import logger
+from causalseg.runs.seal import sealing
 from causalseg.writing import write_json, write_text
 
 
@@ -74,7 +75,8 @@ def make_soup(
             logger.info("factor %g: %s %.2f", factor, metric, tried[factor] or 0)
     best = max(tried, key=lambda factor: tried[factor] or 0) if tried else factors[0]
     _place(model, begin, averaged, best)
-    model.save(target.path)
+    with sealing(target, target.adapter, target.head):
+        model.save(target.path)
     write_text(target.config, dump_config(config))
     about: dict[str, Any] = {"soup": [str(path) for path in paths], "factor": best}
     write_json(target.origin, {**about, "metric": metric, "tried": tried})

@@ -9,6 +9,7 @@ from typing import Any
 from causalseg.config.run import RunConfig
 from causalseg.model import Segmenter, Weights
 from causalseg.runs.folder import RunFolder
+from causalseg.runs.seal import sealing
 from causalseg.writing import write_json
 
 
@@ -64,6 +65,8 @@ class BestWeights:
         file.unlink(missing_ok=True)  # written last: without it the folder is incomplete
         if self.step is None:
             return
-        self._model.save(self._run.best, self.weights)
+        files = [self._run.best / f"{name}.safetensors" for name in self.weights]
+        with sealing(self._run, *files):
+            self._model.save(self._run.best, self.weights)
         content = {"step": self.step, "metric": self.metric, "value": self.values[self.step]}
         write_json(file, {**content, "allow_target": self._allow_target})

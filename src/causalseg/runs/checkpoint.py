@@ -18,6 +18,7 @@ from causalseg.model import Segmenter
 from causalseg.runs.average import WeightAverage, list_weights, place_weights
 from causalseg.runs.best import BestWeights
 from causalseg.runs.folder import RunFolder
+from causalseg.runs.seal import check_seal
 from causalseg.writing import replacing
 
 # What torch.load raises for bytes of any other kind.
@@ -104,6 +105,8 @@ def load_weights(run: RunFolder, model: Segmenter, which: str = "last") -> dict[
     """
     path = _find(run, which)
     if path.is_dir():
+        for name in model.trainable():
+            check_seal(run, path / f"{name}.safetensors")
         model.load(path)
         file = path / "best.json"
         choice = RunFolder(path).read_json(file) if file.is_file() else {}

@@ -45,6 +45,7 @@ class RunFolder:
         self.eval = self.results / "eval.json"
         self.report = self.results / "report.html"
         self.card = self.path / "README.md"
+        self.checksums = self.path / "checksums.json"
         self.checkpoint = self.path / "last.ckpt"
         self.best = self.path / "best"  # a folder: weights, and best.json that says of what
         self.pictures = self.results / "pictures"

@@ -13,6 +13,7 @@ from causalseg.config.block import Block
 from causalseg.config.inference import InferenceConfig
 from causalseg.errors import RunError
 from causalseg.runs.folder import RunFolder
+from causalseg.runs.seal import check_seal, sealing
 from causalseg.writing import write_json
 
 VERSION = 2  # in 1, `inference.size` was `resized_to`
@@ -246,19 +247,22 @@ class Scores(Block):
 
 
 def read_scores(run: RunFolder) -> Scores:
-    """Read eval.json. Raises MissingFileError, or RunError if it is not of this version."""
+    """Read eval.json. Raises MissingFileError, or RunError if it was changed or is older."""
     try:
-        return Scores.model_validate(run.read_json(run.eval))
+        scores = Scores.model_validate(run.read_json(run.eval))
     except ValidationError as error:
         raise RunError(
             f"{run.eval} is not what this version of causalseg writes ({describe_mistake(error)}): "
             f"make it again with `causalseg eval {run.path}`"
         ) from error
+    check_seal(run, run.eval)
+    return scores
 
 
 def write_scores(run: RunFolder, scores: Scores) -> None:
     """Write eval.json."""
-    write_json(run.eval, scores.model_dump(mode="json", exclude_unset=True))
+    with sealing(run, run.eval):
+        write_json(run.eval, scores.model_dump(mode="json", exclude_unset=True))
 
 
 def describe_mistake(error: ValidationError) -> str:

@@ -153,6 +153,7 @@ def test_a_finished_cell_is_kept_unless_it_was_scored_in_another_way(plan):
     cell.run.checkpoint.unlink()
     assert cell.is_finished
     scores = cell.run.read_json(cell.run.eval)
+    cell.run.checksums.unlink()
     cell.run.eval.write_text(json.dumps({**scores, "overrides": ["run.threads=2"]}))
     plan(names=("none",))
     cell.run.eval.write_text(json.dumps({**scores, "overrides": ["eval.flip=true"]}))
