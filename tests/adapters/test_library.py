@@ -246,3 +246,9 @@ def test_a_loaded_model_has_no_gradients(tiny):
 def test_a_wrong_argument_is_one_error_that_says_what_is_right(make, message):
     with pytest.raises(ConfigError, match=message):
         make(make_vit())
+
+
+def test_images_that_timm_pads_to_whole_patches_have_the_grid_of_the_padded_ones():
+    vit = make_vit(dynamic_img_pad=True)
+    with attach(vit, AddOne.for_model(vit)):  # it checks the grid
+        vit(torch.rand(1, 3, 27, 40))

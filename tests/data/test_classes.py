@@ -66,3 +66,9 @@ def test_a_missing_classes_file_is_named(tmp_path):
 def test_class_lists_that_do_not_fit_together_are_refused(palette, ids, message):
     with pytest.raises(DataError, match=message):
         ClassList(("a", "b"), palette, ids)
+
+
+def test_a_byte_order_mark_is_no_fault(tmp_path):
+    file = tmp_path / "classes.json"
+    file.write_bytes(b"\xef\xbb\xbf" + b'{"names": ["a", "b"]}')
+    assert read_classes(file).names == ("a", "b")

@@ -135,14 +135,15 @@ class PerThread(Generic[T]):
 class PatchGrid:
     """Keeps the patch grid of a pass for its blocks; a pre-hook of ``patch_embed``."""
 
-    def __init__(self, patch: tuple[int, int]):
-        self.patch = patch
+    def __init__(self, patch: tuple[int, int], is_padded: bool = False):
+        self.patch, self.is_padded = patch, is_padded  # timm may pad images to whole patches
         self._kept = PerThread[GridSize]()
 
     def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         """Keep the grid of the images."""
-        H, W = inputs[0].shape[-2:]
-        self._kept.put((H // self.patch[0], W // self.patch[1]))
+        sides = zip(inputs[0].shape[-2:], self.patch, strict=True)
+        h, w = (-(-side // patch) if self.is_padded else side // patch for side, patch in sides)
+        self._kept.put((h, w))
 
     @property
     def size(self) -> GridSize:
@@ -154,7 +155,7 @@ def watch_grid(vit: Any) -> tuple[PatchGrid, RemovableHandle]:
     """Return a patch grid that follows the images a ViT gets, and the hook that keeps it so."""
     embed = vit.get_submodule(find_trunk(vit).embed)
     patch = embed.kernel_size if isinstance(embed, nn.Conv2d) else embed.patch_size
-    grid = PatchGrid(to_2tuple(patch))
+    grid = PatchGrid(to_2tuple(patch), bool(getattr(embed, "dynamic_img_pad", False)))
     return grid, embed.register_forward_pre_hook(grid)
 
 

@@ -4,6 +4,7 @@ A *train id* is the position of a class in ``names`` (0..k-1), as in predictions
 *label id* is the number in the label file. ``IGNORE`` (255) marks pixels of no class.
 """
 
+import codecs
 import colorsys
 from collections import Counter
 from dataclasses import dataclass, field
@@ -99,7 +100,7 @@ def read_classes(path: Path) -> ClassList:
     if not path.is_file():
         raise MissingFileError(f"no class list {path}: give the path of a classes.json")
     try:
-        file = _ClassesFile.model_validate_json(path.read_bytes())
+        file = _ClassesFile.model_validate_json(path.read_bytes().removeprefix(codecs.BOM_UTF8))
         ids = range(len(file.names))
         if file.palette is not None and len(file.palette) != len(ids):
             raise DataError(f"'palette' must have one colour for each of {len(ids)} names")

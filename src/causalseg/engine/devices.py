@@ -30,7 +30,7 @@ def make_fabric(options: RunConfig) -> Fabric:
     if count < options.devices:
         raise ConfigError(
             f"run.devices = {options.devices} with run.accelerator = {accelerator}: this machine "
-            f"has {count}; lower run.devices or set run.accelerator=cpu"
+            f"has {count or 'none'}; {'lower run.devices or ' * (count > 0)}set run.accelerator=cpu"
         )
     fabric = Fabric(
         accelerator=accelerator,

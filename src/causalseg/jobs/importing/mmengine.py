@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from causalseg.backbones.weights.read import read_state
-from causalseg.errors import MissingFileError
+from causalseg.errors import MissingFileError, WeightsError
 
 _OF_THE_LOG = (
     "mmengine.logging.history_buffer.HistoryBuffer",
@@ -44,4 +44,12 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise MissingFileError(f"no checkpoint {path}: check the path")
     with torch.serialization.safe_globals([(_Ignored, name) for name in _OF_THE_LOG]):
-        return read_state(path)
+        try:
+            return read_state(path)
+        except WeightsError as error:
+            if path.name == "last.ckpt" or path.match("step-*.ckpt"):
+                raise WeightsError(
+                    f"{path} is a checkpoint of causalseg itself: nothing to import, use "
+                    f"`causalseg eval {path.parent} --checkpoint {path.name}`"
+                ) from error
+            raise
