@@ -1,6 +1,7 @@
 """eval, report and submit as a user calls them."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -221,3 +222,10 @@ def test_a_submission_is_made_from_a_run(tiny, tmp_path, monkeypatch, capsys):
     assert run("submit", trained, "--server", "cityscapes", "--root", root, "--out", out) == 0
     assert out.is_file()
     assert "1 images" in capsys.readouterr().out
+
+
+def test_scoring_tells_its_progress_where_there_is_no_bar(trained, caplog, monkeypatch):
+    monkeypatch.setattr("causalseg.engine.evaluate._SECONDS", 0.0)
+    with caplog.at_level("INFO", logger="causalseg"):
+        assert run("eval", trained) == 0
+    assert re.search(r"scoring here: 1 of 3 images, [\d.]+ images/s, eta 0:0", caplog.text)

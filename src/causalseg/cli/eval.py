@@ -42,7 +42,6 @@ def evaluate(
         name: Name of the evaluation; default: made of the options.
         out: File of the comparison; default: comparison.html.
     """
-    from causalseg.corruptions import check_corruption
     from causalseg.engine.devices import is_first_process
     from causalseg.jobs.eval import check_runs, eval_run
     from causalseg.report import domain_table, write_report
@@ -54,13 +53,7 @@ def evaluate(
     folders = [Path(text) for text in runs if text not in overrides]
     if not folders:
         raise ConfigError("name at least one run folder: causalseg eval RUN [key=value ...]")
-    parts = [part.strip() for part in corrupt.split(",") if part.strip()]
-    corruptions = list(dict.fromkeys(parts))
-    for corruption in corruptions:
-        check_corruption(corruption, severity=1)
-    severities = _severities(severity)
-    if severity != "3" and not corruptions:
-        raise ConfigError("--severity has no effect without --corrupt")
+    corruptions, severities = _corruptions(corrupt, severity)
     if len(folders) == 1 and (baseline or out):
         option = "--baseline" if baseline else "--out"
         raise ConfigError(f"{option} belongs to the comparison of several runs: name them all")
@@ -165,6 +158,19 @@ def print_table(table: "DomainTable") -> None:
 
 def _width(columns: Sequence[Sequence[str]]) -> int:
     return sum(max(map(len, column)) + 3 for column in columns) + 1
+
+
+def _corruptions(corrupt: str, severity: str) -> tuple[list[str], list[int]]:
+    from causalseg.corruptions import check_corruption
+
+    parts = [part.strip() for part in corrupt.split(",") if part.strip()]
+    corruptions = list(dict.fromkeys(parts))
+    for corruption in corruptions:
+        check_corruption(corruption, severity=1)
+    severities = _severities(severity)
+    if severity != "3" and not corruptions:
+        raise ConfigError("--severity has no effect without --corrupt")
+    return corruptions, severities
 
 
 def _severities(text: str) -> list[int]:

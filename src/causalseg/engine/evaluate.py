@@ -4,9 +4,11 @@ The counts of every image are stored with the scores (`causalseg.engine.metrics`
 selections of images, and differences of two models, can be scored later.
 """
 
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import timedelta
 from functools import partial
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -29,6 +31,7 @@ from causalseg.model import Segmenter
 from causalseg.runs.log import console, logger
 
 _MAX_WIDTH = 1024  # of an example, in pixels
+_SECONDS = 30.0  # between two lines of progress
 _THREADS = 4  # counting: an accelerator predicts faster than one thread counts
 _ROWS = 256  # of an image whose probabilities are computed together
 
@@ -113,10 +116,12 @@ def evaluate_domain(
     process: tuple[int, int] = (0, 1),
     workers: int = 0,
     keep: Callable[[Sample, Int[Tensor, "H W"]], None] = lambda *_: None,
+    name: str = "",
 ) -> Counts:
     """Score this process's part of a domain by a model in eval mode; the counts are on the CPU.
 
     ``process`` is (rank, world size): every ``world size``-th image from ``rank`` on is scored.
+    Progress is a bar on a terminal, elsewhere a line every half minute, with the domain's ``name``.
     """
     rank, world_size = process
     indices = range(rank, len(domain.data), world_size)  # type: ignore[arg-type]
@@ -132,13 +137,22 @@ def evaluate_domain(
     is_on_cpu = next(model.parameters()).device.type == "cpu"
     scored = track(
         _counted(_predict(model, domain, indices, workers), k, 0 if is_on_cpu else _THREADS),
-        "scoring",
+        f"scoring {name}",
         total=len(indices),
         console=console,
         transient=True,
         disable=rank != 0 or not console.is_terminal,
     )
+    began = told = time.monotonic()
     for i, ((sample, prediction, _), (confusion, boundary, reliability)) in enumerate(scored):
+        now = time.monotonic()
+        if i and rank == 0 and not console.is_terminal and now - told > _SECONDS:
+            rate, told = i / (now - began), now
+            eta = timedelta(seconds=round((len(indices) - i) / rate))
+            logger.info(
+                "scoring %s: %d of %d images, %.2g images/s, eta %s",
+                *(name, i, len(indices), rate, eta),
+            )
         counts.confusion.add_(confusion)
         counts.per_image[i] = metrics.count_pixels(confusion)
         counts.boundary.add_(boundary)
@@ -169,7 +183,7 @@ def evaluate(
     model.eval()
     results, examples = {}, {}
     for name, domain in domains.items():
-        counts = evaluate_domain(model, domain, process, workers, partial(keep, name))
+        counts = evaluate_domain(model, domain, process, workers, partial(keep, name), name)
         counts = _joined(gather(counts))
         logger.info("scored %s: %d images", name, len(counts.names))
         results[name] = _results(counts, domain)
