@@ -4,6 +4,7 @@ import base64
 import re
 import subprocess
 import sys
+from urllib.parse import unquote
 
 import pytest
 import yaml
@@ -266,3 +267,11 @@ def test_a_configuration_that_lacks_training_is_one_clear_error(two, tmp_path):
 def test_the_report_leaves_global_plotting_alone():
     code = "import sys, causalseg.report; assert 'matplotlib.pyplot' not in sys.modules"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_worst_images_lead_to_their_pictures_where_there_are_some(single):
+    links = re.findall(r'href="#(image-[^"]+)"', single)
+    assert links
+    assert all(f'id="{unquote(link)}"' in single for link in links)
+    named = single.index('id="pictures"')
+    assert single.index(f"#{links[0]}") < named < single.index(f'id="{unquote(links[0])}"')

@@ -52,6 +52,11 @@ class Gallery(NamedTuple):
     left_out: int
     classes: set[str]
 
+    @property
+    def names(self) -> set[str]:
+        """The names of the examples."""
+        return {example.name for example, _ in self.examples}
+
 
 def build_gallery(
     folders: Sequence[Path],
