@@ -55,7 +55,7 @@ def test_several_runs_give_a_comparison_with_a_baseline(trained, tmp_path, capsy
     assert all(scores_of(folder)["inference"]["flip"] for folder in flipped)
     assert run("report", flipped[1], "--baseline", trained, "--format", "md") == 0
     printed = capsys.readouterr().out
-    assert "| " in printed
+    assert "| causal_tune, linear, eval.flip-true |" in printed
     assert f"{scores_of(flipped[1])['domains']['here']['miou']:.1f}" in printed
     table = tmp_path / "table.tex"
     assert run("report", trained, other, "--format", "latex", "--out", table) == 0

@@ -101,10 +101,17 @@ def _read_log(folder: RunFolder) -> list[dict[str, Any]]:
 
 
 def _label_runs(folders: Sequence[RunFolder], models: Sequence[ModelScored]) -> list[str]:
-    """Return adapter and head; where runs share both, also the end of the path that differs."""
+    """Return adapter and head; where runs share both, also the end of the path that differs.
+
+    A later evaluation has its name.
+    """
     labels = [
         f"{'frozen backbone' if model.adapter == 'none' else model.adapter}, {model.head}"
         for model in models
+    ]
+    labels = [
+        label if folder.results == folder.path else f"{label}, {folder.results.name}"
+        for label, folder in zip(labels, folders, strict=True)
     ]
     paths = [folder.results.resolve().parts for folder in folders]
     depth = next(d for d in range(1, 1000) if len({path[-d:] for path in paths}) == len(paths))
