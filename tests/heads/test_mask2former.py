@@ -22,6 +22,7 @@ OPTIONS = Mask2FormerHeadConfig(
     decoder_layers=3,
     feedforward=192,
     num_points=256,
+    ignore_points=False,  # as the stock model
 )
 STOCK_NAMES = {  # the stock model's prefix: ours
     "model.pixel_level_module.decoder.": "pixel_decoder.",
@@ -223,6 +224,39 @@ def test_images_without_labelled_pixels_give_a_finite_loss(labelled):
     assert all(bool(value.isfinite()) for value in loss.values())
     assert (loss["mask"] > 0) == (loss["dice"] > 0) == bool(labelled)
     assert all(bool(p.grad.isfinite().all()) for p in head.parameters())
+
+
+def test_without_ignored_pixels_nothing_changes():
+    labels = make_labels().clamp(max=CLASSES - 1)
+    losses = []
+    for ignores in (True, False):
+        torch.manual_seed(0)
+        options = OPTIONS.model_copy(update={"ignore_points": ignores})
+        head = Mask2FormerHead([WIDTH] * 4, CLASSES, options)
+        losses.append(total_loss(head, make_features(), None, labels))
+    torch.testing.assert_close(*losses)
+
+
+@pytest.mark.parametrize("ignores", [True, False])
+def test_ignored_pixels_carry_no_loss_and_do_not_decide_the_match(ignores):
+    labels = torch.zeros(1, 32, 32, dtype=torch.long)
+    labels[:, 16:], labels[:, :, 24:] = 1, 255
+    criterion = make_head().criterion
+    criterion.ignore((labels == 255)[:, None] if ignores else None)
+    classes, masks = mask2former._find_targets(labels)
+    logits = torch.stack([(labels[0] == k).float() * 8 - 4 for k in (1, 0)])[None]
+    logits[..., 24:] = 9.0  # both masks hold all ignored pixels
+    logits.requires_grad_()
+    torch.manual_seed(0)
+    same = torch.zeros(1, 2, CLASSES + 1)
+    ((queries, targets),) = criterion.matcher(logits, same, masks, classes)
+    assert dict(zip(queries.tolist(), targets.tolist(), strict=True)) == {0: 1, 1: 0}
+    terms = criterion.loss_masks(logits, masks, [(queries, targets)], torch.tensor(2.0))
+    sum(terms.values()).backward()
+    inside = logits.grad[..., 25:].abs().sum()
+    assert (inside == 0) == ignores
+    assert (terms["loss_mask"] < 0.2) == ignores  # the labelled pixels are right
+    assert logits.grad[..., :23].abs().sum() > 0
 
 
 def test_targets_are_one_mask_per_class_present():

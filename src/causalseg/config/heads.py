@@ -62,6 +62,9 @@ class Mask2FormerHeadConfig(BalancedConfig):
     """Weight of the dice term, likewise."""
     no_object_weight: NonNegative = 0.1
     """Weight of the class `no object` within the class term."""
+    ignore_points: bool = True
+    """Pixels without a class, padding included, carry no loss; false takes them as outside of every
+    mask, as the published code does."""
 
     def _find_mistakes(self) -> Iterator[str]:
         if self.class_weight:

@@ -15,9 +15,11 @@ positional part of the decoder's queries, and the content part is a linear map o
 """
 
 from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import Mask2FormerConfig
@@ -30,6 +32,8 @@ from causalseg.heads import base
 from causalseg.heads.base import Features, Head, Labels, Losses, Queries, Scores
 from causalseg.heads.pyramid import build_pyramid, resize
 from causalseg.spectral.grid import grid_to_tokens
+
+_OUTSIDE = -30.0  # a mask logit that is surely outside: its sigmoid is 0 to 1e-13
 
 
 class Mask2FormerHead(Head):
@@ -62,6 +66,7 @@ class Mask2FormerHead(Head):
         self.decoder = stock.Mask2FormerMaskedAttentionDecoder(config)
         self.class_predictor = nn.Linear(hidden, num_classes + 1)
         self.criterion = _SetCriterion(config)
+        self.ignores_points = options.ignore_points
         self.external_queries = external_queries
         # `apply` goes children first, as the stock model does: parents overwrite what the rule for
         # plain linear layers has set, such as the offsets of the deformable attention.
@@ -109,6 +114,8 @@ class Mask2FormerHead(Head):
             self.criterion.set_class_weights(weights)
         # Of `no object`, the last, the logit is not adjusted.
         added = 0 if shift is None else F.pad(shift, (0, 1))
+        ignored = (labels == IGNORE)[:, None] if self.ignores_points else None
+        self.criterion.ignore(ignored)
         with torch.autocast(labels.device.type, enabled=False):
             outputs = [
                 {"class_queries_logits": c.float() + added, "masks_queries_logits": m.float()}
@@ -174,15 +181,76 @@ class Mask2FormerHead(Head):
         return self.content_from_position(queries), queries
 
 
+class _Matcher(stock.Mask2FormerHungarianMatcher):
+    """The stock matcher; what a mask holds at ignored pixels costs nothing."""
+
+    ignored: Bool[Tensor, "b 1 H W"] | None = None
+
+    def forward(self, masks_queries_logits: Float[Tensor, "b q h w"], *args: Any) -> Any:
+        """Match as if no mask held an ignored pixel, up to the resolution of the masks."""
+        masks = masks_queries_logits
+        if self.ignored is not None:
+            ignored = F.interpolate(self.ignored.float(), masks.shape[-2:], mode="nearest") > 0
+            masks = masks.masked_fill(ignored, _OUTSIDE)
+        return super().forward(masks, *args)
+
+
 class _SetCriterion(stock.Mask2FormerLoss):
-    """The stock set loss, normalised over all processes; its settings are not saved."""
+    """The stock set loss, normalised over all processes; its settings are not saved.
+
+    Points at ignored pixels are sampled, but count in neither mask term.
+    """
 
     empty_weight: Float[Tensor, "_"]
+    matcher: _Matcher
 
     def __init__(self, config: Mask2FormerConfig) -> None:
         super().__init__(config, weight_dict={})
+        costs = {
+            f"cost_{kind}": getattr(self.matcher, f"cost_{kind}")
+            for kind in ("class", "mask", "dice")
+        }
+        self.matcher = _Matcher(**costs, num_points=self.num_points)
         # Not saved: a head keeps the no-object weight of its own run.
         self.register_buffer("empty_weight", self.empty_weight, persistent=False)
+
+    def ignore(self, pixels: Bool[Tensor, "b 1 H W"] | None) -> None:
+        """Ignore pixels of the next images; None ignores none."""
+        self.matcher.ignored = pixels
+
+    def loss_masks(
+        self,
+        masks_queries_logits: Float[Tensor, "b q h w"],
+        mask_labels: list[Float[Tensor, "_ H W"]],
+        indices: list[tuple[Tensor, Tensor]],
+        num_masks: Float[Tensor, ""],
+    ) -> dict[str, Float[Tensor, ""]]:
+        """Mask terms; of the sampled points those without a class are left out."""
+        ignored = self.matcher.ignored
+        if ignored is None:
+            return super().loss_masks(masks_queries_logits, mask_labels, indices, num_masks)
+        images, queries = self._get_predictions_permutation_indices(indices)
+        pairs = zip(mask_labels, indices, strict=True)
+        targets = torch.cat([masks[chosen] for masks, (_, chosen) in pairs])[:, None]
+        predicted = masks_queries_logits[images, queries][:, None]
+        with torch.no_grad():
+            points = self.sample_points_using_uncertainty(
+                predicted,
+                self.calculate_uncertainty,
+                self.num_points,
+                self.oversample_ratio,
+                self.importance_sample_ratio,
+            )
+            sample = partial(stock.sample_point, point_coordinates=points, align_corners=False)
+            truth = sample(targets)[:, 0]
+            counts = (sample(ignored[images].float())[:, 0] == 0).float()  # no part is ignored
+        logits = sample(predicted)[:, 0].masked_fill(counts == 0, _OUTSIDE)
+        truth = truth * counts
+        entropy = F.binary_cross_entropy_with_logits(logits, truth, counts, reduction="none")
+        return {
+            "loss_mask": (entropy.sum(1) / counts.sum(1).clamp(min=1)).sum() / num_masks,
+            "loss_dice": stock.dice_loss(logits, truth, num_masks),
+        }
 
     def set_class_weights(self, weights: Float[Tensor, " k"]) -> None:
         """Weigh the classes in the class term; `no object` keeps its weight."""
