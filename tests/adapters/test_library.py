@@ -5,6 +5,7 @@ import copy
 import pytest
 import timm
 import torch
+from lightning_fabric import Fabric
 from timm.utils import ModelEmaV3
 from torch import nn
 from transformers import (
@@ -252,3 +253,20 @@ def test_images_that_timm_pads_to_whole_patches_have_the_grid_of_the_padded_ones
     vit = make_vit(dynamic_img_pad=True)
     with attach(vit, AddOne.for_model(vit)):  # it checks the grid
         vit(torch.rand(1, 3, 27, 40))
+
+
+def test_lightning_fabric_trains_saves_and_loads_it(tmp_path):
+    model, other = Classifier(), Classifier()
+    fabric = Fabric(accelerator="cpu", devices=1)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    wrapped, optimizer = fabric.setup(model, torch.optim.SGD(trained, lr=0.1))
+    images, labels = torch.rand(2, 3, 28, 42), torch.tensor([0, 1])
+    for _ in range(2):
+        fabric.backward(wrapped(images, labels)["loss"])
+        optimizer.step()
+        optimizer.zero_grad()
+    fabric.save(tmp_path / "model.ckpt", {"model": wrapped})
+    names = torch.load(tmp_path / "model.ckpt", weights_only=True)["model"]
+    assert not any("vit" in name and "lora" in name for name in names)
+    fabric.load(tmp_path / "model.ckpt", {"model": other})
+    assert torch.equal(other(images)["logits"], model(images)["logits"])
