@@ -168,6 +168,9 @@ def test_what_is_no_plain_image_is_refused_before_it_does_harm(tmp_path):
     ):
         with pytest.raises(DataError, match=message):
             read_image(tmp_path / name)
+    Image.new("1", (20_000, 20_000)).save(tmp_path / "wide.png")
+    with pytest.raises(DataError, match=r"wide.png: .*400000000 pixels.*; cut it into tiles"):
+        read_image(tmp_path / "wide.png")
     Image.new("L", (8, 8)).save(tmp_path / "lossy.tif", compression="jpeg")
     with pytest.raises(DataError, match="is a lossy TIFF"):
         IdLabels({0: 0}, "").read((tmp_path / "lossy.tif").read_bytes(), "lossy.tif")

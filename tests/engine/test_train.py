@@ -315,7 +315,7 @@ def test_a_run_killed_in_its_last_scoring_is_scored_when_resumed(tiny):
 def test_more_devices_than_there_are_is_refused(tiny):
     if torch.cuda.is_available():
         pytest.skip("this machine has a CUDA device")
-    with pytest.raises(ConfigError, match="this machine has 0"):
+    with pytest.raises(ConfigError, match="this machine has none; set run.accelerator=cpu"):
         train_run(tiny("run.accelerator=cuda"))
 
 
