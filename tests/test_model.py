@@ -142,3 +142,13 @@ def test_building_leaves_the_global_random_state_alone(tiny, head):
     torch.manual_seed(5)
     build_segmenter(tiny(head))
     assert torch.equal(torch.rand(3), expected)
+
+
+def test_dropout_in_the_backbone_follows_the_mode_of_the_model(tiny):
+    model = build_segmenter(tiny("adapter={name: lora, dropout: 0.5}"))
+    for mode in (True, False, True):
+        model.train(mode)
+        dropouts = [m for m in model.backbone.modules() if isinstance(m, torch.nn.Dropout)]
+        layers = [layer for layer in dropouts if layer.p == 0.5]
+        assert layers
+        assert all(layer.training == mode for layer in layers)

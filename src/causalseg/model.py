@@ -9,6 +9,7 @@ the features in training.
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Self
 
 import torch
 from jaxtyping import Float, Int
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from causalseg.adapters import base
 from causalseg.adapters.base import Adapter, Attachment, attach
 from causalseg.adapters.intervene import Intervention
-from causalseg.adapters.saved import read_tensors, save_tensors
+from causalseg.adapters.saved import load_tensors, read_tensors, save_tensors
 from causalseg.adapters.sizes import check_layers
 from causalseg.backbones.timm import FrozenBackbone
 from causalseg.data.classes import ClassList
@@ -51,6 +52,13 @@ class Segmenter(nn.Module):
         self.consistency: Consistency | None = None
         self.progress = 0.0  # fraction of the steps that are done, in training
         self._intervening = Attachment([])
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode of adapter and head; the backbone stays in eval mode."""
+        super().train(mode)
+        if self.adapter is not None:  # also those of its layers that are in the backbone
+            self.adapter.train(mode)
+        return self
 
     def forward(self, images: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b k H W"]:
         """Same as `logits`."""
@@ -169,17 +177,4 @@ def _load_part(part: nn.Module, file: Path) -> None:
             part.check_same(about)
         except WeightsError as error:
             raise WeightsError(f"{file}: {error}; use the config.yaml in the same folder") from None
-    expected = {key: tuple(value.shape) for key, value in part.state_dict().items()}
-    saved = {key: tuple(value.shape) for key, value in tensors.items()}
-    wrong = [
-        f"{key}: file {saved.get(key, 'nothing')}, model {expected.get(key, 'nothing')}"
-        for key in sorted(expected.keys() | saved.keys())
-        if expected.get(key) != saved.get(key)
-    ]
-    if wrong:
-        raise WeightsError(
-            f"{file} belongs to another model; {len(wrong)} tensors differ:\n  "
-            + "\n  ".join(wrong[:8])
-            + "\nuse the config.yaml in the same folder"
-        )
-    part.load_state_dict(tensors)
+    load_tensors(part, tensors, file)

@@ -24,7 +24,7 @@ from causalseg import adapters
 from causalseg.adapters.base import Stages, attach
 from causalseg.adapters.causal_tune import CausalTune
 from causalseg.backbones.trunk import find_trunk
-from causalseg.errors import ConfigError
+from causalseg.errors import ConfigError, WeightsError
 from causalseg.jobs.train import train_run
 from tiny_vit import make_vit
 
@@ -270,3 +270,53 @@ def test_lightning_fabric_trains_saves_and_loads_it(tmp_path):
     assert not any("vit" in name and "lora" in name for name in names)
     fabric.load(tmp_path / "model.ckpt", {"model": other})
     assert torch.equal(other(images)["logits"], model(images)["logits"])
+
+
+class Former(adapters.AdaptFormer):
+    """A user's own variant."""
+
+
+def test_a_subclass_is_not_restored_as_its_parent(tmp_path):
+    vit = make_vit()
+    Former(48, 2).save(tmp_path)
+    with pytest.raises(WeightsError, match="Former is a class of your own"):
+        causalseg.load_adapter(tmp_path, vit)
+    with pytest.raises(WeightsError, match="class = Former, here AdaptFormer"):
+        adapters.AdaptFormer(48, 2).load_state_dict(Former(48, 2).state_dict())
+
+
+def test_weights_of_other_stages_or_shapes_are_refused_in_words(tmp_path):
+    model = timm.create_model("convnext_atto", pretrained=False)
+    one, other = (
+        CausalTune.for_model(model, num_tokens=4, rank=2, layers=[layer]) for layer in (1, 2)
+    )
+    with pytest.raises(WeightsError, match=r"layers = \[1\], here \[2\]"):
+        other.load_state_dict(one.state_dict())
+    adapters.FullTune(make_vit()).save(tmp_path)
+    with pytest.raises(WeightsError, match="belongs to another model; 2 tensors differ"):
+        causalseg.load_adapter(tmp_path, make_vit(patch_size=16))
+    with pytest.raises(ConfigError, match="2 widths for 4 blocks"):
+        AddOne([48, 96], 4)
+
+
+def test_an_option_that_is_younger_than_the_file_is_at_its_default():
+    adapter = CausalTune(48, 2)
+    about = adapter.describe()
+    del about["suppress"]
+    adapter.check_same(about)
+    with pytest.raises(WeightsError, match="init = minor"):
+        adapters.CausalLora(make_vit()).check_same(
+            adapters.CausalLora(make_vit(), init="minor").describe()
+        )
+
+
+def test_a_finetuned_backbone_alone_has_all_its_weights():
+    vit, adapter = make_vit(), adapters.FullTune(make_vit())
+    with attach(vit, adapter):
+        with torch.no_grad():
+            for parameter in adapter.parameters():
+                parameter.add_(0.1)
+        state, expected = vit.state_dict(), vit(torch.ones(1, 3, 28, 28))
+    other = make_vit()
+    other.load_state_dict(state)
+    assert torch.equal(other(torch.ones(1, 3, 28, 28)), expected)

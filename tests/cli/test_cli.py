@@ -67,13 +67,13 @@ def test_train_eval_predict_from_the_run_folder_alone(
 def test_a_training_that_the_system_ends_is_saved_first(config, tiny_options, capsys, number):
     advance = RunLog.advance
 
-    def end_after_three(self, step):
+    def end_soon(self, step):
         advance(self, step)
-        if step == 3:
+        if step == 2:
             signal.raise_signal(number)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(RunLog, "advance", end_after_three)
+        patch.setattr(RunLog, "advance", end_soon)
         assert run("train", config, "run.save_every=100") == 128 + number
     assert f"stopped by {number.name} after step 3, which is saved" in capsys.readouterr().err
     assert signal.getsignal(number) == signal.SIG_DFL

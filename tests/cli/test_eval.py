@@ -85,6 +85,12 @@ def test_scores_of_training_stay_and_each_evaluation_has_its_own(trained, folder
     assert run("eval", trained, "data.only=[here]", "--name", "near") == 0  # the same again
     assert scores_of(trained / "evals" / "near")["domains"] == near
 
+    (trained / "evals" / "near" / "eval.json").write_text("{")
+    assert run("report", trained, "--out", trained / "again.html") == 0  # one it cannot read
+    assert "evals/near" not in (trained / "again.html").read_text()
+    assert run("eval", trained, "data.only=[here]", "--name", "near") == 0
+    assert scores_of(trained / "evals" / "near")["domains"] == near
+
     assert run("eval", trained, "eval.pictures=0") == 0  # decides no score, so training's again
     assert (trained / "eval.json").read_bytes() != before[trained / "eval.json"]
     assert scores_of(trained)["domains"] == json.loads(before[trained / "eval.json"])["domains"]

@@ -15,8 +15,18 @@ BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
 
 @pytest.mark.parametrize(
     "text",
-    ["2020-13-45", "9" * 5000, "!!python/object:os.system x", "&a [*a]", "[" * 5000, BOMB, "a: *b"],
-    ids=["date", "digits", "tag", "loop", "depth", "aliases", "no anchor"],
+    [
+        "2020-13-45",
+        "!!bool maybe",
+        '!!int ""',
+        "9" * 5000,
+        "!!python/object:os.system x",
+        "&a [*a]",
+        "[" * 5000,
+        BOMB,
+        "a: *b",
+    ],
+    ids=["date", "bool", "int", "digits", "tag", "loop", "depth", "aliases", "no anchor"],
 )
 def test_what_breaks_the_reader_is_one_error_and_quick(text, tiny_options, tmp_path):
     started = time.monotonic()
@@ -47,7 +57,7 @@ def test_anchors_and_merges_stay(tmp_path):
         "train.power=1e300",
         "train.weight_decay=.nan",
         "train.batch=10000000",
-        "run.seed=99999999999999",
+        "run.seed=99999999999999999999",
         "run.threads=100000",
         "train.workers=5000",
         "adapter.rank=99999999999",

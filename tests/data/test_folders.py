@@ -283,3 +283,9 @@ def test_colours_that_say_nothing_or_two_things_are_refused():
     ):
         with pytest.raises(ConfigError, match=message):
             read_colours(classes)
+
+
+def test_a_tiff_beside_the_png_made_of_it_is_not_read(tmp_path):
+    for name in ("a.png", "a.tif", "b.tif"):
+        Image.new("RGB", (4, 4)).save(tmp_path / name)
+    assert [file.name for file in list_images(tmp_path)] == ["a.png", "b.tif"]

@@ -121,16 +121,20 @@ class Adapter(nn.Module):
         about = {"name": type(self).__name__}
         if self.options is not None:
             about = self.options.model_dump(mode="json")
+        about |= {"class": type(self).__name__}
         return about | {"widths": list(self.widths), "layers": list(self.layers)}
 
     def check_same(self, about: Mapping[str, Any]) -> None:
         """Raise WeightsError if ``about``, of saved weights, describes another adapter."""
         ours = self.describe()
+        fields = type(self.options).model_fields if self.options else {}
+        # An option that the file does not have is younger than it.
+        about = {**{key: ours[key] for key in ours if key in fields}, **about}
         wrong = [
             f"{key} = {about.get(key)}, here {ours.get(key)}"
             for key in {**about, **ours}
             if about.get(key) != ours.get(key)
-            and not (key in _FREE and not isinstance(about.get(key), str))
+            and (key not in _FREE or str in (type(about.get(key)), type(ours.get(key))))
         ]
         if wrong:
             raise WeightsError(
@@ -145,7 +149,7 @@ class Adapter(nn.Module):
     def extra_repr(self) -> str:
         """Say what the adapter is, and its number of trainable parameters."""
         about = self.describe()
-        options = {key: value for key, value in about.items() if key not in ("name", "widths")}
+        options = {k: v for k, v in about.items() if k not in ("name", "class", "widths")}
         texts = [about["name"], *(f"{key}={value}" for key, value in options.items())]
         return ", ".join([*texts, f"{trainable_parameters(self):,} trainable parameters"])
 
@@ -184,8 +188,9 @@ class _Parts(Adapter):
 
     def check_same(self, about: Mapping[str, Any]) -> None:
         """Check every part; their own weights are described too."""
-        theirs = about.get("parts", [])
-        if about.get("name") != type(self).__name__ or len(theirs) != len(self.parts):
+        theirs, ours = about.get("parts", []), self.describe()
+        outer = {key: value for key, value in ours.items() if key != "parts"}
+        if len(theirs) != len(self.parts) or any(about.get(k) != v for k, v in outer.items()):
             super().check_same(about)
         for part, its in zip(self.parts, theirs, strict=True):
             part.check_same(its)
@@ -350,6 +355,7 @@ def attach(vit: nn.Module, adapter: Adapter) -> Attachment:
 
 def install_after_blocks(vit: nn.Module, edit: nn.Module, layers: Sequence[int]) -> list[Removable]:
     """Call ``edit(patch tokens, index, grid)`` after each of ``layers``, without prefix tokens."""
+    _forget_compiled()
     trunk = find_trunk(vit)
     outputs = [vit.get_submodule(trunk.outputs[layer]) for layer in layers]
     if trunk.layout != "tokens":

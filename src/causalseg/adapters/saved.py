@@ -33,6 +33,7 @@ class OneName:
     """Keeps the parameters of an attached adapter out of the model's state dict, and from loading.
 
     They have one name, that in the adapter, also where it has placed them in the model's layers.
+    The state dict of the model alone, which is not part of another, has them all the same.
     """
 
     def __init__(self, adapter: nn.Module):
@@ -40,13 +41,13 @@ class OneName:
 
     def __call__(self, vit: nn.Module, state: dict[str, Any], prefix: str, _: Any) -> None:
         """Drop them from a state dict; a post-hook."""
-        for name, _ in self._placed(vit):
+        for name, _ in self._placed(vit) if prefix else ():
             state.pop(prefix + name, None)
 
     def keep(self, vit: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
         """Let loading find them as they are; a pre-hook."""
-        for name, parameter in self._placed(vit):
-            state.setdefault(prefix + name, parameter)
+        for name, parameter in self._placed(vit) if prefix else ():
+            state[prefix + name] = parameter
 
     def _placed(self, vit: nn.Module) -> list[tuple[str, nn.Parameter]]:
         own = {id(parameter) for parameter in self.adapter.parameters()}
@@ -82,6 +83,24 @@ def read_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
         raise WeightsError(
             f"{file} is broken ({error}): copy it again or train again with run.resume=true"
         ) from error
+
+
+def load_tensors(part: nn.Module, tensors: Mapping[str, Tensor], file: Path) -> None:
+    """Load all tensors of a file; raise WeightsError, which names those that do not fit."""
+    expected = {key: tuple(value.shape) for key, value in part.state_dict().items()}
+    saved = {key: tuple(value.shape) for key, value in tensors.items()}
+    wrong = [
+        f"{key}: file {saved.get(key, 'nothing')}, model {expected.get(key, 'nothing')}"
+        for key in sorted(expected.keys() | saved.keys())
+        if expected.get(key) != saved.get(key)
+    ]
+    if wrong:
+        raise WeightsError(
+            f"{file} belongs to another model; {len(wrong)} tensors differ:\n  "
+            + "\n  ".join(wrong[:8])
+            + "\nuse the config.yaml in the same folder"
+        )
+    part.load_state_dict(tensors)
 
 
 def save_tensors(file: Path, tensors: Mapping[str, Tensor], about: Any) -> None:

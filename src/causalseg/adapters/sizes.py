@@ -17,6 +17,8 @@ def check_sizes(method: Any, width: Any, depth: Any) -> None:
         raise ConfigError(
             f"{name} has one width; for stages of widths {list(widths)} use {name}.for_model(model)"
         )
+    if isinstance(width, tuple | list) and len(widths) != depth:
+        raise ConfigError(f"{name}: {len(widths)} widths for {depth} blocks: give one for each")
     for key, value in [("depth", depth), *(("width", each) for each in widths)]:
         if type(value) is not int or value < 1:
             raise ConfigError(f"{name}: {key} = {value!r} must be an integer of at least 1")

@@ -16,7 +16,7 @@ from causalseg.adapters.full import FullTune
 from causalseg.adapters.intervene import Dsu, Intervention, MixStyle, SpectralIntervention
 from causalseg.adapters.peft import PeftAdapter
 from causalseg.adapters.rein import Rein
-from causalseg.adapters.saved import read_tensors
+from causalseg.adapters.saved import load_tensors, read_tensors
 from causalseg.adapters.set import SetAdapter
 from causalseg.adapters.sizes import check_layers
 from causalseg.adapters.soma import Soma
@@ -103,22 +103,26 @@ def load_adapter(folder: Path | str, vit: nn.Module) -> Adapter:
     if about["widths"] != widths:
         raise WeightsError(f"{file} is for blocks of widths {about['widths']}, not {widths}")
     adapter = _restore(about, vit)
-    adapter.load_state_dict(tensors)
+    load_tensors(adapter, tensors, file)
     return adapter
 
 
 def _restore(about: dict[str, Any], vit: nn.Module | None) -> Adapter:
     """Make the adapter that `Adapter.describe` described; without a model, from its sizes."""
-    about, made = dict(about), "is of a class of your own: make it and use its load_state_dict"
+    about = dict(about)
     name, widths = about["name"], about.pop("widths")
     if name == "Chain":
         return Chain([_restore(part, vit) for part in about["parts"]])
     if name == "Stages":
         return Stages([_restore(part, None) for part in about["parts"]], widths, about["layers"])
-    if name not in _NAMED:
-        raise WeightsError(f"the adapter {name} {made}")
+    made = about.pop("class")
     further = {key: about.pop(key) for key in ("query_width", "has_stem") if key in about}
-    part = check(_NAMED[name], about)
+    part = check(_NAMED[name], about) if name in _NAMED else None
+    if part is None or _method(part).__name__ != made:
+        raise WeightsError(
+            f"the adapter {made} is a class of your own: make it, and load the tensors with its "
+            "load_state_dict"
+        )
     if vit is None:
         return _method(part)(widths[0], 1, **_keywords(part), **further)
     return _method(part).for_model(vit, **_keywords(part), **further)

@@ -215,6 +215,13 @@ def main() -> None:
         hint = "" if is_ours else "; check the path and the free space"
         print(f"error: {error}{hint}", file=sys.stderr)
         raise SystemExit(2) from None
+    except RuntimeError as error:
+        from causalseg.data.workers import explain_death
+
+        if (told := explain_death(error)) is None:
+            raise
+        print(f"error: {told}", file=sys.stderr)
+        raise SystemExit(2) from None
     except KeyboardInterrupt as stop:
         number = stop.number if isinstance(stop, Terminated) else signal.SIGINT
         by = "" if number == signal.SIGINT else f" by {signal.Signals(number).name}"

@@ -13,7 +13,7 @@ Layers = (
 # What is above these bounds is a slip: it would overflow, fill the memory, or end in NaN.
 Count = Annotated[int, Field(ge=1, le=10**9)]
 Width = Annotated[int, Field(ge=1, le=65_536)]  # of something that is held in memory
-Index = Annotated[int, Field(ge=0, le=2**32 - 1)]  # a seed or a position
+Index = Annotated[int, Field(ge=0, le=2**63 - 1)]  # a seed or a position
 Positive = Annotated[float, Field(gt=0, le=1e9)]
 NonNegative = Annotated[float, Field(ge=0, le=1e9)]
 Size = tuple[Width, Width]

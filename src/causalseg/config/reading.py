@@ -42,7 +42,7 @@ def parse_yaml(text: str, where: str) -> Any:
         return loader.construct_document(node)
     except RecursionError:
         raise ConfigError(f"{where} is not YAML: it is too deep") from None
-    except (yaml.YAMLError, ValueError, TypeError, OverflowError, AttributeError) as error:
+    except (yaml.YAMLError, ValueError, TypeError, ArithmeticError, LookupError) as error:
         raise ConfigError(f"{where} is not YAML: {error}") from error
 
 

@@ -17,6 +17,7 @@ from causalseg.data.templates import Template, pair_by_fields
 from causalseg.errors import ConfigError, DataError, list_some
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
+_LATER = (".tif", ".tiff", ".bmp")  # read if there is no other file of the same stem
 LABEL_ENDINGS = (".png", ".webp", ".tif", ".tiff", ".bmp")  # not JPEG: it changes ids
 _DEFAULT = Decoding()
 _SHOWN = 5  # names in a message
@@ -222,6 +223,11 @@ def _list_stems(folder: Path, endings: tuple[str, ...]) -> dict[str, Path]:
         if not is_utf8(file.name):
             raise _not_utf8(file.name, folder)
         if file.stem in stems:
+            first = stems[file.stem]
+            later = [each.suffix.lower() in _LATER for each in (first, file)]
+            if later.count(True) == 1:  # such as a TIFF beside the PNG made of it
+                stems[file.stem] = file if later[0] else first
+                continue
             raise DataError(f"{stems[file.stem]} and {file} have the same stem: keep one of them")
         stems[file.stem] = file
     return stems

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from causalseg.data.amplitude import change_amplitude
 from causalseg.data.augment import Augment, mix_classes
 from causalseg.data.dataset import Sample
+from causalseg.data.workers import leave_signals
 
 Draws = Callable[[int], int]
 """The index of the image that is sample number p of a run."""
@@ -125,4 +126,10 @@ def make_loader(
     data: AugmentedData, sampler: StepSampler, workers: int, is_pinned: bool = False
 ) -> DataLoader[Sample]:
     """Return the loader of training batches, in the order of steps; pinned for a GPU."""
-    return DataLoader(data, batch_sampler=sampler, num_workers=workers, pin_memory=is_pinned)
+    return DataLoader(
+        data,
+        batch_sampler=sampler,
+        num_workers=workers,
+        pin_memory=is_pinned,
+        worker_init_fn=leave_signals,
+    )

@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from causalseg.config.inference import InferenceConfig
 from causalseg.data.classes import IGNORE, ClassList
 from causalseg.data.dataset import Sample
-from causalseg.data.workers import strip_worker_errors
+from causalseg.data.workers import leave_signals, strip_worker_errors
 from causalseg.engine import metrics
 from causalseg.engine.infer import check_scores, predict
 from causalseg.model import Segmenter
@@ -201,7 +201,8 @@ def _predict(
     model: Segmenter, domain: Domain, indices: Sequence[int], workers: int
 ) -> Iterator[Scored]:
     device = next(model.parameters()).device
-    loader = DataLoader(Subset(domain.data, indices), batch_size=None, num_workers=workers)
+    images = Subset(domain.data, indices)
+    loader = DataLoader(images, None, num_workers=workers, worker_init_fn=leave_signals)
     for sample in strip_worker_errors(loader):
         size = (sample.label.shape[0], sample.label.shape[1])
         yield Scored(sample, *domain.predict(model, sample.image.to(device), size))

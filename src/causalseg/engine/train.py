@@ -31,6 +31,9 @@ Evaluate = Callable[[int, bool, RunLog | None], float | None]
 what run.best measures, in percent."""
 
 
+_MOST_STEPS = 10  # until several processes agree to stop
+
+
 def train(
     fabric: Fabric,
     model: Segmenter,
@@ -67,7 +70,9 @@ def train(
                 model.progress = (done - 1) / steps
                 meter.step(_update(fabric, wrapped, optimizer, batch, options.clip))
                 state.average.update(done)
-                is_saving = is_due(done, steps, run_options.save_every)
+                is_logging = is_due(done, steps, min(run_options.log_every, _MOST_STEPS))
+                number = _agree(fabric, stop.number, is_logging)
+                is_saving = number > 0 or is_due(done, steps, run_options.save_every)
                 is_scoring = done < steps and is_due(done, steps, evaluate_every)
                 if is_saving or is_scoring or is_due(done, steps, run_options.log_every):
                     values = meter.take(done)  # raises before a broken state can be saved
@@ -80,13 +85,12 @@ def train(
                 if is_scoring:
                     state.score(evaluate, done, log)
                     meter.restart()
-                if state.best.is_over:
-                    break
-                is_logging = is_due(done, steps, run_options.log_every)
-                if number := _agree(fabric, stop.number, is_logging):
-                    state.save(done)
+                if number:
+                    fabric.barrier()  # the first process has saved
                     text = f"stopped by {Signals(number).name} after step {done}, which is saved: "
                     raise Terminated(number, f"{text}run.resume=true continues")
+                if state.best.is_over:
+                    break
         state.finish(evaluate, done, log)
 
 
@@ -163,7 +167,7 @@ def _update(
 def _agree(fabric: Fabric, number: int, is_logging: bool) -> int:
     """Return the signal that any process got: all must stop after the same step.
 
-    Several processes agree when they log, as they wait for each other then.
+    Several processes agree every few steps, as they wait for each other then.
     """
     if fabric.world_size == 1:
         return number

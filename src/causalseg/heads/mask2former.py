@@ -127,6 +127,7 @@ class Mask2FormerHead(Head):
                 class_labels=class_labels,
                 auxiliary_predictions=outputs[:-1],
             )
+        self.criterion.ignore(None)
         return {
             kind: weight * sum(value for name, value in terms.items() if name.startswith(prefix))
             for kind, (prefix, weight) in self.terms.items()

@@ -29,12 +29,13 @@ from causalseg.engine.devices import make_fabric
 from causalseg.engine.evaluate import Domain, ExampleImages, Keep, evaluate, summarise
 from causalseg.engine.metrics import read_counts
 from causalseg.engine.robustness import summarise_robustness
-from causalseg.errors import ConfigError, RunError
+from causalseg.errors import CausalsegError, ConfigError, RunError
 from causalseg.model import Segmenter
 from causalseg.report import write_report
 from causalseg.report.card import write_card
 from causalseg.runs.checkpoint import load_weights
 from causalseg.runs.folder import RunFolder, open_scored
+from causalseg.runs.log import logger
 from causalseg.runs.scores import VERSION, Checkpoint, Scores, read_scores, write_scores
 from causalseg.writing import replacing
 
@@ -73,7 +74,7 @@ def eval_run(
         applied.append(f"corrupt={','.join(corruptions)}")
         applied.append(f"severity={','.join(map(str, severities))}")
     if checkpoint != "last":
-        applied.append(f"checkpoint={Path(checkpoint).name}")
+        applied.append(f"checkpoint={_name_weights(run, checkpoint)}")
     run = _choose_evaluation(run, applied, name)
     domains = build_domains(config.data, config.inference)
     fabric = make_fabric(config.run)
@@ -210,9 +211,9 @@ def write_results(
     if fabric.is_global_zero:
         if run.results == run.path:
             write_card(run, config)
-        elif (trained := RunFolder(run.path)).eval.is_file():
-            write_report([trained], trained.report)  # names this evaluation too
         write_report([run], run.report)
+        if run.results != run.path:
+            _refresh_report(RunFolder(run.path))
     fabric.barrier()
 
 
@@ -228,7 +229,11 @@ def _choose_evaluation(run: RunFolder, applied: Sequence[str], name: str | None)
         raise ConfigError(f"--name {name!r}: an evaluation is named by {text}")
     chosen = RunFolder(run.path, name)
     if chosen.eval.is_file():
-        before = _scored_with(chosen)
+        try:
+            before = _scored_with(chosen)
+        except CausalsegError as error:
+            logger.warning("%s: scored again", error)
+            return chosen
         if before != options:
             raise RunError(
                 f"{chosen.results} was scored with {', '.join(before) or 'no options'}: choose "
@@ -237,8 +242,26 @@ def _choose_evaluation(run: RunFolder, applied: Sequence[str], name: str | None)
     return chosen
 
 
+def _name_weights(run: RunFolder, checkpoint: str) -> str:
+    """Return the name of weights, with the folder they are in where that is not the run's."""
+    path = Path(checkpoint)
+    if not path.exists() or (run.path / checkpoint).exists():
+        return checkpoint
+    is_inside = path.resolve().is_relative_to(run.path.resolve())
+    return path.name if is_inside else f"{path.resolve().parent.name}/{path.name}"
+
+
 def _scored_with(run: RunFolder) -> list[str]:
     return _decisive(read_scores(run).overrides or [])
+
+
+def _refresh_report(trained: RunFolder) -> None:
+    """Let the report of training name a new evaluation; a run without readable scores has none."""
+    if trained.eval.is_file():
+        try:
+            write_report([trained], trained.report)
+        except CausalsegError as error:
+            logger.warning("the report of training was not made again: %s", error)
 
 
 def _decisive(overrides: Sequence[str]) -> list[str]:

@@ -1,6 +1,7 @@
 """Train a configuration into its run folder, score it and write a report."""
 
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from lightning_fabric import Fabric
@@ -59,7 +60,7 @@ def train_run(config: Config) -> RunFolder:
     counts = None if config.run.resume else data.count_for_head(model, sources, workers)
     draws = data.build_draws(config.data, sources, config.run.seed, workers, counts)
     images = AugmentedData(sources, Augment(config.train.crop, config.train.augment), draws)
-    with locked(run.path) if fabric.is_global_zero else nullcontext():
+    with _held(fabric, run):
         _check_folder(fabric, run, config)  # another may have trained into it meanwhile
         if fabric.is_global_zero:
             run.remove_leftovers(config.run.resume)
@@ -124,6 +125,21 @@ class _Scores:
     ) -> tuple[Scores, dict[str, list[ExampleImages]]]:
         seen = seen_domains(self.config, self.config)
         return score_model(self.fabric, self.model, domains, seen, self.config, num_pictures)
+
+
+@contextmanager
+def _held(fabric: Fabric, run: RunFolder) -> Iterator[None]:
+    """Lock the run folder by the first process; RunError in all if another one has it."""
+    with ExitStack() as stack:
+        problem = None
+        if fabric.is_global_zero:
+            try:
+                stack.enter_context(locked(run.path))
+            except RunError as error:
+                problem = str(error)
+        if problem := fabric.broadcast(problem):
+            raise RunError(problem)
+        yield
 
 
 def _check_folder(fabric: Fabric, run: RunFolder, config: Config) -> int:

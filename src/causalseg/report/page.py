@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from jinja2 import UndefinedError
 
-from causalseg.errors import RunError
+from causalseg.errors import CausalsegError, RunError
 from causalseg.report import charts, tables
 from causalseg.report.format import Value
 from causalseg.report.gallery import WRONG, Gallery, build_gallery
@@ -19,6 +19,7 @@ from causalseg.report.read import Run, find_reference, read_runs
 from causalseg.report.tables import Confusion
 from causalseg.report.template import load_template
 from causalseg.runs.folder import RunFolder
+from causalseg.runs.log import logger
 from causalseg.runs.scores import Scores, read_scores
 from causalseg.writing import write_text
 
@@ -107,12 +108,15 @@ def _list_evaluations(runs: Sequence[Run], out: Path) -> list[tuple[str, str, Sc
     run = runs[0].folder
     if len(runs) > 1 or run.results != run.path:
         return []
-    scored = {name: RunFolder(run.path, name) for name in run.list_evaluations()}
-    links = {
-        name: quote(os.path.relpath(each.report, out.parent).replace(os.sep, "/"))
-        for name, each in scored.items()
-    }
-    return [(name, links[name], read_scores(each)) for name, each in scored.items()]
+    found = []
+    for name in run.list_evaluations():
+        scored = RunFolder(run.path, name)
+        link = quote(os.path.relpath(scored.report, out.parent).replace(os.sep, "/"))
+        try:
+            found.append((name, link, read_scores(scored)))
+        except CausalsegError as error:  # it does not keep the report of the run from being made
+            logger.warning("%s", error)
+    return found
 
 
 def _list_gaps(runs: Sequence[Run]) -> list[str]:

@@ -31,7 +31,7 @@ def sealing(run: RunFolder, *files: Path) -> Iterator[None]:
         write_json(run.checksums, kept)
     yield
     made = {name: _sum(file) for name, file in names.items() if file.is_file()}
-    write_json(run.checksums, kept | made)
+    write_json(run.checksums, {**_read(run), **made})
 
 
 def check_seal(run: RunFolder, file: Path) -> None:
@@ -40,11 +40,14 @@ def check_seal(run: RunFolder, file: Path) -> None:
         name = file.resolve().relative_to(run.path.resolve()).as_posix()
     except ValueError:  # of another folder
         return
+    if _is_ignored.get() or not file.is_file():
+        return
     known = _read(run).get(name)
-    if known and not _is_ignored.get() and file.is_file() and _sum(file) != known:
+    if known and _sum(file) != known:
         raise RunError(
             f"{file} is not what was written into the run: it is damaged, edited or of another "
-            "run. Bring it back, or read it as it is with --ignore-checksums"
+            "run. Bring it back, or read it as it is with --ignore-checksums or without "
+            f"{run.checksums.name}"
         )
 
 
