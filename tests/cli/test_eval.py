@@ -235,3 +235,14 @@ def test_scoring_tells_its_progress_where_there_is_no_bar(trained, caplog, monke
     with caplog.at_level("INFO", logger="causalseg"):
         assert run("eval", trained) == 0
     assert re.search(r"scoring here: 1 of 3 images, [\d.]+ images/s, eta 0:0", caplog.text)
+
+
+def test_an_evaluation_of_weights_before_the_last_training_says_so(trained):
+    assert run("eval", trained, "--corrupt", "fog", "--name", "fog") == 0
+    said = "of the weights before the last training"
+    assert said not in (trained / "report.html").read_text()
+    config = trained / "config.yaml"
+    assert run("train", config, "run.resume=true", "train.steps=2", f"run.out={trained}") == 0
+    assert said in (trained / "report.html").read_text()
+    assert run("eval", trained, "--corrupt", "fog", "--name", "fog") == 0
+    assert said not in (trained / "report.html").read_text()

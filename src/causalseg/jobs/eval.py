@@ -37,6 +37,7 @@ from causalseg.runs.checkpoint import load_weights
 from causalseg.runs.folder import RunFolder, open_scored
 from causalseg.runs.log import logger
 from causalseg.runs.scores import VERSION, Checkpoint, Scores, read_scores, write_scores
+from causalseg.runs.seal import sum_of
 from causalseg.writing import replacing
 
 _HARDWARE = ("run.accelerator", "run.devices", "run.nodes")
@@ -79,7 +80,10 @@ def eval_run(
     domains = build_domains(config.data, config.inference)
     fabric = make_fabric(config.run)
     model = build_segmenter(config)
-    used = about_checkpoint(trained, load_weights(run, model, checkpoint))
+    about = load_weights(run, model, checkpoint)
+    if run.results != run.path and checkpoint == "last":
+        about["weights"] = sum_of(run, run.head)
+    used = about_checkpoint(trained, about)
     fabric.to_device(model)
 
     def keep(name: str, sample: Sample, prediction: Int[Tensor, "H W"]) -> None:

@@ -21,6 +21,7 @@ from causalseg.report.template import load_template
 from causalseg.runs.folder import RunFolder
 from causalseg.runs.log import logger
 from causalseg.runs.scores import Scores, read_scores
+from causalseg.runs.seal import sum_of
 from causalseg.writing import write_text
 
 _FIGURES = 12  # domains that have a figure of their own
@@ -103,8 +104,11 @@ def _build_content(runs: Sequence[Run], reference: Run | None) -> dict[str, Any]
     }
 
 
-def _list_evaluations(runs: Sequence[Run], out: Path) -> list[tuple[str, str, Scores]]:
-    """Return what else one run was scored on after training: name, link to the report, scores."""
+def _list_evaluations(runs: Sequence[Run], out: Path) -> list[tuple[str, str, Scores, bool]]:
+    """Return what else one run was scored on: name, link to the report, scores.
+
+    Last, whether the run was trained on since.
+    """
     run = runs[0].folder
     if len(runs) > 1 or run.results != run.path:
         return []
@@ -113,7 +117,9 @@ def _list_evaluations(runs: Sequence[Run], out: Path) -> list[tuple[str, str, Sc
         scored = RunFolder(run.path, name)
         link = quote(os.path.relpath(scored.report, out.parent).replace(os.sep, "/"))
         try:
-            found.append((name, link, read_scores(scored)))
+            scores, now = read_scores(scored), sum_of(run, run.head)
+            used = scores.checkpoint and scores.checkpoint.weights
+            found.append((name, link, scores, bool(used and now and used != now)))
         except CausalsegError as error:  # it does not keep the report of the run from being made
             logger.warning("%s", error)
     return found

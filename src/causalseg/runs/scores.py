@@ -50,6 +50,8 @@ class Checkpoint(Block):
     """Metric that best was chosen by."""
     value: Percent | None = None
     """Its value, as measured during training."""
+    weights: str | None = None
+    """SHA-256 of the head's weights at the end of training, in later evaluations of them."""
     allow_target: bool = False
     """Whether a metric of a target domain chose the weights or the end of training."""
 

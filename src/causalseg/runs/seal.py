@@ -34,6 +34,11 @@ def sealing(run: RunFolder, *files: Path) -> Iterator[None]:
     write_json(run.checksums, {**_read(run), **made})
 
 
+def sum_of(run: RunFolder, file: Path) -> str | None:
+    """Return the checksum of a file as it was written; None where none was noted."""
+    return _read(run).get(file.relative_to(run.path).as_posix())
+
+
 def check_seal(run: RunFolder, file: Path) -> None:
     """Raise RunError if a file of the run is not as it was written."""
     try:
