@@ -37,7 +37,7 @@ def save_tiny(path, *args, **options):
 def test_the_model_takes_over_the_files_position_grid_and_patch(tmp_path, name, patch, grid):
     path = tmp_path / "weights"
     vit = save_tiny(path, name, patch_size=patch, img_size=patch * grid)
-    model, rule, _ = build(name, path)
+    model, rule, *_ = build(name, path)
     assert rule == "antialias"
     assert model.patch_embed.patch_size == (patch, patch)
     assert model.patch_embed.grid_size == (grid, grid)

@@ -85,6 +85,7 @@ def test_weights_that_are_not_finite_are_refused(run, images, tmp_path):
     weights = load_file(file)
     weights["classifier.bias"] = torch.full_like(weights["classifier.bias"], torch.nan)
     save_file(weights, file)
+    (run / "checksums.json").unlink()
     with pytest.raises(TrainingError, match="not finite"):
         predict_run(run, images, tmp_path / "out")
     assert not (tmp_path / "out" / "predictions").exists()

@@ -172,7 +172,7 @@ def test_cached_hub_weights_need_no_network_and_equal_timms_loading(monkeypatch,
     (repository / "refs" / "main").write_text("abc")
     state = build(name, "random", seed=5).model.state_dict()
     save_file(state, snapshot / "model.safetensors")
-    vit, rule, _ = build(name, "hub", seed=0)
+    vit, rule, *_ = build(name, "hub", seed=0)
     assert rule == "antialias"
     assert equal(
         vit.state_dict(), timm.create_model(name, pretrained=True, num_classes=0).state_dict()
