@@ -123,10 +123,12 @@ def test_models_of_hugging_face_need_no_attributes_set_by_hand(kind):
 
 
 class MetaBlock(nn.Module):
-    """Takes and returns a list of batches, as the blocks of Meta's DINOv3 code do."""
+    """Takes and returns a list of batches, as the blocks of Meta's DINOv3 code do, or a tuple."""
+
+    kind = list
 
     def forward(self, batches):
-        return [batch.clone() for batch in batches]
+        return self.kind(batch.clone() for batch in batches)
 
 
 class MetaVit(nn.Module):
@@ -146,6 +148,16 @@ class MetaVit(nn.Module):
         for block in self.blocks:
             batches = block(batches)
         return batches
+
+
+def test_blocks_that_give_a_tuple_are_edited_in_its_first(monkeypatch):
+    monkeypatch.setattr(MetaBlock, "kind", tuple)
+    model, images = MetaVit(), torch.rand(1, 3, 28, 42)
+    plain = model(images, images)
+    with attach(model, AddOne.for_model(model, layers=[0])):
+        edited = model(images, images)
+    assert torch.equal(edited[0][:, 5:], plain[0][:, 5:] + 1)
+    assert torch.equal(edited[1], plain[1])  # such as attention weights
 
 
 def test_blocks_that_pass_lists_are_edited_and_several_crops_are_refused():

@@ -133,7 +133,7 @@ def test_a_choice_on_a_target_is_marked_wherever_its_score_is_shown(tiny, capsys
     assert f"**Mind: {CHOSEN_ON_TARGET}.**" in run.card.read_text()
 
 
-def test_files_that_were_changed_are_told_before_they_are_used(trained, folder, tmp_path, capsys):
+def test_files_that_were_changed_are_refused(trained, folder, tmp_path, capsys):
     def commands(*options):
         out = ("--out", tmp_path / "p")
         return [
