@@ -224,3 +224,17 @@ def test_a_file_of_dinov2_that_could_be_timms_or_metas_says_which_rule_is_taken(
         assert caplog.text == ""
     images = torch.rand(1, 3, 28, 42)
     assert not torch.equal(plain(images)[-1], other(images)[-1])
+
+
+def test_attention_is_plain_on_short_grids_in_bfloat16_on_a_cpu_alone():
+    backbone = FrozenBackbone(make_vit())
+    fused = backbone(make_images())
+    assert all(block.attn.fused_attn for block in backbone.vit.blocks)
+    with torch.autocast("cpu", torch.bfloat16):
+        plain = backbone(make_images())
+        assert not any(block.attn.fused_attn for block in backbone.vit.blocks)
+        backbone(make_images(H=14 * 52, W=14 * 52, batch=1))
+        assert all(block.attn.fused_attn for block in backbone.vit.blocks)
+    for ours, exact in zip(plain, fused, strict=True):
+        assert (ours - exact).abs().max() < 0.1 * exact.std()
+    assert images_equal(FrozenBackbone(backbone.vit)(make_images()), fused)

@@ -15,6 +15,7 @@ from typing import Any, Self
 import torch
 from jaxtyping import Float
 from timm.data import resolve_model_data_config
+from timm.layers import use_fused_attn
 from timm.models.beit import Beit
 from timm.models.eva import Eva
 from timm.models.resnet import ResNet
@@ -30,6 +31,9 @@ from causalseg.errors import ConfigError, DataError
 
 logger = logging.getLogger("causalseg")
 _NUM_LEVELS = 4
+# Up to here plain attention is faster than torch's fused one on a CPU in bfloat16: a step takes 0.7
+# of the time at 200 to 450 tokens, 1.0 at 2,700, 1.3 at 5,300 (benchmarks/attention.py).
+_PLAIN_TOKENS = 2700
 _VIT_L_LEVELS = (7, 11, 15, 23)  # the field's choice for 24 blocks (Rein); not evenly spaced
 
 
@@ -80,6 +84,9 @@ class FrozenBackbone(nn.Module):
         self.patch, self.sha256 = max(trunk.strides), sha256
         # timm counts the stem of a ResNet as its first feature.
         self._offset = 1 if isinstance(vit, ResNet) else 0
+        # Copies and a second backbone of a model find what an image of bfloat16 left in it.
+        has_choice = [part for part in vit.modules() if hasattr(part, "fused_attn")]
+        self._attentions: list[Any] = has_choice if use_fused_attn() else []
         data = resolve_model_data_config(vit)
         self.register_buffer("mean", torch.tensor(data["mean"]).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(data["std"]).view(3, 1, 1), persistent=False)
@@ -99,6 +106,7 @@ class FrozenBackbone(nn.Module):
         Raises DataError if H or W is not divisible by ``patch``.
         """
         self._check_size(*images.shape[-2:])
+        self._choose_attention(images)
         blocks = sorted(set(self.levels))
         features = self.vit.forward_intermediates(
             (images - self.mean) / self.std,
@@ -112,6 +120,15 @@ class FrozenBackbone(nn.Module):
     def train(self, mode: bool = True) -> Self:
         """Stay in eval mode."""
         return super().train(False)
+
+    def _choose_attention(self, images: Float[Tensor, "b 3 H W"]) -> None:
+        """Take the faster of fused and plain attention; compiled models keep the fused one."""
+        if torch.compiler.is_compiling():
+            return
+        tokens = images.shape[-2] * images.shape[-1] // self.patch**2
+        is_bf16 = torch.is_autocast_enabled("cpu") and images.device.type == "cpu"
+        for attention in self._attentions:
+            attention.fused_attn = not (is_bf16 and tokens <= _PLAIN_TOKENS)
 
     def _check_size(self, H: int, W: int) -> None:
         if H % self.patch == 0 and W % self.patch == 0:
