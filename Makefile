@@ -23,9 +23,10 @@ check: $(VENV)/ready  ## format, lint, types, layers, sizes, generated pages
 	$(BIN)/python tools/check_sizes.py
 	$(BIN)/python tools/tables.py --check
 
-bench: $(VENV)/ready  ## speed and memory: adapters, attention, scenes, corruptions, loader, windows; half an hour
+bench: $(VENV)/ready  ## speed and memory: adapters, attention, steps, scenes, corruptions, loader, windows; half an hour
 	$(BIN)/python benchmarks/adapter.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/attention.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/step.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/scenes.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/corruptions.py
 	$(BIN)/python benchmarks/loader.py

@@ -19,7 +19,7 @@ from torch import nn
 
 from causalseg.writing import write_json
 
-SIZES = ((4, 168, 224), (1, 252, 336), (2, 448, 448), (1, 728, 728), (1, 1022, 1022))
+SIZES = ((4, 168, 224), (1, 252, 336), (2, 448, 448), (1, 728, 728))
 
 
 def step(vit: VisionTransformer, images: torch.Tensor, is_fused: bool, is_bf16: bool) -> float:

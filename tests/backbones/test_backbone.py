@@ -233,7 +233,7 @@ def test_attention_is_plain_on_short_grids_in_bfloat16_on_a_cpu_alone():
     with torch.autocast("cpu", torch.bfloat16):
         plain = backbone(make_images())
         assert not any(block.attn.fused_attn for block in backbone.vit.blocks)
-        backbone(make_images(H=14 * 52, W=14 * 52, batch=1))
+        backbone(make_images(H=14 * 46, W=14 * 46, batch=1))
         assert all(block.attn.fused_attn for block in backbone.vit.blocks)
     for ours, exact in zip(plain, fused, strict=True):
         assert (ours - exact).abs().max() < 0.1 * exact.std()

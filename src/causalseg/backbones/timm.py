@@ -31,9 +31,9 @@ from causalseg.errors import ConfigError, DataError
 
 logger = logging.getLogger("causalseg")
 _NUM_LEVELS = 4
-# Up to here plain attention is faster than torch's fused one on a CPU in bfloat16: a step takes 0.7
-# of the time at 200 to 450 tokens, 1.0 at 2,700, 1.3 at 5,300 (benchmarks/attention.py).
-_PLAIN_TOKENS = 2700
+# Up to here plain attention is as fast as torch's fused one on a CPU in bfloat16: a step takes 0.6
+# to 0.8 of the time at 200 to 1,000 tokens, 1.1 at 2,700 (benchmarks/attention.py).
+_PLAIN_TOKENS = 2000
 _VIT_L_LEVELS = (7, 11, 15, 23)  # the field's choice for 24 blocks (Rein); not evenly spaced
 
 
