@@ -210,8 +210,9 @@ def test_a_tensor_has_one_name_and_loads_by_it(images, name, tmp_path):
     before = other(images)
     for assign in (False, True):
         other.load_state_dict(load_file(tmp_path / "model.safetensors"), assign=assign)
-        assert torch.equal(other(images), model(images))
-        assert not torch.equal(other(images), before)
+        # Products may round by where a tensor is in memory.
+        assert torch.allclose(other(images), model(images), atol=1e-5)
+        assert not torch.allclose(other(images), before, atol=1e-5)
 
 
 def test_saved_weights_know_what_they_are_of(vit, images, adapter, tmp_path):
@@ -223,7 +224,7 @@ def test_saved_weights_know_what_they_are_of(vit, images, adapter, tmp_path):
     for model, each in ((vit, adapter), (make_backbone(), again)):
         with attach(model, each):
             outputs.append(model(images))
-    assert torch.equal(*outputs)
+    assert torch.allclose(*outputs, atol=1e-5)
     assert f"{causalseg.count_trainable(adapter):,} trainable" in repr(adapter) or adapter.parts
     with pytest.raises(WeightsError, match=r"adapter.safetensors is for blocks of widths \[48, 48"):
         causalseg.load_adapter(tmp_path, make_vit(depth=3))
