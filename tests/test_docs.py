@@ -84,7 +84,7 @@ def test_a_shown_command_is_understood_and_its_options_are_valid(line):
         assert (ROOT / config).is_file()
     base = ROOT / config if config.parts[0] == "configs" else CONFIGS[0]
     overrides = [part for part in bound.args[1:] if isinstance(part, str)]
-    if command.__name__ == "evaluate":  # more runs may be named
+    if command.__name__ in ("evaluate", "predict"):  # which take runs and images, too
         overrides = [part for part in overrides if "=" in part]
     parse_config(yaml.safe_load(base.read_text()), overrides)
 
