@@ -95,7 +95,7 @@ def test_a_run_loads_from_its_folder_alone(tiny, tmp_path):
     model.save(tmp_path)
     images, _ = batch()
     assert torch.equal(load_run(tmp_path).logits(images), model.logits(images))
-    assert torch.equal(causalseg.load(tmp_path).logits(images), model.logits(images))
+    assert torch.equal(causalseg.load_segmenter(tmp_path).logits(images), model.logits(images))
     (tmp_path / "head.safetensors").unlink()
     with pytest.raises(MissingFileError, match=r"no head.safetensors: `causalseg train`"):
         load_run(tmp_path)

@@ -54,7 +54,7 @@ def test_readme_s_own_images_train_and_choose_on_summer_alone(mine, tmp_path, ca
     assert scores["checkpoint"]["metric"] == "summer.miou"
     assert scores["checkpoint"]["step"] in (2, 4, 5)
     assert load_file(folder / "head.safetensors")["balance.pixels"].sum() > 0
-    assert causalseg.load(folder, checkpoint="best")
+    assert causalseg.load_segmenter(folder, checkpoint="best")
     assert run("train", *mine, *best, "run.resume=true") == 0  # epochs again: the same run
     assert run("train", *mine, *best, "run.resume=true", "train.epochs=1") == 2
     assert "has done 5 steps: train.steps must be 5 or more" in capsys.readouterr().err

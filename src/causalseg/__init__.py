@@ -9,20 +9,25 @@ if TYPE_CHECKING:
     from causalseg.adapters.base import trainable_parameters as count_trainable
     from causalseg.adapters.causal_tune import CausalTune
     from causalseg.build.adapter import load_adapter
-    from causalseg.build.model import load_run as load
+    from causalseg.build.loaded import LoadedModel, load
+    from causalseg.build.model import load_run as load_segmenter
     from causalseg.config.initialisation import Init
+    from causalseg.engine.prediction import Prediction
     from causalseg.model import Segmenter
 
 __all__ = [
     "Adapter",
     "CausalTune",
     "Init",
+    "LoadedModel",
+    "Prediction",
     "Segmenter",
     "__version__",
     "attach",
     "count_trainable",
     "load",
     "load_adapter",
+    "load_segmenter",
 ]
 
 _PLACES = {
@@ -33,7 +38,10 @@ _PLACES = {
     "attach": ("causalseg.adapters.base", "attach"),
     "count_trainable": ("causalseg.adapters.base", "trainable_parameters"),
     "load_adapter": ("causalseg.build.adapter", "load_adapter"),
-    "load": ("causalseg.build.model", "load_run"),
+    "load": ("causalseg.build.loaded", "load"),
+    "load_segmenter": ("causalseg.build.model", "load_run"),
+    "LoadedModel": ("causalseg.build.loaded", "LoadedModel"),
+    "Prediction": ("causalseg.engine.prediction", "Prediction"),
 }
 
 

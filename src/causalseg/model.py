@@ -136,14 +136,16 @@ class Segmenter(nn.Module):
             about = part.describe() if isinstance(part, Adapter) else None
             save_tensors(Path(folder) / f"{name}.safetensors", tensors, about)
 
-    def load(self, folder: Path | str) -> None:
-        """Read what `save` wrote.
+    def load(self, folder: Path | str, only: Sequence[str] = ("adapter", "head")) -> None:
+        """Read what `save` wrote, or some of its parts.
 
         Raises:
             MissingFileError: if a file is not there.
             WeightsError: if a file is broken or belongs to another model; names the keys.
         """
         for name, part in self.trainable().items():
+            if name not in only:
+                continue
             file = Path(folder) / f"{name}.safetensors"
             if not file.is_file():
                 raise MissingFileError(

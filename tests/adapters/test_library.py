@@ -233,7 +233,7 @@ def test_a_model_compiled_before_is_compiled_again(tmp_path):
 
 
 def test_a_loaded_model_has_no_gradients(tiny):
-    model = causalseg.load(train_run(tiny("train.steps=1")).path)
+    model = causalseg.load_segmenter(train_run(tiny("train.steps=1")).path)
     assert not any(parameter.requires_grad for parameter in model.parameters())
 
 

@@ -56,13 +56,13 @@ def test_a_broken_image_is_skipped_and_named_at_the_end(run, images, tmp_path):
 
 def test_a_second_call_predicts_only_what_is_new_or_changed(run, images, tmp_path, monkeypatch):
     out, read = tmp_path / "out", []
-    original = job.read_image
+    original = job.decode_image
 
-    def count(file, how):
-        read.append(file.name)
-        return original(file, how)
+    def count(content, where, how):
+        read.append(where)
+        return original(content, where, how)
 
-    monkeypatch.setattr(job, "read_image", count)
+    monkeypatch.setattr(job, "decode_image", count)
     assert predict_run(run, images, out) == (3, 0)
     assert predict_run(run, images, out) == (0, 3)
     assert len(read) == 3
@@ -99,3 +99,39 @@ def test_a_path_that_is_not_there_is_named_before_anything_else(tmp_path, capsys
 def test_images_that_are_not_there_are_named(run, tmp_path):
     with pytest.raises(MissingFileError, match="typo"):
         predict_run(run, Path("typo"), tmp_path / "out")
+
+
+def test_patterns_and_zip_files_are_predicted_by_their_paths(run, images, tmp_path):
+    assert predict_run(run, f"{images}/*/*.png", tmp_path / "glob") == (1, 0)
+    assert predict_run(run, f"{images}/**/*.png", tmp_path / "deep") == (3, 0)
+    assert made(tmp_path / "deep") == ["a.png", "north/a.png", "south/old/a.png"]
+    archive = shutil.make_archive(str(tmp_path / "photos"), "zip", images)
+    assert predict_run(run, archive, tmp_path / "zip") == (3, 0)
+    assert made(tmp_path / "zip") == made(tmp_path / "deep")
+    assert predict_run(run, archive, tmp_path / "zip") == (0, 3)
+    for name in made(tmp_path / "zip"):
+        one, other = (tmp_path / kind / "predictions" / name for kind in ("zip", "deep"))
+        assert one.read_bytes() == other.read_bytes()
+    with pytest.raises(DataError, match=r"\*\.bmp has no images"):
+        predict_run(run, f"{images}/*.bmp", tmp_path / "none")
+    shutil.copy(images / "a.png", images / "a.jpg")
+    with pytest.raises(DataError, match="have one name"):
+        predict_run(run, f"{images}/*", tmp_path / "twice")
+
+
+def test_what_is_asked_for_is_written_and_other_runs_are_averaged(run, images, tmp_path, tiny):
+    other = train_run(tiny("train.steps=1", "run.seed=1", f"run.out={tmp_path / 'other'}")).path
+    kinds = ["--write", "confidence,shares"]
+    assert command("predict", run, images, "--also", other, *kinds, "--out", tmp_path / "out") == 0
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == [
+        "confidence",
+        "predict.json",
+        "shares",
+    ]
+    assert made(tmp_path / "out", "confidence") == ["a.png", "north/a.png", "south/old/a.png"]
+    alone = ["predict", run, images, "--write", "confidence", "--out", tmp_path / "alone"]
+    assert command(*alone) == 0
+    one, two = (tmp_path / each / "confidence" / "a.png" for each in ("out", "alone"))
+    assert one.read_bytes() != two.read_bytes()
+    assert command("predict", run, images, "--write", "masks", "--out", tmp_path / "x") == 2
+    assert not (tmp_path / "x").exists()

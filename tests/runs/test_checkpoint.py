@@ -37,7 +37,7 @@ def trained(template, tmp_path):
 
 
 def head(run, checkpoint):
-    return dict(causalseg.load(run.path, checkpoint=checkpoint).head.state_dict())
+    return dict(causalseg.load_segmenter(run.path, checkpoint=checkpoint).head.state_dict())
 
 
 def scores_of(run, evaluation=None):
@@ -68,16 +68,16 @@ def test_missing_weights_are_one_error_that_lists_the_others(trained, name, caps
 def test_best_of_a_run_that_chose_none_is_refused(tiny):
     run = train_run(tiny("train.steps=1"))
     with pytest.raises(MissingFileError, match=r"no weights 'best'; there are: last, last.ckpt"):
-        causalseg.load(run.path, checkpoint="best")
+        causalseg.load_segmenter(run.path, checkpoint="best")
     run.head.unlink()
     with pytest.raises(MissingFileError, match=r"no weights 'last'; there are: last.ckpt"):
-        causalseg.load(run.path)
+        causalseg.load_segmenter(run.path)
 
 
 def test_a_checkpoint_of_another_run_is_refused(trained, tiny, tmp_path):
     other = train_run(tiny("adapter.rank=3", "train.steps=1", f"run.out={tmp_path / 'other'}"))
     with pytest.raises(RunError, match="belongs to another configuration"):
-        causalseg.load(trained.path, checkpoint=str(other.checkpoint))
+        causalseg.load_segmenter(trained.path, checkpoint=str(other.checkpoint))
 
 
 def test_scores_say_which_weights_they_are_of(trained, capsys):
@@ -109,7 +109,7 @@ def test_predictions_are_of_the_weights_asked_for(trained, folder, tmp_path):
     for name in ("last", "best"):
         options = ("--checkpoint", name, "--out", tmp_path / name)
         assert command("predict", trained.path, folder / "images", *options) == 0
-    model = causalseg.load(trained.path, checkpoint="best")
+    model = causalseg.load_segmenter(trained.path, checkpoint="best")
     with Image.open(tmp_path / "best" / "predictions" / "000.png") as picture:
         found = torch.from_numpy(np.array(picture))
     with torch.no_grad():

@@ -2,12 +2,12 @@
 
 import json
 
+import numpy as np
 import pytest
-import torch
 
 from causalseg.data.classes import ClassList
+from causalseg.engine.prediction import label_ids
 from causalseg.errors import RunError
-from causalseg.jobs.eval import label_ids
 from causalseg.runs.folder import RunFolder
 from causalseg.runs.scores import Scores, read_scores, write_scores
 from causalseg.writing import write_text
@@ -74,7 +74,7 @@ def test_another_content_or_counts_of_other_classes_are_refused_by_their_place(r
 
 def test_none_of_the_classes_has_the_label_id_that_is_ignored():
     classes = ClassList(("a", "b"), ((0, 0, 0), (1, 1, 1)), (7, 9), (0,))
-    assert label_ids(torch.tensor([[0, 1, 2]]), classes).tolist() == [[7, 9, 0]]
+    assert label_ids(np.array([[0, 1, 2]]), classes).tolist() == [[7, 9, 0]]
 
 
 def test_a_file_in_place_of_a_folder_is_one_clear_error(tmp_path):

@@ -24,6 +24,8 @@ from causalseg.heads.mask2former import Mask2FormerHead
 from causalseg.model import Segmenter
 from causalseg.runs.checkpoint import load_weights
 from causalseg.runs.folder import RunFolder
+from causalseg.runs.packed import opened
+from causalseg.runs.seal import check_seal
 
 
 def build_segmenter(config: Config) -> Segmenter:
@@ -69,6 +71,34 @@ def check_method(config: Config) -> None:
         if config.intervene is not None:
             build_intervention(config.intervene)
             check_layers(place(config.intervene.layers, backbone), backbone.depth)
+
+
+def start_from(place: str, model: Segmenter, config: Config) -> str:
+    """Give a model the weights of another run, `run.init`; return what was taken.
+
+    Raises ConfigError if the other run has another backbone, or nothing that fits, WeightsError if
+    its adapter is another one, and what `runs.packed.opened` raises.
+    """
+    with opened(place) as run:
+        other = load_config(run.need(run.config))
+        ours, theirs = config.backbone, other.backbone
+        if (ours.name, model.backbone.sha256) != (theirs.name, theirs.sha256):
+            raise ConfigError(
+                f"run.init = {place} has the backbone {theirs.name} with weights {theirs.weights}, "
+                f"this run {ours.name} with {ours.weights}: give both the same"
+            )
+        is_same = other.head == config.head
+        is_same &= build_classes(other.data).names == model.classes.names
+        taken = ["adapter"] * (model.adapter is not None) + ["head"] * is_same
+        if not taken:
+            raise ConfigError(
+                f"run.init = {place} has another head or other classes, and without an adapter "
+                "there is nothing else to take: leave it out"
+            )
+        for name in taken:
+            check_seal(run, run.path / f"{name}.safetensors")
+        model.load(run.path, taken)
+    return f"{' and '.join(taken)} of {place}" + ("" if is_same else "; the head is new")
 
 
 def load_run(

@@ -14,16 +14,13 @@ from cyclopts import App, CycloptsError, Parameter
 from causalseg import __version__
 from causalseg.cli.arguments import (
     ConfigFile,
-    IgnoreChecksums,
     Overrides,
-    RunPath,
-    UseOverrides,
-    Weights,
 )
 from causalseg.cli.compare import compare, soup, tune
 from causalseg.cli.data import data_app
 from causalseg.cli.eval import evaluate, print_table, report, submit
-from causalseg.errors import END_SIGNALS, CausalsegError, MissingFileError, Terminated
+from causalseg.cli.predict import pack, predict
+from causalseg.errors import END_SIGNALS, CausalsegError, Terminated
 
 # Spinning threads slow each other down tenfold on a busy machine.
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
@@ -43,6 +40,8 @@ app.command(soup)
 app.command(evaluate, name="eval")
 app.command(report)
 app.command(submit)
+app.command(predict)
+app.command(pack)
 
 
 @app.command
@@ -55,39 +54,6 @@ def train(config: ConfigFile, /, *overrides: Overrides) -> None:
     run = train_run(load_config(config, overrides))
     if is_first_process():
         print(f"report: {run.report}")
-
-
-@app.command
-def predict(
-    run: RunPath,
-    images: Path,
-    /,
-    *overrides: UseOverrides,
-    checkpoint: Weights = "last",
-    recurse: bool = True,
-    out: Path,
-    ignore_checksums: IgnoreChecksums = False,
-) -> None:
-    """Predict an image or a folder: predictions/ (label PNGs) and overlays/ (colours).
-
-    The same command again predicts only what is new. Images that cannot be read are skipped, and
-    listed at the end.
-
-    Args:
-        images: An image or a folder of images.
-        recurse: Also predict the images in subfolders; out has the same subfolders.
-        out: Folder for predictions/ and overlays/.
-    """
-    for path in (run, images):  # before the imports, which take seconds
-        if not path.exists():
-            raise MissingFileError(f"{path} does not exist: check the path")
-    from causalseg.jobs.predict import predict_run
-    from causalseg.runs import seal
-
-    seal.ignore_checksums(ignore_checksums)
-    done = predict_run(run, images, out, overrides, checkpoint, recurse)
-    earlier = f", {done.before} before" if done.before else ""
-    print(f"{done.now} images{earlier}: {out / 'predictions'}, {out / 'overlays'}")
 
 
 @app.command(name="import")

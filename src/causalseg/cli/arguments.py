@@ -6,8 +6,8 @@ from typing import Annotated
 from cyclopts import Parameter
 
 
-def _at_least_one(_type: type, value: int) -> None:
-    if value < 1:
+def _at_least_one(_type: type, value: int | None) -> None:
+    if value is not None and value < 1:
         raise ValueError("must be 1 or more")
 
 

@@ -183,6 +183,9 @@ class RunConfig(Block):
     init_seed: Index | None = None
     """Seed of the initialisation alone; null takes seed. Runs whose weights `causalseg soup`
     averages need the same."""
+    init: str | None = None
+    """Begin with the weights of another run: a folder, a zip file of `causalseg pack`, or
+    hub:USER/NAME. Its head is taken if head and classes are the same, else the head is new."""
     resume: Annotated[bool, WRITING | Stage.OWN] = False
     """Go on from the run folder's last checkpoint."""
     accelerator: Annotated[Literal["auto", "cpu", "cuda", "mps"], COMPUTING] = "auto"

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from PIL import ExifTags, ImageOps
+from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms.v2 import InterpolationMode
@@ -154,16 +154,43 @@ def read_image(file: Path, how: Decoding = _DEFAULT) -> Float[Tensor, "3 H W"]:
 def decode_image(content: bytes, where: str, how: Decoding = _DEFAULT) -> Float[Tensor, "3 H W"]:
     """Decode the content of an image file as `read_image` does; ``where`` is for messages."""
     with open_image(content, f"image {where}") as image:
-        if how.is_turned:
-            ImageOps.exif_transpose(image, in_place=True)
-        if image.mode.startswith(_DEEP):  # Pillow would clip 16 bits, not scale them
-            gray = np.array(image).astype(np.float32) / (2**how.bits - 1)
-            return torch.from_numpy(gray.clip(max=1)).expand(3, -1, -1).contiguous()
-        if image.mode not in _IMAGE_MODES:
-            allowed = f"{', '.join(_IMAGE_MODES)} and I;16"
-            raise DataError(f"image {where} has mode {image.mode}: allowed are {allowed}")
-        pixels = np.array(image.convert("RGB"))
-    return _to_image(pixels)
+        return from_pillow(image, where, how)
+
+
+def from_pillow(image: Image.Image, where: str, how: Decoding = _DEFAULT) -> Float[Tensor, "3 H W"]:
+    """Return a PIL image, which may be turned in place, as `decode_image` does."""
+    if how.is_turned:
+        ImageOps.exif_transpose(image, in_place=True)
+    if image.mode.startswith(_DEEP):  # Pillow would clip 16 bits, not scale them
+        gray = np.array(image).astype(np.float32) / (2**how.bits - 1)
+        return torch.from_numpy(gray.clip(max=1)).expand(3, -1, -1).contiguous()
+    if image.mode not in _IMAGE_MODES:
+        allowed = f"{', '.join(_IMAGE_MODES)} and I;16"
+        raise DataError(f"image {where} has mode {image.mode}: allowed are {allowed}")
+    return _to_image(np.array(image.convert("RGB")))
+
+
+def from_array(pixels: Float[np.ndarray, "H W *c"]) -> Float[Tensor, "3 H W"]:
+    """Return an array (H, W), (H, W, 1) or (H, W, 3) as RGB in [0, 1].
+
+    Numbers are 8-bit integers, or floats in [0, 1]. Raises DataError for others.
+    """
+    if pixels.ndim == 2:
+        pixels = pixels[..., None]
+    if pixels.ndim != 3 or pixels.shape[2] not in (1, 3) or 0 in pixels.shape:
+        raise DataError(
+            f"an array of shape {pixels.shape} is no image: it must be (H, W, 3) or (H, W)"
+        )
+    pixels = np.array(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))  # a copy that is ours
+    if pixels.dtype == np.uint8:
+        return _to_image(pixels)
+    low, high = float(pixels.min()), float(pixels.max())
+    if not np.issubdtype(pixels.dtype, np.floating) or not 0 <= low <= high <= 1:  # NaN too
+        raise DataError(
+            f"an image of {pixels.dtype} from {low:.4g} to {high:.4g}: it must have 8-bit "
+            "integers, or floats in [0, 1]"
+        )
+    return torch.from_numpy(pixels.astype(np.float32)).movedim(-1, 0).contiguous()
 
 
 def read_orientation(content: bytes) -> int:

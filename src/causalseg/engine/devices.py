@@ -37,7 +37,7 @@ def make_fabric(options: RunConfig) -> Fabric:
         devices=options.devices,
         num_nodes=options.nodes,
         strategy="ddp" if options.devices * options.nodes > 1 else "auto",
-        precision=_precision(options.precision, accelerator),
+        precision=find_precision(options.precision, accelerator),
     )
     fabric.launch()
     threads = options.threads or (1 if accelerator == "cpu" and options.devices > 1 else None)
@@ -58,7 +58,8 @@ def reduce(fabric: Fabric, tensor: Tensor, how: Literal["sum", "mean"]) -> Tenso
     return reduced.to(tensor.device)
 
 
-def _precision(wanted: Precision, accelerator: str) -> Literal["32-true", "bf16-mixed"]:
+def find_precision(wanted: Precision, accelerator: str) -> Literal["32-true", "bf16-mixed"]:
+    """Return the precision on an accelerator; auto is the faster one on this machine."""
     if wanted != "auto":
         return wanted
     if accelerator == "cuda":

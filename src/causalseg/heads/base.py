@@ -45,6 +45,10 @@ class Head(nn.Module):
         """Return the class probabilities of scores; they sum to 1 at every pixel."""
         raise NotImplementedError
 
+    def energy(self, scores: Float[Tensor, "k H W"]) -> Float[Tensor, "H W"]:
+        """Return how little the known classes explain each pixel; only its order has a meaning."""
+        raise NotImplementedError
+
     def loss(self, features: Features, queries: Queries, labels: Labels) -> Losses:
         """Return the terms of the loss; raise DataError if a label is neither a class nor 255."""
         raise NotImplementedError

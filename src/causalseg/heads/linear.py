@@ -41,6 +41,10 @@ class LinearHead(Head):
         """Return the softmax of the logits."""
         return scores.softmax(dim=0)
 
+    def energy(self, scores: Float[Tensor, "k H W"]) -> Float[Tensor, "H W"]:
+        """Return -log sum exp of the logits (Liu et al., "Energy-based OOD", NeurIPS 2020)."""
+        return -scores.logsumexp(dim=0)
+
     def loss(self, features: Features, queries: Queries, labels: Labels) -> Losses:
         """Return ``cross_entropy``, the mean over the labelled pixels of all processes.
 

@@ -97,6 +97,13 @@ class Mask2FormerHead(Head):
         """Return the scores divided by their sum over classes."""
         return scores / scores.sum(dim=0).clamp_min(1e-9)
 
+    def energy(self, scores: Float[Tensor, "k H W"]) -> Float[Tensor, "H W"]:
+        """Return minus the sum of the scores: high where no mask of a known class is.
+
+        As in Nayal et al., "RbA", ICCV 2023, without their squashing of each class.
+        """
+        return -scores.sum(dim=0)
+
     def loss(self, features: Features, queries: Queries, labels: Labels) -> Losses:
         """Return ``class``, ``mask`` and ``dice``, summed over the outputs of all decoder layers.
 

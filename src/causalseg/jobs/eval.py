@@ -22,12 +22,13 @@ from causalseg.config.data import CorruptConfig
 from causalseg.config.load import load_config
 from causalseg.config.settings import list_overrides
 from causalseg.config.stages import Stage, keys_of, stage_of
-from causalseg.data.classes import IGNORE, ClassList
+from causalseg.data.classes import ClassList
 from causalseg.data.dataset import Sample
 from causalseg.engine.bootstrap import interval
 from causalseg.engine.devices import make_fabric
 from causalseg.engine.evaluate import Domain, ExampleImages, Keep, evaluate, summarise
 from causalseg.engine.metrics import read_counts
+from causalseg.engine.prediction import label_ids, write_png
 from causalseg.engine.robustness import summarise_robustness
 from causalseg.errors import CausalsegError, ConfigError, RunError
 from causalseg.model import Segmenter
@@ -38,7 +39,6 @@ from causalseg.runs.folder import RunFolder, open_scored
 from causalseg.runs.log import logger
 from causalseg.runs.scores import VERSION, Checkpoint, Scores, read_scores, write_scores
 from causalseg.runs.seal import sum_of
-from causalseg.writing import replacing
 
 _HARDWARE = ("run.accelerator", "run.devices", "run.nodes")
 _LONGEST = 100  # letters in the name of an evaluation
@@ -88,7 +88,7 @@ def eval_run(
 
     def keep(name: str, sample: Sample, prediction: Int[Tensor, "H W"]) -> None:
         if are_predictions_saved:
-            ids = Image.fromarray(label_ids(prediction, domains[name].classes))
+            ids = Image.fromarray(label_ids(prediction.numpy(), domains[name].classes))
             write_png(run.predictions / name / f"{sample.name}.png", ids)
 
     if are_predictions_saved and fabric.is_global_zero:
@@ -276,18 +276,6 @@ def _decisive(overrides: Sequence[str]) -> list[str]:
         for override, key in keys.items()
         if Stage.COMPARE not in stage_of(Config, key) and key not in _HARDWARE
     ]
-
-
-def label_ids(prediction: Int[Tensor, "H W"], classes: ClassList) -> Int[np.ndarray, "H W"]:
-    """Return the label ids of predicted train ids, in 8 bits if they fit, else in 16."""
-    ids = np.array([*classes.ids, classes.ignore[0] if classes.ignore else IGNORE])
-    return ids[prediction.numpy()].astype(np.uint8 if ids.max() < 256 else np.uint16)
-
-
-def write_png(path: Path, picture: Image.Image) -> None:
-    """Write a PNG file whole or not at all."""
-    with replacing(path) as temporary:
-        picture.save(temporary, format="PNG")
 
 
 def _interval(

@@ -1,35 +1,28 @@
-"""Predict an image or a folder of images from a run folder."""
+"""Predict images, folders, patterns, zip files and videos with a run, or an ensemble of runs."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-from jaxtyping import Float, Int
-from PIL import Image
-from rich.progress import track
-from torch import Tensor
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task
+from rich.progress import TimeRemainingColumn as Remaining
+from rich.text import Text
 
-from causalseg.build.model import build_segmenter
+from causalseg.build.loaded import LoadedModel, load
 from causalseg.build.pairs import decoding_of
 from causalseg.config import Config
-from causalseg.data.classes import ClassList
-from causalseg.data.dataset import read_image
-from causalseg.data.folders import IMAGE_ENDINGS, list_images
+from causalseg.data.dataset import decode_image
 from causalseg.engine.devices import make_fabric
-from causalseg.engine.infer import check_scores, predict
-from causalseg.errors import DataError, MissingFileError
-from causalseg.jobs.eval import label_ids, open_run, write_png
-from causalseg.runs.checkpoint import load_weights
-from causalseg.runs.folder import RunFolder
+from causalseg.engine.prediction import DEFAULT_KINDS, check_kinds, file_of
+from causalseg.errors import DataError
+from causalseg.jobs.eval import open_run
+from causalseg.jobs.pictures import find_pictures
+from causalseg.jobs.video import PredictedVideo, file_of_video, predict_video
 from causalseg.runs.log import console
+from causalseg.runs.packed import HUB, opened
 from causalseg.writing import write_text
 
-Predictor = Callable[[Float[Tensor, "3 H W"]], Int[Tensor, "H W"]]
-"""From RGB in [0, 1] to train ids."""
-
-_KINDS = ("predictions", "overlays")
 _NOTE = "predict.json"  # what the predictions in a folder depend on
 
 
@@ -42,100 +35,128 @@ class Predicted(NamedTuple):
 
 def predict_run(
     path: Path | str,
-    images: Path,
+    images: Path | str,
     out: Path,
     overrides: Sequence[str] = (),
     checkpoint: str = "last",
     is_recursive: bool = True,
+    kinds: Sequence[str] = DEFAULT_KINDS,
+    others: Sequence[Path | str] = (),
 ) -> Predicted:
-    """Predict an image or a folder of images, with its subfolders, in one process.
+    """Predict images into ``out/KIND/NAME``, in one process.
 
-    Writes ``out/predictions/PATH.png`` (one channel, the class list's label ids) and
-    ``out/overlays/PATH.png`` (the image under the classes' colours), PATH relative to the folder.
-    Images that the same run, weights and options have predicted from the same place into ``out``
-    are not predicted again.
+    ``images`` is an image, a folder with its subfolders, a pattern such as ``photos/*/*.jpg``, or a
+    zip file; NAME is the path below it. ``kinds`` are those of `Prediction.save`; ``others`` are
+    runs that are averaged with the first. Images that the same runs, weights and options have
+    predicted from the same place into ``out`` are not predicted again.
 
-    Raises MissingFileError or DataError if there is no image, and TrainingError if scores are not
-    finite. Images that cannot be read are skipped and named in a DataError at the end.
+    Raises MissingFileError or DataError if there is no image, ConfigError if a kind or an option is
+    wrong, and TrainingError if scores are not finite. Images that cannot be read are skipped and
+    named in a DataError at the end.
     """
-    run, config = open_run(path, overrides)
-    files = _list_files(images, out, is_recursive)
-    classes, predict_ids = open_predictor(run, config, checkpoint)
-    made_by = _describe(run, config, checkpoint) | {"images": str(images.resolve())}
-    since = _note(out / _NOTE, made_by)
-    palette = np.array(classes.palette, dtype=np.uint8)
+    check_kinds(kinds)
+    own = [(out / kind).resolve() for kind in kinds]
+    model = open_model([path, *others], overrides, checkpoint)
+    pictures = find_pictures(str(images), own, is_recursive)
+    since = _note([path, *others], model.config, checkpoint, images, out)
     broken, before = [], 0
-    for file, name in track(files.items(), "predicting", console=console):
-        targets = [out / kind / f"{name}.png" for kind in _KINDS]
-        if all(_is_made_after(target, file, since) for target in targets):
-            before += 1
-            continue
-        try:
-            image = read_image(file, decoding_of(config.data))
-        except DataError as error:
-            broken.append(str(error))
-            continue
-        prediction = predict_ids(image)
-        overlay = (255 * image.movedim(0, -1).numpy() + palette[prediction.numpy()]) / 2
-        pictures = (label_ids(prediction, classes), overlay.astype(np.uint8))
-        for target, pixels in zip(targets, pictures, strict=True):
-            write_png(target, Image.fromarray(pixels))
+    with Progress(
+        "predicting", BarColumn(), MofNCompleteColumn(), _Rate(), Remaining(), console=console
+    ) as progress:
+        for picture in progress.track(pictures):
+            targets = [file_of(out, kind, picture.name) for kind in kinds]
+            if all(_is_made_after(target, picture.changed, since) for target in targets):
+                before += 1
+                continue
+            try:
+                image = decode_image(picture.read(), picture.where, decoding_of(model.config.data))
+            except DataError as error:
+                broken.append(str(error))
+                continue
+            model.predict(image).save(out, picture.name, kinds)
     if broken:
         shown = "\n".join(["", *broken])
-        raise DataError(f"{len(broken)} of {len(files)} images were not predicted:{shown}")
-    return Predicted(len(files) - before, before)
+        raise DataError(f"{len(broken)} of {len(pictures)} images were not predicted:{shown}")
+    return Predicted(len(pictures) - before, before)
 
 
-def _list_files(images: Path, out: Path, is_recursive: bool) -> dict[Path, str]:
-    """Return the image files and their names in ``out``, which may be in the folder of images."""
-    if not images.exists():
-        raise MissingFileError(f"no image or folder {images}: check the path")
-    if images.is_file():
-        return {images: images.stem}
-    files = list_images(images, is_recursive)
-    own = [(out / kind).resolve() for kind in _KINDS]
-    files = [file for file in files if not any(file.resolve().is_relative_to(o) for o in own)]
-    if not files:
-        where = "it and its subfolders have none" if is_recursive else "it has none"
-        raise DataError(f"{images} has no images ({', '.join(IMAGE_ENDINGS)}): {where}")
-    return {file: file.relative_to(images).with_suffix("").as_posix() for file in files}
+def predict_film(
+    path: Path | str,
+    source: str,
+    out: Path,
+    overrides: Sequence[str] = (),
+    checkpoint: str = "last",
+    others: Sequence[Path | str] = (),
+    step: int = 1,
+    frames: int | None = None,
+) -> PredictedVideo | None:
+    """Predict a video or camera as `predict_video`; None if it was done before, as `predict_run`.
+
+    Raises what both raise.
+    """
+    model = open_model([path, *others], overrides, checkpoint)
+    since = _note([path, *others], model.config, checkpoint, f"{source} {step} {frames}", out)
+    file = Path(source)
+    if file.is_file() and _is_made_after(
+        file_of_video(out, source), file.stat().st_ctime_ns, since
+    ):
+        return None
+    return predict_video(model, source, out, step, frames)
 
 
-def _describe(run: RunFolder, config: Config, checkpoint: str) -> dict[str, Any]:
+def open_model(
+    paths: Sequence[Path | str], overrides: Sequence[str], checkpoint: str
+) -> LoadedModel:
+    """Return the model of runs, with the device, precision and overrides of the first.
+
+    Paths are as for `causalseg.load`. Raises ConfigError if an override is not for use.
+    """
+    with opened(paths[0]) as first:
+        _, config = open_run(first.path, overrides)
+        fabric = make_fabric(config.run.model_copy(update={"devices": 1, "nodes": 1}))
+        precision = config.run.precision
+        return load(
+            *[first, *paths[1:]],
+            device=fabric.device,
+            checkpoint=checkpoint,
+            precision=precision,
+            config=config,
+        )
+
+
+def _describe(path: Path | str, config: Config, checkpoint: str) -> dict[str, Any]:
     """Return what predictions depend on beside their images."""
-    weights = sorted(run.path.rglob("*.safetensors")) + sorted(run.path.glob("*.ckpt"))
-    stamps = {str(file.relative_to(run.path)): file.stat().st_mtime_ns for file in weights}
     how = {"checkpoint": checkpoint, "inference": config.inference.model_dump(mode="json")}
     how |= decoding_of(config.data)._asdict()
-    return {"run": str(run.path.resolve()), "weights": stamps, **how}
+    if str(path).startswith(HUB):
+        return {"run": str(path), **how}
+    run = Path(path)
+    weights = sorted(run.rglob("*.safetensors")) + sorted(run.glob("*.ckpt"))
+    if run.is_file():  # a packed run
+        weights = [run]
+    stamps = {str(file.relative_to(run)): file.stat().st_mtime_ns for file in weights}
+    return {"run": str(run.resolve()), "weights": stamps, **how}
 
 
-def _note(note: Path, made_by: dict[str, Any]) -> int:
+def _note(
+    runs: Sequence[Path | str], config: Config, checkpoint: str, images: Path | str, out: Path
+) -> int:
     """Write what predictions depend on, if it changed; return when, in ns."""
-    text = json.dumps(made_by, indent=2) + "\n"
+    made_by: dict[str, Any] = {"runs": [_describe(run, config, checkpoint) for run in runs]}
+    text = json.dumps(made_by | {"images": str(Path(images).resolve())}, indent=2) + "\n"
+    note = out / _NOTE
     if not note.is_file() or note.read_bytes() != text.encode():
         write_text(note, text)
     return note.stat().st_mtime_ns
 
 
-def _is_made_after(target: Path, image: Path, since: int) -> bool:
+def _is_made_after(target: Path, changed: int, since: int) -> bool:
     """Whether a prediction is newer than its image and than ``since``."""
-    changed = max(image.stat().st_mtime_ns, image.stat().st_ctime_ns)  # a copy may keep its mtime
     return target.is_file() and target.stat().st_mtime_ns >= max(changed, since)
 
 
-def open_predictor(run: RunFolder, config: Config, checkpoint: str) -> tuple[ClassList, Predictor]:
-    """Return the classes of a run, and a function that predicts train ids in one process."""
-    fabric = make_fabric(config.run.model_copy(update={"devices": 1, "nodes": 1}))
-    model = build_segmenter(config)
-    load_weights(run, model, checkpoint)
-    fabric.to_device(model.eval())
-    model.merge()
+class _Rate(ProgressColumn):
+    """Images per second."""
 
-    def predict_ids(image: Float[Tensor, "3 H W"]) -> Int[Tensor, "H W"]:
-        with fabric.autocast():
-            scores = predict(model, image.to(fabric.device), config.inference)
-        check_scores(scores)
-        return scores.argmax(0).cpu()
-
-    return model.classes, predict_ids
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.finished_speed or task.speed or 0:.1f}/s")

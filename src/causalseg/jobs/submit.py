@@ -6,7 +6,7 @@ A prediction becomes a PNG of one 8-bit channel at its image's own size.
 import io
 import zlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from zipfile import BadZipFile, ZipFile, ZipInfo
@@ -24,13 +24,15 @@ from causalseg.data.files import Files, open_files
 from causalseg.data.labels import open_image
 from causalseg.data.templates import Template
 from causalseg.errors import ConfigError, DataError, MissingFileError, did_you_mean
-from causalseg.jobs.eval import open_run
-from causalseg.jobs.predict import Predictor, open_predictor
+from causalseg.jobs.predict import open_model
 from causalseg.runs.log import console
 from causalseg.writing import replacing
 
 _TRAIN_IDS = tuple(range(len(CITYSCAPES19.names)))
 _LABEL_IDS = tuple(sorted(i for i, train_id in CITYSCAPES_IDS.items() if train_id != IGNORE))
+Predictor = Callable[[Float[Tensor, "3 H W"]], Int[Tensor, "H W"]]
+"""From RGB in [0, 1] to train ids."""
+
 _READABLE = 0o644 << 16  # by all, once unpacked on the server
 
 
@@ -106,9 +108,8 @@ def submit_run(
     checkpoint: str = "last",
 ) -> int:
     """Predict the test images of a server with a run, in one process, as `write_submission`."""
-    run, config = open_run(path, overrides)
-    classes, predict = open_predictor(run, config, checkpoint)
-    return write_submission(predict, classes, server, root, out)
+    model = open_model([path], overrides, checkpoint)
+    return write_submission(model.train_ids, model.classes, server, root, out)
 
 
 def write_submission(

@@ -10,7 +10,7 @@ from torch.utils.data import Subset
 from causalseg.adapters.base import trainable_parameters
 from causalseg.build import data
 from causalseg.build.consistency import build_consistency
-from causalseg.build.model import build_segmenter
+from causalseg.build.model import build_segmenter, start_from
 from causalseg.config import Config
 from causalseg.config.load import dump_config, list_differences, load_config
 from causalseg.config.stages import Stage, stage_of
@@ -47,6 +47,9 @@ def train_run(config: Config) -> RunFolder:
         config = config.with_options("backbone", sha256=load_config(run.config).backbone.sha256)
     model = build_segmenter(config)
     config = config.with_options("backbone", sha256=model.backbone.sha256)
+    began = ""
+    if config.run.init and not config.run.resume:
+        began = start_from(config.run.init, model, config)
     sources, domains = data.build_data(config.data, config.inference)
     if config.run.resume:
         _check_count(run, len(sources))
@@ -73,6 +76,8 @@ def train_run(config: Config) -> RunFolder:
                 fabric.strategy.precision.precision,
                 fabric.device,
             )
+            if began:
+                logger.info("begins with %s", began)
             missing = data.find_missing_classes(model.classes, sources, counts, workers)
             if missing:
                 logger.warning("%s", missing)

@@ -28,7 +28,7 @@ class EncodedImage(NamedTuple):
     alt: str
 
 
-class Prediction(NamedTuple):
+class ShownPrediction(NamedTuple):
     """The prediction of a run; ``wrong`` is in percent of the labelled pixels."""
 
     labels: EncodedImage
@@ -42,7 +42,7 @@ class GalleryImage(NamedTuple):
     name: str
     image: EncodedImage
     truth: EncodedImage
-    runs: list[Prediction | None]
+    runs: list[ShownPrediction | None]
 
 
 class Gallery(NamedTuple):
@@ -105,7 +105,8 @@ def build_example(
     image, truth, _ = known[0]
     alt = f"Predicted in {name}"
     predictions = [
-        triple and Prediction(_draw_labels(triple[2], palette, alt), *_draw_errors(name, *triple))
+        triple
+        and ShownPrediction(_draw_labels(triple[2], palette, alt), *_draw_errors(name, *triple))
         for triple in triples
     ]
     ids = {int(i) for triple in known for part in triple[1:] for i in np.unique(part)} - {IGNORE}

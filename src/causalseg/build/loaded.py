@@ -1,0 +1,154 @@
+"""A trained model that predicts images of any kind and size: what `causalseg.load` returns."""
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from PIL import Image
+from torch import Tensor
+
+from causalseg.build.model import load_run
+from causalseg.build.pairs import decoding_of
+from causalseg.config import Config
+from causalseg.config.load import load_config
+from causalseg.data.dataset import Decoding, decode_image, from_array, from_pillow, read_image
+from causalseg.engine.devices import find_precision
+from causalseg.engine.infer import check_scores, predict
+from causalseg.engine.prediction import Prediction
+from causalseg.engine.uncertainty import measure
+from causalseg.errors import ConfigError, DataError
+from causalseg.heads.base import Head
+from causalseg.model import Segmenter
+from causalseg.runs.folder import RunFolder
+from causalseg.runs.packed import opened
+
+ImageLike = Path | str | bytes | Image.Image | np.ndarray | Tensor
+"""A file, its content, a picture, an array (H, W, 3) or (H, W), or a tensor (3, H, W)."""
+
+
+class LoadedModel:
+    """One trained model, or an ensemble of several with the same classes; safe to use in threads.
+
+    Attributes:
+        models: the models, in eval mode, without gradients.
+        config: of the first run; ``eval`` says how images are predicted.
+        classes: names and colours of the classes.
+    """
+
+    def __init__(self, models: Sequence[Segmenter], config: Config, precision: str = "32-true"):
+        self.models, self.config, self.precision = list(models), config, precision
+        self.classes, self._how = models[0].classes, config.inference
+        self._lock = threading.Lock()  # a model notes the patch grid of the image it sees
+        for model in models[1:]:
+            if model.classes.names != self.classes.names:
+                raise ConfigError(
+                    "these runs have different classes, so they cannot be averaged: "
+                    f"{', '.join(self.classes.names)} and {', '.join(model.classes.names)}"
+                )
+
+    @overload
+    def predict(self, image: ImageLike) -> Prediction: ...
+    @overload
+    def predict(self, image: list[ImageLike]) -> list[Prediction]: ...
+
+    def predict(self, image: ImageLike | list[ImageLike]) -> Prediction | list[Prediction]:
+        """Predict an image, or each of a list, as the run's `eval` options say.
+
+        Args:
+            image: a path, the content of a file, a PIL image, an array (H, W, 3) or (H, W), or a
+                tensor (3, H, W); numbers are 8-bit integers, or floats in [0, 1].
+
+        Raises:
+            MissingFileError: if there is no such file.
+            DataError: if the image cannot be read, or numbers have another range or shape.
+            TrainingError: if the model's scores are not finite.
+        """
+        if isinstance(image, list):
+            return [self.predict(each) for each in image]
+        pixels = read_any(image, decoding_of(self.config.data))
+        scores = [self._score(model, pixels) for model in self.models]
+        heads: list[Head] = [model.head for model in self.models]
+        probabilities, maps = measure(heads, scores)
+        labels = (scores[0] if len(scores) == 1 else probabilities).argmax(0)
+        return Prediction(
+            labels.to(torch.uint8).cpu().numpy(),
+            (255 * pixels).round().to(torch.uint8).movedim(0, -1).numpy(),
+            self.classes,
+            {name: values.cpu().numpy() for name, values in maps.items()},
+        )
+
+    def train_ids(self, image: Float[Tensor, "3 H W"]) -> Int[Tensor, "H W"]:
+        """Return the predicted classes alone, on the CPU; RGB in [0, 1]."""
+        scores = [self._score(model, image) for model in self.models]
+        if len(scores) == 1:
+            return scores[0].argmax(0).cpu()
+        return measure([model.head for model in self.models], scores)[0].argmax(0).cpu()
+
+    def _score(self, model: Segmenter, image: Float[Tensor, "3 H W"]) -> Float[Tensor, "k H W"]:
+        device = next(model.head.parameters()).device
+        is_bf16 = self.precision == "bf16-mixed"
+        with self._lock, torch.autocast(device.type, torch.bfloat16, enabled=is_bf16):
+            scores = predict(model, image.to(device), self._how)
+        check_scores(scores)
+        return scores
+
+
+def load(
+    *runs: RunFolder | Path | str,
+    device: str | torch.device = "cpu",
+    checkpoint: str = "last",
+    precision: str = "32-true",
+    config: Config | None = None,
+) -> LoadedModel:
+    """Load trained runs to predict with; several are an ensemble.
+
+    Args:
+        runs: run folders of `causalseg train`, zip files of `causalseg pack`, or hub:USER/NAME.
+        device: where the models are, such as cpu, cuda or cuda:1.
+        checkpoint: last, best, or a file or folder (see `runs.checkpoint.load_weights`).
+        precision: 32-true, bf16-mixed, or auto, the faster one here.
+        config: instead of that of the first run.
+
+    Raises:
+        MissingFileError: if a run or one of its files is not there.
+        ConfigError: if the classes of the runs differ.
+        WeightsError: if a file of weights is broken or belongs to another model.
+        RunError: if a zip file holds no run, or the hub cannot be reached.
+    """
+    if not runs:
+        raise ConfigError("no run to load: name at least one run folder")
+    place, models, first = torch.device(device), [], config
+    for path in runs:
+        with opened(path.path if isinstance(path, RunFolder) else path) as run:
+            first = first or load_config(run.need(run.config))
+            models.append(load_run(run.path, place, checkpoint))
+        models[-1].merge()
+    assert first is not None
+    return LoadedModel(models, first, find_precision(precision, place.type))  # type: ignore[arg-type]
+
+
+def read_any(image: ImageLike, how: Decoding) -> Float[Tensor, "3 H W"]:
+    """Return an image of any kind as RGB in [0, 1], on the CPU."""
+    if isinstance(image, bytes):
+        return decode_image(image, "given", how)
+    if isinstance(image, str | Path):
+        return read_image(Path(image), how)
+    if isinstance(image, Image.Image):
+        return from_pillow(image.copy(), "given", how)
+    if isinstance(image, Tensor):
+        if image.ndim != 3 or image.shape[0] != 3:
+            raise DataError(
+                f"a tensor of shape {tuple(image.shape)} is no image: it must be (3, H, W)"
+            )
+        return from_array(image.detach().movedim(0, -1).cpu().numpy())
+    if isinstance(image, np.ndarray):
+        return from_array(image)
+    given: Any = type(image).__name__
+    raise DataError(
+        f"{given} is no image: give a path, bytes, a PIL image, an array (H, W, 3) or a tensor "
+        "(3, H, W)"
+    )
