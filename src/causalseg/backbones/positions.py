@@ -10,6 +10,7 @@ positions in every block, which timm fits to one image size; here it is resample
 Methods of timm's models are replaced by callable objects: closures break deepcopy and pickle.
 """
 
+import functools
 from typing import Any, get_args
 
 import torch
@@ -23,7 +24,7 @@ from torch import Tensor, nn
 from causalseg.backbones.trunk import PatchGrid, watch_grid
 from causalseg.backbones.weights.formats import PositionRule
 from causalseg.errors import ConfigError, did_you_mean
-from causalseg.spectral.grid import grid_to_tokens, tokens_to_grid
+from causalseg.spectral.grid import GridSize, grid_to_tokens, split_prefix, tokens_to_grid
 
 _OFFSET = 0.1  # cells; the official DINOv2 code adds it before it divides by the grid
 
@@ -54,6 +55,40 @@ def take_any_size(model: Beit) -> None:
     for block in model.blocks:
         if block.attn.relative_position_bias_table is not None:
             block.attn._get_rel_pos_bias = _RelativePositions(block.attn, grid)
+
+
+def bake_positions(model: nn.Module, grid: GridSize) -> None:
+    """Fix the positions of a ViT to one patch grid: for export, where they become constants."""
+    embed: Any = getattr(model, "_pos_embed", None)
+    if isinstance(model, VisionTransformer | Eva) and embed is not None:
+        with torch.no_grad():
+            alone = embed(torch.zeros(1, *grid, model.embed_dim, device=model.cls_token.device))
+        model._pos_embed = _BakedPositions(alone, model.num_prefix_tokens)
+    if isinstance(model, Beit):
+        for block in model.blocks:
+            if block.attn.relative_position_bias_table is not None:
+                find: Any = block.attn._get_rel_pos_bias
+                find.grid(None, (torch.empty(1, 3, *(side * find.grid.patch[0] for side in grid)),))
+                block.attn._get_rel_pos_bias = functools.partial(_give, find().detach())
+
+
+def _give(value: Tensor) -> Tensor:
+    return value
+
+
+class _BakedPositions:
+    """Replaces a ViT's ``_pos_embed``: adds what it adds to patch tokens of one grid."""
+
+    def __init__(self, alone: Any, num_prefix: int):
+        self.alone, self.num_prefix = alone, num_prefix  # its result for patch tokens of 0
+
+    def __call__(self, patches: Float[Tensor, "b h w c"]) -> Any:
+        """Return the tokens (b, p + n, c) with positions; for an Eva also its rotary positions."""
+        tokens = self.alone[0] if isinstance(self.alone, tuple) else self.alone
+        prefix, positions = split_prefix(tokens, self.num_prefix)
+        prefix = prefix.expand(patches.shape[0], -1, -1)
+        tokens = torch.cat([prefix, grid_to_tokens(patches) + positions], dim=1)
+        return (tokens, *self.alone[1:]) if isinstance(self.alone, tuple) else tokens
 
 
 class _PositionGrid:

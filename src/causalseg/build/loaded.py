@@ -1,6 +1,5 @@
 """A trained model that predicts images of any kind and size: what `causalseg.load` returns."""
 
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, overload
@@ -42,7 +41,6 @@ class LoadedModel:
     def __init__(self, models: Sequence[Segmenter], config: Config, precision: str = "32-true"):
         self.models, self.config, self.precision = list(models), config, precision
         self.classes, self._how = models[0].classes, config.inference
-        self._lock = threading.Lock()  # a model notes the patch grid of the image it sees
         for model in models[1:]:
             if model.classes.names != self.classes.names:
                 raise ConfigError(
@@ -91,7 +89,7 @@ class LoadedModel:
     def _score(self, model: Segmenter, image: Float[Tensor, "3 H W"]) -> Float[Tensor, "k H W"]:
         device = next(model.head.parameters()).device
         is_bf16 = self.precision == "bf16-mixed"
-        with self._lock, torch.autocast(device.type, torch.bfloat16, enabled=is_bf16):
+        with torch.autocast(device.type, torch.bfloat16, enabled=is_bf16):
             scores = predict(model, image.to(device), self._how)
         check_scores(scores)
         return scores

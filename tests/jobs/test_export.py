@@ -1,0 +1,136 @@
+"""Exported files give what the model gives, for every head and adapter; others are not kept."""
+
+import json
+import runpy
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import causalseg
+from causalseg.build.window import WindowModel
+from causalseg.errors import ConfigError, RunError
+from causalseg.jobs import export as job
+from causalseg.jobs.bench import bench_run
+from causalseg.jobs.export import export_run
+from causalseg.jobs.train import train_run
+from causalseg.runs.packed import pack_run
+from command_line import run as command
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "onnx_predict.py"
+SMALL = "{name: mask2former, hidden: 32, num_queries: 5, encoder_layers: 1, decoder_layers: 2, "
+SMALL += "feedforward: 32, num_points: 64}"
+LORA = "{name: lora, rank: 2, alpha: 4, targets: all}"
+LEARN = ("train.steps=2", "train.lr=0.05")
+
+
+@pytest.fixture
+def run(tiny):
+    return train_run(tiny(*LEARN))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("head", ["linear", SMALL])
+@pytest.mark.parametrize("adapter", ["none", "causal_tune", LORA, "soma", f"[causal_tune, {LORA}]"])
+def test_onnx_and_openvino_equal_the_model(tiny, folder, tmp_path, head, adapter):
+    run = train_run(tiny(*LEARN, f"head={head}", f"adapter={adapter}"))
+    for format, ending in (("onnx", "onnx"), ("openvino", "xml")):
+        made = export_run(run.path, format, (64, 96), tmp_path / f"x.{ending}")
+        assert made.equal >= 0.999
+        assert made.difference < 1e-3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", ["beit_base_patch16_224", "eva02_tiny_patch14_224", "convnext_atto"]
+)
+def test_other_backbones_are_exported_too(tiny, tmp_path, name):
+    sizes = {"beit_base_patch16_224": (32, 48), "eva02_tiny_patch14_224": (28, 42)}
+    size = sizes.get(name, (32, 64))
+    options = [f"backbone.name={name}", f"train.crop=[{size[0]},{size[1]}]", "train.steps=1"]
+    run = train_run(tiny(*options, "adapter=none"))
+    assert export_run(run.path, "onnx", size, tmp_path / "x.onnx").equal >= 0.999
+
+
+def test_a_file_knows_its_classes_and_how_near_it_is(run, tmp_path):
+    pack_run(run, str(tmp_path / "x.zip"))
+    images = str(shutil.copytree(run.path.parent / "data" / "images", tmp_path / "photos"))
+    made = export_run(tmp_path / "x.zip", "torch", (32, 48), tmp_path / "x.pt2", images=images)
+    assert made.images == 3
+    assert made.equal == 1
+    about = json.loads((tmp_path / "x.json").read_text())
+    assert about["classes"] == ["flat", "thing", "sky"]
+    assert about["equal_pixels"] == 1
+
+
+def test_the_window_model_is_the_model_at_its_size(run):
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 32, 48, 3), dtype=np.uint8)
+    window = WindowModel(causalseg.load_segmenter(run.path), (32, 48))
+    labels, confidence = window(torch.from_numpy(pixels))
+    planes = torch.from_numpy(pixels).movedim(-1, 1).float() / 255
+    expected = causalseg.load_segmenter(run.path).logits(planes)
+    assert torch.equal(labels.long(), expected.argmax(1))
+    assert torch.allclose(confidence, expected.softmax(1).amax(1), atol=1e-5)
+
+
+def test_a_file_that_computes_something_else_is_not_kept(run, tmp_path, monkeypatch):
+    def write(model, file, about):
+        model.model.head.classifier.bias.data[0] += 100
+        job._write_torch(model, file, about)
+        model.model.head.classifier.bias.data[0] -= 100
+
+    broken = (write, *job.FORMATS["torch"][1:])
+    monkeypatch.setitem(job.FORMATS, "torch", broken)
+    with pytest.raises(RunError, match="nothing was written"):
+        export_run(run.path, "torch", (32, 48), tmp_path / "x.pt2")
+    assert not list(tmp_path.glob("x.*"))
+
+
+def test_mistakes_are_named(run, tmp_path, capsys):
+    out = tmp_path / "x.onnx"
+    assert command("export", run.path, "--size", "30", "48", "--out", out) == 2
+    assert "the nearest is 32 48" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match=r"ends in \.xml"):
+        export_run(run.path, "openvino", (32, 48), out)
+    with pytest.raises(ConfigError, match="did you mean 'onnx'"):
+        export_run(run.path, "onxx", (32, 48), out)
+    assert not out.exists()
+
+
+@pytest.mark.slow
+def test_the_example_predicts_an_image_of_another_size_without_torch(run, tmp_path, monkeypatch):
+    export_run(run.path, "onnx", (32, 48), tmp_path / "x.onnx")
+    image = np.random.default_rng(0).integers(0, 256, (32, 48, 3), dtype=np.uint8)
+    for name, pixels in (("one", image), ("wide", np.tile(image, (3, 2, 1))[:70, :90])):
+        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+        arguments = ["x", str(tmp_path / "x.onnx"), str(tmp_path / f"{name}.png")]
+        monkeypatch.setattr(sys, "argv", [*arguments, str(tmp_path / f"{name}_out.png")])
+        runpy.run_path(str(EXAMPLE), run_name="__main__")
+    one, wide = (np.array(Image.open(tmp_path / f"{name}_out.png")) for name in ("one", "wide"))
+    alone = runpy.run_path(str(EXAMPLE))["starts"]
+    assert (alone(48, 48), alone(90, 48), alone(30, 48)) == ([0], [0, 21, 42], [0])
+    assert np.array_equal(one, causalseg.load(run.path).predict(image).labels)
+    assert wide.shape == (70, 90)
+    last = causalseg.load(run.path).predict(np.tile(image, (3, 2, 1))[38:70, 42:90])
+    assert np.array_equal(wide[-10:, -10:], last.labels[-10:, -10:])  # of no other window
+
+
+@pytest.mark.slow
+def test_bench_times_every_backend_on_the_same_images(run):
+    rows = bench_run(run.path, (32, 48), "here", count=3)
+    kinds = [(row.backend, row.precision) for row in rows]
+    assert kinds == [
+        ("torch", "float32"),
+        ("torch", "bf16"),
+        ("onnx", "float32"),
+        ("openvino", "float32"),
+    ]
+    assert rows[0].ratio == 1
+    assert all(row.milliseconds > 0 for row in rows)
+    assert rows[2].miou == pytest.approx(rows[0].miou, abs=0.5)
+    with pytest.raises(ConfigError, match="the run has here, there"):
+        bench_run(run.path, (32, 48), "nowhere")
