@@ -13,6 +13,7 @@ from torch import Tensor
 from causalseg.build.model import load_run
 from causalseg.build.pairs import decoding_of
 from causalseg.config import Config
+from causalseg.config.adapters import label
 from causalseg.config.load import load_config
 from causalseg.data.dataset import Decoding, decode_image, from_array, from_pillow, read_image
 from causalseg.engine.devices import find_precision
@@ -47,6 +48,11 @@ class LoadedModel:
                     "these runs have different classes, so they cannot be averaged: "
                     f"{', '.join(self.classes.names)} and {', '.join(model.classes.names)}"
                 )
+
+    @property
+    def adapter_name(self) -> str:
+        """What adapts the backbone of the first model, as tables name it."""
+        return label(self.config.adapter)
 
     @overload
     def predict(self, image: ImageLike) -> Prediction: ...

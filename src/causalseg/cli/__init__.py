@@ -19,7 +19,7 @@ from causalseg.cli.arguments import (
 from causalseg.cli.compare import compare, soup, tune
 from causalseg.cli.data import data_app
 from causalseg.cli.eval import evaluate, print_table, report, submit
-from causalseg.cli.predict import bench, export, pack, predict
+from causalseg.cli.predict import bench, export, pack, predict, serve
 from causalseg.errors import END_SIGNALS, CausalsegError, Terminated
 
 # Spinning threads slow each other down tenfold on a busy machine.
@@ -44,6 +44,7 @@ app.command(predict)
 app.command(pack)
 app.command(export)
 app.command(bench)
+app.command(serve)
 
 
 @app.command

@@ -147,3 +147,37 @@ def bench(
         numbers = [f"{row.milliseconds:.1f}", f"{row.ratio:.2f}", format_percent(row.miou)]
         table.add_row(row.backend, row.precision, *numbers)
     Console().print(table)
+
+
+def serve(
+    *runs: TrainedRun,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    max_bytes: Count = 20_000_000,
+    max_pixels: Count = 40_000_000,
+    queue: Count = 16,
+    timeout: float = 60,
+    token: str | None = None,
+    checkpoint: Weights = "last",
+) -> None:
+    """Answer requests with predictions over HTTP, and bring a page to try the runs.
+
+    Args:
+        host: Address to listen on; 0.0.0.0 is every one of this machine.
+        port: Port to listen on.
+        max_bytes: Largest file in bytes; a larger one gets 413.
+        max_pixels: Most pixels of an image; more get 413.
+        queue: Requests that may wait; more get 429.
+        timeout: Seconds until a request gets 504.
+        token: Requests must have it, as Authorization: Bearer TOKEN; the page as #token=TOKEN.
+    """
+    if not runs:
+        raise ConfigError("name at least one run: causalseg serve RUN [RUN ...]")
+    try:
+        from causalseg.jobs.serve.app import Limits, serve_runs
+    except ImportError as error:
+        raise ConfigError(f"serving needs {error.name}: pip install 'causalseg[serve]'") from None
+
+    limits = Limits(max_bytes, max_pixels, timeout, token)
+    print(f"http://{host}:{port}/" + (f"#token={token}" if token else ""))
+    serve_runs(runs, limits, host, port, queue, checkpoint)

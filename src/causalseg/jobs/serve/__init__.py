@@ -1,0 +1,1 @@
+"""A server that predicts images, and the page it brings."""

@@ -1,0 +1,236 @@
+"""The HTTP interface: predict an image, say how the server is, bring the page.
+
+No path is ever taken from a request, and an image's header is read before its pixels.
+"""
+
+import asyncio
+import hmac
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Annotated, Any
+
+import uvicorn
+from fastapi import FastAPI, Query, Request
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from fastapi.staticfiles import StaticFiles
+from PIL import Image
+
+from causalseg.build.loaded import load
+from causalseg.corruptions import CORRUPTIONS
+from causalseg.errors import CausalsegError, ConfigError, DataError
+from causalseg.jobs.serve.answers import Output, TooLargeError, Wanted, answer, check_image
+from causalseg.jobs.serve.worker import Named, QueueFullError, Worker
+from causalseg.scenes import render
+from causalseg.version import __version__
+
+_PAGE = Path(__file__).parent / "page"
+_EXAMPLES = (20001, 20004, 20011)  # seeds of scenes that the page offers
+_ON_PAGE = ("fog_depth", "night", "rain_streaks", "snow_ground", "gaussian_noise", "contrast")
+_OPEN = ("/", "/page.js", "/page.css", "/healthz", "/readyz")  # without a token
+Answer = tuple[bytes, str]
+Next = Callable[[Request], Awaitable[Response]]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a request may take."""
+
+    bytes: int = 20_000_000
+    pixels: int = 40_000_000
+    seconds: float = 60
+    token: str | None = None
+
+
+def make_app(worker: Worker, limits: Limits) -> FastAPI:
+    """Return the application; each request is answered from the worker's models."""
+    app = FastAPI(title="causalseg", version=__version__)
+    _add_guard(app, limits)
+    _add_predict(app, worker, limits)
+    _add_about(app, worker, limits)
+    _add_health(app, worker)
+    app.mount("/", StaticFiles(directory=_PAGE, html=True))
+    return app
+
+
+def _add_guard(app: FastAPI, limits: Limits) -> None:
+    @app.middleware("http")
+    async def guard(request: Request, go_on: Next) -> Response:
+        """Ask for the token, and never show a page in another site's frame."""
+        given = request.headers.get("authorization", "").removeprefix("Bearer ")
+        is_open = limits.token is None or request.url.path in _OPEN
+        if not is_open and not hmac.compare_digest(given.encode(), (limits.token or "").encode()):
+            return _refuse(401, "this server wants a token: Authorization: Bearer TOKEN")
+        response = await go_on(request)
+        response.headers["X-Frame-Options"] = "DENY"
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        return response
+
+
+def _add_predict(app: FastAPI, worker: Worker, limits: Limits) -> None:
+    models = {named.name: named.model for named in worker.models}
+
+    @app.post("/predict", responses=_RESPONSES, openapi_extra=_BODY)
+    async def predict(
+        request: Request,
+        output: Output = "labels",
+        run: Annotated[str | None, Query(description="One of /info's runs; the first")] = None,
+        corruption: Annotated[str | None, Query(description="Corrupt the image first")] = None,
+        severity: Annotated[int, Query(ge=1, le=5)] = 3,
+    ) -> Response:
+        """Predict the image that is the body of the request."""
+        run = next(iter(models)) if run is None else run
+        try:
+            if run not in models:
+                raise ConfigError(f"no run {run!r}; there are {', '.join(models)}")
+            if corruption is not None and corruption not in CORRUPTIONS:
+                raise ConfigError(f"no corruption {corruption!r}; see /info")
+            content = await _read(request, limits.bytes)
+            check_image(content, limits.pixels)
+            wanted = Wanted(output, corruption, severity)
+            future = worker.submit(lambda: answer(models[run], content, wanted))
+            body, kind = await _wait(future, limits.seconds)
+        except CausalsegError as error:
+            status = next((s for kind, s in _STATUS.items() if isinstance(error, kind)), 500)
+            worker.counts[str(status)] += 1
+            return _refuse(status, str(error))
+        worker.counts["200"] += 1
+        return Response(body, media_type=kind)
+
+
+def _add_about(app: FastAPI, worker: Worker, limits: Limits) -> None:
+    @app.get("/info")
+    async def info() -> dict[str, Any]:
+        """Say what runs there are, with their classes and colours."""
+        runs = [
+            {
+                "name": named.name,
+                "adapter": named.model.adapter_name,
+                "classes": list(named.model.classes.names),
+                "palette": [list(colour) for colour in named.model.classes.palette],
+            }
+            for named in worker.models
+        ]
+        return {
+            "version": __version__,
+            "runs": runs,
+            "corruptions": sorted(CORRUPTIONS),
+            "page_corruptions": list(_ON_PAGE),
+            "examples": len(_EXAMPLES),
+            "limits": {"bytes": limits.bytes, "pixels": limits.pixels},
+        }
+
+    @app.get("/example/{index}", response_class=Response, responses=_PICTURE)
+    async def example(index: int) -> Response:
+        """Return a synthetic street scene."""
+        if not 0 <= index < len(_EXAMPLES):
+            return _refuse(404, f"there are examples 0 to {len(_EXAMPLES) - 1}")
+        with BytesIO() as file:
+            Image.fromarray(render(_EXAMPLES[index], (360, 480), "clear").image).save(file, "PNG")
+            return Response(file.getvalue(), media_type="image/png")
+
+
+def _add_health(app: FastAPI, worker: Worker) -> None:
+    began = time.time()
+
+    @app.get("/healthz")
+    async def healthz() -> dict[str, str]:
+        """Say that the process answers."""
+        return {"status": "ok"}
+
+    @app.get("/readyz")
+    async def readyz() -> Response:
+        """Say whether images are taken."""
+        if not worker.is_alive:
+            return _refuse(503, "the worker has stopped: start the server again")
+        return JSONResponse({"status": "ready"})
+
+    @app.get("/metrics", response_class=PlainTextResponse)
+    async def metrics() -> str:
+        """Return counts in Prometheus' text format."""
+        lines = [f'causalseg_requests_total{{status="{s}"}} {n}' for s, n in worker.counts.items()]
+        lines += [f"causalseg_predict_seconds_total {worker.seconds:.3f}"]
+        lines += [f"causalseg_waiting {worker.waiting}"]
+        lines += [f"causalseg_up_seconds {time.time() - began:.0f}"]
+        return "\n".join(lines) + "\n"
+
+
+class _LateError(CausalsegError):
+    """An answer that did not come in time."""
+
+
+_STATUS: dict[type[BaseException], int] = {
+    QueueFullError: 429,
+    TooLargeError: 413,
+    _LateError: 504,
+    DataError: 400,
+    ConfigError: 422,
+}
+_PICTURE: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"image/png": {}}},
+    404: {"description": "no such example"},
+}
+_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"image/png": {}, "application/json": {}}, "description": "the prediction"},
+    400: {"description": "no image that can be read"},
+    401: {"description": "no token, or a wrong one"},
+    413: {"description": "too many bytes or pixels"},
+    429: {"description": "too many requests wait"},
+    504: {"description": "no answer in time"},
+}
+_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {"image/*": {"schema": {"type": "string", "format": "binary"}}},
+    }
+}
+
+
+async def _read(request: Request, most: int) -> bytes:
+    """Return the body; stop reading once it is too long."""
+    parts, length = [], 0
+    async for part in request.stream():
+        length += len(part)
+        if length > most:
+            raise TooLargeError(f"more than {most / 1e6:g} MB: send a smaller image")
+        parts.append(part)
+    return b"".join(parts)
+
+
+async def _wait(future: Future[Answer], seconds: float) -> Answer:
+    try:
+        return await asyncio.wait_for(asyncio.wrap_future(future), timeout=seconds)
+    except TimeoutError:
+        raise _LateError(f"no answer within {seconds:g} s: send a smaller image") from None
+
+
+def _refuse(status: int, text: str) -> Response:
+    headers = {"Retry-After": "1"} if status == 429 else None
+    return JSONResponse({"detail": text}, status, headers=headers)
+
+
+def serve_runs(
+    runs: Sequence[str], limits: Limits, host: str, port: int, most: int, checkpoint: str = "last"
+) -> None:
+    """Load runs and answer requests until Ctrl-C or SIGTERM; then finish those that were taken.
+
+    At most ``most`` requests wait. Raises what `causalseg.load` raises.
+    """
+    named = [Named(name, load(run, checkpoint=checkpoint)) for name, run in _name(runs).items()]
+    worker = Worker(named, most)
+    uvicorn.run(make_app(worker, limits), host=host, port=port, log_level="warning")
+    worker.close()
+
+
+def _name(runs: Sequence[str]) -> dict[str, str]:
+    """Return runs by the shortest end of their paths that tells them apart."""
+    parts = [[part for part in run.removesuffix(".zip").split("/") if part] for run in runs]
+    longest = max(map(len, parts))
+    for count in range(1, longest + 1):
+        names = ["/".join(each[-count:]) for each in parts]
+        if len(set(names)) == len(runs):
+            return dict(zip(names, runs, strict=True))
+    raise ConfigError("a run is named twice: name each once")

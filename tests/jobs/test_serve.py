@@ -1,0 +1,230 @@
+"""The server: answers as the model predicts, refuses what is wrong, and the page in a browser."""
+
+import io
+import json
+import random
+import shutil
+import socket
+import threading
+import time
+
+import numpy as np
+import pytest
+import uvicorn
+from fastapi.testclient import TestClient
+from PIL import Image
+
+import causalseg
+from causalseg.errors import ConfigError
+from causalseg.jobs.serve import app as server
+from causalseg.jobs.serve.answers import run_lengths
+from causalseg.jobs.serve.app import Limits, make_app
+from causalseg.jobs.serve.worker import Named, Worker
+from causalseg.jobs.train import train_run
+from command_line import run as command
+
+
+@pytest.fixture
+def model(tiny):
+    return causalseg.load(train_run(tiny("train.steps=1")).path)
+
+
+@pytest.fixture
+def worker(model):
+    worker = Worker([Named("street", model), Named("other", model)], most=4)
+    yield worker
+    worker.close()
+
+
+@pytest.fixture
+def client(worker):
+    with TestClient(make_app(worker, Limits(bytes=100_000, pixels=64 * 96))) as client:
+        yield client
+
+
+@pytest.fixture
+def content(folder):
+    return (folder / "images" / "000.png").read_bytes()
+
+
+def picture(response):
+    assert response.status_code == 200, response.text
+    return np.array(Image.open(io.BytesIO(response.content)))
+
+
+def test_every_output_is_what_the_model_predicts(client, model, content):
+    expected = model.predict(content)
+    ask = lambda output: client.post("/predict", params={"output": output}, content=content)  # noqa: E731
+    assert np.array_equal(picture(ask("labels")), expected.label_ids())
+    assert np.array_equal(picture(ask("overlay")), np.array(expected.overlay()))
+    assert np.abs(picture(ask("confidence")) / 255 - expected.confidence).max() < 0.003
+    assert ask("json").json()["shares"] == expected.shares()
+    told = ask("rle").json()
+    ids = np.concatenate([np.full(length, value) for value, length in told["rle"]])
+    assert np.array_equal(ids.reshape(told["size"]), expected.labels)
+    page = ask("page").json()
+    assert all(page[key].startswith("data:image/png") for key in ("image", "labels", "confidence"))
+    assert picture(client.post("/predict?run=other", content=content)).shape == (48, 64)
+
+
+def test_a_corrupted_image_is_predicted_after_the_corruption(client, model, content):
+    from causalseg.corruptions import corrupt
+    from causalseg.data.dataset import decode_image
+
+    image = corrupt(decode_image(content, "it"), "contrast", 5, seed=0)
+    made = client.post("/predict?corruption=contrast&severity=5", content=content)
+    assert np.array_equal(picture(made), model.predict(image).label_ids())
+
+
+def png(width, height):
+    with io.BytesIO() as file:
+        Image.new("RGB", (width, height)).save(file, "PNG")
+        return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("query", "body", "status", "text"),
+    [
+        ("", b"", 400, "is empty"),
+        ("", b"no image", 400, "no image of the formats"),
+        ("", png(8, 8)[:45], 400, "cannot read"),
+        ("", png(97, 64), 413, "97 x 64 pixels"),
+        ("", b"x" * 100_001, 413, "MB"),
+        ("?run=typo", png(8, 8), 422, "street, other"),
+        ("?corruption=typo", png(8, 8), 422, "typo"),
+        ("?severity=9", png(8, 8), 422, "severity"),
+        ("?output=typo", png(8, 8), 422, "output"),
+    ],
+)
+def test_what_is_wrong_is_refused_with_a_sentence(client, query, body, status, text):
+    response = client.post(f"/predict{query}", content=body)
+    assert response.status_code == status
+    assert text in json.dumps(response.json()["detail"])
+
+
+def test_malformed_images_never_break_the_server(client, content):
+    random.seed(0)
+    for _ in range(100):
+        broken = bytearray(content)
+        for _ in range(random.randint(1, 40)):
+            broken[random.randrange(len(broken))] = random.randrange(256)
+        sent = bytes(broken[: random.randint(0, len(broken))])
+        assert client.post("/predict", content=sent).status_code in (200, 400, 413)
+    assert client.post("/predict", content=content).status_code == 200
+
+
+def test_a_full_queue_and_a_late_answer_are_told(worker, content):
+    hold = threading.Event()
+    worker.submit(hold.wait)
+    time.sleep(0.1)  # until the worker has taken it
+    client = TestClient(make_app(worker, Limits(seconds=0.2)))
+    assert client.post("/predict", content=content).status_code == 504
+    for _ in range(3):
+        worker.submit(lambda: None)
+    refused = client.post("/predict", content=content)
+    assert refused.status_code == 429
+    assert refused.headers["retry-after"] == "1"
+    hold.set()
+    time.sleep(0.2)
+    assert client.post("/predict", content=content).status_code in (200, 504)
+    counted = client.get("/metrics").text
+    assert 'causalseg_requests_total{status="429"} 1' in counted
+
+
+def test_a_token_opens_everything_but_the_page(worker, content):
+    client = TestClient(make_app(worker, Limits(token="secret")))
+    assert client.post("/predict", content=content).status_code == 401
+    assert client.get("/info").status_code == 401
+    assert client.get("/healthz").status_code == client.get("/").status_code == 200
+    headers = {"Authorization": "Bearer secret"}
+    assert client.post("/predict", content=content, headers=headers).status_code == 200
+
+
+def test_it_says_what_it_has_and_that_it_is_ready(client, worker):
+    about = client.get("/info").json()
+    assert [run["name"] for run in about["runs"]] == ["street", "other"]
+    assert about["runs"][0]["classes"] == ["flat", "thing", "sky"]
+    assert client.get("/example/0").headers["content-type"] == "image/png"
+    assert client.get("/example/99").status_code == 404
+    assert client.get("/readyz").status_code == 200
+    assert "/predict" in client.get("/openapi.json").json()["paths"]
+    for file in ("/", "/page.js", "/page.css"):
+        assert client.get(file).status_code == 200
+    assert client.get("/../../pyproject.toml").status_code == 404
+
+
+def test_run_lengths_and_names_of_runs(capsys):
+    assert run_lengths(np.array([[1, 1, 2], [2, 0, 0]])) == [[1, 2], [2, 2], [0, 2]]
+    assert server._name(["a/x/seed1", "a/y/seed1"]) == {
+        "x/seed1": "a/x/seed1",
+        "y/seed1": "a/y/seed1",
+    }
+    assert server._name(["roads.zip"]) == {"roads": "roads.zip"}
+    with pytest.raises(ConfigError, match="twice"):
+        server._name(["x", "x"])
+    assert command("serve") == 2
+    assert command("serve", "nowhere") == 2
+
+
+@pytest.fixture
+def address(worker):
+    """A real server on a free port."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    config = uvicorn.Config(make_app(worker, Limits()), port=port, log_level="error", ws="none")
+    running = uvicorn.Server(config)
+    thread = threading.Thread(target=running.run, daemon=True)
+    thread.start()
+    while not running.started:
+        time.sleep(0.05)
+    yield f"http://127.0.0.1:{port}"
+    running.should_exit = True
+    thread.join()
+
+
+CHROMIUM = shutil.which("chromium")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium")
+@pytest.mark.parametrize(("size", "scheme"), [((1280, 800), "light"), ((390, 844), "dark")])
+def test_a_browser_drives_the_page_without_an_error(address, folder, tmp_path, size, scheme):
+    from playwright.sync_api import sync_playwright
+
+    told = []
+    with sync_playwright() as play:
+        options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        browser = play.chromium.launch(executable_path=CHROMIUM, args=options)
+        viewport = {"width": size[0], "height": size[1]}
+        page = browser.new_page(viewport=viewport, color_scheme=scheme)
+        page.on("console", lambda message: told.append(message.text))
+        page.on("pageerror", lambda error: told.append(str(error)))
+        page.goto(address)
+        page.wait_for_selector("#legend input")
+        page.set_input_files("#file", folder / "images" / "000.png")
+        page.wait_for_selector("#view:not([hidden])")
+        colours = "document.querySelector('#canvas').toDataURL()"
+        seen = [page.evaluate(colours)]
+        page.fill("#opacity", "90")
+        seen.append(page.evaluate(colours))
+        page.keyboard.press("c")
+        seen.append(page.evaluate(colours))
+        page.keyboard.press("c")
+        with page.expect_response("**/predict?*"):
+            page.click(".chips button[data-name=contrast]")
+        page.wait_for_function("document.querySelector('#status').textContent.includes(' s ')")
+        page.click("#legend input")
+        seen.append(page.evaluate(colours))
+        box = page.locator("#canvas").bounding_box()
+        page.mouse.click(box["x"] + 0.8 * box["width"], box["y"] + 5)
+        page.wait_for_function("document.querySelector('#wipe').ariaValueNow === '80'")
+        assert len(set(seen)) == len(seen)
+        width = page.evaluate("document.documentElement.scrollWidth")
+        assert width <= size[0]  # nothing to scroll to the side
+        page.set_input_files("#file", {"name": "x.png", "mimeType": "image/png", "buffer": b"x"})
+        page.wait_for_selector("#error:not([hidden])")
+        assert "no image of the formats" in page.inner_text("#error")
+        browser.close()
+    told = [line for line in told if "400 (Bad Request)" not in line]  # the broken image
+    assert told == []
