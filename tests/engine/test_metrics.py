@@ -13,6 +13,7 @@ from torchmetrics.classification import (
 )
 
 from causalseg.engine.metrics import (
+    FINE_BINS,
     boundary_counts,
     calibration,
     confusion_matrix,
@@ -143,7 +144,7 @@ def test_contours_of_255_classes_are_counted():
 
 def test_the_calibration_error_equals_torchmetrics():
     theirs = MulticlassCalibrationError(4, n_bins=15, norm="l1", ignore_index=255)
-    counts = torch.zeros(3, 15, dtype=torch.float64)
+    counts = torch.zeros(3, FINE_BINS, dtype=torch.float64)
     for seed in range(3):
         generator = torch.Generator().manual_seed(seed)
         probabilities = torch.randn(4, 40, 30, generator=generator).mul(2).softmax(0)
@@ -186,3 +187,25 @@ def test_the_miou_is_over_classes_that_occur_and_nan_without_any():
     counts = np.array([[3, 0, 0, 0], [1, 0, 7, 0], [0, 4, 0, 0]], dtype=float)
     assert float(mean_iou(counts)) == pytest.approx(100 * (3 / 4 + 0) / 2)
     assert math.isnan(float(mean_iou(np.zeros((3, 4)))))
+
+
+def test_risk_over_coverage_of_worked_cases_and_of_every_order():
+    def aurc(confidence, right):
+        prediction = torch.tensor([right]).logical_not().long()  # class 0 is right
+        counts = reliability_counts(
+            torch.tensor([confidence]), prediction, torch.zeros(1, len(right)).long()
+        )
+        return calibration(counts)["aurc"]
+
+    sure, unsure = [0.9] * 3, [0.2]
+    # Kept: 1/4, 2/4, 3/4 of the pixels without an error, all with one in four.
+    assert aurc(sure + unsure, [True] * 3 + [False]) == pytest.approx(100 * (0 + 0.25) / 2 * 0.25)
+    assert aurc([0.5] * 4, [True] * 3 + [False]) == pytest.approx(25)  # confidence says nothing
+    assert aurc(sure, [True] * 3) == 0
+    generator = torch.Generator().manual_seed(0)
+    confidence = torch.rand(4000, generator=generator)
+    right = torch.rand(4000, generator=generator) < confidence
+    order = confidence.argsort(descending=True)
+    wrong = (~right[order]).double().cumsum(0)
+    exact = 100 * float((wrong / torch.arange(1, 4001)).mean())
+    assert aurc(confidence.tolist(), right.tolist()) == pytest.approx(exact, abs=0.1)

@@ -132,7 +132,7 @@ def evaluate_domain(
         names=[],
         sizes=[],
         boundary=torch.zeros(3, k, dtype=torch.int64),
-        reliability=torch.zeros(3, metrics.BINS, dtype=torch.float64),
+        reliability=torch.zeros(3, metrics.FINE_BINS, dtype=torch.float64),
     )
     is_on_cpu = next(model.parameters()).device.type == "cpu"
     scored = track(

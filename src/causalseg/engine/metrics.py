@@ -13,6 +13,13 @@ pixels from their contour, d = 2 % of the image's diagonal; the image's edge is 
 The expected calibration error (Guo et al., ICML 2017) is, over 15 bins of equal width,
 
     ECE = sum over bins of  fraction of pixels * |accuracy - mean confidence|.
+
+The area under the risk-coverage curve (Geifman and El-Yaniv, NeurIPS 2017) is the mean error rate
+of the most confident pixels, over all fractions of pixels that are kept:
+
+    AURC = mean over c in (0, 1] of  errors among the fraction c of most confident pixels / c
+
+0 where every error is less confident than every hit; the error rate where confidence says nothing.
 """
 
 import math
@@ -28,6 +35,7 @@ from torch import Tensor
 from causalseg.data.classes import IGNORE
 
 BINS = 15
+FINE_BINS = 64 * BINS  # for the order of pixels by confidence
 _CONTOUR = 0.02  # of the diagonal
 _UNIT = 2.0**20
 _IGNORED, _OUTSIDE = 1000, 1001  # ids of no class: of ignored pixels and beyond the edge
@@ -67,16 +75,16 @@ def count_pixels(confusions: Int[Tensor, "*b k k+1"]) -> Int[Tensor, "*b 3 k"]:
 
 def reliability_counts(
     confidence: Float[Tensor, "H W"], prediction: Ids, label: Ids
-) -> Float[Tensor, "3 bins"]:
-    """Sum pixels, confidence and correct pixels by bins of confidence; 255 is ignored."""
+) -> Float[Tensor, "3 fine"]:
+    """Sum pixels, confidence and correct pixels by fine bins of confidence; 255 is ignored."""
     kept = label != IGNORE
     # In multiples of 2^-20 the sums are exact, in any order of images.
     rounded = (confidence[kept].double() * _UNIT).round() / _UNIT
-    edges = torch.linspace(0, 1, BINS + 1, dtype=torch.float64)[1:-1]
+    edges = torch.linspace(0, 1, FINE_BINS + 1, dtype=torch.float64)[1:-1]
     bins = torch.bucketize(rounded, edges)
     correct = (prediction[kept] == label[kept]).double()
     sums = (torch.ones_like(rounded), rounded, correct)
-    return torch.stack([torch.bincount(bins, x, minlength=BINS) for x in sums])
+    return torch.stack([torch.bincount(bins, x, minlength=FINE_BINS) for x in sums])
 
 
 def score(confusion: Int[Tensor, "k k+1"], names: Sequence[str]) -> dict[str, Any]:
@@ -109,9 +117,12 @@ def score_boundary(
     return {"boundary_miou": _mean(iou[~iou.isnan()]), "boundary_iou": _by_class(names, iou)}
 
 
-def calibration(counts: Float[Tensor, "3 bins"]) -> dict[str, Any] | None:
-    """Return the calibration, as eval.json has it; None without labelled pixels."""
-    pixels, confidence, correct = counts
+def calibration(counts: Float[Tensor, "3 fine"]) -> dict[str, Any] | None:
+    """Return the calibration, as eval.json has it; None without labelled pixels.
+
+    ``counts`` are of bins of equal width, a multiple of 15.
+    """
+    pixels, confidence, correct = counts.reshape(3, BINS, -1).sum(-1)
     if not pixels.sum():
         return None
     return {
@@ -119,7 +130,18 @@ def calibration(counts: Float[Tensor, "3 bins"]) -> dict[str, Any] | None:
         "pixels": pixels.long().tolist(),
         "confidence": [_number(x) for x in 100 * confidence / pixels],
         "accuracy": [_number(x) for x in 100 * correct / pixels],
+        "aurc": 100 * risk_over_coverage(counts),
     }
+
+
+def risk_over_coverage(counts: Float[Tensor, "3 fine"]) -> float:
+    """Return the AURC, 0 to 1; within a bin of confidence the order is taken as random."""
+    pixels, _, correct = counts.flip(-1)
+    kept, hits = pixels.cumsum(0), correct.cumsum(0)
+    risks = (kept - hits)[pixels > 0] / kept[pixels > 0]
+    before = torch.cat([risks[:1], risks[:-1]])
+    shares = pixels[pixels > 0] / pixels.sum()
+    return float((shares * (before + risks) / 2).sum())
 
 
 def mean_iou(counts: Float[np.ndarray, "... 3 k"]) -> Float[np.ndarray, "..."]:

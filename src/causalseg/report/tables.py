@@ -30,6 +30,7 @@ OTHERS = {
     "fwiou": "frequency weighted IoU",
     "boundary_miou": "boundary mIoU",
     "ece": "calibration error",
+    "aurc": "risk over coverage",
     "classes_scored": "classes scored",
 }
 NONE = "none of these"  # stands for predictions that map to no class of the domain

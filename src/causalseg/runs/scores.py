@@ -83,6 +83,8 @@ class Calibration(Block):
     """Mean confidence of each bin."""
     accuracy: list[Percent | None]
     """Pixel accuracy of each bin."""
+    aurc: Percent | None = None
+    """Area under the risk-coverage curve; null in files of earlier versions."""
 
 
 class PerImage(Block):
@@ -137,6 +139,11 @@ class DomainScores(Block):
     def ece(self) -> Percent | None:
         """Expected calibration error."""
         return self.calibration.ece if self.calibration else None
+
+    @property
+    def aurc(self) -> Percent | None:
+        """Area under the risk-coverage curve."""
+        return self.calibration.aurc if self.calibration else None
 
     def are_counts_complete(self, num_classes: int) -> bool:
         """Whether all counts belong to ``num_classes`` classes and to every image."""
