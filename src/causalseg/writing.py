@@ -5,12 +5,16 @@ A reader sees the old file or the new one, never a half.
 
 import json
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from causalseg.errors import RunError
+
+_UMASK = os.umask(0o077)  # read once, since reading it sets it for all threads
+os.umask(_UMASK)
 
 
 @contextmanager
@@ -23,13 +27,11 @@ def replacing(path: Path, is_durable: bool = False) -> Iterator[Path]:
     Raises:
         RunError: if the disk is full or the folder cannot be written; the old file stays whole.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # some writers make files that only their owner can read
+        temporary.chmod(0o666 & ~_UMASK)  # some writers make files that only their owner can read
         if is_durable:
             with temporary.open("rb+") as file:
                 os.fsync(file.fileno())

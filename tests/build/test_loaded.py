@@ -1,5 +1,6 @@
 """What `causalseg.load` returns: inputs of any kind, uncertainty, files, ensembles, threads."""
 
+import io
 import json
 import math
 from concurrent.futures import ThreadPoolExecutor
@@ -58,6 +59,22 @@ def test_an_image_of_any_kind_gives_the_same(path, file):
 def test_what_is_no_image_is_refused(path, image, message):
     with pytest.raises(DataError, match=message):
         causalseg.load(path).predict(image)
+
+
+def test_odd_arrays_and_broken_pictures(path, file, tmp_path):
+    model = causalseg.load(path)
+    pixels = np.array(Image.open(io.BytesIO(file.read_bytes())).convert("RGB"))
+    flipped = model.predict(np.ascontiguousarray(pixels[:, :, ::-1]))
+    assert np.array_equal(model.predict(pixels[:, :, ::-1]).labels, flipped.labels)
+    half = torch.from_numpy(pixels).movedim(-1, 0).to(torch.bfloat16) / 256
+    assert model.predict(half).labels.shape == pixels.shape[:2]
+    (tmp_path / "cut.png").write_bytes(file.read_bytes()[:90])
+    with Image.open(tmp_path / "cut.png") as cut, pytest.raises(DataError, match="that was given"):
+        model.predict(cut)
+    with pytest.raises(ConfigError, match="here there is cpu"):
+        causalseg.load(path, device="gpu")
+    with pytest.raises(ConfigError, match="opacity"):
+        flipped.overlay(50)
 
 
 def test_a_missing_file_or_run_is_named(path, tmp_path):

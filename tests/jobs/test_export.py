@@ -62,7 +62,7 @@ def test_a_file_knows_its_classes_and_how_near_it_is(run, tmp_path):
     made = export_run(tmp_path / "x.zip", "torch", (32, 48), tmp_path / "x.pt2", images=images)
     assert made.images == 3
     assert made.equal == 1
-    about = json.loads((tmp_path / "x.json").read_text())
+    about = json.loads((tmp_path / "x.pt2.json").read_text())
     assert about["classes"] == ["flat", "thing", "sky"]
     assert about["equal_pixels"] == 1
 

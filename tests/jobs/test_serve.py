@@ -131,10 +131,16 @@ def test_a_full_queue_and_a_late_answer_are_told(worker, content):
     assert 'causalseg_requests_total{status="429"} 1' in counted
 
 
-def test_a_token_opens_everything_but_the_page(worker, content):
+def test_a_token_opens_everything_but_the_page(worker, content, capsys):
+    for wrong in ("", "ü"):
+        assert command("serve", "nowhere", "--token", wrong) == 2
+        assert "token" in capsys.readouterr().err
     client = TestClient(make_app(worker, Limits(token="secret")))
     assert client.post("/predict", content=content).status_code == 401
     assert client.get("/info").status_code == 401
+    sly = {"Host": "x/healthz?"}  # would make the path of the URL an open one
+    assert client.post("/predict", content=content, headers=sly).status_code == 401
+    assert client.get("/info", headers={"Authorization": "secret"}).status_code == 401
     assert client.get("/healthz").status_code == client.get("/").status_code == 200
     headers = {"Authorization": "Bearer secret"}
     assert client.post("/predict", content=content, headers=headers).status_code == 200
@@ -159,10 +165,17 @@ def test_run_lengths_and_names_of_runs(capsys):
         "x/seed1": "a/x/seed1",
         "y/seed1": "a/y/seed1",
     }
-    assert server._name(["roads.zip"]) == {"roads": "roads.zip"}
+    assert list(server._name(["x/roads.zip", "x/roads"])) == ["roads.zip", "roads"]
     with pytest.raises(ConfigError, match="twice"):
         server._name(["x", "x"])
     assert command("serve") == 2
+    with socket.socket() as busy:
+        busy.bind(("127.0.0.1", 0))
+        busy.listen()
+        port = busy.getsockname()[1]
+        assert command("serve", "nowhere", "--port", port) == 2
+    assert "cannot listen" in capsys.readouterr().err
+    assert command("serve", "nowhere", "--timeout", "0") == 2
     assert command("serve", "nowhere") == 2
 
 

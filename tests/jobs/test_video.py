@@ -6,6 +6,7 @@ import av
 import numpy as np
 import pytest
 
+from causalseg.build.loaded import LoadedModel
 from causalseg.errors import DataError, MissingFileError
 from causalseg.jobs.predict import predict_film
 from causalseg.jobs.train import train_run
@@ -60,6 +61,7 @@ def test_frames_times_and_audio_are_kept(run, video, tmp_path):
     assert after[0].width == 64
     shares = json.loads(film.file.with_suffix(".json").read_text())
     assert sum(shares["shares"].values()) == pytest.approx(1)
+    assert shares["complete"]
     assert predict_film(run, str(video), tmp_path / "out", step=3) is None  # done before
     assert predict_film(run, str(video), tmp_path / "out", step=6).predicted == 2
 
@@ -91,6 +93,23 @@ def test_a_video_that_ends_early_keeps_what_was_done(run, video, tmp_path):
         count = int(str(error).split("broken after ")[1].split()[0])
     assert 0 < count < FRAMES
     assert len(list(av.open(str(tmp_path / "out/videos/cut.mp4")).decode(video=0))) == count
+
+
+def test_a_video_that_was_stopped_is_not_done(run, video, tmp_path, monkeypatch):
+    calls = []
+
+    def stop(self, image):
+        calls.append(image)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return predict(self, image)
+
+    predict = LoadedModel.predict
+    monkeypatch.setattr(LoadedModel, "predict", stop)
+    with pytest.raises(KeyboardInterrupt):
+        predict_film(run, str(video), tmp_path / "out")
+    assert not list((tmp_path / "out" / "videos").iterdir())
+    assert predict_film(run, str(video), tmp_path / "out").frames == FRAMES
 
 
 def test_what_is_no_video_is_refused(run, tmp_path):

@@ -21,11 +21,11 @@ from causalseg.engine.infer import check_scores, predict
 from causalseg.engine.prediction import Prediction
 from causalseg.engine.uncertainty import measure
 from causalseg.errors import ConfigError, DataError
-from causalseg.heads.base import Head
 from causalseg.model import Segmenter
 from causalseg.runs.folder import RunFolder
 from causalseg.runs.packed import opened
 
+_ROWS = 256  # of a map that are measured at once
 ImageLike = Path | str | bytes | Image.Image | np.ndarray | Tensor
 """A file, its content, a picture, an array (H, W, 3) or (H, W), or a tensor (3, H, W)."""
 
@@ -75,15 +75,12 @@ class LoadedModel:
             return [self.predict(each) for each in image]
         pixels = read_any(image, decoding_of(self.config.data))
         scores = [self._score(model, pixels) for model in self.models]
-        heads: list[Head] = [model.head for model in self.models]
-        probabilities, maps = measure(heads, scores)
-        labels = (scores[0] if len(scores) == 1 else probabilities).argmax(0)
-        return Prediction(
-            labels.to(torch.uint8).cpu().numpy(),
-            (255 * pixels).round().to(torch.uint8).movedim(0, -1).numpy(),
-            self.classes,
-            {name: values.cpu().numpy() for name, values in maps.items()},
-        )
+        parts = [
+            self._measure(rows) for rows in zip(*(s.split(_ROWS, 1) for s in scores), strict=True)
+        ]
+        maps = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        shown = (255 * pixels).round().to(torch.uint8).movedim(0, -1).numpy()
+        return Prediction(maps.pop("labels").astype(np.uint8), shown, self.classes, maps)
 
     def train_ids(self, image: Float[Tensor, "3 H W"]) -> Int[Tensor, "H W"]:
         """Return the predicted classes alone, on the CPU; RGB in [0, 1]."""
@@ -92,13 +89,19 @@ class LoadedModel:
             return scores[0].argmax(0).cpu()
         return measure([model.head for model in self.models], scores)[0].argmax(0).cpu()
 
+    def _measure(self, scores: Sequence[Float[Tensor, "k h W"]]) -> dict[str, np.ndarray]:
+        """Return labels and uncertainty of some rows: few, since each map of k classes is large."""
+        probabilities, maps = measure([model.head for model in self.models], scores)
+        labels = (scores[0] if len(scores) == 1 else probabilities).argmax(0)
+        return {name: values.cpu().numpy() for name, values in {**maps, "labels": labels}.items()}
+
     def _score(self, model: Segmenter, image: Float[Tensor, "3 H W"]) -> Float[Tensor, "k H W"]:
         device = next(model.head.parameters()).device
         is_bf16 = self.precision == "bf16-mixed"
         with torch.autocast(device.type, torch.bfloat16, enabled=is_bf16):
             scores = predict(model, image.to(device), self._how)
         check_scores(scores)
-        return scores
+        return scores.float()
 
 
 def load(
@@ -125,7 +128,7 @@ def load(
     """
     if not runs:
         raise ConfigError("no run to load: name at least one run folder")
-    place, models, first = torch.device(device), [], config
+    place, models, first = _find_device(device), [], config
     for path in runs:
         with opened(path.path if isinstance(path, RunFolder) else path) as run:
             first = first or load_config(run.need(run.config))
@@ -135,6 +138,18 @@ def load(
     return LoadedModel(models, first, find_precision(precision, place.type))  # type: ignore[arg-type]
 
 
+def _find_device(device: str | torch.device) -> torch.device:
+    try:
+        place = torch.device(device)
+        torch.zeros(1, device=place)
+    except (RuntimeError, AssertionError) as error:
+        count = torch.cuda.device_count()
+        known = ["cpu", *(f"cuda:{index}" for index in range(count))]
+        text = str(error).splitlines()[0]
+        raise ConfigError(f"device {device} ({text}): here there is {', '.join(known)}") from None
+    return place
+
+
 def read_any(image: ImageLike, how: Decoding) -> Float[Tensor, "3 H W"]:
     """Return an image of any kind as RGB in [0, 1], on the CPU."""
     if isinstance(image, bytes):
@@ -142,13 +157,18 @@ def read_any(image: ImageLike, how: Decoding) -> Float[Tensor, "3 H W"]:
     if isinstance(image, str | Path):
         return read_image(Path(image), how)
     if isinstance(image, Image.Image):
-        return from_pillow(image.copy(), "given", how)
+        try:
+            return from_pillow(image.copy(), "given", how)
+        except (OSError, SyntaxError) as error:  # a file is read when its pixels are needed
+            raise DataError(f"cannot read the image that was given: {error}") from error
     if isinstance(image, Tensor):
         if image.ndim != 3 or image.shape[0] != 3:
             raise DataError(
                 f"a tensor of shape {tuple(image.shape)} is no image: it must be (3, H, W)"
             )
-        return from_array(image.detach().movedim(0, -1).cpu().numpy())
+        half = image.dtype in (torch.bfloat16, torch.float16)
+        pixels = image.detach().float() if half else image.detach()
+        return from_array(pixels.movedim(0, -1).cpu().numpy())
     if isinstance(image, np.ndarray):
         return from_array(image)
     given: Any = type(image).__name__

@@ -153,6 +153,7 @@ def serve(
     *runs: TrainedRun,
     host: str = "127.0.0.1",
     port: int = 8000,
+    device: str = "cpu",
     max_bytes: Count = 20_000_000,
     max_pixels: Count = 40_000_000,
     queue: Count = 16,
@@ -165,6 +166,7 @@ def serve(
     Args:
         host: Address to listen on; 0.0.0.0 is every one of this machine.
         port: Port to listen on.
+        device: Where to compute: cpu, cuda or cuda:1.
         max_bytes: Largest file in bytes; a larger one gets 413.
         max_pixels: Most pixels of an image; more get 413.
         queue: Requests that may wait; more get 429.
@@ -179,5 +181,13 @@ def serve(
         raise ConfigError(f"serving needs {error.name}: pip install 'causalseg[serve]'") from None
 
     limits = Limits(max_bytes, max_pixels, timeout, token)
-    print(f"http://{host}:{port}/" + (f"#token={token}" if token else ""))
-    serve_runs(runs, limits, host, port, queue, checkpoint)
+    end = f"#token={token}" if token else ""
+    serve_runs(
+        runs,
+        limits,
+        (host, port),
+        queue,
+        checkpoint,
+        device,
+        lambda url: print(url + end, flush=True),
+    )

@@ -51,6 +51,8 @@ class Prediction:
 
     def overlay(self, opacity: float = 0.5) -> Image.Image:
         """Return the image under the classes' colours, which cover it by ``opacity``, 0 to 1."""
+        if not 0 <= opacity <= 1:
+            raise ConfigError(f"opacity {opacity}: give a number from 0 to 1")
         mixed = (1 - opacity) * self.image + opacity * self._colours()
         return Image.fromarray(mixed.astype(np.uint8))
 

@@ -1,6 +1,5 @@
 """Latency of a trained run on this machine by backend and precision, with the mIoU beside it."""
 
-import itertools
 import statistics
 import tempfile
 import time
@@ -70,12 +69,14 @@ def bench_run(
         seconds: dict[tuple[str, str], list[float]] = {key: [] for key in runners}
         classes = model.model.classes
         confusions: dict[tuple[str, str], Any] = dict.fromkeys(runners, 0)
-        for sample in itertools.chain(samples[:1] * _WARM_UP, samples):
+        for number, sample in enumerate([*samples[:1] * _WARM_UP, *samples]):
             pixels, label = _pixels(sample.image, size), resize_label(sample.label, size)
             for key, runner in runners.items():
                 start = time.perf_counter()
                 labels, _ = runner(pixels)
                 seconds[key].append(time.perf_counter() - start)
+                if number < _WARM_UP:
+                    continue
                 confusions[key] += confusion_matrix(
                     torch.from_numpy(labels[0]), label, len(classes.names)
                 )

@@ -22,6 +22,7 @@ from torch.utils.data import Dataset
 
 from causalseg.build.data import build_domains
 from causalseg.build.loaded import load
+from causalseg.build.pairs import decoding_of
 from causalseg.build.window import WindowModel
 from causalseg.config import Config
 from causalseg.config.load import load_config
@@ -29,12 +30,12 @@ from causalseg.data.dataset import Sample, decode_image
 from causalseg.errors import ConfigError, RunError, did_you_mean
 from causalseg.heads.pyramid import resize
 from causalseg.jobs.pictures import Picture, find_pictures
-from causalseg.runs.folder import RunFolder
 from causalseg.runs.packed import opened
 from causalseg.version import __version__
 from causalseg.writing import replacing, write_text
 
 _EQUAL = 0.999  # of pixels
+_NEAR = 0.05  # of confidence
 _IMAGES = 20  # that are compared
 _INPUT, _OUTPUTS = "images", ["classes", "confidence"]
 Pixels = Int[np.ndarray, "b H W 3"]
@@ -77,35 +78,37 @@ def export_run(
     with opened(path) as run:
         config = load_config(run.need(run.config))
         model = WindowModel(load(run, checkpoint=checkpoint).models[0], size)
-        about = _describe(run, config, model, size)
+        about = _describe(Path(path).name, config, model, size)
     pixels = _find_images(config, images, size)
     with tempfile.TemporaryDirectory() as name:
         made = Path(name) / out.name
         write(model, made, about)
         equal, difference = _compare(model, run_file(made), pixels)
-        if equal < _EQUAL:
+        if not (equal >= _EQUAL and difference <= _NEAR):
             raise RunError(
                 f"{format} gives {equal:.2%} of the pixels the class that the model gives them, "
-                f"and {_EQUAL:.1%} are needed: nothing was written. Try another format or size"
+                f"and its confidence differs by up to {difference:.2g}: nothing was written, since "
+                f"{_EQUAL:.1%} and {_NEAR} are needed. Try another format or size"
             )
         about |= {"compared_images": len(pixels), "equal_pixels": equal}
         about |= {"largest_difference_of_confidence": difference}
+        out.unlink(missing_ok=True)  # the last file that is written says that all are there
+        write_text(out.with_name(f"{out.name}.json"), json.dumps(about, indent=2) + "\n")
         if made.with_suffix(".bin").is_file():  # OpenVINO's weights
             with replacing(out.with_suffix(".bin")) as temporary:
                 shutil.copyfile(made.with_suffix(".bin"), temporary)
         with replacing(out) as temporary:
             shutil.copyfile(made, temporary)
-    write_text(out.with_suffix(".json"), json.dumps(about, indent=2) + "\n")
     return Exported(out, len(pixels), equal, difference)
 
 
 def _describe(
-    run: RunFolder, config: Config, model: WindowModel, size: tuple[int, int]
+    name: str, config: Config, model: WindowModel, size: tuple[int, int]
 ) -> dict[str, Any]:
     classes = model.model.classes
     return {
         "made_by": f"causalseg {__version__}",
-        "run": run.path.resolve().name,
+        "run": name,
         "backbone": config.backbone.name,
         "size": list(size),
         "classes": list(classes.names),
@@ -119,7 +122,7 @@ def _find_images(config: Config, images: str | None, size: tuple[int, int]) -> P
     readers: list[Callable[[], Float[Tensor, "3 H W"]]] = []
     if images is not None:
         for picture in find_pictures(images, [], is_recursive=True):
-            readers.append(functools.partial(_decode, picture))
+            readers.append(functools.partial(_decode, picture, config))
     elif config.data.domains:
         for domain in build_domains(config.data, config.inference).values():
             count = len(domain.data)  # type: ignore[arg-type]
@@ -132,8 +135,8 @@ def _find_images(config: Config, images: str | None, size: tuple[int, int]) -> P
     return (255 * torch.stack(scaled).clamp(0, 1)).round().byte().movedim(1, -1).numpy()
 
 
-def _decode(picture: Picture) -> Float[Tensor, "3 H W"]:
-    return decode_image(picture.read(), picture.where)
+def _decode(picture: Picture, config: Config) -> Float[Tensor, "3 H W"]:
+    return decode_image(picture.read(), picture.where, decoding_of(config.data))
 
 
 def _image_of(data: Dataset[Sample], index: int) -> Float[Tensor, "3 H W"]:
@@ -151,13 +154,13 @@ def _compare(model: WindowModel, runner: Runner, pixels: Pixels) -> tuple[float,
         ours = [output.numpy() for output in model(torch.from_numpy(batch))]
         theirs = runner(batch)
         equal.append(float(np.mean(ours[0] == theirs[0])))
-        difference = max(difference, float(np.abs(ours[1] - theirs[1]).max()))
+        difference = float(np.maximum(difference, np.abs(ours[1] - theirs[1]).max()))  # NaN stays
     return float(np.mean(equal)), difference
 
 
 def _program(model: WindowModel) -> torch.export.ExportedProgram:
     images = torch.zeros(2, *model.size, 3, dtype=torch.uint8)
-    dynamic = {_INPUT: {0: torch.export.Dim("batch", min=1, max=64)}}
+    dynamic = {_INPUT: {0: torch.export.Dim("batch", min=1)}}
     with torch.no_grad():
         return torch.export.export(model, (images,), dynamic_shapes=dynamic)
 

@@ -53,6 +53,12 @@ def find_pictures(images: str, own: list[Path], is_recursive: bool) -> list[Pict
     return found
 
 
+def changed_at(file: Path) -> int:
+    """Return when a file last changed, in ns; a copy may keep its mtime."""
+    status = file.stat()
+    return max(status.st_mtime_ns, status.st_ctime_ns)
+
+
 def _below(root: Path, files: list[Path], own: list[Path]) -> Iterator[Picture]:
     for file in files:
         is_own = any(file.resolve().is_relative_to(folder) for folder in own)
@@ -61,13 +67,11 @@ def _below(root: Path, files: list[Path], own: list[Path]) -> Iterator[Picture]:
 
 
 def _on_disk(file: Path, name: str) -> Picture:
-    status = file.stat()
-    changed = max(status.st_mtime_ns, status.st_ctime_ns)  # a copy may keep its mtime
-    return Picture(name, str(file), changed, functools.partial(read_bytes, file))
+    return Picture(name, str(file), changed_at(file), functools.partial(read_bytes, file))
 
 
 def _in_zip(path: Path) -> Iterator[Picture]:
-    files, changed = open_files(path), path.stat().st_mtime_ns
+    files, changed = open_files(path), changed_at(path)
     for name in files.names:
         member = PurePosixPath(name)
         if member.suffix.lower() in IMAGE_ENDINGS and ".." not in member.parts:

@@ -14,11 +14,11 @@ from causalseg.build.pairs import decoding_of
 from causalseg.config import Config
 from causalseg.data.dataset import decode_image
 from causalseg.engine.devices import make_fabric
-from causalseg.engine.prediction import DEFAULT_KINDS, check_kinds, file_of
+from causalseg.engine.prediction import DEFAULT_KINDS, KINDS, check_kinds, file_of
 from causalseg.errors import DataError
 from causalseg.jobs.eval import open_run
-from causalseg.jobs.pictures import find_pictures
-from causalseg.jobs.video import PredictedVideo, file_of_video, predict_video
+from causalseg.jobs.pictures import changed_at, find_pictures
+from causalseg.jobs.video import PredictedVideo, file_of_video, is_complete, predict_video
 from causalseg.runs.log import console
 from causalseg.runs.packed import HUB, opened
 from causalseg.writing import write_text
@@ -55,7 +55,7 @@ def predict_run(
     named in a DataError at the end.
     """
     check_kinds(kinds)
-    own = [(out / kind).resolve() for kind in kinds]
+    own = [(out / kind).resolve() for kind in KINDS]
     model = open_model([path, *others], overrides, checkpoint)
     pictures = find_pictures(str(images), own, is_recursive)
     since = _note([path, *others], model.config, checkpoint, images, out)
@@ -96,10 +96,8 @@ def predict_film(
     """
     model = open_model([path, *others], overrides, checkpoint)
     since = _note([path, *others], model.config, checkpoint, f"{source} {step} {frames}", out)
-    file = Path(source)
-    if file.is_file() and _is_made_after(
-        file_of_video(out, source), file.stat().st_ctime_ns, since
-    ):
+    file, target = Path(source), file_of_video(out, source)
+    if file.is_file() and is_complete(target) and _is_made_after(target, changed_at(file), since):
         return None
     return predict_video(model, source, out, step, frames)
 
@@ -126,10 +124,16 @@ def open_model(
 
 def _describe(path: Path | str, config: Config, checkpoint: str) -> dict[str, Any]:
     """Return what predictions depend on beside their images."""
-    how = {"checkpoint": checkpoint, "inference": config.inference.model_dump(mode="json")}
-    how |= decoding_of(config.data)._asdict()
+    how: dict[str, Any] = {
+        "checkpoint": checkpoint,
+        "inference": config.inference.model_dump(mode="json"),
+    }
+    how |= {"precision": config.run.precision, **decoding_of(config.data)._asdict()}
+    if (own := Path(checkpoint)).exists():
+        how["checkpoint_changed"] = own.stat().st_mtime_ns
     if str(path).startswith(HUB):
-        return {"run": str(path), **how}
+        with opened(path) as fetched:  # a folder named by the commit
+            return {"run": str(fetched.path), **how}
     run = Path(path)
     weights = sorted(run.rglob("*.safetensors")) + sorted(run.glob("*.ckpt"))
     if run.is_file():  # a packed run

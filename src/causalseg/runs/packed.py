@@ -6,6 +6,7 @@ weights, checksums, card. The backbone is not in it: its name and checksum are i
 
 import shutil
 import tempfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -94,7 +95,8 @@ def _without_places(config: Config, name: str) -> Config:
         "mean_over": None,
     }
     config = config.with_options("data", **nothing, only=None, rare_classes=None)
-    config = config.with_options("run", out=name, resume=False, best=None, patience=None)
+    config = config.with_options("run", out=name, init=None, resume=False)
+    config = config.with_options("run", best=None, patience=None, allow_target=False)
     if (file := Path(config.backbone.weights)).suffix:  # a file: whoever loads it has another path
         config = config.with_options("backbone", weights=file.name)
     return config
@@ -112,15 +114,18 @@ def _unpack(file: Path, folder: Path) -> None:
             for name in _FILES:
                 if name in members:
                     (folder / name).write_bytes(archive.read(name))
-    except (BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
+    except (BadZipFile, zlib.error, OSError, NotImplementedError, RuntimeError, EOFError) as error:
         raise RunError(f"cannot read {file}: {error}; copy it again") from error
 
 
 def _push(folder: Path, name: str) -> None:
     try:
-        huggingface_hub.create_repo(name, exist_ok=True)
+        huggingface_hub.create_repo(name, private=True, exist_ok=True)
         huggingface_hub.upload_folder(
-            repo_id=name, folder_path=folder, commit_message="Add a run of causalseg"
+            repo_id=name,
+            folder_path=folder,
+            commit_message="Add a run of causalseg",
+            delete_patterns=list(_FILES),
         )
     except _HUB_ERRORS as error:
         raise RunError(

@@ -5,10 +5,12 @@ No path is ever taken from a request, and an image's header is read before its p
 
 import asyncio
 import hmac
+import socket
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,6 +20,7 @@ from fastapi import FastAPI, Query, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from fastapi.staticfiles import StaticFiles
 from PIL import Image
+from starlette.requests import ClientDisconnect
 
 from causalseg.build.loaded import load
 from causalseg.corruptions import CORRUPTIONS
@@ -31,7 +34,6 @@ _PAGE = Path(__file__).parent / "page"
 _EXAMPLES = (20001, 20004, 20011)  # seeds of scenes that the page offers
 _ON_PAGE = ("fog_depth", "night", "rain_streaks", "snow_ground", "gaussian_noise", "contrast")
 _OPEN = ("/", "/page.js", "/page.css", "/healthz", "/readyz")  # without a token
-Answer = tuple[bytes, str]
 Next = Callable[[Request], Awaitable[Response]]
 
 
@@ -48,23 +50,28 @@ class Limits:
 def make_app(worker: Worker, limits: Limits) -> FastAPI:
     """Return the application; each request is answered from the worker's models."""
     app = FastAPI(title="causalseg", version=__version__)
-    _add_guard(app, limits)
+    counts: Counter[int] = Counter()  # of answers to /predict, by status
+    _add_guard(app, limits, counts)
     _add_predict(app, worker, limits)
     _add_about(app, worker, limits)
-    _add_health(app, worker)
+    _add_health(app, worker, counts)
     app.mount("/", StaticFiles(directory=_PAGE, html=True))
     return app
 
 
-def _add_guard(app: FastAPI, limits: Limits) -> None:
+def _add_guard(app: FastAPI, limits: Limits, counts: Counter[int]) -> None:
     @app.middleware("http")
     async def guard(request: Request, go_on: Next) -> Response:
         """Ask for the token, and never show a page in another site's frame."""
-        given = request.headers.get("authorization", "").removeprefix("Bearer ")
-        is_open = limits.token is None or request.url.path in _OPEN
-        if not is_open and not hmac.compare_digest(given.encode(), (limits.token or "").encode()):
+        given = request.headers.get("authorization", "")
+        wanted = f"Bearer {limits.token}"
+        # Not request.url, which holds what the client says the host is.
+        is_open = limits.token is None or request.scope["path"] in _OPEN
+        if not is_open and not hmac.compare_digest(given.encode(), wanted.encode()):
             return _refuse(401, "this server wants a token: Authorization: Bearer TOKEN")
         response = await go_on(request)
+        if request.scope["path"] == "/predict":
+            counts[response.status_code] += 1
         response.headers["X-Frame-Options"] = "DENY"
         response.headers["X-Content-Type-Options"] = "nosniff"
         return response
@@ -88,16 +95,20 @@ def _add_predict(app: FastAPI, worker: Worker, limits: Limits) -> None:
                 raise ConfigError(f"no run {run!r}; there are {', '.join(models)}")
             if corruption is not None and corruption not in CORRUPTIONS:
                 raise ConfigError(f"no corruption {corruption!r}; see /info")
-            content = await _read(request, limits.bytes)
-            check_image(content, limits.pixels)
-            wanted = Wanted(output, corruption, severity)
-            future = worker.submit(lambda: answer(models[run], content, wanted))
-            body, kind = await _wait(future, limits.seconds)
+            worker.check_room()
+            async with asyncio.timeout(limits.seconds):
+                content = await _read(request, limits.bytes)
+                check_image(content, limits.pixels)
+                wanted = Wanted(output, corruption, severity)
+                future = worker.submit(lambda: answer(models[run], content, wanted))
+                body, kind = await asyncio.wrap_future(future)
+        except TimeoutError:
+            return _refuse(504, f"no answer within {limits.seconds:g} s: send a smaller image")
+        except ClientDisconnect:
+            return _refuse(400, "the request ended early")
         except CausalsegError as error:
             status = next((s for kind, s in _STATUS.items() if isinstance(error, kind)), 500)
-            worker.counts[str(status)] += 1
             return _refuse(status, str(error))
-        worker.counts["200"] += 1
         return Response(body, media_type=kind)
 
 
@@ -128,12 +139,10 @@ def _add_about(app: FastAPI, worker: Worker, limits: Limits) -> None:
         """Return a synthetic street scene."""
         if not 0 <= index < len(_EXAMPLES):
             return _refuse(404, f"there are examples 0 to {len(_EXAMPLES) - 1}")
-        with BytesIO() as file:
-            Image.fromarray(render(_EXAMPLES[index], (360, 480), "clear").image).save(file, "PNG")
-            return Response(file.getvalue(), media_type="image/png")
+        return Response(_draw(_EXAMPLES[index]), media_type="image/png")
 
 
-def _add_health(app: FastAPI, worker: Worker) -> None:
+def _add_health(app: FastAPI, worker: Worker, counts: Counter[int]) -> None:
     began = time.time()
 
     @app.get("/healthz")
@@ -151,21 +160,16 @@ def _add_health(app: FastAPI, worker: Worker) -> None:
     @app.get("/metrics", response_class=PlainTextResponse)
     async def metrics() -> str:
         """Return counts in Prometheus' text format."""
-        lines = [f'causalseg_requests_total{{status="{s}"}} {n}' for s, n in worker.counts.items()]
+        lines = [f'causalseg_requests_total{{status="{s}"}} {n}' for s, n in counts.items()]
         lines += [f"causalseg_predict_seconds_total {worker.seconds:.3f}"]
         lines += [f"causalseg_waiting {worker.waiting}"]
         lines += [f"causalseg_up_seconds {time.time() - began:.0f}"]
         return "\n".join(lines) + "\n"
 
 
-class _LateError(CausalsegError):
-    """An answer that did not come in time."""
-
-
 _STATUS: dict[type[BaseException], int] = {
     QueueFullError: 429,
     TooLargeError: 413,
-    _LateError: 504,
     DataError: 400,
     ConfigError: 422,
 }
@@ -189,6 +193,13 @@ _BODY = {
 }
 
 
+@cache
+def _draw(seed: int) -> bytes:
+    with BytesIO() as file:
+        Image.fromarray(render(seed, (360, 480), "clear").image).save(file, "PNG")
+        return file.getvalue()
+
+
 async def _read(request: Request, most: int) -> bytes:
     """Return the body; stop reading once it is too long."""
     parts, length = [], 0
@@ -200,34 +211,68 @@ async def _read(request: Request, most: int) -> bytes:
     return b"".join(parts)
 
 
-async def _wait(future: Future[Answer], seconds: float) -> Answer:
-    try:
-        return await asyncio.wait_for(asyncio.wrap_future(future), timeout=seconds)
-    except TimeoutError:
-        raise _LateError(f"no answer within {seconds:g} s: send a smaller image") from None
-
-
 def _refuse(status: int, text: str) -> Response:
     headers = {"Retry-After": "1"} if status == 429 else None
     return JSONResponse({"detail": text}, status, headers=headers)
 
 
 def serve_runs(
-    runs: Sequence[str], limits: Limits, host: str, port: int, most: int, checkpoint: str = "last"
+    runs: Sequence[str],
+    limits: Limits,
+    place: tuple[str, int],
+    most: int,
+    checkpoint: str = "last",
+    device: str = "cpu",
+    ready: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Load runs and answer requests until Ctrl-C or SIGTERM; then finish those that were taken.
 
-    At most ``most`` requests wait. Raises what `causalseg.load` raises.
+    ``place`` is host and port, at most ``most`` requests wait, and ``ready`` is called with the
+    address once it is open. Raises ConfigError if the place or a limit is wrong, and what
+    `causalseg.load` raises.
     """
-    named = [Named(name, load(run, checkpoint=checkpoint)) for name, run in _name(runs).items()]
-    worker = Worker(named, most)
-    uvicorn.run(make_app(worker, limits), host=host, port=port, log_level="warning")
-    worker.close()
+    _check(limits)
+    names = _name(runs)
+    with _bind(*place) as opened:
+        options = {"checkpoint": checkpoint, "device": device, "precision": "auto"}
+        named = [Named(name, load(run, **options)) for name, run in names.items()]  # type: ignore[arg-type]
+        worker = Worker(named, most)
+        config = uvicorn.Config(
+            make_app(worker, limits),
+            log_level="warning",
+            ws="none",
+            limit_concurrency=most + 64,
+            timeout_graceful_shutdown=10,
+        )
+        ready(f"http://{place[0]}:{place[1]}/")
+        uvicorn.Server(config).run(sockets=[opened])
+        worker.close()
+
+
+def _check(limits: Limits) -> None:
+    if limits.seconds <= 0:
+        raise ConfigError(f"timeout {limits.seconds:g}: give seconds above 0")
+    if limits.token is not None and not (limits.token and limits.token.isascii()):
+        raise ConfigError("the token is empty or not ASCII: give letters and digits, or none")
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    opened = socket.socket(family)
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        opened.bind((host, port))
+    except (OSError, OverflowError) as error:
+        opened.close()
+        raise ConfigError(
+            f"cannot listen on {host}:{port}: {error}; choose another --port or --host"
+        ) from error
+    return opened
 
 
 def _name(runs: Sequence[str]) -> dict[str, str]:
     """Return runs by the shortest end of their paths that tells them apart."""
-    parts = [[part for part in run.removesuffix(".zip").split("/") if part] for run in runs]
+    parts = [[part for part in run.split("/") if part] for run in runs]
     longest = max(map(len, parts))
     for count in range(1, longest + 1):
         names = ["/".join(each[-count:]) for each in parts]

@@ -3,7 +3,6 @@
 import queue
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any, NamedTuple, TypeVar
@@ -30,12 +29,11 @@ class Worker:
 
     Attributes:
         models: the models, in the order of the command line.
-        counts: requests by result, such as ok or full.
         seconds: time spent on jobs.
     """
 
     def __init__(self, models: Sequence[Named], most: int):
-        self.models, self.counts, self.seconds = list(models), Counter[str](), 0.0
+        self.models, self.seconds = list(models), 0.0
         self._jobs: queue.Queue[tuple[Future[Any], Callable[[], Any]] | None] = queue.Queue(most)
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._thread.start()
@@ -50,14 +48,19 @@ class Worker:
         """Whether jobs are taken."""
         return self._thread.is_alive()
 
+    def check_room(self) -> None:
+        """Raise QueueFullError if the queue is full."""
+        if self._jobs.full():
+            raise QueueFullError(f"{self._jobs.maxsize} requests wait already: try again later")
+
     def submit(self, job: Callable[[], T]) -> Future[T]:
         """Put a job into the queue or raise QueueFullError; a cancelled job is not begun."""
         future: Future[T] = Future()
         try:
             self._jobs.put_nowait((future, job))
         except queue.Full:
-            most = self._jobs.maxsize
-            raise QueueFullError(f"{most} requests wait already: try again later") from None
+            self.check_room()
+            raise
         return future
 
     def close(self) -> None:

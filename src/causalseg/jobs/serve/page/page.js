@@ -8,7 +8,7 @@ const token = new URLSearchParams(location.hash.slice(1)).get("token");
 const headers = token ? { Authorization: `Bearer ${token}` } : {};
 const VIRIDIS = [[68, 1, 84], [49, 104, 142], [53, 183, 121], [253, 231, 37]];
 const NAMES = { fog_depth: "fog", rain_streaks: "rain", snow_ground: "snow", gaussian_noise: "noise" };
-let asked = 0;
+let asked = 0, stop = new AbortController();
 
 const runs = () => [$("run").value, $("second").hidden ? "" : $("other").value].filter(Boolean);
 const shown = () => document.querySelector("[name=show]:checked").value;
@@ -37,7 +37,9 @@ async function pixelsOf(url) {
 
 async function predict() {
   if (!state.file) return;
-  const number = ++asked, start = performance.now();
+  const number = ++asked, start = performance.now(), found = new Map();
+  stop.abort();
+  stop = new AbortController();
   $("status").textContent = "predicting …";
   try {
     for (const run of new Set(runs())) {
@@ -46,13 +48,15 @@ async function predict() {
         query.set("corruption", state.corruption);
         query.set("severity", state.severity);
       }
-      const response = await ask(`predict?${query}`, { method: "POST", body: state.file });
+      const response = await ask(`predict?${query}`, { method: "POST", body: state.file, signal: stop.signal });
       const told = await response.json();
       const [image, labels, confidence] = await Promise.all(
         [told.image, told.labels, told.confidence].map(pixelsOf));
       if (number !== asked) return; // a later request is on its way
-      layers.set(run, { image, labels, confidence, shares: told.shares, sure: told.confidence_mean });
+      found.set(run, { image, labels, confidence, shares: told.shares, sure: told.confidence_mean });
     }
+    layers.clear();
+    for (const [run, layer] of found) layers.set(run, layer);
     const sure = layers.get(runs()[0]).sure;
     $("status").textContent =
       `${((performance.now() - start) / 1000).toFixed(1)} s · mean confidence ${(100 * sure).toFixed(0)} %`;
@@ -62,7 +66,7 @@ async function predict() {
     legend();
     draw();
   } catch (error) {
-    if (number !== asked) return;
+    if (number !== asked || error.name === "AbortError") return;
     $("status").textContent = "";
     fail(error.message);
   }
@@ -95,6 +99,7 @@ function draw() {
   const [left, right] = runs(), first = layers.get(left);
   if (!first) return;
   const second = right ? layers.get(right) : null;
+  if (right && !second) return;
   const { width, height } = first.image, canvas = $("canvas");
   canvas.width = width;
   canvas.height = height;
