@@ -51,7 +51,7 @@ class Worker:
     def check_room(self) -> None:
         """Raise QueueFullError if the queue is full."""
         if self._jobs.full():
-            raise QueueFullError(f"{self._jobs.maxsize} requests wait already: try again later")
+            raise self._full()
 
     def submit(self, job: Callable[[], T]) -> Future[T]:
         """Put a job into the queue or raise QueueFullError; a cancelled job is not begun."""
@@ -59,14 +59,16 @@ class Worker:
         try:
             self._jobs.put_nowait((future, job))
         except queue.Full:
-            self.check_room()
-            raise
+            raise self._full() from None
         return future
 
     def close(self) -> None:
         """Finish what was put into the queue, then stop."""
         self._jobs.put(None)
         self._thread.join()
+
+    def _full(self) -> QueueFullError:
+        return QueueFullError(f"{self._jobs.maxsize} requests wait already: try again later")
 
     def _work(self) -> None:
         while (item := self._jobs.get()) is not None:
