@@ -6,6 +6,8 @@ The command line turns every one of them into one message and exit code 2.
 import difflib
 import signal
 from collections.abc import Iterable, Sequence
+from importlib import import_module
+from typing import Any
 
 _CLOSE = 0.5  # share of letters that a name meant has in common with the one given
 
@@ -47,6 +49,14 @@ class Terminated(KeyboardInterrupt):
 
 class MissingFileError(CausalsegError, FileNotFoundError):
     """A file or folder that is not there."""
+
+
+def import_extra(extra: str, name: str) -> Any:
+    """Import a package that only an extra installs; ConfigError says how to install it."""
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise ConfigError(f"this needs {error.name}: pip install 'causalseg[{extra}]'") from None
 
 
 def did_you_mean(name: str, allowed: Iterable[str]) -> str:

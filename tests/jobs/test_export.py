@@ -3,10 +3,14 @@
 import json
 import runpy
 import shutil
+import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
 import torch
 from PIL import Image
@@ -14,9 +18,10 @@ from PIL import Image
 import causalseg
 from causalseg.build.window import WindowModel
 from causalseg.errors import ConfigError, RunError
-from causalseg.jobs import export as job
+from causalseg.heads.gathering import attend_by_gathers, stock
 from causalseg.jobs.bench import bench_run
 from causalseg.jobs.export import export_run
+from causalseg.jobs.export.formats import FORMATS
 from causalseg.jobs.train import train_run
 from causalseg.runs.packed import pack_run
 from command_line import run as command
@@ -43,6 +48,8 @@ def test_onnx_and_openvino_equal_the_model(tiny, folder, tmp_path, head, adapter
         made = export_run(run.path, format, (64, 96), tmp_path / f"x.{ending}")
         assert made.equal >= 0.999
         assert made.difference < 1e-3
+    kinds = {node.op_type for node in onnx.load(tmp_path / "x.onnx").graph.node}
+    assert "GridSample" not in kinds  # runtimes differ in it
 
 
 @pytest.mark.slow
@@ -79,13 +86,14 @@ def test_the_window_model_is_the_model_at_its_size(run):
 
 
 def test_a_file_that_computes_something_else_is_not_kept(run, tmp_path, monkeypatch):
-    def write(model, file, about):
-        model.model.head.classifier.bias.data[0] += 100
-        job._write_torch(model, file, about)
-        model.model.head.classifier.bias.data[0] -= 100
+    torch_file = FORMATS["torch"]
 
-    broken = (write, *job.FORMATS["torch"][1:])
-    monkeypatch.setitem(job.FORMATS, "torch", broken)
+    def write(order, file):
+        order.model.model.head.classifier.bias.data[0] += 100
+        torch_file.write(order, file)
+        order.model.model.head.classifier.bias.data[0] -= 100
+
+    monkeypatch.setitem(FORMATS, "torch", torch_file._replace(write=write))
     with pytest.raises(RunError, match="nothing was written"):
         export_run(run.path, "torch", (32, 48), tmp_path / "x.pt2")
     assert not list(tmp_path.glob("x.*"))
@@ -99,7 +107,68 @@ def test_mistakes_are_named(run, tmp_path, capsys):
         export_run(run.path, "openvino", (32, 48), out)
     with pytest.raises(ConfigError, match="did you mean 'onnx'"):
         export_run(run.path, "onxx", (32, 48), out)
-    assert not out.exists()
+    with pytest.raises(ConfigError, match="name a folder"):
+        export_run(run.path, "triton", (32, 48), out)
+    with pytest.raises(ConfigError, match="take onnx or openvino"):
+        export_run(run.path, "torch", (32, 48), tmp_path / "x.pt2", precision="float16")
+    assert not list(tmp_path.glob("x.*"))
+
+
+def test_gathers_sample_what_the_head_samples_also_outside_of_the_grid():
+    torch.manual_seed(0)
+    shapes, value = [(5, 7), (3, 4)], torch.randn(2, 47, 3, 8, dtype=torch.float64)
+    places = 1.6 * torch.rand(2, 11, 3, 2, 4, 2, dtype=torch.float64) - 0.3
+    weights = torch.rand(2, 11, 3, 2, 4, dtype=torch.float64)
+    expected = stock.multi_scale_deformable_attention(value, shapes, places, weights)
+    assert torch.allclose(attend_by_gathers(value, shapes, places, weights), expected, atol=1e-12)
+
+
+@pytest.mark.slow
+def test_int8_is_scored_on_every_domain_and_may_not_lose_more_than_stated(tiny, tmp_path):
+    run = train_run(tiny(*LEARN, f"adapter={LORA}"))
+    with warnings.catch_warnings():  # of nncf and of what it imports
+        warnings.simplefilter("ignore")
+        for format, ending in (("onnx", "onnx"), ("openvino", "xml")):
+            out = tmp_path / f"x.{ending}"
+            made = export_run(run.path, format, (32, 48), out, precision="int8", max_loss=100)
+            assert set(made.domains) == {"here", "there"}
+            assert made.equal > 0.9
+            assert 0 < made.difference < 0.2
+            assert json.loads(out.with_name(f"{out.name}.json").read_text())["precision"] == "int8"
+        with pytest.raises(RunError, match="int8 loses more than -100 points.*here.*there"):
+            export_run(
+                run.path, "onnx", (32, 48), tmp_path / "y.onnx", precision="int8", max_loss=-100
+            )
+    assert not list(tmp_path.glob("y.*"))
+    kinds = {node.op_type for node in onnx.load(tmp_path / "x.onnx").graph.node}
+    assert "QuantizeLinear" in kinds
+
+
+@pytest.mark.slow
+def test_float16_halves_the_file_and_equals_the_model(run, tmp_path):
+    for format, ending, weights in (("onnx", "onnx", "onnx"), ("openvino", "xml", "bin")):
+        files = [tmp_path / f"{name}.{ending}" for name in ("whole", "half")]
+        export_run(run.path, format, (32, 48), files[0])
+        assert export_run(run.path, format, (32, 48), files[1], precision="float16").equal > 0.999
+        sizes = [file.with_suffix(f".{weights}").stat().st_size for file in files]
+        assert sizes[1] < 0.75 * sizes[0]
+
+
+@pytest.mark.slow
+def test_recipes_for_tensorrt_and_triton(run, tmp_path):
+    export_run(run.path, "tensorrt-recipe", (32, 48), tmp_path / "x.sh")
+    subprocess.run(["sh", "-n", tmp_path / "x.sh"], check=True)
+    text = (tmp_path / "x.sh").read_text()
+    assert "--onnx=x.onnx" in text
+    assert "--maxShapes=images:8x32x48x3" in text
+    export_run(run.path, "triton", (32, 48), tmp_path / "repository" / "roads")
+    folder = tmp_path / "repository" / "roads"
+    assert 'name: "roads"' in (folder / "config.pbtxt").read_text()
+    for file in (tmp_path / "x.onnx", folder / "1" / "model.onnx"):
+        session = onnxruntime.InferenceSession(str(file))
+        labels, _ = session.run(None, {"images": np.zeros((8, 32, 48, 3), np.uint8)})
+        assert labels.shape == (8, 32, 48)
+    assert json.loads((folder / "about.json").read_text())["classes"] == ["flat", "thing", "sky"]
 
 
 @pytest.mark.slow
@@ -122,13 +191,15 @@ def test_the_example_predicts_an_image_of_another_size_without_torch(run, tmp_pa
 
 @pytest.mark.slow
 def test_bench_times_every_backend_on_the_same_images(run):
-    rows = bench_run(run.path, (32, 48), "here", count=3)
+    files = (("onnx", "float32"), ("openvino", "float32"), ("openvino", "float16"))
+    rows = bench_run(run.path, (32, 48), "here", count=3, files=files)
     kinds = [(row.backend, row.precision) for row in rows]
     assert kinds == [
         ("torch", "float32"),
         ("torch", "bf16"),
         ("onnx", "float32"),
         ("openvino", "float32"),
+        ("openvino", "float16"),
     ]
     assert rows[0].ratio == 1
     assert all(row.milliseconds > 0 for row in rows)

@@ -1,6 +1,8 @@
 """Videos: every frame, its rate and the audio are kept; a broken end loses nothing before it."""
 
 import json
+import struct
+from pathlib import Path
 
 import av
 import numpy as np
@@ -10,6 +12,7 @@ from causalseg.build.loaded import LoadedModel
 from causalseg.errors import DataError, MissingFileError
 from causalseg.jobs.predict import predict_film
 from causalseg.jobs.train import train_run
+from causalseg.jobs.video import VIDEO_ENDINGS, file_of_video
 from command_line import run as command
 
 FRAMES, RATE = 12, 8
@@ -66,6 +69,27 @@ def test_frames_times_and_audio_are_kept(run, video, tmp_path):
     assert predict_film(run, str(video), tmp_path / "out", step=6).predicted == 2
 
 
+def test_a_video_of_a_turned_phone_is_shown_upright(run, video, tmp_path):
+    content = bytearray(video.read_bytes())
+    matrix = content.index(b"tkhd") + 44  # of the first track: a quarter turn clockwise
+    turned = (0, 1 << 16, 0, -1 << 16, 0, 0, 48 << 16, 0, 1 << 30)
+    content[matrix : matrix + 36] = struct.pack(">9i", *turned)
+    video.write_bytes(content)
+    film = predict_film(run, str(video), tmp_path / "out")
+    frames, *_ = look(film.file)
+    assert (frames[0].width, frames[0].height) == (48, 64)
+    light = frames[0].to_ndarray(format="rgb24").mean((1, 2))  # the block at the left is on top
+    assert light[:14].mean() > light[30:].mean() + 20
+    assert film.frames == FRAMES
+
+
+def test_videos_of_one_name_and_other_formats_do_not_replace_each_other():
+    files = [file_of_video(Path("out"), f"a/street{ending}").name for ending in VIDEO_ENDINGS]
+    assert files[0] == "street.mp4"
+    assert len(set(files)) == len(VIDEO_ENDINGS)
+    assert file_of_video(Path("out"), "camera:0").name == "camera0.mp4"
+
+
 def test_the_command_stops_after_some_frames(run, video, tmp_path, capsys):
     out = tmp_path / "out"
     assert command("predict", run, video, "--frames", "5", "--out", out) == 0
@@ -92,7 +116,7 @@ def test_a_video_that_ends_early_keeps_what_was_done(run, video, tmp_path):
     except DataError as error:
         count = int(str(error).split("broken after ")[1].split()[0])
     assert 0 < count < FRAMES
-    assert len(list(av.open(str(tmp_path / "out/videos/cut.mp4")).decode(video=0))) == count
+    assert len(list(av.open(str(tmp_path / "out/videos/cut.mkv.mp4")).decode(video=0))) == count
 
 
 def test_a_video_that_was_stopped_is_not_done(run, video, tmp_path, monkeypatch):

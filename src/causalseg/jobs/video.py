@@ -16,7 +16,7 @@ from rich.progress import Progress
 
 from causalseg.build.loaded import LoadedModel
 from causalseg.engine.prediction import Prediction
-from causalseg.errors import ConfigError, DataError, MissingFileError, Terminated
+from causalseg.errors import ConfigError, DataError, MissingFileError, Terminated, import_extra
 from causalseg.runs.log import console, logger
 from causalseg.writing import replacing, write_json
 
@@ -41,7 +41,7 @@ def is_video(source: str) -> bool:
 def file_of_video(out: Path, source: str) -> Path:
     """Return the video that a source is predicted into."""
     is_camera = source.startswith(_CAMERA)
-    name = source.replace(":", "") if is_camera else Path(source).stem
+    name = source.replace(":", "") if is_camera else Path(source).name.removesuffix(".mp4")
     return out / "videos" / f"{name}.mp4"
 
 
@@ -62,7 +62,7 @@ def predict_video(
     Raises ConfigError without PyAV, MissingFileError without the file or camera, and DataError if
     it has no video, or was broken at some frame.
     """
-    av, target = _import_av(), file_of_video(out, source)
+    av, target = import_extra("video", "av"), file_of_video(out, source)
     target.with_suffix(".json").unlink(missing_ok=True)
     with _open(av, source) as reader, replacing(target) as temporary:
         if not reader.streams.video:
@@ -196,11 +196,3 @@ def _open(av: Any, source: str) -> Any:
         return av.open(source)
     except (av.FFmpegError, ValueError) as error:
         raise DataError(f"cannot read {source}: {error}") from error
-
-
-def _import_av() -> Any:
-    try:
-        import av
-    except ImportError:
-        raise ConfigError("videos need PyAV: pip install 'causalseg[video]'") from None
-    return av
