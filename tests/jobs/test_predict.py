@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from causalseg.engine.prediction import Prediction
 from causalseg.errors import DataError, MissingFileError, TrainingError
 from causalseg.jobs import predict as job
 from causalseg.jobs.predict import predict_run
@@ -52,6 +53,38 @@ def test_a_broken_image_is_skipped_and_named_at_the_end(run, images, tmp_path):
         predict_run(run, images, tmp_path / "out")
     assert all(f"north/{name}.png" in str(caught.value) for name in "ab")
     assert made(tmp_path / "out") == ["a.png", "south/old/a.png"]
+
+
+def test_of_fifty_images_the_whole_ones_are_predicted_once_in_spite_of_a_kill(
+    run, folder, tmp_path, monkeypatch, capsys
+):
+    photos, out, seen = tmp_path / "photos", tmp_path / "out", []
+    photos.mkdir()
+    for i in range(50):
+        shutil.copy(folder / "images" / "000.png", photos / f"{i:02}.png")
+    broken = ["07.png", "20.png", "49.png"]
+    for name in broken:
+        (photos / name).write_bytes((photos / name).read_bytes()[:60])
+    save = Prediction.save
+
+    def save_until_killed(self, place, name, kinds):
+        if len(seen) == 30:
+            seen.append("killed")
+            raise KeyboardInterrupt
+        seen.append(name)
+        return save(self, place, name, kinds)
+
+    monkeypatch.setattr(Prediction, "save", save_until_killed)
+    with pytest.raises(KeyboardInterrupt):
+        predict_run(run, photos, out)
+    assert command("predict", run, photos, "--out", out) == 2
+    told = capsys.readouterr().err
+    assert "3 of 50 images were not predicted" in told
+    assert all(name in told for name in broken)
+    seen.remove("killed")
+    assert len(seen) == len(set(seen)) == len(made(out)) == 47
+    assert command("predict", run, photos, "--out", out) == 2
+    assert len(seen) == 47
 
 
 def test_a_second_call_predicts_only_what_is_new_or_changed(run, images, tmp_path, monkeypatch):

@@ -97,8 +97,10 @@ def export(
     run: TrainedRun,
     /,
     *,
-    format: Literal["onnx", "openvino", "torch"] = "onnx",
+    format: Literal["onnx", "openvino", "torch", "tensorrt-recipe", "triton"] = "onnx",
     size: tuple[Count, Count],
+    precision: Literal["float32", "float16", "int8"] = "float32",
+    max_loss: float = 1.0,
     images: str | None = None,
     checkpoint: Weights = "last",
     out: Path,
@@ -106,19 +108,25 @@ def export(
     """Write a file that runs without this package: 8-bit RGB in, classes and confidence out.
 
     Preprocessing is inside, the batch may have any size. The file is compared with the model on
-    real images and is not kept below 99.9 % equal pixels. A JSON file beside it has the classes.
+    real images and is not kept below 99.9 % equal pixels; int8 is scored on every domain instead.
+    A JSON file beside it has the classes.
 
     Args:
-        format: onnx, openvino (.xml and .bin), or torch (.pt2).
+        format: onnx, openvino (.xml and .bin), torch (.pt2), tensorrt-recipe (.sh and .onnx), or
+            triton (a folder of a model repository).
         size: Height and width of the images in pixels.
+        precision: float32, float16, or int8, which is calibrated on the run's training images.
+        max_loss: Points of mIoU that int8 may lose on a domain.
         images: Images to compare on, as for predict; default: those of the run's domains.
         out: The file to write.
     """
     from causalseg.jobs.export import export_run
 
-    made = export_run(run, format, size, out, checkpoint, images)
+    made = export_run(run, format, size, out, checkpoint, images, precision, max_loss)
     equal = f"{100 * made.equal:.3f} % of the pixels of {made.images} images have the same class"
     print(f"{made.file}: {equal}, confidence differs by at most {made.difference:.1e}")
+    for domain, (before, after) in made.domains.items():
+        print(f"  {domain}: mIoU {before:.1f} -> {after:.1f} ({after - before:+.1f})")
 
 
 def bench(
@@ -169,7 +177,7 @@ def serve(
         device: Where to compute: cpu, cuda or cuda:1.
         max_bytes: Largest file in bytes; a larger one gets 413.
         max_pixels: Most pixels of an image; more get 413.
-        queue: Requests that may wait; more get 429.
+        queue: Requests in hand at once; more get 429.
         timeout: Seconds until a request gets 504.
         token: Requests must have it, as Authorization: Bearer TOKEN; the page as #token=TOKEN.
     """
@@ -180,13 +188,12 @@ def serve(
     except ImportError as error:
         raise ConfigError(f"serving needs {error.name}: pip install 'causalseg[serve]'") from None
 
-    limits = Limits(max_bytes, max_pixels, timeout, token)
+    limits = Limits(max_bytes, max_pixels, timeout, queue, token)
     end = f"#token={token}" if token else ""
     serve_runs(
         runs,
         limits,
         (host, port),
-        queue,
         checkpoint,
         device,
         lambda url: print(url + end, flush=True),

@@ -76,13 +76,11 @@ class Prediction:
             if kind == "shares":
                 write_text(file, json.dumps(self.shares(), indent=2) + "\n")
             else:
-                write_png(file, self._picture(kind))
+                write_png(file, self.picture(kind))
         return files
 
-    def _colours(self) -> Int[np.ndarray, "H W 3"]:
-        return np.array(self.classes.palette, dtype=np.uint8)[self.labels]
-
-    def _picture(self, kind: str) -> Image.Image:
+    def picture(self, kind: str) -> Image.Image:
+        """Return a kind of file, other than shares, as a picture."""
         pictures: dict[str, Callable[[], Any]] = {
             "predictions": lambda: Image.fromarray(self.label_ids()),
             "overlays": self.overlay,
@@ -91,6 +89,9 @@ class Prediction:
         if kind in pictures:
             return pictures[kind]()
         return Image.fromarray((255 * self.scores(kind).clip(0, 1)).round().astype(np.uint8))
+
+    def _colours(self) -> Int[np.ndarray, "H W 3"]:
+        return np.array(self.classes.palette, dtype=np.uint8)[self.labels]
 
 
 def label_ids(prediction: Int[np.ndarray, "H W"], classes: ClassList) -> Int[np.ndarray, "H W"]:

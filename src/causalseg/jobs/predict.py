@@ -18,6 +18,7 @@ from causalseg.engine.prediction import DEFAULT_KINDS, KINDS, check_kinds, file_
 from causalseg.errors import DataError
 from causalseg.jobs.eval import open_run
 from causalseg.jobs.pictures import changed_at, find_pictures
+from causalseg.jobs.raster import file_of_raster, is_raster, predict_raster
 from causalseg.jobs.video import PredictedVideo, file_of_video, is_complete, predict_video
 from causalseg.runs.log import console
 from causalseg.runs.packed import HUB, opened
@@ -46,7 +47,8 @@ def predict_run(
     """Predict images into ``out/KIND/NAME``, in one process.
 
     ``images`` is an image, a folder with its subfolders, a pattern such as ``photos/*/*.jpg``, or a
-    zip file; NAME is the path below it. ``kinds`` are those of `Prediction.save`; ``others`` are
+    zip file; NAME is the path below it. A TIFF with a georeference is predicted window by window,
+    into TIFFs. ``kinds`` are those of `Prediction.save`; ``others`` are
     runs that are averaged with the first. Images that the same runs, weights and options have
     predicted from the same place into ``out`` are not predicted again.
 
@@ -64,11 +66,16 @@ def predict_run(
         "predicting", BarColumn(), MofNCompleteColumn(), _Rate(), Remaining(), console=console
     ) as progress:
         for picture in progress.track(pictures):
-            targets = [file_of(out, kind, picture.name) for kind in kinds]
+            is_map = is_raster(Path(picture.where))
+            place = file_of_raster if is_map else file_of
+            targets = [place(out, kind, picture.name) for kind in kinds]
             if all(_is_made_after(target, picture.changed, since) for target in targets):
                 before += 1
                 continue
             try:
+                if is_map:
+                    predict_raster(model, Path(picture.where), out, picture.name, kinds)
+                    continue
                 image = decode_image(picture.read(), picture.where, decoding_of(model.config.data))
             except DataError as error:
                 broken.append(str(error))
