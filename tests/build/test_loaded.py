@@ -86,12 +86,30 @@ def test_a_missing_file_or_run_is_named(path, tmp_path):
         causalseg.load()
 
 
+def test_images_of_one_size_are_predicted_together_and_keep_their_order(path, monkeypatch):
+    model, sizes = causalseg.load(path), []
+    logits = type(model.models[0]).logits
+
+    def watched(self, images):
+        sizes.append(len(images))
+        return logits(self, images)
+
+    monkeypatch.setattr(type(model.models[0]), "logits", watched)
+    images = [torch.rand(3, *size) for size in ((32, 48), (32, 48), (48, 32), (32, 48))]
+    together = model.predict(images)
+    assert sizes == [2, 1, 1]
+    for image, made in zip(images, together, strict=True):
+        alone = model.predict(image)
+        assert np.array_equal(made.labels, alone.labels)
+        assert np.allclose(made.confidence, alone.confidence, atol=1e-5)
+
+
 def test_maps_follow_their_formulas(path, file):
     model = causalseg.load(path)
     made = model.predict(file)
     image = torch.from_numpy(made.image).movedim(-1, 0).float() / 255
     with torch.no_grad():
-        scores = model._score(model.models[0], image)
+        scores = model._score(model.models[0], image[None])[0]
     p = scores.double().softmax(0)
     k = len(p)
     assert np.allclose(made.confidence, p.amax(0), atol=1e-5)

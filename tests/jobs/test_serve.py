@@ -2,12 +2,20 @@
 
 import io
 import json
+import os
 import random
+import re
+import resource
 import shutil
 import socket
+import subprocess
+import sys
 import threading
 import time
+from functools import partial
+from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 import uvicorn
@@ -15,23 +23,46 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 import causalseg
-from causalseg.errors import ConfigError
+from causalseg.build.loaded import LoadedModel
+from causalseg.config.load import parse_config
+from causalseg.errors import ConfigError, DataError
 from causalseg.jobs.serve import app as server
-from causalseg.jobs.serve.answers import run_lengths
+from causalseg.jobs.serve.answers import Wanted, answer, run_lengths
 from causalseg.jobs.serve.app import Limits, make_app
-from causalseg.jobs.serve.worker import Named, Worker
+from causalseg.jobs.serve.served import Served
+from causalseg.jobs.serve.worker import Worker
 from causalseg.jobs.train import train_run
 from command_line import run as command
+from conftest import tiny_run, write_folder
+
+ADAPTERS = ("{name: causal_tune, num_tokens: 4, rank: 2}", "{name: lora, rank: 2, targets: all}")
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Two runs, trained once: no test changes them."""
+    place = tmp_path_factory.mktemp("served")
+    folder, made = write_folder(place / "data"), []
+    for name, adapter in zip("ab", ADAPTERS, strict=True):
+        learn = ("train.steps=3", "train.lr=0.05", "train.adapter_lr=0.05", f"adapter={adapter}")
+        made.append(train_run(parse_config(tiny_run(folder, place / name), learn)).path)
+    return made
 
 
 @pytest.fixture
-def model(tiny):
-    return causalseg.load(train_run(tiny("train.steps=1")).path)
+def served(runs):
+    names = zip(("street", "other"), runs, strict=True)
+    return [Served(name, causalseg.load(run), partial(causalseg.load, run)) for name, run in names]
 
 
 @pytest.fixture
-def worker(model):
-    worker = Worker([Named("street", model), Named("other", model)], most=4)
+def model(served):
+    return served[0].model
+
+
+@pytest.fixture
+def worker(served):
+    worker = Worker(served, answer)
     yield worker
     worker.close()
 
@@ -104,7 +135,7 @@ def test_what_is_wrong_is_refused_with_a_sentence(client, query, body, status, t
 
 def test_malformed_images_never_break_the_server(client, content):
     random.seed(0)
-    for _ in range(100):
+    for _ in range(300):
         broken = bytearray(content)
         for _ in range(random.randint(1, 40)):
             broken[random.randrange(len(broken))] = random.randrange(256)
@@ -113,22 +144,89 @@ def test_malformed_images_never_break_the_server(client, content):
     assert client.post("/predict", content=content).status_code == 200
 
 
-def test_a_full_queue_and_a_late_answer_are_told(worker, content):
-    hold = threading.Event()
-    worker.submit(hold.wait)
-    time.sleep(0.1)  # until the worker has taken it
-    client = TestClient(make_app(worker, Limits(seconds=0.2)))
-    assert client.post("/predict", content=content).status_code == 504
-    for _ in range(3):
-        worker.submit(lambda: None)
-    refused = client.post("/predict", content=content)
-    assert refused.status_code == 429
-    assert refused.headers["retry-after"] == "1"
-    hold.set()
-    time.sleep(0.2)
-    assert client.post("/predict", content=content).status_code in (200, 504)
-    counted = client.get("/metrics").text
-    assert 'causalseg_requests_total{status="429"} 1' in counted
+def test_a_full_queue_and_a_late_answer_are_told(served, content):
+    hold, began = threading.Event(), threading.Event()
+
+    def late(*asked):
+        began.set()
+        hold.wait()
+        return answer(*asked)
+
+    worker = Worker(served, late)
+    held = worker.submit(served[0], content, Wanted())
+    began.wait()
+    with TestClient(make_app(worker, Limits(seconds=0.2))) as client:
+        assert client.post("/predict", content=content).status_code == 504
+    with TestClient(make_app(worker, Limits(requests=1))) as client:
+        first = threading.Thread(
+            target=client.post, args=("/predict",), kwargs={"content": content}
+        )
+        first.start()
+        while worker.waiting < 2:  # the one that was too late, and the first
+            time.sleep(0.01)
+        refused = client.post("/predict", content=content)
+        assert refused.status_code == 429
+        assert refused.headers["retry-after"] == "1"
+        hold.set()
+        first.join()
+        assert client.post("/predict", content=content).status_code == 200
+        assert 'causalseg_requests_total{status="429"} 1' in client.get("/metrics").text
+    assert held.result() == answer(served[0], [(content, Wanted())])[0]
+    worker.close()
+
+
+def test_alike_requests_that_wait_are_answered_together(served, content):
+    go_on, sizes = threading.Event(), []
+
+    def watched(which, asked):
+        sizes.append(len(asked))
+        go_on.wait()
+        return answer(which, asked)
+
+    worker = Worker(served, watched)
+    first = worker.submit(served[0], content, Wanted())
+    while not sizes:
+        time.sleep(0.01)
+    alike = [worker.submit(served[0], content, Wanted(output)) for output in ("labels", "json")]
+    broken = worker.submit(served[0], b"broken", Wanted())
+    other = worker.submit(served[1], content, Wanted())
+    go_on.set()
+    assert alike[0].result() == first.result()
+    assert alike[1].result()[1] == "application/json"
+    with pytest.raises(DataError):
+        broken.result()
+    assert other.result() == answer(served[1], [(content, Wanted())])[0]
+    worker.close()
+    assert sizes == [1, 3, 1]
+
+
+@pytest.mark.parametrize("name", ["street", "other"])
+def test_without_its_adapter_a_run_predicts_as_the_bare_backbone(client, served, content, name):
+    run = next(each for each in served if each.name == name)
+    bare = causalseg.load_segmenter(run._again.args[0])
+    bare.attachment.detach()
+    expected = LoadedModel([bare], run.model.config).predict(content)
+    made = client.post(f"/predict?run={name}&adapter=false", content=content)
+    assert np.array_equal(picture(made), expected.label_ids())
+    own = client.post(f"/predict?run={name}", content=content)
+    assert np.array_equal(picture(own), run.model.predict(content).label_ids())
+    assert not np.array_equal(picture(own), picture(made))
+
+
+def test_a_band_holds_for_its_request_alone(client, model, content):
+    before = [adapter.low for adapter in model.models[0].modules() if hasattr(adapter, "low")]
+    ask = lambda query: client.post(f"/predict?{query}", content=content)  # noqa: E731
+    usual = ask("output=page&bands=true").json()
+    other = ask("output=page&bands=true&low=0.4&high=0.5").json()
+    assert usual["causal"] != other["causal"]
+    assert usual["image"] == other["image"]
+    assert "causal" not in ask("output=page").json()
+    after = [adapter.low for adapter in model.models[0].modules() if hasattr(adapter, "low")]
+    assert before == after == [0.2]
+    assert ask("low=0.5&high=0.4").status_code == 422
+    refused = ask("run=other&low=0.5")
+    assert refused.status_code == 422
+    assert "no band" in refused.json()["detail"]
 
 
 def test_a_token_opens_everything_but_the_page(worker, content, capsys):
@@ -196,7 +294,45 @@ def address(worker):
     thread.join()
 
 
+@pytest.mark.slow
+def test_what_the_interface_allows_is_never_an_error_of_the_server(address, content, tmp_path):
+    tool = Path(sys.executable).with_name("schemathesis")
+    options = ["--checks", "not_a_server_error", "--max-examples", "50", "--seed", "0"]
+    options += ["--phases", "examples,coverage,fuzzing", "--no-color"]
+    place = f"{address}/openapi.json"
+    done = subprocess.run(
+        [tool, "run", place, *options], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout
+    assert int(re.search(r"(\d+) generated", done.stdout)[1]) > 100
+    assert httpx.post(f"{address}/predict", content=content).status_code == 200
+
+
+@pytest.mark.slow
+def test_a_crowd_is_answered_or_told_to_come_again_in_the_same_memory(address, content):
+    def ask(asked):
+        with httpx.Client(timeout=60) as client:
+            for _ in range(asked):
+                told.append(client.post(f"{address}/predict", content=content).status_code)
+
+    def crowd():
+        threads = [threading.Thread(target=ask, args=(8,)) for _ in range(50)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+    told = []
+    before, after = crowd(), crowd()
+    assert len(told) == 800  # none is lost
+    assert set(told) == {200, 429}
+    assert after < 1.1 * before
+    assert httpx.post(f"{address}/predict", content=content).status_code == 200
+
+
 CHROMIUM = shutil.which("chromium")
+SHOTS = os.environ.get("SHOTS")
 
 
 @pytest.mark.slow
@@ -229,10 +365,22 @@ def test_a_browser_drives_the_page_without_an_error(address, folder, tmp_path, s
         page.wait_for_function("document.querySelector('#status').textContent.includes(' s ')")
         page.click("#legend input")
         seen.append(page.evaluate(colours))
+        page.locator("#canvas").scroll_into_view_if_needed()
         box = page.locator("#canvas").bounding_box()
         page.mouse.click(box["x"] + 0.8 * box["width"], box["y"] + 5)
         page.wait_for_function("document.querySelector('#wipe').ariaValueNow === '80'")
+        page.select_option("#other", "street without its adapter")
+        with page.expect_response("**/predict?*bands=true"):
+            page.keyboard.press("b")
+        page.wait_for_function("document.querySelector('#status').textContent.includes(' s ')")
+        seen.append(page.evaluate(colours))
+        with page.expect_response("**/predict?*low=0.6*"):
+            page.evaluate("low.value = 0.6; low.oninput(); low.onchange()")
+        page.wait_for_function("document.querySelector('#status').textContent.includes(' s ')")
+        seen.append(page.evaluate(colours))
         assert len(set(seen)) == len(seen)
+        if SHOTS:
+            page.screenshot(path=f"{SHOTS}/{scheme}.png", full_page=True)
         width = page.evaluate("document.documentElement.scrollWidth")
         assert width <= size[0]  # nothing to scroll to the side
         page.set_input_files("#file", {"name": "x.png", "mimeType": "image/png", "buffer": b"x"})

@@ -1,6 +1,6 @@
 """A trained model that predicts images of any kind and size: what `causalseg.load` returns."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, overload
 
@@ -17,7 +17,7 @@ from causalseg.config.adapters import label
 from causalseg.config.load import load_config
 from causalseg.data.dataset import Decoding, decode_image, from_array, from_pillow, read_image
 from causalseg.engine.devices import find_precision
-from causalseg.engine.infer import check_scores, predict
+from causalseg.engine.infer import check_scores, predict_batch
 from causalseg.engine.prediction import Prediction
 from causalseg.engine.uncertainty import measure
 from causalseg.errors import ConfigError, DataError
@@ -26,6 +26,7 @@ from causalseg.runs.folder import RunFolder
 from causalseg.runs.packed import opened
 
 _ROWS = 256  # of a map that are measured at once
+_TOGETHER = 2_000_000  # pixels of images that are predicted at once
 ImageLike = Path | str | bytes | Image.Image | np.ndarray | Tensor
 """A file, its content, a picture, an array (H, W, 3) or (H, W), or a tensor (3, H, W)."""
 
@@ -72,22 +73,40 @@ class LoadedModel:
             TrainingError: if the model's scores are not finite.
         """
         if isinstance(image, list):
-            return [self.predict(each) for each in image]
-        pixels = read_any(image, decoding_of(self.config.data))
-        scores = [self._score(model, pixels) for model in self.models]
-        parts = [
-            self._measure(rows) for rows in zip(*(s.split(_ROWS, 1) for s in scores), strict=True)
-        ]
-        maps = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-        shown = (255 * pixels).round().to(torch.uint8).movedim(0, -1).numpy()
-        return Prediction(maps.pop("labels").astype(np.uint8), shown, self.classes, maps)
+            return [each for batch in self._batches(image) for each in self._predict(batch)]
+        return self._predict(read_any(image, decoding_of(self.config.data))[None])[0]
 
     def train_ids(self, image: Float[Tensor, "3 H W"]) -> Int[Tensor, "H W"]:
         """Return the predicted classes alone, on the CPU; RGB in [0, 1]."""
-        scores = [self._score(model, image) for model in self.models]
+        scores = [self._score(model, image[None])[0] for model in self.models]
         if len(scores) == 1:
             return scores[0].argmax(0).cpu()
         return measure([model.head for model in self.models], scores)[0].argmax(0).cpu()
+
+    def _batches(self, images: list[ImageLike]) -> Iterator[Float[Tensor, "b 3 H W"]]:
+        """Yield images that follow each other and have one size together, if they are small."""
+        batch: list[Tensor] = []
+        for image in images:
+            pixels = read_any(image, decoding_of(self.config.data))
+            fits = (len(batch) + 1) * pixels[0].numel() <= _TOGETHER
+            if batch and not (fits and pixels.shape == batch[0].shape):
+                yield torch.stack(batch)
+                batch = []
+            batch.append(pixels)
+        if batch:
+            yield torch.stack(batch)
+
+    def _predict(self, images: Float[Tensor, "b 3 H W"]) -> list[Prediction]:
+        scores = [self._score(model, images) for model in self.models]
+        shown = (255 * images).round().to(torch.uint8).movedim(1, -1).numpy()
+        made = []
+        for image, *its in zip(shown, *scores, strict=True):
+            rows = zip(*(s.split(_ROWS, 1) for s in its), strict=True)
+            parts = [self._measure(part) for part in rows]
+            maps = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+            labels = maps.pop("labels").astype(np.uint8)
+            made.append(Prediction(labels, image, self.classes, maps))
+        return made
 
     def _measure(self, scores: Sequence[Float[Tensor, "k h W"]]) -> dict[str, np.ndarray]:
         """Return labels and uncertainty of some rows: few, since each map of k classes is large."""
@@ -95,11 +114,13 @@ class LoadedModel:
         labels = (scores[0] if len(scores) == 1 else probabilities).argmax(0)
         return {name: values.cpu().numpy() for name, values in {**maps, "labels": labels}.items()}
 
-    def _score(self, model: Segmenter, image: Float[Tensor, "3 H W"]) -> Float[Tensor, "k H W"]:
+    def _score(
+        self, model: Segmenter, images: Float[Tensor, "b 3 H W"]
+    ) -> Float[Tensor, "b k H W"]:
         device = next(model.head.parameters()).device
         is_bf16 = self.precision == "bf16-mixed"
         with torch.autocast(device.type, torch.bfloat16, enabled=is_bf16):
-            scores = predict(model, image.to(device), self._how)
+            scores = predict_batch(model, images.to(device), self._how)
         check_scores(scores)
         return scores.float()
 

@@ -1,4 +1,4 @@
-"""Scores of one image of any size, at any size.
+"""Scores of images of any size, at any size.
 
     whole    the image, padded to a multiple of the patch, at once
     slide    windows that cover the image, the last ones moved back inside; at every pixel
@@ -10,7 +10,7 @@
 On an axis on which the window does not fit, the one window is the image, padded as in `whole`. w is
 a product over both axes and so is its sum: every window is weighted by its fraction before it is
 added. All sums are in float32 and in place: for any number of windows there is one map of k x H x W
-(a second one for further scales and mirrors), and the windows of one batch.
+an image (a second one for further scales and mirrors), and the windows of one batch.
 """
 
 import math
@@ -28,27 +28,37 @@ from causalseg.heads.pyramid import resize
 from causalseg.model import Segmenter
 
 
-@torch.inference_mode()
 def predict(
     model: Segmenter,
     image: Float[Tensor, "3 H W"],
     how: InferenceConfig,
     out: tuple[int, int] | None = None,
 ) -> Float[Tensor, "k H W"]:
-    """Return the float32 scores of an image of any size, RGB in [0, 1], by a model in eval mode.
+    """Return the scores of one image, as `predict_batch`."""
+    return predict_batch(model, image[None], how, out)[0]
 
-    ``out`` is the height and width of the result; None takes the image's. Raises ConfigError if
+
+@torch.inference_mode()
+def predict_batch(
+    model: Segmenter,
+    images: Float[Tensor, "b 3 H W"],
+    how: InferenceConfig,
+    out: tuple[int, int] | None = None,
+) -> Float[Tensor, "b k H W"]:
+    """Return the float32 scores of images of any one size, RGB in [0, 1], by a model in eval mode.
+
+    ``out`` is the height and width of the result; None takes the images'. Raises ConfigError if
     mode is slide and the window is missing.
     """
     how = how.resolve()
-    H, W = image.shape[-2:]
+    H, W = images.shape[-2:]
     size = model_size(how, H, W)
     first, *others = product(how.scales, (False, True) if how.flip else (False,))
-    total = resize(_predict_at(model, image, how, scale_size(size, first[0])), out or (H, W))
+    total = resize(_predict_at(model, images, how, scale_size(size, first[0])), out or (H, W))
     for scale, is_mirrored in others:
-        view = image.flip(-1) if is_mirrored else image
+        view = images.flip(-1) if is_mirrored else images
         _add(total, _predict_at(model, view, how, scale_size(size, scale)), is_mirrored)
-    return total.div_(1 + len(others))[0]
+    return total.div_(1 + len(others))
 
 
 def check_scores(scores: Float[Tensor, "..."]) -> None:
@@ -72,43 +82,47 @@ def model_size(how: InferenceConfig, H: int, W: int) -> tuple[int, int]:
 
 
 def _predict_at(
-    model: Segmenter, image: Float[Tensor, "3 _ _"], how: InferenceConfig, size: tuple[int, int]
-) -> Float[Tensor, "1 k H W"]:
-    """Score an image that is resized to ``size``, at that size."""
+    model: Segmenter, images: Float[Tensor, "b 3 _ _"], how: InferenceConfig, size: tuple[int, int]
+) -> Float[Tensor, "b k H W"]:
+    """Score images that are resized to ``size``, at that size."""
     (H, W), patch = size, model.backbone.patch
     h, w = -(-H // patch) * patch, -(-W // patch) * patch  # one window: the padded image
     if how.window is not None:
         h = how.window[0] if how.window[0] <= H else h
         w = how.window[1] if how.window[1] <= W else w
-    image = resize(image[None], size, antialias=True)
+    images = resize(images, size, antialias=True)
     below, right = max(0, h - H), max(0, w - W)
     if below or right:
-        image = F.pad(image, (0, right, 0, below), mode="replicate")
-    return _slide(model, image, (h, w), how)[..., :H, :W]
+        images = F.pad(images, (0, right, 0, below), mode="replicate")
+    return _slide(model, images, (h, w), how)[..., :H, :W]
 
 
 def _slide(
-    model: Segmenter, image: Float[Tensor, "1 3 H W"], window: tuple[int, int], how: InferenceConfig
-) -> Float[Tensor, "1 k H W"]:
-    """Average the logits of overlapping windows; the image is at least as large as a window."""
-    H, W = image.shape[-2:]
+    model: Segmenter,
+    images: Float[Tensor, "b 3 H W"],
+    window: tuple[int, int],
+    how: InferenceConfig,
+) -> Float[Tensor, "b k H W"]:
+    """Average the logits of overlapping windows; images are at least as large as a window."""
+    H, W = images.shape[-2:]
     h, w = window
     if (h, w) == (H, W):
-        return model.logits(image).float()
+        return model.logits(images).float()
     assert how.stride is not None
     tops, lefts = window_starts(H, h, how.stride[0]), window_starts(W, w, how.stride[1])
-    rows = [weights.to(image.device) for weights in window_weights(H, h, tops, how.blend)]
-    columns = [weights.to(image.device) for weights in window_weights(W, w, lefts, how.blend)]
-    windows = list(product(zip(tops, rows, strict=True), zip(lefts, columns, strict=True)))
+    rows = [weights.to(images.device) for weights in window_weights(H, h, tops, how.blend)]
+    columns = [weights.to(images.device) for weights in window_weights(W, w, lefts, how.blend)]
+    places = (range(len(images)), zip(tops, rows, strict=True), zip(lefts, columns, strict=True))
+    windows = list(product(*places))
     total: Tensor | None = None
     for start in range(0, len(windows), how.windows_at_once):
         batch = windows[start : start + how.windows_at_once]
-        crops = [image[0, :, top : top + h, left : left + w] for (top, _), (left, _) in batch]
+        crops = [images[n, :, top : top + h, left : left + w] for n, (top, _), (left, _) in batch]
         logits = model.logits(torch.stack(crops)).float()
         if total is None:
-            total = logits.new_zeros(1, logits.shape[1], H, W)
-        for ((top, row), (left, column)), scores in zip(batch, logits, strict=True):
-            target = total[0, :, top : top + h, left : left + w]
+            total = logits.new_zeros(len(images), logits.shape[1], H, W)
+        for (n, (top, row), (left, column)), scores in zip(batch, logits, strict=True):
+            target = total[n, :, top : top + h, left : left + w]
             target.addcmul_(scores, row[:, None] * column)
         del logits, scores  # before the next batch is made
     assert total is not None
@@ -136,7 +150,7 @@ def window_weights(
 
 
 def _add(
-    total: Float[Tensor, "1 k H W"], scores: Float[Tensor, "1 k _ _"], is_mirrored: bool
+    total: Float[Tensor, "b k H W"], scores: Float[Tensor, "b k _ _"], is_mirrored: bool
 ) -> None:
     """Add scores to ``total`` at its size: class by class, so that no resized map is kept."""
     size = (total.shape[-2], total.shape[-1])

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -10,16 +11,19 @@ import torch
 from jaxtyping import Int
 from PIL import Image
 
-from causalseg.build.loaded import LoadedModel
 from causalseg.build.pairs import decoding_of
 from causalseg.corruptions import corrupt
 from causalseg.data.dataset import decode_image
 from causalseg.data.labels import open_image
 from causalseg.engine.prediction import Prediction
-from causalseg.errors import DataError
+from causalseg.errors import CausalsegError, DataError
+from causalseg.heads.pyramid import resize
+from causalseg.jobs.serve.served import Served, View
 
 Output = Literal["labels", "overlay", "confidence", "json", "rle", "page"]
 _LONGEST = 1600  # pixels of a side of a picture for the page
+Answer = tuple[bytes, str]
+"""The body and its media type."""
 
 
 class TooLargeError(DataError):
@@ -27,11 +31,13 @@ class TooLargeError(DataError):
 
 
 class Wanted(NamedTuple):
-    """What is asked of an image."""
+    """What is asked of an image; ``bands`` adds pictures of the band to what a page gets."""
 
     output: Output = "labels"
     corruption: str | None = None
     severity: int = 3
+    view: View = View()
+    bands: bool = False
 
 
 def check_image(content: bytes, most_pixels: int) -> None:
@@ -46,14 +52,36 @@ def check_image(content: bytes, most_pixels: int) -> None:
             )
 
 
-def answer(model: LoadedModel, content: bytes, wanted: Wanted) -> tuple[bytes, str]:
-    """Return the body and media type of an answer. Raises DataError if the image is broken."""
-    image = decode_image(content, "given", decoding_of(model.config.data))
+def answer(served: Served, asked: Sequence[tuple[bytes, Wanted]]) -> list[Answer | CausalsegError]:
+    """Return the answers to images of one run and view, or what is wrong with them."""
+    images: list[torch.Tensor | CausalsegError] = []
+    for content, wanted in asked:
+        try:
+            images.append(_prepare(served, content, wanted))
+        except CausalsegError as error:
+            images.append(error)
+    good = [image for image in images if isinstance(image, torch.Tensor)]
+    with served.seen(asked[0][1].view) as model:
+        predictions = iter(model.predict([*good]))
+    answers: list[Answer | CausalsegError] = []
+    for image, (_, wanted) in zip(images, asked, strict=True):
+        if isinstance(image, CausalsegError):
+            answers.append(image)
+        else:
+            answers.append(_encode(served, next(predictions), wanted, image))
+    return answers
+
+
+def _prepare(served: Served, content: bytes, wanted: Wanted) -> torch.Tensor:
+    image = decode_image(content, "given", decoding_of(served.model.config.data))
     if wanted.output == "page":  # what a screen shows
         image = _shrink(image)
     if wanted.corruption:
         image = corrupt(image, wanted.corruption, wanted.severity, seed=0)
-    prediction = model.predict(image)
+    return image
+
+
+def _encode(served: Served, prediction: Prediction, wanted: Wanted, image: torch.Tensor) -> Answer:
     match wanted.output:
         case "labels":
             return _png(Image.fromarray(prediction.label_ids())), "image/png"
@@ -72,6 +100,8 @@ def answer(model: LoadedModel, content: bytes, wanted: Wanted) -> tuple[bytes, s
                 "labels": Image.fromarray(prediction.labels),
                 "confidence": _gray(prediction),
             }
+            if wanted.bands and served.band is not None:
+                pictures["causal"], pictures["rest"] = served.draw_band(image, wanted.view)
             body = _summary(prediction)
             body |= {name: _data_url(picture) for name, picture in pictures.items()}
     return json.dumps(body).encode(), "application/json"
@@ -90,8 +120,6 @@ def _summary(prediction: Prediction) -> dict[str, Any]:
 
 
 def _shrink(image: torch.Tensor) -> torch.Tensor:
-    from causalseg.heads.pyramid import resize
-
     H, W = image.shape[-2:]
     factor = _LONGEST / max(H, W)
     if factor >= 1:

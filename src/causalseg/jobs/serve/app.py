@@ -8,9 +8,10 @@ import hmac
 import socket
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from io import BytesIO
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,7 +27,8 @@ from causalseg.build.loaded import load
 from causalseg.corruptions import CORRUPTIONS
 from causalseg.errors import CausalsegError, ConfigError, DataError
 from causalseg.jobs.serve.answers import Output, TooLargeError, Wanted, answer, check_image
-from causalseg.jobs.serve.worker import Named, QueueFullError, Worker
+from causalseg.jobs.serve.served import Served, View
+from causalseg.jobs.serve.worker import Worker
 from causalseg.scenes import render
 from causalseg.version import __version__
 
@@ -37,13 +39,18 @@ _OPEN = ("/", "/page.js", "/page.css", "/healthz", "/readyz")  # without a token
 Next = Callable[[Request], Awaitable[Response]]
 
 
+class QueueFullError(CausalsegError):
+    """As many requests as are allowed are being answered."""
+
+
 @dataclass(frozen=True)
 class Limits:
-    """What a request may take."""
+    """What a request may take, and how many may be read, wait or be answered at once."""
 
     bytes: int = 20_000_000
     pixels: int = 40_000_000
     seconds: float = 60
+    requests: int = 16
     token: str | None = None
 
 
@@ -78,7 +85,7 @@ def _add_guard(app: FastAPI, limits: Limits, counts: Counter[int]) -> None:
 
 
 def _add_predict(app: FastAPI, worker: Worker, limits: Limits) -> None:
-    models = {named.name: named.model for named in worker.models}
+    runs, room = {served.name: served for served in worker.runs}, _Room(limits.requests)
 
     @app.post("/predict", responses=_RESPONSES, openapi_extra=_BODY)
     async def predict(
@@ -87,21 +94,25 @@ def _add_predict(app: FastAPI, worker: Worker, limits: Limits) -> None:
         run: Annotated[str | None, Query(description="One of /info's runs; the first")] = None,
         corruption: Annotated[str | None, Query(description="Corrupt the image first")] = None,
         severity: Annotated[int, Query(ge=1, le=5)] = 3,
+        adapter: Annotated[bool, Query(description="Without it the backbone is bare")] = True,
+        low: Annotated[float | None, Query(description="R_L, of Causal-Tune")] = None,
+        high: Annotated[float | None, Query(description="R_H, of Causal-Tune")] = None,
+        bands: Annotated[bool, Query(description="For page: pictures of the band")] = False,
     ) -> Response:
         """Predict the image that is the body of the request."""
-        run = next(iter(models)) if run is None else run
         try:
-            if run not in models:
-                raise ConfigError(f"no run {run!r}; there are {', '.join(models)}")
+            served = _find(runs, run)
+            view = View(adapter, _band(served, low, high))
+            served.check(view)
             if corruption is not None and corruption not in CORRUPTIONS:
                 raise ConfigError(f"no corruption {corruption!r}; see /info")
-            worker.check_room()
-            async with asyncio.timeout(limits.seconds):
-                content = await _read(request, limits.bytes)
-                check_image(content, limits.pixels)
-                wanted = Wanted(output, corruption, severity)
-                future = worker.submit(lambda: answer(models[run], content, wanted))
-                body, kind = await asyncio.wrap_future(future)
+            with room.taken():
+                async with asyncio.timeout(limits.seconds):
+                    content = await _read(request, limits.bytes)
+                    check_image(content, limits.pixels)
+                    wanted = Wanted(output, corruption, severity, view, bands)
+                    future = worker.submit(served, content, wanted)
+                    body, kind = await asyncio.wrap_future(future)
         except TimeoutError:
             return _refuse(504, f"no answer within {limits.seconds:g} s: send a smaller image")
         except ClientDisconnect:
@@ -112,18 +123,51 @@ def _add_predict(app: FastAPI, worker: Worker, limits: Limits) -> None:
         return Response(body, media_type=kind)
 
 
+class _Room:
+    """Counts requests in hand; they all run in one event loop."""
+
+    def __init__(self, most: int):
+        self._most, self._used = most, 0
+
+    @contextmanager
+    def taken(self) -> Iterator[None]:
+        """Take a place or raise QueueFullError."""
+        if self._used >= self._most:
+            raise QueueFullError(f"{self._most} requests are in hand already: try again later")
+        self._used += 1
+        try:
+            yield
+        finally:
+            self._used -= 1
+
+
+def _find(runs: dict[str, Served], name: str | None) -> Served:
+    name = next(iter(runs)) if name is None else name
+    if name not in runs:
+        raise ConfigError(f"no run {name!r}; there are {', '.join(runs)}")
+    return runs[name]
+
+
+def _band(served: Served, low: float | None, high: float | None) -> tuple[float, float] | None:
+    if low is None and high is None:
+        return None
+    own = served.band or (0.0, 0.0)
+    return (own[0] if low is None else low, own[1] if high is None else high)
+
+
 def _add_about(app: FastAPI, worker: Worker, limits: Limits) -> None:
     @app.get("/info")
     async def info() -> dict[str, Any]:
         """Say what runs there are, with their classes and colours."""
         runs = [
             {
-                "name": named.name,
-                "adapter": named.model.adapter_name,
-                "classes": list(named.model.classes.names),
-                "palette": [list(colour) for colour in named.model.classes.palette],
+                "name": served.name,
+                "adapter": served.model.adapter_name if served.has_adapter else None,
+                "band": served.band,
+                "classes": list(served.model.classes.names),
+                "palette": [list(colour) for colour in served.model.classes.palette],
             }
-            for named in worker.models
+            for served in worker.runs
         ]
         return {
             "version": __version__,
@@ -220,28 +264,29 @@ def serve_runs(
     runs: Sequence[str],
     limits: Limits,
     place: tuple[str, int],
-    most: int,
     checkpoint: str = "last",
     device: str = "cpu",
     ready: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Load runs and answer requests until Ctrl-C or SIGTERM; then finish those that were taken.
 
-    ``place`` is host and port, at most ``most`` requests wait, and ``ready`` is called with the
-    address once it is open. Raises ConfigError if the place or a limit is wrong, and what
-    `causalseg.load` raises.
+    ``place`` is host and port, and ``ready`` is called with the address once it is open. Raises
+    ConfigError if the place or a limit is wrong, and what `causalseg.load` raises.
     """
     _check(limits)
     names = _name(runs)
     with _bind(*place) as opened:
         options = {"checkpoint": checkpoint, "device": device, "precision": "auto"}
-        named = [Named(name, load(run, **options)) for name, run in names.items()]  # type: ignore[arg-type]
-        worker = Worker(named, most)
+        served = []
+        for name, run in names.items():
+            again = partial(load, run, **options)  # type: ignore[arg-type]
+            served.append(Served(name, again(), again))
+        worker = Worker(served, answer)
         config = uvicorn.Config(
             make_app(worker, limits),
             log_level="warning",
             ws="none",
-            limit_concurrency=most + 64,
+            limit_concurrency=limits.requests + 64,
             timeout_graceful_shutdown=10,
         )
         ready(f"http://{place[0]}:{place[1]}/")

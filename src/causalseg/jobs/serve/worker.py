@@ -1,40 +1,40 @@
-"""One thread that predicts, a bounded queue before it, and what it counts."""
+"""One thread that predicts, several requests at once where they wait and are alike."""
 
 import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple
 
-from causalseg.build.loaded import LoadedModel
 from causalseg.errors import CausalsegError
+from causalseg.jobs.serve.answers import Answer, Wanted
+from causalseg.jobs.serve.served import Served
 
-T = TypeVar("T")
+_AT_ONCE = 8  # requests
+Answering = Callable[[Served, Sequence[tuple[bytes, Wanted]]], list[Answer | CausalsegError]]
 
 
-class QueueFullError(CausalsegError):
-    """More requests wait than are allowed."""
+class Job(NamedTuple):
+    """A request and who waits for its answer."""
 
-
-class Named(NamedTuple):
-    """A model and what it is called."""
-
-    name: str
-    model: LoadedModel
+    served: Served
+    content: bytes
+    wanted: Wanted
+    future: Future[Answer]
 
 
 class Worker:
-    """Runs one job after the other on the models; safe to call from any thread.
+    """Answers jobs in their order; safe to call from any thread.
 
     Attributes:
-        models: the models, in the order of the command line.
+        runs: what is served, in the order of the command line.
         seconds: time spent on jobs.
     """
 
-    def __init__(self, models: Sequence[Named], most: int):
-        self.models, self.seconds = list(models), 0.0
-        self._jobs: queue.Queue[tuple[Future[Any], Callable[[], Any]] | None] = queue.Queue(most)
+    def __init__(self, runs: Sequence[Served], answering: Answering):
+        self.runs, self.seconds, self._answering = list(runs), 0.0, answering
+        self._jobs: queue.Queue[Job | None] = queue.Queue()
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._thread.start()
 
@@ -48,18 +48,10 @@ class Worker:
         """Whether jobs are taken."""
         return self._thread.is_alive()
 
-    def check_room(self) -> None:
-        """Raise QueueFullError if the queue is full."""
-        if self._jobs.full():
-            raise self._full()
-
-    def submit(self, job: Callable[[], T]) -> Future[T]:
-        """Put a job into the queue or raise QueueFullError; a cancelled job is not begun."""
-        future: Future[T] = Future()
-        try:
-            self._jobs.put_nowait((future, job))
-        except queue.Full:
-            raise self._full() from None
+    def submit(self, served: Served, content: bytes, wanted: Wanted) -> Future[Answer]:
+        """Put a job into the queue; one that is cancelled there is not begun."""
+        future: Future[Answer] = Future()
+        self._jobs.put(Job(served, content, wanted, future))
         return future
 
     def close(self) -> None:
@@ -67,17 +59,45 @@ class Worker:
         self._jobs.put(None)
         self._thread.join()
 
-    def _full(self) -> QueueFullError:
-        return QueueFullError(f"{self._jobs.maxsize} requests wait already: try again later")
-
     def _work(self) -> None:
-        while (item := self._jobs.get()) is not None:
-            future, job = item
-            if not future.set_running_or_notify_cancel():
-                continue
+        goes_on = True
+        while goes_on:
+            jobs, goes_on = self._take()
             start = time.perf_counter()
-            try:
-                future.set_result(job())
-            except Exception as error:  # noqa: BLE001 - it is the caller's to handle
-                future.set_exception(error)
+            while jobs:
+                first = jobs[0]
+                alike = [job for job in jobs if _key(job) == _key(first)]
+                jobs = [job for job in jobs if _key(job) != _key(first)]
+                self._answer(alike)
             self.seconds += time.perf_counter() - start
+
+    def _take(self) -> tuple[list[Job], bool]:
+        """Wait for a job; return it with those that wait behind it, and whether to go on."""
+        taken: list[Job] = []
+        while len(taken) < _AT_ONCE:
+            try:
+                job = self._jobs.get(block=not taken)
+            except queue.Empty:
+                break
+            if job is None:
+                return taken, False
+            if job.future.set_running_or_notify_cancel():
+                taken.append(job)
+        return taken, True
+
+    def _answer(self, jobs: Sequence[Job]) -> None:
+        try:
+            answers = self._answering(jobs[0].served, [(job.content, job.wanted) for job in jobs])
+        except Exception as error:  # noqa: BLE001 - it is the callers' to handle
+            for job in jobs:
+                job.future.set_exception(error)
+            return
+        for job, answer in zip(jobs, answers, strict=True):
+            if isinstance(answer, CausalsegError):
+                job.future.set_exception(answer)
+            else:
+                job.future.set_result(answer)
+
+
+def _key(job: Job) -> tuple[str, object]:
+    return job.served.name, job.wanted.view

@@ -1,17 +1,22 @@
 "use strict";
-// One image, one or two runs: ask /predict, draw classes or confidence over the image.
+// One image, one or two views of runs (with the adapter or without): ask /predict, draw classes or
+// confidence over the image, or the band of its features.
 
 const $ = (id) => document.getElementById(id);
 const state = { info: null, file: null, corruption: "", severity: 3, hidden: new Set(), wipe: 0.5 };
-const layers = new Map(); // by run: pixels of image, labels and confidence, and shares
+const views = new Map(); // by name: the run and whether it has its adapter
+const layers = new Map(); // by view: pixels of image, labels, confidence and bands, and shares
 const token = new URLSearchParams(location.hash.slice(1)).get("token");
 const headers = token ? { Authorization: `Bearer ${token}` } : {};
 const VIRIDIS = [[68, 1, 84], [49, 104, 142], [53, 183, 121], [253, 231, 37]];
 const NAMES = { fog_depth: "fog", rain_streaks: "rain", snow_ground: "snow", gaussian_noise: "noise" };
 let asked = 0, stop = new AbortController();
 
-const runs = () => [$("run").value, $("second").hidden ? "" : $("other").value].filter(Boolean);
+const chosen = () => [$("run").value, $("other").value].filter(Boolean);
+const runOf = (view) => state.info.runs.find((each) => each.name === views.get(view).run);
+const hasBand = () => chosen().some((view) => runOf(view).band);
 const shown = () => document.querySelector("[name=show]:checked").value;
+const isBand = () => ["causal", "rest"].includes(shown());
 
 function fail(text) {
   $("error").textContent = text;
@@ -42,22 +47,30 @@ async function predict() {
   stop = new AbortController();
   $("status").textContent = "predicting …";
   try {
-    for (const run of new Set(runs())) {
-      const query = new URLSearchParams({ output: "page", run });
+    for (const view of new Set(chosen())) {
+      const { run, adapter } = views.get(view);
+      const query = new URLSearchParams({ output: "page", run, adapter });
       if (state.corruption) {
         query.set("corruption", state.corruption);
         query.set("severity", state.severity);
       }
+      if (runOf(view).band && adapter) {
+        query.set("low", $("low").value);
+        query.set("high", $("high").value);
+        query.set("bands", isBand());
+      }
       const response = await ask(`predict?${query}`, { method: "POST", body: state.file, signal: stop.signal });
       const told = await response.json();
-      const [image, labels, confidence] = await Promise.all(
-        [told.image, told.labels, told.confidence].map(pixelsOf));
+      const layer = { shares: told.shares, sure: told.confidence_mean };
+      for (const name of ["image", "labels", "confidence", "causal", "rest"]) {
+        if (told[name]) layer[name] = await pixelsOf(told[name]);
+      }
       if (number !== asked) return; // a later request is on its way
-      found.set(run, { image, labels, confidence, shares: told.shares, sure: told.confidence_mean });
+      found.set(view, layer);
     }
     layers.clear();
-    for (const [run, layer] of found) layers.set(run, layer);
-    const sure = layers.get(runs()[0]).sure;
+    for (const [view, layer] of found) layers.set(view, layer);
+    const sure = layers.get(chosen()[0]).sure;
     $("status").textContent =
       `${((performance.now() - start) / 1000).toFixed(1)} s · mean confidence ${(100 * sure).toFixed(0)} %`;
     $("empty").hidden = true;
@@ -80,12 +93,14 @@ const RAMP = Array.from({ length: 256 }, (_, value) => viridis(value));
 
 // Mix one row range of a layer into `target`, from column `from` to `to`.
 function paint(target, layer, palette, how, from, to) {
-  const { image, labels, confidence } = layer, width = image.width;
-  const opacity = how === "image" ? 0 : $("opacity").value / 100;
+  const { image, labels, confidence } = layer, width = image.width, band = layer[how];
+  const isImage = how === "image" || (!band && !["classes", "confidence"].includes(how));
+  const opacity = isImage ? 0 : $("opacity").value / 100;
   for (let y = 0; y < image.height; y++) {
     for (let x = from; x < to; x++) {
       const i = 4 * (y * width + x), id = labels.data[i];
-      const colour = how === "confidence" ? RAMP[confidence.data[i]] : palette[id];
+      const colour = how === "confidence" ? RAMP[confidence.data[i]]
+        : how === "classes" || isImage ? palette[id] : band.data.subarray(i, i + 3);
       const part = how === "classes" && state.hidden.has(id) ? 0 : opacity;
       for (let c = 0; c < 3; c++) {
         target.data[i + c] = (1 - part) * image.data[i + c] + part * (colour ? colour[c] : 0);
@@ -96,7 +111,7 @@ function paint(target, layer, palette, how, from, to) {
 }
 
 function draw() {
-  const [left, right] = runs(), first = layers.get(left);
+  const [left, right] = chosen(), first = layers.get(left);
   if (!first) return;
   const second = right ? layers.get(right) : null;
   if (right && !second) return;
@@ -106,7 +121,7 @@ function draw() {
   $("view").style.setProperty("--ratio", width / height);
   const context = canvas.getContext("2d"), target = context.createImageData(width, height);
   const cut = Math.round(width * state.wipe), how = shown();
-  const palette = (run) => state.info.runs.find((each) => each.name === run).palette;
+  const palette = (view) => runOf(view).palette;
   if (second) {
     paint(target, first, palette(left), how, 0, cut);
     paint(target, second, palette(right), how, cut, width);
@@ -118,13 +133,13 @@ function draw() {
   $("wipe").style.left = `${100 * state.wipe}%`;
   $("wipe").setAttribute("aria-valuenow", Math.round(100 * state.wipe));
   $("left").textContent = second ? left : "image";
-  $("right").textContent = second ? right : how === "image" ? "image" : how;
+  $("right").textContent = second ? right : how === "causal" ? "band" : how;
 }
 
 function legend() {
-  const run = state.info.runs.find((each) => each.name === runs()[0]);
-  const shares = (layers.get(run.name) || {}).shares || {};
-  $("of").textContent = runs().length > 1 ? `of ${run.name}` : "";
+  const view = chosen()[0], run = runOf(view);
+  const shares = (layers.get(view) || {}).shares || {};
+  $("of").textContent = chosen().length > 1 ? `of ${view}` : "";
   const order = run.classes.map((name, id) => ({ name, id, share: shares[name] || 0 }));
   order.sort((a, b) => b.share - a.share || a.id - b.id);
   $("legend").replaceChildren(...order.map(({ name, id, share }) => {
@@ -188,13 +203,23 @@ function listen() {
   for (const each of document.querySelectorAll("[name=show]")) {
     each.onchange = () => {
       $("scale").hidden = shown() !== "confidence";
-      draw();
+      if (isBand() && ![...layers.values()].some((layer) => layer.causal)) predict();
+      else draw();
     };
   }
   $("run").onchange = $("other").onchange = () => {
     state.hidden.clear();
+    setBand();
     predict();
   };
+  for (const id of ["low", "high"]) {
+    $(id).oninput = () => {
+      const [low, high] = [Number($("low").value), Number($("high").value)];
+      if (low >= high) $(id).value = id === "low" ? high - 0.05 : low + 0.05;
+      $(`${id}_value`).textContent = Number($(id).value).toFixed(2);
+    };
+    $(id).onchange = predict;
+  }
   $("save").onclick = () => {
     const link = document.createElement("a");
     link.download = "prediction.png";
@@ -209,6 +234,19 @@ function setSeverity(severity) {
   $("severity").value = severity;
   $("severity_value").textContent = severity;
   if (state.corruption) predict();
+}
+
+// Offer the band where a run has one, from its own radii on.
+function setBand() {
+  const run = chosen().map(runOf).find((each) => each.band);
+  for (const each of document.querySelectorAll(".band")) each.hidden = !run;
+  if (!run && isBand()) show("classes");
+  if (!run || run.name === setBand.name_of_run) return;
+  setBand.name_of_run = run.name;
+  ["low", "high"].forEach((id, i) => {
+    $(id).value = run.band[i];
+    $(`${id}_value`).textContent = run.band[i].toFixed(2);
+  });
 }
 
 function show(value) {
@@ -226,6 +264,7 @@ function key(event) {
     draw();
   } else if (event.key === "c") show("confidence");
   else if (event.key === "i") show("image");
+  else if (event.key === "b" && hasBand()) show("causal");
   else if (event.key === "o") $("file").click();
   else if (/^[1-5]$/.test(event.key)) setSeverity(Number(event.key));
 }
@@ -248,12 +287,16 @@ function chip(name, text) {
 
 async function start() {
   state.info = await (await ask("info")).json();
-  for (const select of [$("run"), $("other")]) {
-    select.replaceChildren(...state.info.runs.map(({ name, adapter }) =>
-      new Option(adapter === name ? name : `${name} (${adapter})`, name)));
+  for (const { name, adapter } of state.info.runs) {
+    views.set(name === adapter || !adapter ? name : `${name} (${adapter})`, { run: name, adapter: true });
+    if (adapter) views.set(`${name} without its adapter`, { run: name, adapter: false });
   }
-  $("second").hidden = state.info.runs.length < 2;
-  if (state.info.runs.length > 1) $("other").selectedIndex = 1;
+  const options = () => [...views.keys()].map((view) => new Option(view));
+  $("run").replaceChildren(...options());
+  $("other").replaceChildren(new Option("the image", ""), ...options());
+  const second = state.info.runs[1];
+  if (second) $("other").value = [...views].find(([, view]) => view.run === second.name)[0];
+  setBand();
   const named = state.info.page_corruptions.map((name) => chip(name, NAMES[name] || name));
   $("corruptions").replaceChildren(chip("", "none"), ...named);
   legend();
