@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from PIL import Image
 
 from causalseg import cli
 from causalseg.config.load import parse_config
 from causalseg.jobs.compare.methods import read_methods
+from causalseg.jobs.train import train_run
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -117,10 +119,14 @@ def test_a_shipped_configuration_is_valid_and_short(file):
         assert config.run.out == f"runs/{file.stem}"
 
 
-@pytest.mark.parametrize("text", shown("python", [ROOT / "README.md"]))
-def test_python_in_the_readme_runs_and_leaves_the_vit_unchanged(text):
-    names = {}
+def test_python_in_the_readme_runs_and_restores_the_vit(tiny, folder, tmp_path, monkeypatch):
+    train_run(tiny("train.steps=1", f"run.out={tmp_path}/runs/roads"))
+    Image.new("RGB", (50, 40)).save(tmp_path / "photo.jpg")
+    monkeypatch.chdir(tmp_path)
+    names, (text,) = {}, blocks(ROOT / "README.md", "python")
     exec(compile(ast.parse(text), "README.md", "exec"), names)
+    with Image.open("overlay.png") as overlay:
+        assert overlay.size == (50, 40)
     assert names["tokens"].shape == (1, 1 + 16 * 22, 384)
     assert not any(block._forward_hooks for block in names["vit"].blocks)
 
