@@ -18,7 +18,7 @@ from causalseg.data.labels import open_image
 from causalseg.engine.prediction import Prediction
 from causalseg.errors import CausalsegError, DataError
 from causalseg.heads.pyramid import resize
-from causalseg.jobs.serve.served import Served, View
+from causalseg.jobs.serve.served import Served, Variant
 
 Output = Literal["labels", "overlay", "confidence", "json", "rle", "page"]
 _LONGEST = 1600  # pixels of a side of a picture for the page
@@ -36,7 +36,7 @@ class Wanted(NamedTuple):
     output: Output = "labels"
     corruption: str | None = None
     severity: int = 3
-    view: View = View()
+    view: Variant = Variant()
     bands: bool = False
 
 

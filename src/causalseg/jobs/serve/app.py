@@ -27,7 +27,7 @@ from causalseg.build.loaded import load
 from causalseg.corruptions import CORRUPTIONS
 from causalseg.errors import CausalsegError, ConfigError, DataError
 from causalseg.jobs.serve.answers import Output, TooLargeError, Wanted, answer, check_image
-from causalseg.jobs.serve.served import Served, View
+from causalseg.jobs.serve.served import Served, Variant
 from causalseg.jobs.serve.worker import Worker
 from causalseg.scenes import render
 from causalseg.version import __version__
@@ -102,7 +102,7 @@ def _add_predict(app: FastAPI, worker: Worker, limits: Limits) -> None:
         """Predict the image that is the body of the request."""
         try:
             served = _find(runs, run)
-            view = View(adapter, _band(served, low, high))
+            view = Variant(adapter, _band(served, low, high))
             served.check(view)
             if corruption is not None and corruption not in CORRUPTIONS:
                 raise ConfigError(f"no corruption {corruption!r}; see /info")

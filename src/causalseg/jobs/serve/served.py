@@ -21,7 +21,7 @@ from causalseg.spectral.bands import band_pass
 Band = tuple[float, float]
 
 
-class View(NamedTuple):
+class Variant(NamedTuple):
     """How a run is looked at; jobs with equal views may be predicted together.
 
     ``band`` are other radii R_L and R_H for Causal-Tune.
@@ -50,7 +50,7 @@ class Served:
         """Whether something adapts the backbone."""
         return any(model.adapter is not None for model in self.model.models)
 
-    def check(self, view: View) -> None:
+    def check(self, view: Variant) -> None:
         """Raise ConfigError if the run has no such view."""
         if view.band is None:
             return
@@ -61,7 +61,7 @@ class Served:
             raise ConfigError(f"low {low:g} and high {high:g}: give 0 < low < high")
 
     @contextmanager
-    def seen(self, view: View) -> Iterator[LoadedModel]:
+    def seen(self, view: Variant) -> Iterator[LoadedModel]:
         """Give the model as the view has it; for one thread."""
         if not view.has_adapter:
             yield self._bare
@@ -79,7 +79,7 @@ class Served:
 
     @torch.inference_mode()
     def draw_band(
-        self, image: Float[Tensor, "3 H W"], view: View
+        self, image: Float[Tensor, "3 H W"], view: Variant
     ) -> tuple[Image.Image, Image.Image]:
         """Return the last features in the band and the rest, as colours of one basis."""
         low, high = view.band or self.band or (None, None)
