@@ -19,7 +19,7 @@ from causalseg.build.pairs import build_classes
 from causalseg.config.inference import InferenceConfig
 from causalseg.config.load import parse_config
 from causalseg.data.catalogue import LAYOUTS
-from causalseg.errors import ConfigError, MissingFileError
+from causalseg.errors import ConfigError, DataError, MissingFileError
 from conftest import write_folder
 from toytown import LAYOUT, plant
 
@@ -146,6 +146,31 @@ def test_a_folder_has_classes_of_its_own_if_they_are_named(tmp_path):
         )
     with pytest.raises(ConfigError, match="but data.classes has others"):
         build_sources(data_of(root=str(tmp_path), sources=[pair]))
+
+
+def test_unknown_label_ids_are_ignored_and_found_beside(tmp_path):
+    write_folder(tmp_path, 2, ids=(0, 1, 7))
+    pair = {"images": "images", "labels": "labels"}
+    read = lambda **options: build_domains(  # noqa: E731
+        folder_of(tmp_path, classes=["a", "b"], domains={"all": {**pair, **options}}),
+        InferenceConfig(),
+    )["all"]
+    with pytest.raises(DataError, match="that are no class"):
+        read().data[0]
+    mapped = read(unknown=[7], id_map={0: 0, 1: 255})
+    assert mapped.unknown[0].label.unique().tolist() == [0, 1, 255]
+    domain = read(unknown=[7])
+    label, beside = domain.data[0].label, domain.unknown[0].label
+    with Image.open(tmp_path / "labels" / "000.png") as file:
+        is_odd = np.array(file) == 7
+    assert is_odd.any()
+    assert np.array_equal(label == 255, is_odd)
+    assert np.array_equal(beside == 1, is_odd)
+    assert np.array_equal(beside == 0, ~is_odd)
+    with pytest.raises(ConfigError, match="label id 1 is a class"):
+        read(unknown=[1, 7])
+    with pytest.raises(ConfigError, match="unknown has no effect with encoding: colours"):
+        folder_of(tmp_path, domains={"all": {**pair, "encoding": "colours", "unknown": [7]}})
 
 
 def test_a_folder_of_templates_and_colours_is_read_as_options_say(tmp_path):

@@ -51,6 +51,26 @@ def test_domains_are_scored_apart(model):
     assert model.training
 
 
+def test_what_is_unknown_has_a_score_of_its_own(model):
+    odd = torch.zeros(32, 48, dtype=torch.long)
+    odd[:, 24:] = 1
+
+    class Odd(Constant):
+        def __getitem__(self, index):
+            return super().__getitem__(index)._replace(label=odd)
+
+    class Half(Constant):
+        def __getitem__(self, index):
+            sample = super().__getitem__(index)
+            return sample._replace(label=sample.label.where(odd == 0, 255))
+
+    domains = {"odd": domain(Half(0, 4), unknown=Odd(0, 4)), "plain": domain(Half(0, 4))}
+    results, _ = evaluate(model, domains, num_examples=1, workers=1)
+    assert results["plain"]["fpr95"] is None
+    assert 50 < results["odd"]["fpr95"] <= 100  # of an untrained model on noise
+    assert results["odd"]["pixels"] == results["plain"]["pixels"]
+
+
 class Distinct(Constant):
     """Images and labels that follow from the index: each counts differently."""
 

@@ -18,11 +18,13 @@ from causalseg.engine.metrics import (
     calibration,
     confusion_matrix,
     count_pixels,
+    false_positives,
     mean_iou,
     read_counts,
     reliability_counts,
     score,
     score_boundary,
+    unknown_counts,
     write_counts,
 )
 
@@ -187,6 +189,26 @@ def test_the_miou_is_over_classes_that_occur_and_nan_without_any():
     counts = np.array([[3, 0, 0, 0], [1, 0, 7, 0], [0, 4, 0, 0]], dtype=float)
     assert float(mean_iou(counts)) == pytest.approx(100 * (3 / 4 + 0) / 2)
     assert math.isnan(float(mean_iou(np.zeros((3, 4)))))
+
+
+def test_false_positives_at_95_percent_of_the_unknown():
+    def fpr95(known, unknown):
+        confidence = torch.tensor([*known, *unknown])
+        label = torch.tensor([0] * len(known) + [1] * len(unknown))
+        apart = torch.tensor([1.0]), torch.tensor([255])  # of neither kind
+        both = (torch.cat(pair)[None] for pair in zip((confidence, label), apart, strict=True))
+        return false_positives(unknown_counts(*both))
+
+    assert fpr95([0.9] * 10, [0.3] * 20) == 0
+    assert fpr95([0.1] * 5 + [0.9] * 5, [0.3] * 20) == 50
+    # One unknown pixel of 20 may be missed, not two.
+    assert fpr95([0.5] * 10, [0.3] * 19 + [0.8]) == 0
+    assert fpr95([0.5] * 10, [0.3] * 18 + [0.8] * 2) == 100
+    assert fpr95([0.5], []) is None
+    assert fpr95([], [0.5]) is None
+    generator = torch.Generator().manual_seed(0)
+    same = torch.rand(2, 4000, generator=generator).tolist()
+    assert fpr95(*same) == pytest.approx(95, abs=2)  # the confidence knows nothing
 
 
 def test_risk_over_coverage_of_worked_cases_and_of_every_order():

@@ -35,7 +35,7 @@ def packed(run, tmp_path):
 def test_a_packed_run_computes_the_same_without_data_and_run(run, packed, folder, tmp_path):
     image = torch.rand(3, 48, 64, generator=torch.Generator().manual_seed(0))
     models = [causalseg.load(run.path), causalseg.load(packed)]
-    before, after = (model._score(model.models[0], image) for model in models)
+    before, after = (model._score(model.models[0], image[None]) for model in models)
     assert torch.equal(before, after)
     photos = shutil.copytree(folder / "images", tmp_path / "photos")
     shutil.rmtree(folder)

@@ -12,7 +12,7 @@ from torch.utils.data import ConcatDataset, Subset
 
 from causalseg.build.pairs import Pairs, build_classes, describe_source, find_classes, open_pairs
 from causalseg.config import Config
-from causalseg.config.data import ClassesConfig, DataConfig, LayoutConfig, Source
+from causalseg.config.data import ClassesConfig, DataConfig, FolderConfig, LayoutConfig, Source
 from causalseg.config.inference import InferenceConfig
 from causalseg.corruptions import check_corruption
 from causalseg.data.catalogue import CLASS_LISTS, LAYOUTS, map_classes
@@ -268,7 +268,10 @@ def _build_domain(
     if own.names != classes.names:
         mapping = map_classes(classes, own)
         entries["classes"] = {"names": own.names, "palette": own.palette}
-    return Domain(pairs, inference, own, mapping, entries)
+    unknown = None
+    if isinstance(domain, FolderConfig) and domain.unknown:
+        unknown, _ = open_pairs(data, domain, classes, finds_unknown=True)
+    return Domain(pairs, inference, own, mapping, entries, unknown)
 
 
 def _build_pairs(data: DataConfig, source: Source, classes: ClassList) -> Pairs:

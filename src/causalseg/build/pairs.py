@@ -6,10 +6,11 @@ from torch.utils.data import Dataset, Subset
 
 from causalseg.config.data import DataConfig, FolderConfig, LayoutConfig, ScenesConfig, Source
 from causalseg.data.catalogue import CLASS_LISTS, LAYOUTS, find_layout
-from causalseg.data.classes import CITYSCAPES19, ClassList, read_classes
+from causalseg.data.classes import CITYSCAPES19, IGNORE, ClassList, read_classes
 from causalseg.data.dataset import Decoding, Sample, ScenesData
 from causalseg.data.files import describe_nearest
 from causalseg.data.folders import FolderData, parse_location, read_colours, read_ids
+from causalseg.data.labels import LabelReader
 from causalseg.data.layout_data import LayoutData, describe_tree
 from causalseg.errors import ConfigError, MissingFileError
 
@@ -48,9 +49,16 @@ def build_classes(data: DataConfig) -> ClassList:
 
 
 def open_pairs(
-    data: DataConfig, source: Source, classes: ClassList, is_strict: bool = True
+    data: DataConfig,
+    source: Source,
+    classes: ClassList,
+    is_strict: bool = True,
+    finds_unknown: bool = False,
 ) -> Pairs:
-    """Build a source or domain from its files, without corruption or resizing."""
+    """Build a source or domain from its files, without corruption or resizing.
+
+    ``finds_unknown``: labels are 1 where a label id is one of ``unknown``, and 0 at other classes.
+    """
     own = find_classes(data, source, classes)
     pairs: Dataset[Sample]
     match source:
@@ -59,6 +67,7 @@ def open_pairs(
                 reader = read_colours(own)
             else:
                 reader = read_ids(own, data.ignore, source.id_map)
+                _add_unknown(reader, source, finds_unknown)
             places = map(parse_location, (source.images, source.labels))
             images, labels = (at._replace(folder=_find_path(data, at.folder)) for at in places)
             pairs = FolderData(images, labels, reader, source.every, is_strict, decoding_of(data))
@@ -70,6 +79,18 @@ def open_pairs(
             if source.every > 1:
                 pairs = Subset(pairs, range(0, source.count, source.every))
     return pairs, own
+
+
+def _add_unknown(reader: LabelReader, source: FolderConfig, finds_unknown: bool) -> None:
+    both = [i for i in source.unknown if reader.table.get(i, IGNORE) != IGNORE]
+    if both:
+        raise ConfigError(
+            f"{describe_source(source)}: label id {both[0]} is a class, so it cannot be unknown: "
+            "leave it out of unknown"
+        )
+    if finds_unknown:
+        reader.table = {i: 0 if train != IGNORE else train for i, train in reader.table.items()}
+    reader.table |= dict.fromkeys(source.unknown, 1 if finds_unknown else IGNORE)
 
 
 def decoding_of(data: DataConfig) -> Decoding:

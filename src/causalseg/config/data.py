@@ -79,6 +79,9 @@ class FolderConfig(_PairsConfig):
     """Content of labels: one channel of class ids, or the RGB colours of the class palette."""
     id_map: dict[int, int] | None = None
     """Label id in the file -> train id (255 to ignore); null uses the ids of the class list."""
+    unknown: list[int] = []
+    """Label ids of things that no class names, such as an animal on the road: they are ignored, and
+    eval.json says how many other pixels are as unsure as they are (fpr95)."""
     classes: Annotated[str | ClassesConfig | None, BeforeValidator(_names_alone)] = None
     """The classes of its labels, given like data.classes; null for data.classes. A source must have
     the same names; a domain may have others if a class mapping is known."""
@@ -86,7 +89,7 @@ class FolderConfig(_PairsConfig):
     def _find_mistakes(self) -> Iterator[str]:
         yield from super()._find_mistakes()
         if self.encoding == "colours":
-            yield from self.find_idle(["id_map"], "encoding: colours")
+            yield from self.find_idle(["id_map", "unknown"], "encoding: colours")
 
 
 class LayoutConfig(_PairsConfig):

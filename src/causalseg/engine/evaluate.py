@@ -45,6 +45,7 @@ class Counts(NamedTuple):
     sizes: list[tuple[int, int]]  # (H, W) of the labels
     boundary: Int[Tensor, "3 k"]  # TP, FP and FN near contours
     reliability: Float[Tensor, "3 bins"]  # pixels, summed confidence and correct pixels
+    unknown: Int[Tensor, "2 bins"]  # known and unknown pixels by confidence
 
 
 class Domain(NamedTuple):
@@ -60,6 +61,7 @@ class Domain(NamedTuple):
     classes: ClassList  # of the labels
     mapping: Sequence[int] | None = None
     entries: Mapping[str, Any] = MappingProxyType({})  # of eval.json, such as the split
+    unknown: Dataset[Sample] | None = None  # the same images; labels: 1 unknown, 0 known
 
     def predict(
         self, model: Segmenter, image: Float[Tensor, "3 H W"], size: tuple[int, int]
@@ -104,6 +106,7 @@ class Scored(NamedTuple):
     sample: Sample
     prediction: Int[Tensor, "H W"]
     confidence: Float[Tensor, "H W"]
+    unknown: Int[Tensor, "H W"] | None = None
 
 
 Keep = Callable[[str, Sample, Int[Tensor, "H W"]], None]
@@ -133,6 +136,7 @@ def evaluate_domain(
         sizes=[],
         boundary=torch.zeros(3, k, dtype=torch.int64),
         reliability=torch.zeros(3, metrics.FINE_BINS, dtype=torch.float64),
+        unknown=torch.zeros(2, metrics.FINE_BINS, dtype=torch.int64),
     )
     is_on_cpu = next(model.parameters()).device.type == "cpu"
     scored = track(
@@ -144,7 +148,8 @@ def evaluate_domain(
         disable=rank != 0 or not console.is_terminal,
     )
     began = told = time.monotonic()
-    for i, ((sample, prediction, _), (confusion, boundary, reliability)) in enumerate(scored):
+    for i, (one, (confusion, boundary, reliability)) in enumerate(scored):
+        sample = one.sample
         now = time.monotonic()
         if i and rank == 0 and not console.is_terminal and now - told > _SECONDS:
             rate, told = i / (now - began), now
@@ -157,9 +162,11 @@ def evaluate_domain(
         counts.per_image[i] = metrics.count_pixels(confusion)
         counts.boundary.add_(boundary)
         counts.reliability.add_(reliability)
+        if one.unknown is not None:
+            counts.unknown.add_(metrics.unknown_counts(one.confidence, one.unknown))
         counts.names.append(sample.name)
         counts.sizes.append((sample.label.shape[0], sample.label.shape[1]))
-        keep(sample, prediction)
+        keep(sample, one.prediction)
     return counts
 
 
@@ -191,7 +198,7 @@ def evaluate(
         indices = [i for i in _example_indices(counts, num_examples) if i % world_size == rank]
         examples[name] = [
             _example(sample, prediction)
-            for sample, prediction, _ in _predict(model, domain, indices, 0)
+            for sample, prediction, *_ in _predict(model, domain._replace(unknown=None), indices, 0)
         ]
     model.train(was_training)
     return results, examples
@@ -201,11 +208,21 @@ def _predict(
     model: Segmenter, domain: Domain, indices: Sequence[int], workers: int
 ) -> Iterator[Scored]:
     device = next(model.parameters()).device
-    images = Subset(domain.data, indices)
+    images = Subset(_Beside(domain.data, domain.unknown), indices)
     loader = DataLoader(images, None, num_workers=workers, worker_init_fn=leave_signals)
-    for sample in strip_worker_errors(loader):
+    for sample, unknown in strip_worker_errors(loader):
         size = (sample.label.shape[0], sample.label.shape[1])
-        yield Scored(sample, *domain.predict(model, sample.image.to(device), size))
+        yield Scored(sample, *domain.predict(model, sample.image.to(device), size), unknown)
+
+
+class _Beside(Dataset[tuple[Sample, Tensor | None]]):
+    """Images with labels, and labels of what is unknown beside them."""
+
+    def __init__(self, data: Dataset[Sample], unknown: Dataset[Sample] | None):
+        self._data, self._unknown = data, unknown
+
+    def __getitem__(self, index: int) -> tuple[Sample, Tensor | None]:
+        return self._data[index], None if self._unknown is None else self._unknown[index].label
 
 
 def _counted(
@@ -256,6 +273,7 @@ def _joined(parts: Sequence[Counts]) -> Counts:
         sizes=sizes,
         boundary=torch.stack([part.boundary for part in parts]).sum(0),
         reliability=torch.stack([part.reliability for part in parts]).sum(0),
+        unknown=torch.stack([part.unknown for part in parts]).sum(0),
     )
 
 
@@ -269,6 +287,7 @@ def _results(counts: Counts, domain: Domain) -> dict[str, Any]:
         **metrics.score(counts.confusion, names),
         **metrics.score_boundary(counts.boundary, counts.confusion.sum(1) > 0, names),
         "calibration": metrics.calibration(counts.reliability),
+        "fpr95": metrics.false_positives(counts.unknown),
         "per_image": {"names": counts.names, "counts": metrics.write_counts(counts.per_image)},
     }
 

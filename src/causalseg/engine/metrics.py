@@ -87,6 +87,25 @@ def reliability_counts(
     return torch.stack([torch.bincount(bins, x, minlength=FINE_BINS) for x in sums])
 
 
+def unknown_counts(confidence: Float[Tensor, "H W"], unknown: Ids) -> Int[Tensor, "2 fine"]:
+    """Count known (0) and unknown pixels (1) by fine bins of confidence; 255 is ignored."""
+    bins = (confidence.double() * FINE_BINS).long().clamp(0, FINE_BINS - 1)
+    return torch.stack([torch.bincount(bins[unknown == i], minlength=FINE_BINS) for i in (0, 1)])
+
+
+def false_positives(counts: Int[Tensor, "2 fine"]) -> float | None:
+    """Return FPR95 in percent, from `unknown_counts`; None unless both kinds are there.
+
+    The share of known pixels that are at most as confident as the threshold below which 95 % of
+    the unknown ones are (Chan et al., SegmentMeIfYouCan, NeurIPS 2021).
+    """
+    known, unknown = counts.cumsum(1).double()
+    if not known[-1] or not unknown[-1]:
+        return None
+    threshold = int((unknown >= 0.95 * unknown[-1]).int().argmax())
+    return float(100 * known[threshold] / known[-1])
+
+
 def score(confusion: Int[Tensor, "k k+1"], names: Sequence[str]) -> dict[str, Any]:
     """Return the scores in percent of a domain's confusion matrix, as eval.json has them."""
     hits, false, missed = count_pixels(confusion).double()

@@ -99,8 +99,18 @@ def _build_content(runs: Sequence[Run], reference: Run | None) -> dict[str, Any]
         "style_index": charts.style_index,
         "shapes": charts.SHAPES_AS_TEXT,
         "colours": charts.COLOURS,
-        "others": tables.OTHERS,
+        "others": _list_others(runs),
         "wrong": WRONG,
+    }
+
+
+def _list_others(runs: Sequence[Run]) -> dict[str, str]:
+    """Return titles of the scores beside the mIoU that some domain has."""
+    scored = [entry for run in runs for entry in run.domains.values()]
+    return {
+        key: title
+        for key, title in tables.OTHERS.items()
+        if any(getattr(entry, key) is not None for entry in scored)
     }
 
 

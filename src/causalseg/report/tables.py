@@ -31,6 +31,7 @@ OTHERS = {
     "boundary_miou": "boundary mIoU",
     "ece": "calibration error",
     "aurc": "risk over coverage",
+    "fpr95": "false positives at 95 % of the unknown",
     "classes_scored": "classes scored",
 }
 NONE = "none of these"  # stands for predictions that map to no class of the domain

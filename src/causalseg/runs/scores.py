@@ -133,6 +133,8 @@ class DomainScores(Block):
     """Pixels by true class (rows) and predicted class; a last extra column holds predictions that
     map to no class of the domain."""
     calibration: Calibration | None
+    fpr95: Percent | None = None
+    """Known pixels in percent that are as unsure as 95 % of the unknown ones; null without such."""
     per_image: PerImage
 
     @property
