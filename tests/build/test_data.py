@@ -169,6 +169,8 @@ def test_unknown_label_ids_are_ignored_and_found_beside(tmp_path):
     assert np.array_equal(beside == 0, ~is_odd)
     with pytest.raises(ConfigError, match="label id 1 is a class"):
         read(unknown=[1, 7])
+    with pytest.raises(ConfigError, match="unknown"):
+        read(unknown=[-1])
     with pytest.raises(ConfigError, match="unknown has no effect with encoding: colours"):
         folder_of(tmp_path, domains={"all": {**pair, "encoding": "colours", "unknown": [7]}})
 

@@ -108,6 +108,8 @@ def test_mistakes_are_named(run, tmp_path, capsys):
     with pytest.raises(ConfigError, match="did you mean 'onnx'"):
         export_run(run.path, "onxx", (32, 48), out)
     with pytest.raises(ConfigError, match="name a folder"):
+        export_run(run.path, "triton", (32, 48), Path("/"))
+    with pytest.raises(ConfigError, match="name a folder"):
         export_run(run.path, "triton", (32, 48), out)
     with pytest.raises(ConfigError, match="take onnx or openvino"):
         export_run(run.path, "torch", (32, 48), tmp_path / "x.pt2", precision="float16")
@@ -158,6 +160,7 @@ def test_float16_halves_the_file_and_equals_the_model(run, tmp_path):
 def test_recipes_for_tensorrt_and_triton(run, tmp_path):
     export_run(run.path, "tensorrt-recipe", (32, 48), tmp_path / "x.sh")
     subprocess.run(["sh", "-n", tmp_path / "x.sh"], check=True)
+    assert (tmp_path / "x.sh").stat().st_mode & 0o111
     text = (tmp_path / "x.sh").read_text()
     assert "--onnx=x.onnx" in text
     assert "--maxShapes=images:8x32x48x3" in text

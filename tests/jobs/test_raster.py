@@ -88,3 +88,19 @@ def test_what_cannot_be_read_is_named_and_leaves_nothing(run, pixels, tmp_path):
     assert "three of uint8 are needed" in str(caught.value)
     assert "cut.tif" in str(caught.value)
     assert not list((tmp_path / "out").rglob("*.tif"))
+    (photos / "stub.tif").write_bytes(b"II*\0\x01")
+    assert not is_raster(photos / "stub.tif")
+
+
+@pytest.mark.parametrize(("ids", "ignore"), [([0, 1, 2], [65535]), ([0, 1, 255], [])])
+def test_no_data_is_no_class_and_fits_the_file(tiny, pixels, tmp_path, ids, ignore):
+    pair = "{images: images, labels: labels, id_map: {0: 0, 1: 1, 2: 2}}"
+    classes = f"data.classes={{names: [flat, thing, sky], ids: {ids}, ignore: {ignore}}}"
+    options = (classes, f"data.domains={{here: {pair}}}", f"data.sources=[{pair}]")
+    run = train_run(tiny("train.steps=1", *options)).path
+    write(tmp_path / "a.tif", pixels[:, :40, :50], np.zeros((40, 50), np.uint8))
+    predict_run(run, tmp_path / "a.tif", tmp_path / "out")
+    with rasterio.open(tmp_path / "out/predictions/a.tif") as made:
+        assert made.dtypes[0] == "uint16"
+        assert made.nodata == 65535
+        assert (made.read(1) == 65535).all()

@@ -200,6 +200,53 @@ def test_alike_requests_that_wait_are_answered_together(served, content):
     assert sizes == [1, 3, 1]
 
 
+def test_an_error_with_one_request_is_not_that_of_its_neighbours(served, content):
+    go_on, began = threading.Event(), threading.Event()
+
+    def broken(which, asked):
+        began.set()
+        go_on.wait()
+        if any(wanted.output == "rle" for _, wanted in asked):
+            raise RuntimeError("out of memory")
+        return answer(which, asked)
+
+    worker, left = Worker(served, broken), []
+    submit = lambda output, pixels=0: worker.submit(  # noqa: E731
+        served[0], content, Wanted(output), pixels, lambda: left.append(output)
+    )
+    first = submit("labels")
+    began.wait()
+    waiting = [submit(output) for output in ("json", "rle")]
+    cancelled = submit("page")
+    cancelled.cancel()
+    go_on.set()
+    assert waiting[0].result()[1] == "application/json"
+    with pytest.raises(RuntimeError):
+        waiting[1].result()
+    assert first.result()
+    worker.close()
+    assert sorted(left) == ["json", "labels", "page", "rle"]
+
+
+def test_large_images_are_answered_one_by_one(served, content):
+    sizes, began, go_on = [], threading.Event(), threading.Event()
+
+    def watched(which, asked):
+        sizes.append(len(asked))
+        began.set()
+        go_on.wait()
+        return answer(which, asked)
+
+    worker = Worker(served, watched)
+    futures = [worker.submit(served[0], content, Wanted())]
+    began.wait()
+    futures += [worker.submit(served[0], content, Wanted(), 3_000_000) for _ in range(2)]
+    go_on.set()
+    assert len({future.result() for future in futures}) == 1
+    worker.close()
+    assert sizes == [1, 1, 1]
+
+
 @pytest.mark.parametrize("name", ["street", "other"])
 def test_without_its_adapter_a_run_predicts_as_the_bare_backbone(client, served, content, name):
     run = next(each for each in served if each.name == name)
@@ -223,7 +270,8 @@ def test_a_band_holds_for_its_request_alone(client, model, content):
     assert "causal" not in ask("output=page").json()
     after = [adapter.low for adapter in model.models[0].modules() if hasattr(adapter, "low")]
     assert before == after == [0.2]
-    assert ask("low=0.5&high=0.4").status_code == 422
+    for wrong in ("low=0.5&high=0.4", "low=0.5&high=0.5000001", "low=nan", "high=1e300"):
+        assert ask(wrong).status_code == 422
     refused = ask("run=other&low=0.5")
     assert refused.status_code == 422
     assert "no band" in refused.json()["detail"]

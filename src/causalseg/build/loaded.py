@@ -15,9 +15,16 @@ from causalseg.build.pairs import decoding_of
 from causalseg.config import Config
 from causalseg.config.adapters import label
 from causalseg.config.load import load_config
-from causalseg.data.dataset import Decoding, decode_image, from_array, from_pillow, read_image
+from causalseg.data.dataset import (
+    Decoding,
+    decode_image,
+    from_array,
+    from_pillow,
+    read_image,
+    scale_size,
+)
 from causalseg.engine.devices import find_precision
-from causalseg.engine.infer import check_scores, predict_batch
+from causalseg.engine.infer import check_scores, model_size, predict_batch
 from causalseg.engine.prediction import Prediction
 from causalseg.engine.uncertainty import measure
 from causalseg.errors import ConfigError, DataError
@@ -26,7 +33,7 @@ from causalseg.runs.folder import RunFolder
 from causalseg.runs.packed import opened
 
 _ROWS = 256  # of a map that are measured at once
-_TOGETHER = 2_000_000  # pixels of images that are predicted at once
+_TOGETHER = 2_000_000  # pixels that are predicted at once
 ImageLike = Path | str | bytes | Image.Image | np.ndarray | Tensor
 """A file, its content, a picture, an array (H, W, 3) or (H, W), or a tensor (3, H, W)."""
 
@@ -88,13 +95,19 @@ class LoadedModel:
         batch: list[Tensor] = []
         for image in images:
             pixels = read_any(image, decoding_of(self.config.data))
-            fits = (len(batch) + 1) * pixels[0].numel() <= _TOGETHER
+            fits = (len(batch) + 1) * self._count(pixels) <= _TOGETHER
             if batch and not (fits and pixels.shape == batch[0].shape):
                 yield torch.stack(batch)
                 batch = []
             batch.append(pixels)
         if batch:
             yield torch.stack(batch)
+
+    def _count(self, image: Float[Tensor, "3 H W"]) -> int:
+        """Return the pixels of an image, or of what the model sees of it if that is more."""
+        H, W = image.shape[1:]
+        size = scale_size(model_size(self._how.resolve(), H, W), max(self._how.scales))
+        return max(H * W, size[0] * size[1])
 
     def _predict(self, images: Float[Tensor, "b 3 H W"]) -> list[Prediction]:
         scores = [self._score(model, images) for model in self.models]

@@ -79,7 +79,7 @@ class FolderConfig(_PairsConfig):
     """Content of labels: one channel of class ids, or the RGB colours of the class palette."""
     id_map: dict[int, int] | None = None
     """Label id in the file -> train id (255 to ignore); null uses the ids of the class list."""
-    unknown: list[int] = []
+    unknown: list[Annotated[int, Field(ge=0, le=65535)]] = []
     """Label ids of things that no class names, such as an animal on the road: they are ignored, and
     eval.json says how many other pixels are as unsure as they are (fpr95)."""
     classes: Annotated[str | ClassesConfig | None, BeforeValidator(_names_alone)] = None

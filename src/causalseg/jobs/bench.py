@@ -65,15 +65,15 @@ def bench_run(
             runners[each, precision] = FORMATS[each].run(file)
         seconds: dict[tuple[str, str], list[float]] = {key: [] for key in runners}
         outputs: dict[tuple[str, str], list[Outputs]] = {key: [] for key in runners}
-        for pixels, _ in [*images[:1] * _WARM_UP, *images]:
+        for pixels in [*images.pixels[:1] * _WARM_UP, *images.pixels]:
             for key, runner in runners.items():
                 start = time.perf_counter()
                 outputs[key].append(runner(pixels))
                 seconds[key].append(time.perf_counter() - start)
     medians = {key: 1000 * statistics.median(each[_WARM_UP:]) for key, each in seconds.items()}
-    first, names = medians["torch", "float32"], model.model.classes.names
+    first = medians["torch", "float32"]
     return [
-        Timed(*key, median, median / first, miou(outputs[key][_WARM_UP:], images, names))
+        Timed(*key, median, median / first, miou(outputs[key][_WARM_UP:], images))
         for key, median in medians.items()
     ]
 

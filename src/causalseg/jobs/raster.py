@@ -4,6 +4,7 @@ Windows overlap by half; of each the middle is written, so that a pixel has cont
 Needs rasterio.
 """
 
+import struct
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -46,7 +47,7 @@ def is_raster(file: Path) -> bool:
             content.seek(tags.next)
             tags.load(content)
         return _GEO_KEYS in tags
-    except (OSError, SyntaxError, IndexError):
+    except (OSError, SyntaxError, IndexError, struct.error):
         return False  # whoever reads it says what is wrong
 
 
@@ -103,7 +104,8 @@ def _predict_parts(
         )
         target = rasterio.windows.Window.from_slices(*kept)
         for kind, writer in writers.items():
-            picture = np.atleast_3d(np.array(prediction.picture(kind)))
+            shown = np.atleast_3d(np.array(prediction.picture(kind)))
+            picture = shown.astype(writer.dtypes[0])
             picture[~there] = _empty(model, kind)
             writer.write(np.moveaxis(picture[inside], -1, 0), window=target)
         labels = prediction.labels[inside][there[inside]]
@@ -113,7 +115,8 @@ def _predict_parts(
 
 def _create(rasterio: Any, source: Any, place: Path, kind: str, model: LoadedModel) -> Any:
     bands = 3 if kind in ("overlays", "colours") else 1
-    dtype = "uint16" if kind == "predictions" and max(model.classes.ids) > 255 else "uint8"
+    highest = max(*model.classes.ids, _empty(model, kind)) if kind == "predictions" else 0
+    dtype = "uint16" if highest > 255 else "uint8"
     return rasterio.open(
         place,
         "w",
@@ -136,13 +139,14 @@ def _create(rasterio: Any, source: Any, place: Path, kind: str, model: LoadedMod
 def _empty(model: LoadedModel, kind: str) -> int:
     if kind != "predictions":
         return 0
-    return model.classes.ignore[0] if model.classes.ignore else IGNORE
+    ids = model.classes.ids
+    return next(i for i in (*model.classes.ignore, IGNORE, 2**16 - 1) if i not in ids)
 
 
 def _window(model: LoadedModel) -> tuple[int, int]:
-    """Return the window: that of the run, or the size to which it resizes."""
+    """Return the size to which the run resizes, so that it does not, or its window."""
     how = model.config.inference.resolve()
-    return how.window or how.size or (_SIDE, _SIDE)
+    return how.size or how.window or (_SIDE, _SIDE)
 
 
 def _parts(size: tuple[int, int], window: tuple[int, int]) -> Iterator[Part]:

@@ -111,7 +111,6 @@ def _write_tensorrt(order: Order, file: Path) -> None:
         f"    {' '.join(options)}",
     ]
     file.write_text("\n".join(lines) + "\n")
-    file.chmod(0o755)
 
 
 def _write_triton(order: Order, folder: Path) -> None:

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -12,14 +12,25 @@ from torch.utils.data import Dataset
 from causalseg.build.data import build_data, build_domains
 from causalseg.build.pairs import decoding_of
 from causalseg.config import Config
+from causalseg.data.classes import IGNORE
 from causalseg.data.dataset import Sample, decode_image, resize_label
 from causalseg.errors import ConfigError
 from causalseg.heads.pyramid import resize
 from causalseg.jobs.pictures import Picture, find_pictures
 
 Pixels = Int[np.ndarray, "b H W 3"]
-Labelled = tuple[Pixels, Int[Tensor, "H W"]]
-"""An image, as a batch of one, and its train ids."""
+
+
+class Labelled(NamedTuple):
+    """Images of a domain, each as a batch of one, with labels in the classes ``names``.
+
+    ``mapping`` sends a class of the model to one of them, or to their number where there is none.
+    """
+
+    pixels: list[Pixels]
+    labels: list[Int[Tensor, "H W"]]
+    names: tuple[str, ...]
+    mapping: Int[np.ndarray, " k"]
 
 
 def to_pixels(image: Float[Tensor, "3 _ _"], size: tuple[int, int]) -> Pixels:
@@ -54,17 +65,22 @@ def source_images(config: Config, size: tuple[int, int], most: int) -> list[Pixe
     return [to_pixels(data[index].image, size) for index in _spread(data, most)]
 
 
-def labelled_images(
-    config: Config, domain: str, size: tuple[int, int], most: int
-) -> list[Labelled]:
+def labelled_images(config: Config, domain: str, size: tuple[int, int], most: int) -> Labelled:
     """Return images and labels of a domain; ConfigError if the run has none of that name."""
     if domain not in config.data.domains:
         names = ", ".join(config.data.domains) or "none"
         raise ConfigError(f"no domain {domain!r} to take images from; the run has {names}")
     alone = config.with_options("data", only=[domain], mean_over=None)
-    data: Any = build_domains(alone.data, config.inference)[domain].data
-    samples = [data[index] for index in _spread(data, most)]
-    return [(to_pixels(s.image, size), resize_label(s.label, size)) for s in samples]
+    built = build_domains(alone.data, config.inference)[domain]
+    samples = [built.data[index] for index in _spread(built.data, most)]
+    classes = built.classes.names
+    mapping = np.array(range(len(classes)) if built.mapping is None else built.mapping)
+    return Labelled(
+        [to_pixels(sample.image, size) for sample in samples],
+        [resize_label(sample.label, size) for sample in samples],
+        classes,
+        np.where(mapping == IGNORE, len(classes), mapping),
+    )
 
 
 def _spread(data: Dataset[Sample], most: int | None = None) -> list[int]:

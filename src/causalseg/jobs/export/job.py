@@ -8,7 +8,6 @@ import json
 import math
 import shutil
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +19,7 @@ from causalseg.build.window import WindowModel
 from causalseg.config import Config
 from causalseg.config.load import load_config
 from causalseg.engine.metrics import confusion_matrix, score
-from causalseg.errors import ConfigError, RunError, did_you_mean
+from causalseg.errors import CausalsegError, ConfigError, RunError, did_you_mean
 from causalseg.jobs.export.formats import FORMATS, Format, Order, Outputs, Runner
 from causalseg.jobs.export.images import (
     Labelled,
@@ -78,7 +77,8 @@ def export_run(
     if format not in FORMATS:
         raise ConfigError(f"format {format!r}: {did_you_mean(format, FORMATS)}")
     kind = FORMATS[format]
-    if out.suffix != kind.ending:
+    out = out.resolve()
+    if out.suffix != kind.ending or not out.name:
         wanted = f"a file of {format} ends in {kind.ending}"
         raise ConfigError(f"out is {out}: {wanted if kind.ending else 'name a folder'}")
     with opened(path) as run:
@@ -95,7 +95,9 @@ def export_run(
         try:
             runner = kind.run(made)
             equal, difference = _compare(model, runner, pixels)
-        except RuntimeError as error:
+        except CausalsegError:
+            raise
+        except Exception as error:  # each runtime has kinds of its own
             reason = f"{format} cannot run the {precision} file it was given: {error}"
             raise RunError(
                 f"{reason}\nNothing was written: try another format or precision"
@@ -154,23 +156,24 @@ def run_model(model: WindowModel) -> Runner:
     return run
 
 
-def miou(predicted: list[Outputs], images: list[Labelled], names: Sequence[str]) -> float:
+def miou(predicted: list[Outputs], labelled: Labelled) -> float:
     """Return the mIoU in percent of batches of one; NaN if no class is there."""
     confusion: Any = 0
-    for (labels, _), (_, label) in zip(predicted, images, strict=True):
-        confusion += confusion_matrix(torch.from_numpy(labels[0].copy()), label, len(names))
-    value = score(confusion, names)["miou"]
+    for (labels, _), label in zip(predicted, labelled.labels, strict=True):
+        found = torch.from_numpy(labelled.mapping[labels[0]])
+        confusion += confusion_matrix(found, label, len(labelled.names))
+    value = score(confusion, labelled.names)["miou"]
     return math.nan if value is None else value
 
 
 def _score_domains(
     config: Config, model: WindowModel, runner: Runner
 ) -> dict[str, tuple[float, float]]:
-    names, scores = model.model.classes.names, {}
+    scores = {}
     for name in config.data.only or config.data.domains:
         images = labelled_images(config, name, model.size, _SCORED)
         ours, theirs = (
-            miou([run(pixels) for pixels, _ in images], images, names)
+            miou([run(pixels) for pixels in images.pixels], images)
             for run in (run_model(model), runner)
         )
         scores[name] = (ours, theirs)
@@ -207,5 +210,8 @@ def _keep(kind: Format, made: Path, out: Path, about: dict[str, Any]) -> None:
     write_text(note, json.dumps(about, indent=2) + "\n")
     parts = [part for part in sorted(made.parent.rglob("*")) if part.is_file() and part != made]
     for part in [*parts, *([made] if made.is_file() else [])]:
-        with replacing(out.parent / part.relative_to(made.parent)) as temporary:
-            shutil.copy(part, temporary)
+        place = out.parent / part.relative_to(made.parent)
+        with replacing(place) as temporary:
+            shutil.copyfile(part, temporary)
+        if part.suffix == ".sh":
+            place.chmod(place.stat().st_mode | 0o111)

@@ -40,8 +40,11 @@ class Wanted(NamedTuple):
     bands: bool = False
 
 
-def check_image(content: bytes, most_pixels: int) -> None:
-    """Read the header alone; raise DataError for no image, TooLargeError for a too large one."""
+def check_image(content: bytes, most_pixels: int) -> int:
+    """Read the header alone; return the number of pixels.
+
+    Raises DataError for no image, TooLargeError for a too large one.
+    """
     if not content:
         raise DataError("the request is empty: send the content of an image file as its body")
     with open_image(content, "the image") as image:
@@ -50,6 +53,7 @@ def check_image(content: bytes, most_pixels: int) -> None:
                 f"the image has {image.width} x {image.height} pixels, and "
                 f"{most_pixels / 1e6:g} million are allowed: send a smaller one"
             )
+        return image.width * image.height
 
 
 def answer(served: Served, asked: Sequence[tuple[bytes, Wanted]]) -> list[Answer | CausalsegError]:

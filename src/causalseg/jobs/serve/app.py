@@ -9,7 +9,7 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache, partial
 from io import BytesIO
@@ -106,13 +106,13 @@ def _add_predict(app: FastAPI, worker: Worker, limits: Limits) -> None:
             served.check(view)
             if corruption is not None and corruption not in CORRUPTIONS:
                 raise ConfigError(f"no corruption {corruption!r}; see /info")
-            with room.taken():
-                async with asyncio.timeout(limits.seconds):
+            async with asyncio.timeout(limits.seconds):
+                with room.taken() as place:
                     content = await _read(request, limits.bytes)
-                    check_image(content, limits.pixels)
+                    pixels = check_image(content, limits.pixels)
                     wanted = Wanted(output, corruption, severity, view, bands)
-                    future = worker.submit(served, content, wanted)
-                    body, kind = await asyncio.wrap_future(future)
+                    future = worker.submit(served, content, wanted, pixels, place.hand_over())
+                body, kind = await asyncio.wrap_future(future)
         except TimeoutError:
             return _refuse(504, f"no answer within {limits.seconds:g} s: send a smaller image")
         except ClientDisconnect:
@@ -124,21 +124,44 @@ def _add_predict(app: FastAPI, worker: Worker, limits: Limits) -> None:
 
 
 class _Room:
-    """Counts requests in hand; they all run in one event loop."""
+    """Counts requests in hand: read in the event loop, then held by the worker's thread."""
 
     def __init__(self, most: int):
         self._most, self._used = most, 0
 
     @contextmanager
-    def taken(self) -> Iterator[None]:
-        """Take a place or raise QueueFullError."""
+    def taken(self) -> Iterator["_Place"]:
+        """Take a place or raise QueueFullError; it is free at the end unless it is handed over."""
         if self._used >= self._most:
             raise QueueFullError(f"{self._most} requests are in hand already: try again later")
         self._used += 1
+        place = _Place(self)
         try:
-            yield
+            yield place
         finally:
-            self._used -= 1
+            if not place.is_handed_over:
+                self.leave()
+
+    def leave(self) -> None:
+        """Free a place, in the event loop."""
+        self._used -= 1
+
+
+class _Place:
+    """A place in the room, for whoever holds the request."""
+
+    def __init__(self, room: _Room):
+        self._room, self.is_handed_over = room, False
+
+    def hand_over(self) -> Callable[[], None]:
+        """Return what frees the place, from any thread."""
+        self.is_handed_over, loop = True, asyncio.get_running_loop()
+
+        def leave() -> None:
+            with suppress(RuntimeError):  # the loop has ended, and the room with it
+                loop.call_soon_threadsafe(self._room.leave)
+
+        return leave
 
 
 def _find(runs: dict[str, Served], name: str | None) -> Served:

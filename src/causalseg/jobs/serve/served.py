@@ -19,6 +19,7 @@ from causalseg.heads.pyramid import resize
 from causalseg.spectral.bands import band_pass
 
 Band = tuple[float, float]
+_LEAST, _MOST = 0.01, 3.0  # of a radius
 
 
 class Variant(NamedTuple):
@@ -32,18 +33,16 @@ class Variant(NamedTuple):
 
 
 class Served:
-    """A model and what it is called; ``again`` loads it once more."""
+    """A model and what it is called; ``again`` loads it once more.
+
+    ``band`` are the radii of Causal-Tune, where the run has it and both are set.
+    """
 
     def __init__(self, name: str, model: LoadedModel, again: Callable[[], LoadedModel]):
         self.name, self.model, self._again = name, model, again
-
-    @property
-    def band(self) -> Band | None:
-        """The radii of Causal-Tune, where the run has it and both are set."""
-        for adapter in _tuned(self.model):
-            if adapter.low is not None and adapter.high is not None:
-                return adapter.low, adapter.high
-        return None
+        radii = [(adapter.low, adapter.high) for adapter in _tuned(model)]
+        both = [(low, high) for low, high in radii if low is not None and high is not None]
+        self.band: Band | None = both[0] if both else None
 
     @property
     def has_adapter(self) -> bool:
@@ -57,8 +56,11 @@ class Served:
         low, high = view.band
         if self.band is None:
             raise ConfigError(f"{self.name} has no band: low and high are for Causal-Tune")
-        if not 0 < low < high:
-            raise ConfigError(f"low {low:g} and high {high:g}: give 0 < low < high")
+        if not (_LEAST <= low <= high - _LEAST and high <= _MOST):
+            raise ConfigError(
+                f"low {low:g} and high {high:g}: give {_LEAST} to {_MOST:g}, low the smaller by "
+                f"{_LEAST} at least"
+            )
 
     @contextmanager
     def seen(self, view: Variant) -> Iterator[LoadedModel]:

@@ -12,16 +12,19 @@ from causalseg.jobs.serve.answers import Answer, Wanted
 from causalseg.jobs.serve.served import Served
 
 _AT_ONCE = 8  # requests
+_TOGETHER = 2_000_000  # pixels of requests that are taken at once
 Answering = Callable[[Served, Sequence[tuple[bytes, Wanted]]], list[Answer | CausalsegError]]
 
 
 class Job(NamedTuple):
-    """A request and who waits for its answer."""
+    """A request and who waits for its answer; ``left`` is called when nothing is held of it."""
 
     served: Served
     content: bytes
     wanted: Wanted
+    pixels: int
     future: Future[Answer]
+    left: Callable[[], None]
 
 
 class Worker:
@@ -48,10 +51,17 @@ class Worker:
         """Whether jobs are taken."""
         return self._thread.is_alive()
 
-    def submit(self, served: Served, content: bytes, wanted: Wanted) -> Future[Answer]:
+    def submit(
+        self,
+        served: Served,
+        content: bytes,
+        wanted: Wanted,
+        pixels: int = 0,
+        left: Callable[[], None] = lambda: None,
+    ) -> Future[Answer]:
         """Put a job into the queue; one that is cancelled there is not begun."""
         future: Future[Answer] = Future()
-        self._jobs.put(Job(served, content, wanted, future))
+        self._jobs.put(Job(served, content, wanted, pixels, future, left))
         return future
 
     def close(self) -> None:
@@ -74,7 +84,7 @@ class Worker:
     def _take(self) -> tuple[list[Job], bool]:
         """Wait for a job; return it with those that wait behind it, and whether to go on."""
         taken: list[Job] = []
-        while len(taken) < _AT_ONCE:
+        while len(taken) < _AT_ONCE and sum(job.pixels for job in taken) < _TOGETHER:
             try:
                 job = self._jobs.get(block=not taken)
             except queue.Empty:
@@ -83,16 +93,23 @@ class Worker:
                 return taken, False
             if job.future.set_running_or_notify_cancel():
                 taken.append(job)
+            else:
+                job.left()
         return taken, True
 
     def _answer(self, jobs: Sequence[Job]) -> None:
         try:
             answers = self._answering(jobs[0].served, [(job.content, job.wanted) for job in jobs])
         except Exception as error:  # noqa: BLE001 - it is the callers' to handle
-            for job in jobs:
-                job.future.set_exception(error)
+            if len(jobs) == 1:
+                jobs[0].left()
+                jobs[0].future.set_exception(error)
+                return
+            for job in jobs:  # so that none suffers from another
+                self._answer([job])
             return
         for job, answer in zip(jobs, answers, strict=True):
+            job.left()
             if isinstance(answer, CausalsegError):
                 job.future.set_exception(answer)
             else:

@@ -3,7 +3,7 @@
 // confidence over the image, or the band of its features.
 
 const $ = (id) => document.getElementById(id);
-const state = { info: null, file: null, corruption: "", severity: 3, hidden: new Set(), wipe: 0.5 };
+const state = { info: null, bands: new Map(), file: null, corruption: "", severity: 3, hidden: new Set(), wipe: 0.5 };
 const views = new Map(); // by name: the run and whether it has its adapter
 const layers = new Map(); // by view: pixels of image, labels, confidence and bands, and shares
 const token = new URLSearchParams(location.hash.slice(1)).get("token");
@@ -14,7 +14,7 @@ let asked = 0, stop = new AbortController();
 
 const chosen = () => [$("run").value, $("other").value].filter(Boolean);
 const runOf = (view) => state.info.runs.find((each) => each.name === views.get(view).run);
-const hasBand = () => chosen().some((view) => runOf(view).band);
+const banded = () => chosen().filter((view) => views.get(view).adapter && runOf(view).band);
 const shown = () => document.querySelector("[name=show]:checked").value;
 const isBand = () => ["causal", "rest"].includes(shown());
 
@@ -55,9 +55,9 @@ async function predict() {
         query.set("severity", state.severity);
       }
       if (runOf(view).band && adapter) {
-        query.set("low", $("low").value);
-        query.set("high", $("high").value);
         query.set("bands", isBand());
+        const moved = state.bands.get(run); // the run's own radii until a slider moves
+        if (moved) moved.forEach((radius, i) => query.set(["low", "high"][i], radius));
       }
       const response = await ask(`predict?${query}`, { method: "POST", body: state.file, signal: stop.signal });
       const told = await response.json();
@@ -218,7 +218,11 @@ function listen() {
       if (low >= high) $(id).value = id === "low" ? high - 0.05 : low + 0.05;
       $(`${id}_value`).textContent = Number($(id).value).toFixed(2);
     };
-    $(id).onchange = predict;
+    $(id).onchange = () => {
+      const moved = [Number($("low").value), Number($("high").value)];
+      for (const view of banded()) state.bands.set(views.get(view).run, moved);
+      predict();
+    };
   }
   $("save").onclick = () => {
     const link = document.createElement("a");
@@ -238,14 +242,15 @@ function setSeverity(severity) {
 
 // Offer the band where a run has one, from its own radii on.
 function setBand() {
-  const run = chosen().map(runOf).find((each) => each.band);
+  const run = banded().map(runOf)[0];
   for (const each of document.querySelectorAll(".band")) each.hidden = !run;
   if (!run && isBand()) show("classes");
   if (!run || run.name === setBand.name_of_run) return;
   setBand.name_of_run = run.name;
   ["low", "high"].forEach((id, i) => {
-    $(id).value = run.band[i];
-    $(`${id}_value`).textContent = run.band[i].toFixed(2);
+    const radius = (state.bands.get(run.name) || run.band)[i];
+    $(id).value = radius;
+    $(`${id}_value`).textContent = radius.toFixed(2);
   });
 }
 
@@ -264,7 +269,7 @@ function key(event) {
     draw();
   } else if (event.key === "c") show("confidence");
   else if (event.key === "i") show("image");
-  else if (event.key === "b" && hasBand()) show("causal");
+  else if (event.key === "b" && banded().length) show("causal");
   else if (event.key === "o") $("file").click();
   else if (/^[1-5]$/.test(event.key)) setSeverity(Number(event.key));
 }
