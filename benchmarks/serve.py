@@ -2,8 +2,8 @@
 
     python benchmarks/serve.py RUN [--clients 50] [--seconds 60] [--json FILE]
 
-Every client sends a synthetic scene of 480 x 360 pixels, waits for the answer and sends it again; a
-client that gets 429 waits for the time it is told. Linux alone: memory is read from /proc.
+Every client sends a synthetic scene of 480 x 360 pixels, waits for the answer and sends it again;
+after 429 it waits as long as the answer says. Linux alone: memory is read from /proc.
 """
 
 import argparse
