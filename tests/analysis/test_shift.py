@@ -1,26 +1,13 @@
-"""The shift of bands: its rings, and its value where it is known."""
+"""The shift of bands: its value where it is known, and where a planted shift is found."""
 
 import pytest
 import torch
 
-from causalseg.analysis.shift import ShiftMeter, ring_index
+from causalseg.analysis.domains import describe_rings, probe_domains
+from causalseg.analysis.rings import ring_index, scale_ring
+from causalseg.analysis.shift import ShiftMeter
 from causalseg.spectral.transforms import idct2
 from toytown import generator
-
-
-@pytest.mark.parametrize(("grid", "rings"), [((8, 8), 4), ((5, 9), 3), ((1, 6), 2)])
-def test_rings_cover_all_frequencies_from_the_lowest(grid, rings):
-    index = ring_index(grid, rings)
-    assert (index.shape, index[0, 0], index.min()) == (grid, 0, 0)
-    assert index.max() <= rings - 1
-    assert (index.diff(dim=0) >= 0).all()
-    assert (index.diff(dim=1) >= 0).all()
-
-
-def test_rings_have_equal_width():
-    index = ring_index((100, 100), 4)
-    diagonal = index.diagonal()  # there the radius is u
-    assert [int((diagonal == ring).sum()) for ring in range(4)] == [25, 25, 25, 25]
 
 
 def test_the_shift_of_a_scaled_ring_is_the_square_of_the_change():
@@ -39,3 +26,24 @@ def test_unrelated_features_have_a_shift_of_2():
     meter = ShiftMeter(4)
     meter.update([a], [b])
     assert torch.allclose(meter.shift(), torch.tensor(2.0).double(), rtol=0.1)
+
+
+@pytest.mark.parametrize("grid", [(12, 12), (9, 14)])
+def test_unpaired_sets_are_told_apart_by_the_planted_ring_alone(grid):
+    # Of 100 channels: more than the directions to which they are projected.
+    a, b = torch.randn(2, 60, *grid, 100, generator=generator())
+    described = [describe_rings(X, 5) for X in (a, scale_ring(b, 3, 5, 1.5))]
+    auc, mixing = probe_domains(*described)
+    assert auc.argmax() == 3
+    assert auc[3] > 0.95
+    assert mixing.argmin() == 3
+    assert mixing[3] < 0.2
+    others = [0, 1, 2, 4]
+    assert ((auc[others] - 0.5).abs() < 0.2).all()
+    assert ((mixing[others] - 1).abs() < 0.35).all()
+
+
+def test_sets_of_few_images_cannot_be_told_apart():
+    a = describe_rings(torch.randn(4, 6, 6, 3, generator=generator()), 2)
+    with pytest.raises(ValueError, match="4 images"):
+        probe_domains(a, a.repeat(3, 1, 1))

@@ -42,7 +42,9 @@ def test_all_mistakes_are_reported_at_once_each_by_name():
         "train.steps=0",
     )
     assert "adaptr: no such option; did you mean 'adapter'?" in text
-    assert "adapter.band.hihg: no such option; did you mean 'high'? Allowed: high, low" in text
+    assert (
+        "adapter.band.hihg: no such option; did you mean 'high'? Allowed: auto, high, low" in text
+    )
     assert "head = 'linera': unknown name; did you mean 'linear'?" in text
     assert "eval.mode = 'whol': did you mean 'whole'? Allowed: slide, whole" in text
     assert "train.steps = 0: Input should be greater than or equal to 1" in text

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from causalseg.analysis.shift import ring_index
+from causalseg.analysis.rings import ring_index
 from causalseg.build.consistency import build_consistency
 from causalseg.build.model import build_segmenter
 from causalseg.config.consistency import ConsistencyConfig

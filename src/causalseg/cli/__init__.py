@@ -20,6 +20,7 @@ from causalseg.cli.compare import compare, soup, tune
 from causalseg.cli.data import data_app
 from causalseg.cli.eval import evaluate, print_table, report, submit
 from causalseg.cli.predict import bench, export, pack, predict, serve
+from causalseg.cli.spectrum import spectrum
 from causalseg.errors import END_SIGNALS, CausalsegError, Terminated
 
 # Spinning threads slow each other down tenfold on a busy machine.
@@ -45,6 +46,7 @@ app.command(pack)
 app.command(export)
 app.command(bench)
 app.command(serve)
+app.command(spectrum)
 
 
 @app.command

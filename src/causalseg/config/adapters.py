@@ -5,20 +5,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from causalseg.config.band import NAMED_BANDS, Band
 from causalseg.config.block import Block, Layers, Positive, Width, named
 from causalseg.config.initialisation import Init
 from causalseg.config.intervene import InterveneConfig
-from causalseg.config.legacy import drop_removed, move_linear_path, move_to_init
+from causalseg.config.legacy import move_linear_path, move_to_init
 
 _METHOD = Field(description="The method.")
 Subband = Literal["low", "causal", "high", "all"]
-
-_NAMED_BANDS: dict[str, dict[str, float | None]] = {
-    "both": {"low": 0.2, "high": 0.7},
-    "low_removed": {"low": 0.2, "high": None},
-    "high_removed": {"low": None, "high": 0.7},
-    "all": {"low": None, "high": None},
-}
 
 
 class NoAdapterConfig(Block):
@@ -142,29 +136,6 @@ class PeftAdapterConfig(TargetsConfig):
     """Its own options, by peft's names, such as r or alpha."""
 
 
-class Band(Block):
-    """The causal band; or one of the names both, low_removed, high_removed and all."""
-
-    low: Positive | None = 0.2
-    """R_L, as a fraction of the grid's highest frequency: lower frequencies are suppressed; null
-    keeps them."""
-    high: Positive | None = 0.7
-    """R_H, likewise: higher frequencies fade; null keeps them."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _read_name(cls, value: Any) -> Any:
-        if isinstance(value, dict | Block):
-            return drop_removed(value)
-        if not isinstance(value, str) or value not in _NAMED_BANDS:
-            raise ValueError(f"allowed are {', '.join(_NAMED_BANDS)}, or low and high")
-        return _NAMED_BANDS[value]
-
-    def _find_mistakes(self) -> Iterator[str]:
-        if self.low is not None and self.high is not None and not self.low < self.high:
-            yield f"low = {self.low} must be below high = {self.high}; the paper has 0.2 and 0.7"
-
-
 class CausalLoraConfig(TargetsConfig):
     """Causal LoRA: LoRA whose bottleneck is filtered over the patch grid."""
 
@@ -205,12 +176,14 @@ class CausalLoraConfig(TargetsConfig):
             yield f"rank = {self.rank} is below the number of parts of split, {len(parts)}"
         if unknown := [part for part in self.rates if part not in self.split]:
             yield f"rates names {unknown[0]}, which split does not have: {', '.join(parts)}"
+        if self.band.auto and {"low", "high"} & set(parts):
+            yield "band=auto may find nothing below or above it: split has causal and all with it"
         if parts == ["all"]:
             yield from self.find_idle(["band"], "split: {all: ...} alone")
         if not {"low", "high"} & set(parts):
             yield from self.find_idle(["gains"], "neither low nor high in split")
         for part in ("low", "high"):
-            if part in parts and getattr(self.band, part) is None:
+            if part in parts and getattr(self.band, part) is None and not self.band.auto:
                 yield f"split has {part}, but band.{part} = null leaves nothing for it"
         if self.init == "minor":
             yield from self.find_idle(["gains"], "init=minor")
@@ -273,10 +246,10 @@ class CausalTuneConfig(LinkedConfig):
         elif self.transform != "dct":
             if self.recipe == "full_path":
                 yield f"{transform} has the recipes paper and centered: give one of them"
-            if self.transform == "haar" and self.band.model_dump() not in _NAMED_BANDS.values():
-                yield f"band with {transform}: allowed are {', '.join(_NAMED_BANDS)}"
+            if self.transform == "haar" and (self.band.auto or self.band.name is None):
+                yield f"band with {transform}: allowed are {', '.join(NAMED_BANDS)}"
             yield from self.find_idle(["suppress"], transform)
-        elif self.band == Band(low=None, high=None):
+        elif self.band.name == "all" and not self.band.auto:
             yield from self.find_idle(["suppress"], "a band that passes all")
 
 
@@ -329,6 +302,20 @@ def parts_of(adapter: Block) -> Sequence[Any]:
     if isinstance(adapter, NoAdapterConfig):
         return []
     return adapter.parts if isinstance(adapter, ChainConfig) else [adapter]
+
+
+def has_open_band(adapter: Block) -> bool:
+    """Return whether a band has yet to be measured: `band.auto`."""
+    return any(part.band.is_open for part in parts_of(adapter) if hasattr(part, "band"))
+
+
+def with_bands(adapter: Any, band: Band) -> Any:
+    """Return an adapter's options with ``band`` for every band that is measured."""
+    if isinstance(adapter, ChainConfig):
+        parts = [with_bands(part, band) for part in adapter.parts]
+        return adapter.model_copy(update={"parts": parts})
+    is_measured = hasattr(adapter, "band") and adapter.band.auto
+    return adapter.model_copy(update={"band": band}) if is_measured else adapter
 
 
 def label(

@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_ori
 import yaml
 
 from causalseg.config import Config
+from causalseg.config.adapters import has_open_band, with_bands
+from causalseg.config.band import Band
 from causalseg.config.block import Block
 from causalseg.config.mistakes import blocks_in, check, tag
 from causalseg.config.reading import parse_yaml, read_yaml
@@ -90,8 +92,13 @@ def dump_config(config: Config) -> str:
 def list_differences(ours: Config, theirs: Config) -> dict[str, tuple[Any, Any]]:
     """Return the options in which two configurations differ: key -> (ours, theirs).
 
-    A checksum that one of them leaves open is no difference.
+    A checksum or measured band that one of them leaves open is no difference.
     """
+    if has_open_band(ours.adapter) or has_open_band(theirs.adapter):
+        ours, theirs = (
+            c.model_copy(update={"adapter": with_bands(c.adapter, Band(auto=True))})
+            for c in (ours, theirs)
+        )
     first, second = (dict(flatten(c.model_dump(mode="json"))) for c in (ours, theirs))
     pairs = {key: (first.get(key), second.get(key)) for key in first | second}
     if None in pairs[CHECKSUM]:

@@ -1,6 +1,6 @@
 """Consistency of a head's predictions when frequency bands of its features change in strength.
 
-B_k keeps ring k of the DCT of the last feature maps z (`causalseg.analysis.shift.ring_index`), p
+B_k keeps ring k of the DCT of the last feature maps z (`causalseg.analysis.rings.ring_index`), p
 and p' are the class probabilities of z and z', and sg stops the gradient:
 
     (1) z' = sum_k g_k B_k z,       log g_k ~ N(-s_k^2 / 2, s_k^2), so that E g_k = 1
@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from causalseg.analysis.shift import ring_index
+from causalseg.analysis.rings import ring_index
 from causalseg.config.consistency import ConsistencyConfig
 from causalseg.heads.base import Features, Head, Queries
 from causalseg.spectral.transforms import dct2, idct2

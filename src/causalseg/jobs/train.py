@@ -12,6 +12,7 @@ from causalseg.build import data
 from causalseg.build.consistency import build_consistency
 from causalseg.build.model import build_segmenter, start_from
 from causalseg.config import Config
+from causalseg.config.adapters import has_open_band
 from causalseg.config.load import dump_config, list_differences, load_config
 from causalseg.config.stages import Stage, stage_of
 from causalseg.data.augment import Augment
@@ -22,6 +23,7 @@ from causalseg.engine.meter import peak_memory
 from causalseg.engine.train import train
 from causalseg.errors import CausalsegError, RunError
 from causalseg.jobs.eval import about_checkpoint, score_model, seen_domains, write_results
+from causalseg.jobs.spectrum.auto import with_measured_band
 from causalseg.model import Segmenter
 from causalseg.report.gain import find_gain
 from causalseg.runs.checkpoint import read_checkpoint
@@ -43,14 +45,17 @@ def train_run(config: Config) -> RunFolder:
     fabric = make_fabric(config.run)
     config = data.with_classes_inside(config)
     done = _check_folder(fabric, run, config)
-    if config.run.resume:  # with the weight file it began with
-        config = config.with_options("backbone", sha256=load_config(run.config).backbone.sha256)
+    if config.run.resume:
+        config = _as_it_began(run, config)
     model = build_segmenter(config)
     config = config.with_options("backbone", sha256=model.backbone.sha256)
-    began = ""
-    if config.run.init and not config.run.resume:
-        began = start_from(config.run.init, model, config)
     sources, domains = data.build_data(config.data, config.inference)
+    if has_open_band(config.adapter):
+        model.to(fabric.device)
+        config = with_measured_band(config, model, sources)
+        model = build_segmenter(config)
+    is_new = not config.run.resume
+    began = start_from(config.run.init, model, config) if config.run.init and is_new else ""
     if config.run.resume:
         _check_count(run, len(sources))
     config = data.with_steps(config, len(sources))
@@ -184,6 +189,15 @@ def _check_resume(run: RunFolder, config: Config) -> int:
         hint = f"resume with {run.config}, or choose another folder with run.out"
         raise RunError("\n".join([heading, *rows, hint]))
     return done
+
+
+def _as_it_began(run: RunFolder, config: Config) -> Config:
+    """Return the configuration with the weight file and the band that a run began with."""
+    stored = load_config(run.config)
+    config = config.with_options("backbone", sha256=stored.backbone.sha256)
+    if has_open_band(config.adapter):
+        config = config.model_copy(update={"adapter": stored.adapter})
+    return config
 
 
 def list_changes(run: RunFolder, config: Config, free: Stage) -> list[str]:

@@ -4,6 +4,7 @@ Runs differ not only in colour but also in the shape of their dots, or in their 
 """
 
 import io
+import itertools
 import re
 import statistics
 import warnings
@@ -202,6 +203,30 @@ def draw_progress(curves: Mapping[str, Mapping[int, float]], what: str) -> Chart
     figure.legend(loc="outside right upper", fontsize=7, ncols=1 + (len(curves) - 1) // 14)
     ends = [_describe_ends(name, list(curve.items()), ".1f") for name, curve in curves.items()]
     return _chart(figure, f"mIoU in % over training steps, {what}: {'; '.join(ends)}.")
+
+
+@rc_context(_STYLE)
+def draw_power(curves: Mapping[str, Sequence[Sequence[Value]]], edges: Sequence[float]) -> Chart:
+    """Draw power over frequency, the first curve in gray; each has values and both interval ends.
+
+    ``edges`` are the radii between which the values are.
+    """
+    figure = Figure(figsize=(3.6, 2.8), layout="constrained")
+    axes = figure.add_subplot(xlabel="frequency, sqrt(u² + v²)", ylabel="power", yscale="log")
+    centres = [(a + b) / 2 for a, b in itertools.pairwise(edges)]
+    for i, (name, (values, low, high)) in enumerate(curves.items()):
+        style = i % len(_LIGHT)
+        colour, dashes = _LIGHT[style], _DASHES[i // len(_LIGHT) % len(_DASHES)]
+        dots: dict[str, Any] = {"marker": _SHAPES[style], "ms": 3.5, "ls": dashes, "lw": 1.4}
+        axes.plot(centres, _fill(values), color=colour, label=_shorten(name), **dots)
+        axes.fill_between(centres, _fill(low), _fill(high), color=colour, alpha=0.2, lw=0)
+    if len(curves) > 1:
+        axes.legend(fontsize=7)
+    ends = [
+        f"{name} {_fill(values)[0]:.2g} at the lowest to {_fill(values)[-1]:.2g} at the highest"
+        for name, (values, *_) in curves.items()
+    ]
+    return _chart(figure, f"Power by frequency: {'; '.join(ends)}.")
 
 
 @rc_context(_STYLE)
