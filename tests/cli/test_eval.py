@@ -42,6 +42,23 @@ def test_seen_domains_are_those_that_mean_over_leaves_out_and_nothing_added(tiny
     assert seen_domains(tiny(), tiny()) == []
 
 
+def test_scores_say_how_features_were_repaired(trained, tiny, tmp_path):
+    assert scores_of(trained)["model"]["repair"] == "none"
+    assert "repaired" not in (trained / "README.md").read_text()
+    assert run("eval", trained, "backbone.repair=shift_average") == 0
+    scored = trained / "evals" / "backbone.repair-shift_average"
+    assert scores_of(scored)["model"]["repair"] == "shift_average"
+    assert scores_of(scored)["overrides"] == ["backbone.repair=shift_average"]
+    assert "features repaired by shift_average" in (scored / "report.html").read_text()
+    both = tmp_path / "both.html"
+    assert run("report", trained, scored, "--out", both) == 0
+    assert "not predicted in the same way" in both.read_text()
+    out = f"run.out={tmp_path / 'repaired'}"
+    repaired = train_run(tiny("train.steps=1", "backbone.repair=defect", out)).path
+    assert scores_of(repaired)["model"]["repair"] == "defect"
+    assert "features repaired by defect" in (repaired / "README.md").read_text()
+
+
 def test_several_runs_give_a_comparison_with_a_baseline(trained, tmp_path, capsys):
     other = tmp_path / "other"
     shutil.copytree(trained, other)

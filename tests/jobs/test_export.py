@@ -63,6 +63,16 @@ def test_other_backbones_are_exported_too(tiny, tmp_path, name):
     assert export_run(run.path, "onnx", size, tmp_path / "x.onnx").equal >= 0.999
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("repair", ["shift_average", "defect"])
+def test_a_repaired_backbone_is_exported_with_its_repair(tiny, tmp_path, repair):
+    run = train_run(tiny(*LEARN, f"backbone.repair={repair}"))
+    for format, ending in (("onnx", "onnx"), ("openvino", "xml"), ("torch", "pt2")):
+        made = export_run(run.path, format, (96, 128), tmp_path / f"x.{ending}")
+        assert made.equal >= 0.999
+        assert made.difference < 1e-3
+
+
 def test_a_file_knows_its_classes_and_how_near_it_is(run, tmp_path):
     pack_run(run, str(tmp_path / "x.zip"))
     images = str(shutil.copytree(run.path.parent / "data" / "images", tmp_path / "photos"))

@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import causalseg
 from causalseg.engine.prediction import Prediction
 from causalseg.errors import DataError, MissingFileError, TrainingError
 from causalseg.jobs import predict as job
@@ -105,6 +106,23 @@ def test_a_second_call_predicts_only_what_is_new_or_changed(run, images, tmp_pat
     assert predict_run(run, images, out, ["eval.flip=true"]) == (4, 0)  # other options
     (run / "head.safetensors").touch()  # other weights
     assert predict_run(run, images, out, ["eval.flip=true"]) == (4, 0)
+
+
+def test_options_of_the_backbone_reach_every_run(run, images, tmp_path, tiny):
+    other = train_run(tiny("train.steps=1", "adapter=none", f"run.out={tmp_path / 'other'}")).path
+    repaired = ["backbone.repair=shift_average"]
+    model = job.open_model([run, other], repaired, "last")
+    assert [each.backbone.repair for each in model.models] == ["shift_average"] * 2
+    plain = causalseg.load(run)
+    assert plain.models[0].backbone.repair == "none"
+    scores = [causalseg.load(run, overrides=o).predict(images / "a.png") for o in ((), repaired)]
+    assert abs(scores[0].confidence - scores[1].confidence).max() > 1e-3
+    out = tmp_path / "out"
+    assert predict_run(run, images, out, kinds=["confidence"]) == (3, 0)
+    before = (out / "confidence" / "a.png").read_bytes()
+    assert predict_run(run, images, out, repaired, kinds=["confidence"]) == (3, 0)
+    assert predict_run(run, images, out, repaired, kinds=["confidence"]) == (0, 3)
+    assert (out / "confidence" / "a.png").read_bytes() != before
 
 
 def test_other_images_of_the_same_names_are_predicted(run, images, tmp_path):

@@ -23,10 +23,11 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from causalseg.backbones.positions import set_position_rule, take_any_size
+from causalseg.backbones.repair import Maps, average_shifts, check_repair, replace_outliers
 from causalseg.backbones.trunk import find_trunk
 from causalseg.backbones.weights.formats import PositionRule
 from causalseg.backbones.weights.model import build_model
-from causalseg.config.backbone import BackboneConfig
+from causalseg.config.backbone import BackboneConfig, Repair
 from causalseg.errors import ConfigError, DataError
 
 logger = logging.getLogger("causalseg")
@@ -47,6 +48,7 @@ class FrozenBackbone(nn.Module):
         levels: the blocks whose outputs are the levels, shallow to deep.
         level_widths: c of the levels; `strides` are their strides in pixels.
         sha256: checksum of the weight file; None without one.
+        repair: how the levels are repaired; none gives those of the model.
     """
 
     mean: Float[Tensor, "3 1 1"]
@@ -59,6 +61,7 @@ class FrozenBackbone(nn.Module):
         position: PositionRule = "antialias",
         checkpointing: bool = False,
         sha256: str | None = None,
+        repair: Repair = "none",
     ):
         """Freeze a model and give it the protocol.
 
@@ -71,9 +74,10 @@ class FrozenBackbone(nn.Module):
         the backward pass of one image size before the forward pass of another.
 
         Raises ConfigError if the model takes one image size only, a level is not one of its blocks,
-        or the position rule is unknown or has no effect.
+        the position rule is unknown or has no effect, or the repair is unknown.
         """
         super().__init__()
+        check_repair(repair)
         trunk = find_trunk(vit)
         _check_model(vit)
         self.vit: Any = vit.requires_grad_(False).eval()
@@ -81,7 +85,7 @@ class FrozenBackbone(nn.Module):
         self.levels = _check_levels(levels, self.depth)
         self.level_widths = tuple(self.widths[level] for level in self.levels)
         self.strides = tuple(trunk.strides[level] for level in self.levels)
-        self.patch, self.sha256 = max(trunk.strides), sha256
+        self.patch, self.sha256, self.repair = max(trunk.strides), sha256, repair
         # timm counts the stem of a ResNet as its first feature.
         self._offset = 1 if isinstance(vit, ResNet) else 0
         # Copies and a second backbone of a model find what an image of bfloat16 left in it.
@@ -103,10 +107,23 @@ class FrozenBackbone(nn.Module):
     def forward(self, images: Float[Tensor, "b 3 H W"]) -> list[Float[Tensor, "b c h w"]]:
         """Return the outputs of the levels' blocks, without the final norm, for RGB in [0, 1].
 
-        Raises DataError if H or W is not divisible by ``patch``.
+        They are repaired as ``repair`` says. Raises DataError if H or W is not divisible by
+        ``patch``.
         """
         self._check_size(*images.shape[-2:])
         self._choose_attention(images)
+        if self.repair == "shift_average":
+            return average_shifts(self._compute, images, self.patch)
+        levels = self._compute(images)
+        if self.repair == "defect":
+            return [replace_outliers(z.movedim(1, -1)).movedim(-1, 1) for z in levels]
+        return levels
+
+    def train(self, mode: bool = True) -> Self:
+        """Stay in eval mode."""
+        return super().train(False)
+
+    def _compute(self, images: Float[Tensor, "b 3 H W"]) -> Maps:
         blocks = sorted(set(self.levels))
         features = self.vit.forward_intermediates(
             (images - self.mean) / self.std,
@@ -116,10 +133,6 @@ class FrozenBackbone(nn.Module):
             intermediates_only=True,
         )
         return [features[blocks.index(level)] for level in self.levels]
-
-    def train(self, mode: bool = True) -> Self:
-        """Stay in eval mode."""
-        return super().train(False)
 
     def _choose_attention(self, images: Float[Tensor, "b 3 H W"]) -> None:
         """Take the faster of fused and plain attention; compiled models keep the fused one."""
@@ -158,7 +171,8 @@ def build_backbone(options: BackboneConfig, seed: int = 0) -> FrozenBackbone:
             "it is Meta's file without its mask_token, set backbone.position=offset",
             options.weights,
         )
-    return FrozenBackbone(loaded.model, options.levels, rule, options.checkpointing, loaded.sha256)
+    how = (rule, options.checkpointing, loaded.sha256, options.repair)
+    return FrozenBackbone(loaded.model, options.levels, *how)
 
 
 def _check_model(model: nn.Module) -> None:

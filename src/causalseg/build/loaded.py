@@ -144,6 +144,7 @@ def load(
     checkpoint: str = "last",
     precision: str = "32-true",
     config: Config | None = None,
+    overrides: Sequence[str] = (),
 ) -> LoadedModel:
     """Load trained runs to predict with; several are an ensemble.
 
@@ -153,6 +154,7 @@ def load(
         checkpoint: last, best, or a file or folder (see `runs.checkpoint.load_weights`).
         precision: 32-true, bf16-mixed, or auto, the faster one here.
         config: instead of that of the first run.
+        overrides: of the backbone of every run, such as backbone.repair=defect.
 
     Raises:
         MissingFileError: if a run or one of its files is not there.
@@ -166,7 +168,7 @@ def load(
     for path in runs:
         with opened(path.path if isinstance(path, RunFolder) else path) as run:
             first = first or load_config(run.need(run.config))
-            models.append(load_run(run.path, place, checkpoint))
+            models.append(load_run(run.path, place, checkpoint, overrides))
         models[-1].merge()
     assert first is not None
     return LoadedModel(models, first, find_precision(precision, place.type))  # type: ignore[arg-type]

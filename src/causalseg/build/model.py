@@ -4,6 +4,7 @@ Adapter and head are initialised from separate random states, so runs of one see
 initialisation whatever the adapter.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -102,14 +103,18 @@ def start_from(place: str, model: Segmenter, config: Config) -> str:
 
 
 def load_run(
-    run: Path | str, device: str | torch.device = "cpu", checkpoint: str = "last"
+    run: Path | str,
+    device: str | torch.device = "cpu",
+    checkpoint: str = "last",
+    overrides: Sequence[str] = (),
 ) -> Segmenter:
     """Load the trained model of a run folder, in eval mode on ``device``, without gradients.
 
-    ``checkpoint`` is last, best, or a file or folder (see `runs.checkpoint.load_weights`).
+    ``checkpoint`` is last, best, or a file or folder (see `runs.checkpoint.load_weights`), and
+    ``overrides`` as for `causalseg.load`.
     """
     folder = RunFolder(run)
-    model = build_segmenter(load_config(folder.need(folder.config)))
+    model = build_segmenter(load_config(folder.need(folder.config), overrides))
     load_weights(folder, model, checkpoint)
     return model.eval().requires_grad_(False).to(device)
 

@@ -8,6 +8,8 @@ from pydantic import Field
 from causalseg.config.block import Block
 from causalseg.config.stages import COMPUTING, Stage
 
+Repair = Literal["none", "shift_average", "defect"]
+
 
 class BackboneConfig(Block):
     """The frozen vision foundation model."""
@@ -32,6 +34,10 @@ class BackboneConfig(Block):
     position: Literal["auto", "antialias", "plain", "offset"] = "auto"
     """How the position grid is resampled: timm's antialiased bicubic, plain bicubic, or DINOv2's
     own rule with an offset of 0.1; auto takes the rule that belongs to the weights."""
+    repair: Annotated[Repair, Stage.USE] = "none"
+    """Repair of the features that the head sees: defect replaces patch tokens of outlying norm by
+    what is around them, shift_average takes the mean over five shifts of the image, at five times
+    the cost; none leaves them."""
     checkpointing: Annotated[bool, COMPUTING] = False
     """Recompute activations in the backward pass: less memory, more time."""
 

@@ -184,6 +184,7 @@ def score_model(
         "model": {
             "backbone": config.backbone.name,
             "weights": config.backbone.weights,
+            "repair": config.backbone.repair,
             "adapter": label(config.adapter, config.intervene, config.consistency is not None),
             "head": config.head.name,
             "trainable_parameters": trainable_parameters(model),

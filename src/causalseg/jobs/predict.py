@@ -9,6 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.progress import TimeRemainingColumn as Remaining
 from rich.text import Text
 
+from causalseg.backbones.timm import FrozenBackbone
 from causalseg.build.loaded import LoadedModel, load
 from causalseg.build.pairs import decoding_of
 from causalseg.config import Config
@@ -60,7 +61,7 @@ def predict_run(
     own = [(out / kind).resolve() for kind in KINDS]
     model = open_model([path, *others], overrides, checkpoint)
     pictures = find_pictures(str(images), own, is_recursive)
-    since = _note([path, *others], model.config, checkpoint, images, out)
+    since = _note([path, *others], model, checkpoint, images, out)
     broken, before = [], 0
     with Progress(
         "predicting", BarColumn(), MofNCompleteColumn(), _Rate(), Remaining(), console=console
@@ -102,7 +103,7 @@ def predict_film(
     Raises what both raise.
     """
     model = open_model([path, *others], overrides, checkpoint)
-    since = _note([path, *others], model.config, checkpoint, f"{source} {step} {frames}", out)
+    since = _note([path, *others], model, checkpoint, f"{source} {step} {frames}", out)
     file, target = Path(source), file_of_video(out, source)
     if file.is_file() and is_complete(target) and _is_made_after(target, changed_at(file), since):
         return None
@@ -114,7 +115,8 @@ def open_model(
 ) -> LoadedModel:
     """Return the model of runs, with the device, precision and overrides of the first.
 
-    Paths are as for `causalseg.load`. Raises ConfigError if an override is not for use.
+    Overrides of the backbone are for every run. Paths are as for `causalseg.load`. Raises
+    ConfigError if an override is not for use.
     """
     with opened(paths[0]) as first:
         _, config = open_run(first.path, overrides)
@@ -126,13 +128,17 @@ def open_model(
             checkpoint=checkpoint,
             precision=precision,
             config=config,
+            overrides=[each for each in overrides if each.startswith("backbone.")],
         )
 
 
-def _describe(path: Path | str, config: Config, checkpoint: str) -> dict[str, Any]:
+def _describe(
+    path: Path | str, backbone: FrozenBackbone, config: Config, checkpoint: str
+) -> dict[str, Any]:
     """Return what predictions depend on beside their images."""
     how: dict[str, Any] = {
         "checkpoint": checkpoint,
+        "backbone": {"sha256": backbone.sha256, "repair": backbone.repair},
         "inference": config.inference.model_dump(mode="json"),
     }
     how |= {"precision": config.run.precision, **decoding_of(config.data)._asdict()}
@@ -150,10 +156,15 @@ def _describe(path: Path | str, config: Config, checkpoint: str) -> dict[str, An
 
 
 def _note(
-    runs: Sequence[Path | str], config: Config, checkpoint: str, images: Path | str, out: Path
+    runs: Sequence[Path | str], model: LoadedModel, checkpoint: str, images: Path | str, out: Path
 ) -> int:
     """Write what predictions depend on, if it changed; return when, in ns."""
-    made_by: dict[str, Any] = {"runs": [_describe(run, config, checkpoint) for run in runs]}
+    backbones = [each.backbone for each in model.models]
+    described = [
+        _describe(run, backbone, model.config, checkpoint)
+        for run, backbone in zip(runs, backbones, strict=True)
+    ]
+    made_by: dict[str, Any] = {"runs": described}
     text = json.dumps(made_by | {"images": str(Path(images).resolve())}, indent=2) + "\n"
     note = out / _NOTE
     if not note.is_file() or note.read_bytes() != text.encode():

@@ -217,7 +217,7 @@ def read_confusion(run: Run, domain: str) -> Int[np.ndarray, "k k_predicted"]:
 def list_caveats(runs: Sequence[Run], over: Sequence[str]) -> list[str]:
     """Return reasons why the numbers of the runs are not comparable."""
     caveats = [f"{text}." for text in _list_chosen_on_target(runs)]
-    if len({run.scores.inference.describe() for run in runs}) > 1:
+    if len({run.scores.describe_prediction() for run in runs}) > 1:
         caveats.append("The runs were not predicted in the same way (see the last section).")
     if any(run.scores.mean.over != over for run in runs):
         caveats.append(
@@ -250,7 +250,7 @@ def describe_inference(runs: Iterable[Run]) -> list[str]:
     """Say for each run how it was predicted and with which overrides."""
     notes = []
     for run in runs:
-        note = f"{run.label}: predicted from {run.scores.inference.describe()}."
+        note = f"{run.label}: predicted from {run.scores.describe_prediction()}."
         if overrides := run.scores.overrides:
             note += f" Scored with {', '.join(overrides)} on top of its configuration."
         notes.append(note)

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
+from causalseg.config.backbone import Repair
 from causalseg.config.block import Block
 from causalseg.config.inference import InferenceConfig
 from causalseg.errors import RunError
@@ -32,6 +33,8 @@ class ModelScored(Block):
 
     backbone: str
     weights: str
+    repair: Repair = "none"
+    """Repair of the backbone's features."""
     adapter: str
     head: str
     trainable_parameters: int
@@ -240,6 +243,12 @@ class Scores(Block):
     def is_chosen_on_target(self) -> bool:
         """Whether a target domain influenced the choice of weights: every table must say so."""
         return self.checkpoint is not None and self.checkpoint.allow_target
+
+    def describe_prediction(self) -> str:
+        """Return how images were predicted, as a phrase for tables and reports."""
+        repair = self.model.repair
+        repaired = "" if repair == "none" else f", features repaired by {repair}"
+        return self.inference.describe() + repaired
 
     def classes_of(self, domain: str) -> Classes:
         """Return the classes of a domain's labels."""
