@@ -11,12 +11,8 @@ from torch.nn import functional as F
 
 from causalseg.adapters.base import attach, install_after_blocks
 from causalseg.adapters.causal_tune import CausalTune
-from causalseg.backbones.repair import (
-    _SHIFTS,
-    average_shifts,
-    find_outliers,
-    replace_outliers,
-)
+from causalseg.analysis.artifacts import find_outliers
+from causalseg.backbones.repair import _SHIFTS, average_shifts, replace_outliers
 from causalseg.backbones.timm import FrozenBackbone, build_backbone
 from causalseg.config.backbone import BackboneConfig
 from causalseg.errors import ConfigError

@@ -15,15 +15,22 @@ from torch.nn.functional import normalize
 
 from causalseg.spectral.grid import Features
 
-_DEVIATIONS = 4.0
+_DEVIATIONS = 4
+_ROUNDING = 1e-5  # of the mean norm: less above it is no outlier, or constant maps would have some
 
 
+@torch.no_grad()
 def find_outliers(X: Features) -> Bool[Tensor, "b h w"]:
-    """Return which patches have an outlying norm."""
-    norms = X.float().norm(dim=3)
-    deviation, mean = torch.std_mean(norms.flatten(1), dim=1, correction=0)
-    threshold = (mean + _DEVIATIONS * deviation)[:, None, None]
-    return (norms > threshold) & (deviation > 0)[:, None, None]
+    """Return which tokens have a norm above mean + 4 sd of those of their image.
+
+    k equally large outliers among n tokens are found if k < n / 17, so an image of at most 17
+    tokens has none; neither has one with a norm that is not finite.
+    """
+    norms = X.to(torch.promote_types(X.dtype, torch.float32)).norm(dim=-1)
+    mean = norms.mean((1, 2), keepdim=True)
+    above = norms - mean
+    deviation = above.square().mean((1, 2), keepdim=True).sqrt()
+    return above > torch.maximum(_DEVIATIONS * deviation, _ROUNDING * mean)
 
 
 def fill_outliers(X: Features, is_outlier: Bool[Tensor, "b h w"]) -> Features:

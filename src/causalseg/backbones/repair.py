@@ -20,16 +20,15 @@ from math import exp
 from typing import get_args
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from causalseg.analysis.artifacts import find_outliers
 from causalseg.config.backbone import Repair
 from causalseg.errors import ConfigError, did_you_mean
 from causalseg.spectral.grid import Features, GridSize
 
-_DEVIATIONS = 4
-_ROUNDING = 1e-5  # of the mean norm: less above it is no outlier, or constant maps would have some
 _SIDE = exp(-0.5)  # a Gaussian of sd 1 at a distance of one cell; it is 1 at 0
 _SHIFTS = ((0, 0), (1, 2), (2, -1), (-1, -2), (-2, 1))  # patches down and right; all differ in both
 Maps = list[Float[Tensor, "b c _ _"]]
@@ -39,20 +38,6 @@ def check_repair(repair: str) -> None:
     """Raise ConfigError for an unknown repair."""
     if repair not in get_args(Repair):
         raise ConfigError(f"repair {repair!r}: {did_you_mean(repair, get_args(Repair))}")
-
-
-@torch.no_grad()
-def find_outliers(X: Features) -> Bool[Tensor, "b h w"]:
-    """Return which tokens have a norm above mean + 4 sd of those of their image.
-
-    k equally large outliers among n tokens are found if k < n / 17, so an image of at most 17
-    tokens has none; neither has one with a norm that is not finite.
-    """
-    norms = X.to(_summable(X)).norm(dim=-1)
-    mean = norms.mean((1, 2), keepdim=True)
-    above = norms - mean
-    deviation = above.square().mean((1, 2), keepdim=True).sqrt()
-    return above > torch.maximum(_DEVIATIONS * deviation, _ROUNDING * mean)
 
 
 def replace_outliers(X: Features) -> Features:

@@ -4,6 +4,7 @@ Images of the reference with even numbers fit the class probes and come first; t
 them.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -74,7 +75,7 @@ class SetMeter:
                 "angle": [meter.angle for meter in self._artifacts],
                 "norm": [meter.norms[0] for meter in self._artifacts],
                 "norm_of_others": [meter.norms[1] for meter in self._artifacts],
-                "positions": (self._artifacts[-1].positions / len(power)).tolist(),
+                "positions": as_rows(self._artifacts[-1].positions / len(power)),
             },
         }
 
@@ -213,11 +214,10 @@ def _summarise_transfer(meters: Sequence[TransferMeter] | None) -> dict[str, Any
 
 
 def as_rows(values: Float[Tensor, "rows columns"]) -> Rows:
-    """Return a matrix as lists; None for what is not finite."""
-    finite = values.isfinite().tolist()
+    """Return a matrix as lists of five digits; None for what is not finite."""
     return [
-        [value if known else None for value, known in zip(row, flags, strict=True)]
-        for row, flags in zip(values.tolist(), finite, strict=True)
+        [float(f"{value:.5g}") if math.isfinite(value) else None for value in row]
+        for row in values.tolist()
     ]
 
 
