@@ -4,7 +4,7 @@
                      -> head (with the adapter's queries, if it makes any) -> logits per pixel
 
 Only adapter and head are trained and saved. An intervention, which has no parameters, may change
-the features in training.
+the features in training; band gains, of test-time adaptation, change them always.
 """
 
 from collections.abc import Sequence
@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from causalseg.adapters import base
+from causalseg.adapters.band_gains import BandGains
 from causalseg.adapters.base import Adapter, Attachment, attach
 from causalseg.adapters.intervene import Intervention
 from causalseg.adapters.saved import load_tensors, read_tensors, save_tensors
@@ -52,6 +53,8 @@ class Segmenter(nn.Module):
         self.consistency: Consistency | None = None
         self.progress = 0.0  # fraction of the steps that are done, in training
         self._intervening = Attachment([])
+        self.band_gains: BandGains | None = None
+        self._scaling = Attachment([])
 
     def train(self, mode: bool = True) -> Self:
         """Set the mode of adapter and head; the backbone stays in eval mode."""
@@ -113,6 +116,13 @@ class Segmenter(nn.Module):
         self.intervention = intervention.train(self.training)
         handles = base.install_after_blocks(self.backbone.vit, intervention, blocks)
         self._intervening = Attachment(handles)
+
+    def scale_bands(self, gains: BandGains) -> None:
+        """Apply band gains after every block, after the adapter; they replace earlier ones."""
+        self._scaling.detach()
+        self.band_gains = gains
+        blocks = range(self.backbone.depth)
+        self._scaling = Attachment(base.install_after_blocks(self.backbone.vit, gains, blocks))
 
     def merge(self) -> None:
         """Fold the adapter into the backbone if its method allows it; for inference only."""

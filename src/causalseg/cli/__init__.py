@@ -19,7 +19,7 @@ from causalseg.cli.arguments import (
 from causalseg.cli.compare import compare, soup, tune
 from causalseg.cli.data import data_app
 from causalseg.cli.eval import evaluate, print_table, report, submit
-from causalseg.cli.predict import bench, export, pack, predict, serve
+from causalseg.cli.predict import adapt, bench, export, pack, predict, serve
 from causalseg.cli.spectrum import spectrum
 from causalseg.errors import END_SIGNALS, CausalsegError, Terminated
 
@@ -42,6 +42,7 @@ app.command(evaluate, name="eval")
 app.command(report)
 app.command(submit)
 app.command(predict)
+app.command(adapt)
 app.command(pack)
 app.command(export)
 app.command(bench)

@@ -68,6 +68,45 @@ def predict(
     print(f"{done.now} images{earlier}: {', '.join(str(out / kind) for kind in kinds)}")
 
 
+def adapt(
+    run: TrainedRun,
+    /,
+    *,
+    images: str,
+    out: Path,
+    steps: int = 100,
+    lr: float = 1e-3,
+    batch: int = 4,
+    mu: float = 0.1,
+    ema: float = 0.99,
+) -> None:
+    """Adapt a run to the images of one domain, without labels: test-time adaptation.
+
+    Trains three gains for each block, one for each frequency band, and nothing else. Writes a run
+    folder for eval, predict and so on; its scores are marked, as target images were used. For
+    another domain, adapt the first run again.
+
+    Args:
+        images: A folder with images alone, or what else predict takes: an image, a pattern in
+            quotes, a zip file.
+        out: Run folder to write.
+        steps: Optimiser steps.
+        lr: Learning rate of Adam, which moves each gain by about that much a step.
+        batch: Crops a step, of the size train.crop.
+        mu: Weight of the sum of the squared gains in the loss.
+        ema: Decay of the teacher's moving average of the gains, from 0 to below 1.
+    """
+    from causalseg.config.adapt import AdaptConfig
+    from causalseg.config.mistakes import check
+    from causalseg.jobs.adapt import adapt_run
+
+    given = {"steps": steps, "lr": lr, "batch": batch, "mu": mu, "ema": ema}
+    made = adapt_run(run, images, out, check(AdaptConfig, given, "adapt"))
+    (first, before), (last, after) = (list(made.losses.items())[i] for i in (0, -1))
+    print(f"{made.images} images, loss {before:.4f} at step {first}, {after:.4f} at step {last}")
+    print(f"run: {out}; its scores are of test-time adaptation, and marked")
+
+
 def pack(
     run: RunPath,
     /,

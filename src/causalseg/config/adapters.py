@@ -319,7 +319,10 @@ def with_bands(adapter: Any, band: Band) -> Any:
 
 
 def label(
-    adapter: Block, intervene: InterveneConfig | None = None, is_consistent: bool = False
+    adapter: Block,
+    intervene: InterveneConfig | None = None,
+    is_consistent: bool = False,
+    is_adapted: bool = False,
 ) -> str:
     """Return the name of a method for people, such as `lora + causal_tune + intervene (dsu)`."""
     names = [
@@ -327,7 +330,8 @@ def label(
         for part in parts_of(adapter)
     ] or ["none"]
     names += [] if intervene is None else [f"intervene ({intervene.kind})"]
-    return " + ".join([*names, *["consistency"] * is_consistent])
+    names += ["consistency"] * is_consistent + ["test-time adaptation"] * is_adapted
+    return " + ".join(names)
 
 
 def linked_part(adapter: Block) -> int | None:

@@ -179,13 +179,14 @@ def score_model(
         result["miou_interval"] = _interval(results, [name])
     over = content["mean"]["over"]
     content["mean"]["interval"] = _interval(results, over)
+    is_consistent, is_adapted = config.consistency is not None, model.band_gains is not None
     content |= {
         "version": VERSION,
         "model": {
             "backbone": config.backbone.name,
             "weights": config.backbone.weights,
             "repair": config.backbone.repair,
-            "adapter": label(config.adapter, config.intervene, config.consistency is not None),
+            "adapter": label(config.adapter, config.intervene, is_consistent, is_adapted),
             "head": config.head.name,
             "trainable_parameters": trainable_parameters(model),
             "adapter_parameters": trainable_parameters(model.adapter) if model.adapter else 0,

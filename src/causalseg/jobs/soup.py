@@ -92,6 +92,10 @@ def _check_runs(runs: Sequence[RunFolder], out: RunFolder) -> Config:
         raise RunError(f"{out.path} already holds a run: choose another folder with --out")
     if len({run.path.resolve() for run in runs}) < len(runs):
         raise RunError("a run folder is given twice: name each once")
+    if adapted := [run for run in runs if run.gains.exists()]:
+        raise RunError(
+            f"{adapted[0].path} is adapted to target images: average the run that it was made from"
+        )
     configs = [load_config(run.need(run.config)) for run in runs]
     for run in runs[1:]:
         if rows := list_changes(run, configs[0], Stage.OWN | Stage.COMPARE):

@@ -10,7 +10,7 @@ from causalseg.report.format import MISSING, describe_domain, format_interval, f
 from causalseg.report.gain import find_gain
 from causalseg.report.template import load_template
 from causalseg.runs.folder import RunFolder
-from causalseg.runs.scores import CHOSEN_ON_TARGET, DomainScores, Scores, read_scores
+from causalseg.runs.scores import DomainScores, Scores, read_scores
 from causalseg.writing import write_text
 
 _WEAK = 20  # percent of IoU below which a class is named among the limits
@@ -24,7 +24,6 @@ def write_card(run: RunFolder, config: Config) -> None:
         is_finetuned="full" in scores.model.adapter.split(" + "),
         path=run.path.name,
         rows=[_describe_scores(name, domain) for name, domain in scores.domains.items()],
-        marked=CHOSEN_ON_TARGET if scores.is_chosen_on_target else "",
         gain=find_gain(run),
         overrides=[f"`{override}`" for override in scores.overrides or []],
         data=list(_describe_data(config)),

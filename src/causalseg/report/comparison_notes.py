@@ -7,18 +7,21 @@ from causalseg.engine.bootstrap import LEVEL, RESAMPLES
 from causalseg.report.comparison import Comparison
 from causalseg.report.result import Result
 from causalseg.report.template import load_template
-from causalseg.runs.scores import CHOSEN_ON_TARGET, MEAN
+from causalseg.runs.scores import MEAN
 
 
 def list_notes(comparison: Comparison) -> list[str]:
     """Return the notes, one or two sentences each."""
-    runs, origins, seeds = dict[str, Result](), dict[str, list[str]](), dict[str, list[str]]()
+    runs, seeds = dict[str, Result](), dict[str, list[str]]()
+    origins, marks = dict[str, list[str]](), dict[str, list[str]]()
     for row in comparison.rows:
         seeds.setdefault(", ".join(map(str, row.seeds)), []).append(row.method.name)
         for seed, result in row.results.items():
             name = f"{row.method.name} seed {seed}"
             runs[name] = result
             origins.setdefault(_describe_origin(result), []).append(name)
+            if mark := result.eval.mark:
+                marks.setdefault(mark, []).append(name)
     groups = [f"{numbers} ({', '.join(names)})" for numbers, names in seeds.items()]
     config = comparison.first.config
     has_curves = any(row.curve([MEAN]) for row in comparison.rows)
@@ -30,8 +33,7 @@ def list_notes(comparison: Comparison) -> list[str]:
         seeds="; ".join(groups if len(groups) > 1 else seeds),
         origins=origins,
         limit=config["eval"]["limit"] if has_curves else None,
-        chosen=[name for name, result in runs.items() if result.eval.is_chosen_on_target],
-        mark=CHOSEN_ON_TARGET,
+        marks=marks,
         level=f"{LEVEL:.0%}",
         resamples=RESAMPLES,
     )

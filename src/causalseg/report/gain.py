@@ -51,7 +51,7 @@ def find_gain(run: RunFolder) -> Gain | None:
             theirs = read_scores(other)
         except CausalsegError:  # unfinished, or of another version
             continue
-        is_plain = not (ours.overrides or theirs.overrides)
+        is_plain = not any(each.overrides or each.is_adapted for each in (ours, theirs))
         images = [{n: d.per_image.names for n, d in s.domains.items()} for s in (ours, theirs)]
         if is_plain and images[0] == images[1]:
             names = [*ours.domains, *([MEAN] if len(ours.mean.over) > 1 else [])]

@@ -16,7 +16,7 @@ from causalseg.errors import list_some
 from causalseg.report.format import Interval, describe_domains, format_percent, mean_of, subtract
 from causalseg.report.read import Run, counts_of, read_runs
 from causalseg.runs.folder import RunFolder
-from causalseg.runs.scores import CHOSEN_ON_TARGET, DomainScores, Value
+from causalseg.runs.scores import DomainScores, Value
 
 MEASURES = {
     "iou": "IoU",
@@ -103,7 +103,7 @@ def domain_table(runs: Sequence[RunFolder]) -> DomainTable:
             None if note_images(read[1], read[0], names) else subtract(second, first)
             for names, first, second in columns
         ]
-    made_of = [*describe_domains(domains), *_list_chosen_on_target(read)]
+    made_of = [*describe_domains(domains), *_list_marks(read)]
     return DomainTable(list(domains), over, rows, changes, made_of)
 
 
@@ -216,7 +216,7 @@ def read_confusion(run: Run, domain: str) -> Int[np.ndarray, "k k_predicted"]:
 
 def list_caveats(runs: Sequence[Run], over: Sequence[str]) -> list[str]:
     """Return reasons why the numbers of the runs are not comparable."""
-    caveats = [f"{text}." for text in _list_chosen_on_target(runs)]
+    caveats = [f"{text}." for text in _list_marks(runs)]
     if len({run.scores.describe_prediction() for run in runs}) > 1:
         caveats.append("The runs were not predicted in the same way (see the last section).")
     if any(run.scores.mean.over != over for run in runs):
@@ -276,8 +276,8 @@ def note_images(run: Run, other: Run, domains: Sequence[str]) -> str:
     return ""
 
 
-def _list_chosen_on_target(runs: Sequence[Run]) -> list[str]:
-    return [f"{run.label}: {CHOSEN_ON_TARGET}" for run in runs if run.scores.is_chosen_on_target]
+def _list_marks(runs: Sequence[Run]) -> list[str]:
+    return [f"{run.label}: {run.scores.mark}" for run in runs if run.scores.mark]
 
 
 def _list_parts(domain: DomainScores) -> dict[str, Any]:

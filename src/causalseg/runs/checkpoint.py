@@ -13,12 +13,13 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
+from causalseg.adapters.band_gains import BandGains
 from causalseg.errors import MissingFileError, RunError
 from causalseg.model import Segmenter
 from causalseg.runs.average import WeightAverage, list_weights, place_weights
 from causalseg.runs.best import BestWeights
 from causalseg.runs.folder import RunFolder
-from causalseg.runs.seal import check_seal
+from causalseg.runs.seal import check_seal, sum_of
 from causalseg.writing import replacing
 
 # What torch.load raises for bytes of any other kind.
@@ -100,10 +101,19 @@ def load_weights(run: RunFolder, model: Segmenter, which: str = "last") -> dict[
     """Load trained weights for use; return their description for eval.json.
 
     ``which`` is last, at the end of training; best, chosen by run.best; or the name or path of a
-    checkpoint (of which the average is used, if any) or of a folder with adapter and head. Raises
-    CausalsegError if they are broken or of another model, MissingFileError if they do not exist.
+    checkpoint (of which the average is used, if any) or of a folder with adapter and head. The band
+    gains of an adapted run are applied to any of them. Raises CausalsegError if they are broken or
+    of another model, MissingFileError if they do not exist.
     """
-    path = _find(run, which)
+    about = _load_parts(run, model, _find(run, which))
+    if run.gains.exists() or sum_of(run, run.gains):  # noted, but gone: an error
+        check_seal(run, run.need(run.gains))
+        model.scale_bands(BandGains.load(run.gains, model.backbone.depth))
+        about["adapted"] = True
+    return about
+
+
+def _load_parts(run: RunFolder, model: Segmenter, path: Path) -> dict[str, Any]:
     if path.is_dir():
         for name in model.trainable():
             check_seal(run, path / f"{name}.safetensors")

@@ -20,6 +20,7 @@ _MADE_BY = {
     "adapter.safetensors": "`causalseg train` writes it when training ends",
     "head.safetensors": "`causalseg train` writes it when training ends",
     "last.ckpt": "`causalseg train` writes it every run.save_every steps",
+    "gains.safetensors": "`causalseg adapt` writes it",
     "eval.json": "`causalseg eval` writes it",
     "log.jsonl": "`causalseg train` writes it",
 }
@@ -39,6 +40,7 @@ class RunFolder:
         self.config = self.path / "config.yaml"
         self.adapter = self.path / "adapter.safetensors"
         self.head = self.path / "head.safetensors"
+        self.gains = self.path / "gains.safetensors"  # of a run adapted to target images
         self.origin = self.path / "origin.json"  # of a run that was made of others
         self.log = self.path / "log.jsonl"
         self.trackers = self.path / "trackers.json"  # what trackers call the run

@@ -24,7 +24,10 @@ from causalseg.runs.seal import check_seal, sealing
 from causalseg.writing import replacing, write_text
 
 HUB = "hub:"  # before user/name
-_FILES = ("config.yaml", "head.safetensors", "adapter.safetensors", "checksums.json", "README.md")
+_FILES = (
+    *("config.yaml", "head.safetensors", "adapter.safetensors", "gains.safetensors"),
+    *("checksums.json", "README.md"),
+)
 _MOST_BYTES = 4_000_000_000
 _HUB_ERRORS = (HTTPError, OSError, ValueError)  # HTTP, network, a name that is none
 
@@ -72,7 +75,7 @@ def _copy(run: RunFolder, packed: RunFolder, checkpoint: str) -> None:
     source = {"last": run.path, "best": run.best}.get(checkpoint)
     if source is None or not (source / run.head.name).is_file():
         raise MissingFileError(f"{run.path} has no weights {checkpoint!r} to pack: last or best")
-    weights = [source / file.name for file in (run.head, run.adapter)]
+    weights = [source / run.head.name, source / run.adapter.name, run.gains]
     present = [file for file in weights if file.is_file()]
     for file in present:
         check_seal(run, file)

@@ -19,6 +19,7 @@ from causalseg.writing import write_json
 
 VERSION = 2  # in 1, `inference.size` was `resized_to`
 CHOSEN_ON_TARGET = "checkpoint chosen on a target domain"
+ADAPTED = "test-time adaptation with target images (without labels), not domain generalization"
 MEAN = "mean"  # stands for the mean over domains where a domain is named
 
 Value = float | None
@@ -57,6 +58,8 @@ class Checkpoint(Block):
     """SHA-256 of the head's weights at the end of training, in later evaluations of them."""
     allow_target: bool = False
     """Whether a metric of a target domain chose the weights or the end of training."""
+    adapted: bool = False
+    """Whether band gains were trained on target images without labels, by `causalseg adapt`."""
 
 
 class Classes(Block):
@@ -240,9 +243,15 @@ class Scores(Block):
         return self
 
     @property
-    def is_chosen_on_target(self) -> bool:
-        """Whether a target domain influenced the choice of weights: every table must say so."""
-        return self.checkpoint is not None and self.checkpoint.allow_target
+    def is_adapted(self) -> bool:
+        """Whether the model was adapted to target images."""
+        return self.checkpoint is not None and self.checkpoint.adapted
+
+    @property
+    def mark(self) -> str:
+        """How a target domain influenced the model, which every table must say; else empty."""
+        is_chosen = self.checkpoint is not None and self.checkpoint.allow_target
+        return "; ".join([ADAPTED] * self.is_adapted + [CHOSEN_ON_TARGET] * is_chosen)
 
     def describe_prediction(self) -> str:
         """Return how images were predicted, as a phrase for tables and reports."""

@@ -68,6 +68,15 @@ def band_pass(X: Features, low: float | None = 0.2, high: float | None = 0.7) ->
     return _columns(w, low, high, X.device, X.dtype) @ by_row
 
 
+def split_bands(X: Features, low: float, high: float) -> tuple[Features, Features, Features]:
+    """Return what is below, in and above a band: ``L X``, ``H X - L X`` and ``X - H X``.
+
+    L and H are the Gaussian low-passes of radius ``low`` and ``high``; the three add up to X.
+    """
+    below, passed = band_pass(X, None, low), band_pass(X, None, high)
+    return below, passed - below, X - passed
+
+
 def frequencies(n: int, device: torch.device | str) -> Float[Tensor, " n"]:
     """Return ``0, 1/n, ... (n-1)/n``."""
     return torch.arange(n, device=device, dtype=widest_float(device)) / n
