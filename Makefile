@@ -31,6 +31,7 @@ bench: $(VENV)/ready  ## speed and memory: adapters, attention, steps, scenes, c
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/scenes.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/corruptions.py
 	$(BIN)/python benchmarks/loader.py
+	$(BIN)/python benchmarks/spectrum.py
 	$(BIN)/python benchmarks/inference.py
 
 torture: $(VENV)/ready  ## kill, damage and misuse at random, and count what goes wrong; 15 minutes
