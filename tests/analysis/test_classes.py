@@ -23,7 +23,7 @@ def planted(grid, ring, number, seed):
 
 @pytest.mark.parametrize(("grid", "ring"), [((12, 12), 1), ((9, 16), 3)])
 def test_class_information_is_found_in_the_planted_ring_alone(grid, ring):
-    fisher, probe = FisherMeter(RINGS, CLASSES, groups=2), ProbeMeter(RINGS, CLASSES)
+    fisher, probe = FisherMeter(RINGS, CLASSES, groups=2), ProbeMeter(RINGS, CLASSES, groups=2)
     for index in range(20):
         X, labels = planted(grid, ring, 1, seed=index)
         parts = list(split_rings(X, RINGS))
@@ -31,7 +31,7 @@ def test_class_information_is_found_in_the_planted_ring_alone(grid, ring):
         if index < 10:
             probe.fit(parts, labels, generator())
         else:
-            probe.score(parts, labels)
+            probe.score(parts, labels, index % 2)
     J = fisher.ratios()
     assert J.argmax() == ring
     others = [k for k in range(RINGS) if k != ring]
@@ -41,6 +41,9 @@ def test_class_information_is_found_in_the_planted_ring_alone(grid, ring):
     assert alone[others].max() < 30  # a guess has one class
     assert without[ring] < 30
     assert (without[others] - whole).abs().max() < 5
+    halves = [probe.mious(left_out)[0][ring] for left_out in (0, 1)]
+    assert halves[0] != halves[1]
+    assert sum(halves) / 2 == pytest.approx(float(alone[ring]), abs=1)
 
 
 def test_fisher_ratio_equals_the_formula():

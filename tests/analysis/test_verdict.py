@@ -13,20 +13,24 @@ from toytown import generator
 RINGS = 8
 
 
-def measured(classes, shift, noise=0.01):
-    """J, energy of the change and energy of four blocks: of all images, then without a group."""
+def measured(classes, shift, missed=(0.0,) * RINGS, noise=0.01):
+    """J, what is missed, energy of the change and energy of four blocks.
+
+    Of all images, then without each group.
+    """
     shape = (GROUPS + 1, 4, RINGS)
     jitter = [1 + noise * torch.randn(shape, generator=generator(i)) for i in range(2)]
     power = torch.linspace(8, 1, RINGS).expand(shape).double()
     J = torch.tensor(classes).expand(shape).double() * jitter[0]
-    return J, torch.tensor(shift).expand(shape).double() * power * jitter[1], power
+    lost = torch.tensor(missed).expand(shape).double() * jitter[0]
+    return J, lost, torch.tensor(shift).expand(shape).double() * power * jitter[1], power
 
 
 def test_the_planted_band_is_returned_within_one_ring():
-    J, moved, power = measured(
+    numbers = measured(
         [0.01, 0.01, 0.5, 1.0, 1.0, 0.5, 0.01, 0.01], [2.0, 1.8, 0.3, 0.1, 0.1, 0.3, 1.5, 1.5]
     )
-    verdict = judge_rings(J, moved, power)
+    verdict = judge_rings(*numbers)
     assert [ring.is_non_causal for ring in verdict.rings] == [True] * 2 + [False] * 4 + [True] * 2
     assert verdict.low == pytest.approx(ring_edge(2, RINGS))
     assert verdict.high == pytest.approx(ring_edge(6, RINGS))
@@ -34,8 +38,7 @@ def test_the_planted_band_is_returned_within_one_ring():
 
 
 def test_gains_have_the_variance_of_the_change():
-    J, moved, power = measured([1, 1, 1, 1, 1, 1, 1, 0.01], [0.01] * 7 + [0.12], noise=0.001)
-    verdict = judge_rings(J, moved, power)
+    verdict = judge_rings(*measured([1] * 7 + [0.01], [0.01] * 7 + [0.12], noise=0.001))
     assert (verdict.low, verdict.high) == (None, pytest.approx(ring_edge(7, RINGS)))
     low, high = verdict.high_gain
     assert (high - low) ** 2 / 12 == pytest.approx(0.12, rel=0.02)
@@ -56,8 +59,15 @@ def test_there_is_no_band_where_no_end_is_class_poor_and_shift_rich(classes, shi
 
 
 def test_what_is_not_sure_is_not_removed():
-    J, moved, power = measured([1.0] * 7 + [0.01], [0.1] * 7 + [0.25], noise=0.6)
-    assert judge_rings(J, moved, power).high is None
+    numbers = measured([1.0] * 7 + [0.01], [0.1] * 7 + [0.25], noise=0.6)
+    assert judge_rings(*numbers).high is None
+
+
+def test_a_ring_that_a_probe_would_miss_is_causal():
+    poor, rich = [1.0] * 4 + [0.01] * 4, [0.1] * 4 + [1.0] * 4
+    assert judge_rings(*measured(poor, rich)).high == pytest.approx(ring_edge(4, RINGS))
+    verdict = judge_rings(*measured(poor, rich, missed=[0.5] * 4 + [0.1] + [0.0] * 3))
+    assert verdict.high == pytest.approx(ring_edge(5, RINGS))
 
 
 @pytest.mark.parametrize("grid", [(16, 16), (12, 20)])
@@ -82,6 +92,6 @@ def test_the_band_planted_in_features_is_measured_within_one_ring(grid):
         [sum(getattr(m, part) for g, m in enumerate(shifts) if g != left) for left in kept]
         for part in ("moved", "power")
     ]
-    verdict = judge_rings(J, *(torch.stack(each) for each in sums))
+    verdict = judge_rings(J, torch.zeros_like(J), *(torch.stack(each) for each in sums))
     assert verdict.low == pytest.approx(ring_edge(2, RINGS))
     assert verdict.high == pytest.approx(ring_edge(6, RINGS))

@@ -8,7 +8,7 @@ import torch
 import yaml
 
 from causalseg.analysis.rings import scale_ring
-from causalseg.analysis.verdict import RingVerdict, Verdict
+from causalseg.analysis.verdict import Estimate, RingVerdict, Verdict
 from causalseg.build.model import load_run
 from causalseg.config.load import load_config, parse_config
 from causalseg.errors import ConfigError, DataError
@@ -185,7 +185,7 @@ def test_wrong_options_are_named(options, tmp_path, capsys, arguments, named):
 
 
 def test_suggested_options_are_taken_by_a_configuration(options):
-    ring = RingVerdict(0.0, (0.0, 0.0), 2.0, (2.0, 2.0), True)
+    ring = RingVerdict(*[Estimate(0.0, 0.0, 0.0)] * 2, Estimate(2.0, 2.0, 2.0), True)
     verdict = Verdict([ring], 0.177, 0.884, (0.4, 1.6), None)
     suggested = yaml.safe_load(yaml.safe_dump(suggest_options(verdict)))
     config = parse_config({**options, **suggested})

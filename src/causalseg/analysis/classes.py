@@ -71,14 +71,18 @@ class FisherMeter:
 
 
 class ProbeMeter:
-    """The probes of (2) of one block: sums to fit them, then a confusion matrix of each."""
+    """The probes of (2) of one block: sums to fit them, then a confusion matrix of each.
 
-    def __init__(self, rings: int, num_classes: int):
+    Images are scored by groups, to know how sure the mIoU is.
+    """
+
+    def __init__(self, rings: int, num_classes: int, groups: int):
         self.rings, self.num_classes, self._probes = rings, num_classes, 2 * rings + 1
         self._gram: Tensor | None = None  # (probes, c + 1, c + 1)
         self._target: Tensor | None = None  # (probes, c + 1, k)
         self._weights: Tensor | None = None
-        self.confusion = torch.zeros(self._probes, num_classes, num_classes, dtype=torch.long)
+        shape = (groups, self._probes, num_classes, num_classes)
+        self.confusion = torch.zeros(shape, dtype=torch.long)
 
     def fit(
         self,
@@ -98,8 +102,8 @@ class ProbeMeter:
             self._gram += gram
             self._target += target
 
-    def score(self, parts: Sequence[Features], labels: Int[Tensor, "b h w"]) -> None:
-        """Predict other images; the probes are solved at the first call."""
+    def score(self, parts: Sequence[Features], labels: Int[Tensor, "b h w"], group: int) -> None:
+        """Predict other images, of a group; the probes are solved at the first call."""
         if self._weights is None:
             self._weights = self._solve()
         known = (labels != _IGNORE).flatten().nonzero()[:, 0]
@@ -108,12 +112,19 @@ class ProbeMeter:
         for probe in range(self._probes):
             pairs = true * self.num_classes + predicted[probe]
             counts = torch.bincount(pairs, minlength=self.num_classes**2)
-            self.confusion[probe] += counts.view(self.num_classes, -1)
+            self.confusion[group, probe] += counts.view(self.num_classes, -1)
 
-    def mious(self) -> tuple[Float[Tensor, " rings"], Float[Tensor, " rings"], float]:
-        """Return the mIoU in percent with ring k alone, without it, and with all."""
-        hits = self.confusion.diagonal(dim1=1, dim2=2).double()
-        true, predicted = self.confusion.sum(2), self.confusion.sum(1)
+    def mious(
+        self, left_out: int | None = None
+    ) -> tuple[Float[Tensor, " rings"], Float[Tensor, " rings"], float]:
+        """Return the mIoU in percent with ring k alone, without it, and with all.
+
+        Of all groups, or of all but one.
+        """
+        kept = [group for group in range(len(self.confusion)) if group != left_out]
+        confusion = self.confusion[kept].sum(0)
+        hits = confusion.diagonal(dim1=1, dim2=2).double()
+        true, predicted = confusion.sum(2), confusion.sum(1)
         occurs = true > 0
         iou = torch.where(occurs, hits / (true + predicted - hits).clamp_min(1), 0.0)
         miou = 100 * iou.sum(1) / occurs.sum(1).clamp_min(1)

@@ -1,10 +1,11 @@
 """The band that the data suggest: rings that hold little of the classes and much of the shift.
 
-Over blocks, after each is divided by its own level:
+Means over blocks, with J(k) and the probes of `classes` and S(k) of `shift`:
 
-    (1) j(k) = mean over blocks of J(k) / J,     J that of the richest ring
-    (2) s(k) = mean over blocks of S(k) / S,     S the relative change of all rings together
-    (3) ring k is non-causal if j(k) < 0.05 and s(k) > 1, each beyond its interval
+    (1) j(k) = mean of J(k) / J,               J that of the richest ring
+    (2) m(k) = mean of 1 - A(k) / A,           A the mIoU of a probe, A(k) of one without ring k
+    (3) s(k) = mean of S(k) / S,               S the relative change of all rings together
+    (4) ring k is non-causal if j(k) < 0.05, m(k) < 0.05 and s(k) > 1, each beyond its interval
 
 R_L is the upper edge of the non-causal rings from the lowest on, R_H the lower edge of those up to
 the highest. Intervals are 95 % of a delete-a-group jackknife over groups of images.
@@ -22,19 +23,26 @@ from torch import Tensor
 
 from causalseg.analysis.rings import ring_edge
 
-POOR = 0.05  # of the class information of the richest ring
+_POOR = 0.05  # of the class information of the richest ring, and of the probe's mIoU
 _T = 2.776  # 97.5 % quantile of Student's t with 4 degrees of freedom
 GROUPS = 5
 Range = tuple[float, float]
 
 
-class RingVerdict(NamedTuple):
-    """j(k) and s(k) of a ring with their intervals, and whether it is non-causal."""
+class Estimate(NamedTuple):
+    """A value and its interval."""
 
-    classes: float
-    classes_interval: Range
-    shift: float
-    shift_interval: Range
+    value: float
+    low: float
+    high: float
+
+
+class RingVerdict(NamedTuple):
+    """j(k), m(k) and s(k) of a ring, and whether it is non-causal."""
+
+    classes: Estimate
+    missed: Estimate
+    shift: Estimate
     is_non_causal: bool
 
 
@@ -64,6 +72,7 @@ class Verdict(NamedTuple):
 
 def judge_rings(
     classes: Float[Tensor, "groups1 blocks rings"],
+    missed: Float[Tensor, "groups1 blocks rings"],
     moved: Float[Tensor, "groups1 blocks rings"],
     power: Float[Tensor, "groups1 blocks rings"],
 ) -> Verdict:
@@ -71,20 +80,17 @@ def judge_rings(
 
     Args:
         classes: J(k); first of all images, then without each of the groups.
+        missed: 1 - A(k) / A, likewise.
         moved: energy of the change of each ring, likewise.
         power: energy of each ring, likewise.
     """
     j = (classes / classes.amax(2, keepdim=True)).mean(1)
     shift = moved / power.where(power > 0, torch.nan)
     s = (shift / (moved.sum(2) / power.sum(2))[..., None]).nanmean(1).nan_to_num(0.0)
-    j_error, s_error = _jackknife(j[1:]), _jackknife(s[1:])
     rings = []
-    for k in range(j.shape[1]):
-        own, change = float(j[0, k]), float(s[0, k])
-        j_range = (own - _T * float(j_error[k]), own + _T * float(j_error[k]))
-        s_range = (change - _T * float(s_error[k]), change + _T * float(s_error[k]))
-        is_non_causal = j_range[1] < POOR and s_range[0] > 1
-        rings.append(RingVerdict(own, j_range, change, s_range, is_non_causal))
+    for own, loss, change in zip(*map(_estimate, (j, missed.mean(1), s)), strict=True):
+        is_poor = own.high < _POOR and loss.high < _POOR
+        rings.append(RingVerdict(own, loss, change, is_poor and change.low > 1))
     return _suggest(rings, moved[0].sum(0), power[0].sum(0))
 
 
@@ -110,7 +116,9 @@ def _gains(moved: Tensor, power: Tensor) -> Range:
     return round(1 - a, 3), round(1 + a, 3)
 
 
-def _jackknife(left_out: Float[Tensor, "groups rings"]) -> Float[Tensor, " rings"]:
-    """Return the standard error from estimates that leave out one group each."""
-    groups = len(left_out)
-    return ((groups - 1) * left_out.var(0, correction=0)).sqrt()
+def _estimate(values: Float[Tensor, "groups1 rings"]) -> list[Estimate]:
+    """Return the first values with intervals, from those that leave out one group each."""
+    left_out = values[1:]
+    error = ((len(left_out) - 1) * left_out.var(0, correction=0)).sqrt()
+    ends = torch.stack([values[0], values[0] - _T * error, values[0] + _T * error])
+    return [Estimate(*column) for column in ends.T.tolist()]

@@ -137,7 +137,7 @@ def _outlier_tables(content: Mapping[str, Any]) -> list[tuple[str, list[list[str
 
 
 def _position_tables(content: Mapping[str, Any]) -> dict[str, str]:
-    """Return pictures of where outliers are after the last block; white is everywhere there."""
+    """Return pictures of where outliers are after the block with most of them."""
     pictures = {}
     for name, entry in content["sets"].items():
         rows = entry["outliers"]["positions"]
@@ -148,7 +148,10 @@ def _position_tables(content: Mapping[str, Any]) -> dict[str, str]:
         image.putdata([round(255 * v / largest) for row in rows for v in row])
         scale = max(1, 240 // image.width)
         large = image.resize((scale * image.width, scale * image.height), Image.Resampling.NEAREST)
-        pictures[f"{name}, white: {100 * largest:.0f} % of the images"] = _encode(large)
+        block = entry["outliers"]["positions_block"]
+        pictures[f"{name}, block {block}; white: {100 * largest:.0f} % of the images"] = _encode(
+            large
+        )
     return pictures
 
 

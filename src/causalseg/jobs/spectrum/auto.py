@@ -7,12 +7,9 @@ many comparisons.
 from collections.abc import Iterator
 
 import torch
-from jaxtyping import Int
 from torch import Tensor
 from torch.utils.data import ConcatDataset
 
-from causalseg.analysis.classes import FisherMeter, label_patches
-from causalseg.analysis.rings import split_rings
 from causalseg.analysis.shift import ShiftMeter
 from causalseg.analysis.verdict import GROUPS, Verdict, judge_rings
 from causalseg.backbones.timm import FrozenBackbone
@@ -26,7 +23,7 @@ from causalseg.data.loader import derive_seed
 from causalseg.data.wrappers import ResizedData
 from causalseg.errors import DataError
 from causalseg.jobs.spectrum.features import BlockFeatures
-from causalseg.jobs.spectrum.measure import join_groups
+from causalseg.jobs.spectrum.measure import ClassMeter, join_groups
 from causalseg.model import Segmenter
 from causalseg.runs.log import logger
 
@@ -61,26 +58,16 @@ def judge_sources(
     if count < GROUPS:
         raise DataError(f"band=auto needs {GROUPS} training images, here are {count}: give a band")
     resized, device = ResizedData(sources, size), backbone.mean.device
-    fisher = [FisherMeter(_RINGS, num_classes, GROUPS) for _ in range(backbone.depth)]
+    classes = ClassMeter(_RINGS, backbone.depth, num_classes)
     shifts = [ShiftMeter(_RINGS) for _ in range(GROUPS)]
-    for number in range(count):
+    for number in (*range(0, count, 2), *range(1, count, 2)):
         image, label, _ = resized[number * len(sources) // count]
         clean = blocks(image[None].to(device))
-        _count_classes(fisher, clean, label, number % GROUPS)
+        classes.update(clean, label, number)
         for changed in _change(image, number):
             shifts[number % GROUPS].update(clean, blocks(changed[None].to(device)))
     blocks.remove()
-    kept = [None, *range(GROUPS)]
-    ratios = torch.stack([torch.stack([each.ratios(group) for each in fisher]) for group in kept])
-    return judge_rings(ratios, *join_groups([shifts]))
-
-
-def _count_classes(
-    fisher: list[FisherMeter], blocks: list[Tensor], label: Int[Tensor, "H W"], group: int
-) -> None:
-    for X, meter in zip(blocks, fisher, strict=True):
-        labels = label_patches(label, (X.shape[1], X.shape[2]), meter.num_classes)[None]
-        meter.update(list(split_rings(X, _RINGS)), labels, group)
+    return judge_rings(classes.ratios(), classes.losses(), *join_groups([shifts]))
 
 
 def _change(image: Tensor, number: int) -> Iterator[Tensor]:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from causalseg.analysis.colours import pca_colours
 from causalseg.analysis.rings import count_coefficients, ring_edge
-from causalseg.analysis.verdict import GROUPS, Verdict
+from causalseg.analysis.verdict import GROUPS, RingVerdict, Verdict
 from causalseg.backbones.timm import FrozenBackbone, build_backbone
 from causalseg.build.model import build_segmenter
 from causalseg.build.pairs import build_classes
@@ -158,12 +158,18 @@ def _fit(size: tuple[int, int], patch: int) -> tuple[int, int]:
 def _write_verdict(verdict: Verdict) -> dict[str, Any]:
     return {
         "sentence": verdict.describe(),
-        "rings": [ring._asdict() for ring in verdict.rings],
+        "rings": [_write_ring(ring) for ring in verdict.rings],
         "low": verdict.low,
         "high": verdict.high,
         "low_gain": verdict.low_gain,
         "high_gain": verdict.high_gain,
     }
+
+
+def _write_ring(ring: RingVerdict) -> dict[str, Any]:
+    parts = {"classes": ring.classes, "missed": ring.missed, "shift": ring.shift}
+    estimates = {name: [float(f"{v:.5g}") for v in each] for name, each in parts.items()}
+    return {**estimates, "is_non_causal": ring.is_non_causal}
 
 
 def _note(plan: Plan, sets: Sets, content_of: dict[str, Any], grid: tuple[int, int]) -> list[str]:
@@ -204,12 +210,13 @@ def _draw_pictures(
 
     One basis for all: the principal components of the last features of the source.
     """
-    low = verdict.low if verdict and verdict.low else 0.2
-    high = verdict.high if verdict and verdict.high else 0.7
+    has_band = verdict is not None and (verdict.low or verdict.high)
+    low, high = (verdict.low, verdict.high) if verdict and has_band else (0.2, 0.7)
     shown = {"source": sets.reference, **sets.paired, **sets.unpaired}
     parts: list[Float[Tensor, "h w c"]] = []
     images: dict[str, Image.Image] = {}
-    titles = ["all", f"R_L = {low:.2f} to R_H = {high:.2f}", "the rest"]
+    ends = [f"{name} = {r:.2f}" for name, r in (("R_L", low), ("R_H", high)) if r]
+    titles = ["all", f"band, {', '.join(ends)}", "the rest"]
     if unedited:
         titles.append("what the adapter adds")
     for name, data in list(shown.items())[:_SHOWN]:

@@ -29,6 +29,7 @@ from causalseg.runs.log import console
 from causalseg.spectral.grid import Features
 
 Rows = list[list[float | None]]  # by block and ring
+_LEFT_OUT = (None, *range(GROUPS))
 
 
 class SetMeter:
@@ -64,6 +65,7 @@ class SetMeter:
         """Return the numbers of the set, as spectrum.json has them."""
         power = torch.stack(self._power)
         low, high = bootstrap_mean(power[:, :, 0])
+        most = max(self._artifacts, key=lambda meter: meter.share)
         return {
             "images": len(power),
             "power": as_rows(power[:, :, 0].mean(0)),
@@ -75,7 +77,8 @@ class SetMeter:
                 "angle": [meter.angle for meter in self._artifacts],
                 "norm": [meter.norms[0] for meter in self._artifacts],
                 "norm_of_others": [meter.norms[1] for meter in self._artifacts],
-                "positions": as_rows(self._artifacts[-1].positions / len(power)),
+                "positions": as_rows(most.positions / len(power)),
+                "positions_block": self._artifacts.index(most),
             },
         }
 
@@ -86,7 +89,7 @@ class ClassMeter:
     def __init__(self, rings: int, depth: int, num_classes: int):
         self.rings, self.num_classes = rings, num_classes
         self._fisher = [FisherMeter(rings, num_classes, GROUPS) for _ in range(depth)]
-        self._probes = [ProbeMeter(rings, num_classes) for _ in range(depth)]
+        self._probes = [ProbeMeter(rings, num_classes, GROUPS) for _ in range(depth)]
 
     def update(self, blocks: Sequence[Features], label: Int[Tensor, "H W"], index: int) -> None:
         """Add an image; those with even numbers fit the probes, and come first."""
@@ -100,12 +103,19 @@ class ClassMeter:
             if index % 2 == 0:
                 probe.fit(parts, labels, generator)
             else:
-                probe.score(parts, labels)
+                probe.score(parts, labels, index % GROUPS)
 
     def ratios(self) -> Float[Tensor, "groups1 blocks rings"]:
         """Return J(k) of all images, then without each group."""
-        kept = [None, *range(GROUPS)]
-        return torch.stack([torch.stack([m.ratios(g) for m in self._fisher]) for g in kept])
+        return torch.stack([torch.stack([m.ratios(g) for m in self._fisher]) for g in _LEFT_OUT])
+
+    def losses(self) -> Float[Tensor, "groups1 blocks rings"]:
+        """Return the part of its mIoU that a probe loses without ring k, likewise."""
+        every = []
+        for group in _LEFT_OUT:
+            scores = [probe.mious(group) for probe in self._probes]
+            every.append(torch.stack([1 - without / max(w, 1e-9) for _, without, w in scores]))
+        return torch.stack(every)
 
     def summarise(self) -> dict[str, Any]:
         """Return the numbers, as spectrum.json has them."""
@@ -161,7 +171,9 @@ def measure_sets(
     }
     if not (classes and shifts and has_groups):
         return found, None
-    return found, judge_rings(classes.ratios(), *join_groups(list(shifts.values())))
+    return found, judge_rings(
+        classes.ratios(), classes.losses(), *join_groups(list(shifts.values()))
+    )
 
 
 def _features(blocks: BlockFeatures, sample: Sample) -> list[Features]:
@@ -179,7 +191,7 @@ def _total(meters: Iterable[ShiftMeter]) -> ShiftMeter:
 def join_groups(shifts: Sequence[Sequence[ShiftMeter]]) -> tuple[Tensor, Tensor]:
     """Return the energies of change and features over all corruptions; see `judge_rings`."""
     totals = []
-    for left_out in (None, *range(GROUPS)):
+    for left_out in _LEFT_OUT:
         kept = [m for each in shifts for g, m in enumerate(each) if g != left_out]
         totals.append(_total(kept))
     return torch.stack([t.moved for t in totals]), torch.stack([t.power for t in totals])
