@@ -9,10 +9,12 @@ from causalseg.config.load import dump_config, load_config
 from causalseg.errors import ConfigError, RunError
 from causalseg.jobs import tune
 from causalseg.jobs.compare.budget import size_methods
+from causalseg.jobs.compare.grid import parse_grid
 from causalseg.jobs.compare.methods import read_methods
 from causalseg.jobs.compare.study import plan_study
 from causalseg.jobs.train import train_run
-from causalseg.jobs.tune import parse_grid, run_tuning, value_text, write_methods
+from causalseg.jobs.tune import run_tuning, write_methods
+from causalseg.report.format import value_text
 from command_line import run, write_yaml
 
 METHODS = """
@@ -116,6 +118,8 @@ def test_what_the_grid_cannot_change_is_refused(plan):
         plan(RATES, names=("none",))
     with pytest.raises(ConfigError, match="methods that set this themselves: lora@5e-4, lora@1e-3"):
         plan(RATES, overrides=["train.adapter_lr=1"])
+    with pytest.raises(ConfigError, match="lora@0.1,5 would share the folder of lora@0,1.5"):
+        plan("train.weight_decay=0,0.1", "train.clip=1.5,5", names=("lora",))
     with pytest.raises(ConfigError, match="did you mean 'adapter_lr'"):
         plan("train.adapter_rl=1,2")
 

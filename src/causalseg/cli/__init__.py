@@ -16,7 +16,7 @@ from causalseg.cli.arguments import (
     ConfigFile,
     Overrides,
 )
-from causalseg.cli.compare import compare, soup, tune
+from causalseg.cli.compare import compare, soup, sweep, tune
 from causalseg.cli.data import data_app
 from causalseg.cli.eval import evaluate, print_table, report, submit
 from causalseg.cli.predict import adapt, bench, export, pack, predict, serve
@@ -37,6 +37,7 @@ app.command(config_app)
 app.command(data_app)
 app.command(compare)
 app.command(tune)
+app.command(sweep)
 app.command(soup)
 app.command(evaluate, name="eval")
 app.command(report)

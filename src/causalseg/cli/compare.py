@@ -1,4 +1,4 @@
-"""The commands that compare methods, and that tune them alike before."""
+"""The commands that compare methods, tune them alike before, and sweep options of one."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +13,7 @@ from causalseg.errors import ConfigError
 if TYPE_CHECKING:
     from causalseg.report.comparison import Comparison
     from causalseg.report.result import Method
+    from causalseg.report.sweep import Sweep
 
 
 @Parameter(name="*")  # options of the commands that take it
@@ -95,11 +96,12 @@ def tune(
         seeds: Seeds of every method and value.
     """
     from causalseg.jobs import tune as tuning
+    from causalseg.jobs.compare.grid import parse_grid
 
     if options.methods is not None and options.methods.resolve() == write.resolve():
         raise ConfigError(f"--write {write} would replace the methods file that is read")
     methods = _read_methods(config, overrides, options)
-    values = tuning.parse_grid(grid)
+    values = parse_grid(grid)
     plan = tuning.plan_tuning(config, overrides, methods, values, metric, _numbers(seeds), out)
     choices = tuning.run_tuning(plan, options.jobs)
     tuning.write_record(plan, choices, out)
@@ -107,6 +109,39 @@ def tune(
     for method in methods:
         print(tuning.describe_choice(method.name, choices.get(method.name), plan.domain))
     print(f"methods: {write}, scores: {out / 'tune.json'}")
+
+
+def sweep(
+    config: ConfigFile,
+    /,
+    *overrides: Overrides,
+    grid: Annotated[list[str], Parameter(negative="")],
+    out: Path,
+    seeds: str = "0",
+    jobs: Count = 1,
+) -> None:
+    """Train one configuration at every combination of values of options, and show the scores.
+
+    Nothing is chosen. The same command again, also with a wider grid, keeps finished runs. Writes
+    OUT/sweep.html, OUT/sweep.json, and into OUT what `compare` writes.
+
+    Args:
+        grid: An option and its values, such as adapter.band.low=0.1,0.2,0.3; all combinations of
+            several options, each with its own --grid.
+        out: Folder of the runs.
+        seeds: Seeds of every combination.
+        jobs: Number of runs side by side.
+    """
+    from causalseg.jobs.compare.grid import parse_grid
+    from causalseg.jobs.compare.study import check_failures
+    from causalseg.jobs.sweep import plan_sweep, run_sweep
+
+    plan = plan_sweep(config, overrides, parse_grid(grid), _numbers(seeds), out)
+    swept, failures = run_sweep(plan, jobs)
+    if swept:
+        _print_sweep(swept)
+        print(f"report: {out / 'sweep.html'}, scores: {out / 'sweep.json'}")
+    check_failures(plan.study, failures)
 
 
 def _read_methods(config: Path, overrides: Sequence[str], options: MethodOptions) -> "list[Method]":
@@ -148,6 +183,23 @@ def _print_comparison(comparison: "Comparison") -> None:
         printed.add_column("\n".join(heads[i]).strip(), justify="right" if i else "left")
     for row in rows:
         printed.add_row(*(row[i] for i in columns))
+    Console().print(printed)
+
+
+def _print_sweep(swept: "Sweep") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from causalseg.report.sweep_page import build_table
+    from causalseg.runs.scores import MEAN
+
+    heads, rows = build_table(swept)
+    shown = [heads.index(name) for name in (*swept.options, MEAN, "seeds")]
+    printed = Table(title=f"mIoU in percent, mean over {', '.join(swept.over)}")
+    for i in shown:
+        printed.add_column(heads[i], justify="right")
+    for row in rows:
+        printed.add_row(*(row[i] for i in shown))
     Console().print(printed)
 
 

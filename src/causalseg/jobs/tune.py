@@ -6,7 +6,6 @@ ones the smaller. The metric is on an in-distribution domain: those that `data.m
 stand for unseen domains.
 """
 
-import itertools
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,14 +16,15 @@ import yaml
 from causalseg.config import Config
 from causalseg.config.load import load_config
 from causalseg.errors import ConfigError, RunError
+from causalseg.jobs.compare.grid import Grid, combine
 from causalseg.jobs.compare.study import Study, check_failures, plan_study, run_study
 from causalseg.jobs.eval import seen_domains
 from causalseg.report.comparison import Row
 from causalseg.report.comparison_notes import describe_sources
+from causalseg.report.format import value_text
 from causalseg.report.result import Method
 from causalseg.writing import write_json, write_text
 
-Grid = dict[str, list[float]]
 _OF_ADAPTERS = "train.adapter_lr"
 
 
@@ -61,26 +61,6 @@ class Choice(NamedTuple):
     at_edge: list[str]
 
 
-def parse_grid(texts: Sequence[str]) -> Grid:
-    """Read options with two values or more, such as ``train.adapter_lr=2.5e-4,5e-4``."""
-    grid: Grid = {}
-    for text in texts:
-        key, _, listed = text.partition("=")
-        try:
-            values = sorted(float(value) for value in listed.split(","))
-        except ValueError:
-            values = []
-        if not key or key in grid or len(values) < 2 or len(set(values)) < len(values):
-            raise ConfigError(
-                f"grid {text!r}: give an option once, with two different numbers or more, such as "
-                "train.adapter_lr=2.5e-4,5e-4,1e-3"
-            )
-        grid[key] = values
-    if not grid:
-        raise ConfigError(f"nothing to try: give --grid {_OF_ADAPTERS}=2.5e-4,5e-4,1e-3")
-    return grid
-
-
 def plan_tuning(
     config: Path,
     overrides: Sequence[str],
@@ -101,8 +81,7 @@ def plan_tuning(
     tried, cells = {}, []
     for method, options in zip(methods, parsed, strict=True):
         keys = [k for k in grid if k != _OF_ADAPTERS or options.adapter.name != "none"]
-        combined = itertools.product(*(grid[key] for key in keys)) if keys else ()
-        chosen = [dict(zip(keys, values, strict=True)) for values in combined]
+        chosen = combine({key: grid[key] for key in keys})
         tried[method.name] = [(values, _variant(method, values)) for values in chosen]
         cells += [variant for _, variant in tried[method.name]]
     if not cells:
@@ -180,14 +159,6 @@ def write_record(tuning: Tuning, choices: Mapping[str, Choice], out: Path) -> No
         methods[name] = {**chosen, "trials": trials}
     search = {"metric": f"{tuning.domain}.miou", "seeds": tuning.seeds, "grid": tuning.grid}
     write_json(out / "tune.json", {**search, "methods": methods})
-
-
-def value_text(value: float) -> str:
-    """Return a number in the shortest form: 5e-4 for 0.0005."""
-    if value == 0 or 0.01 <= abs(value) < 1e4:
-        return f"{value:g}"
-    digits, _, power = f"{value:e}".partition("e")
-    return f"{digits.rstrip('0').rstrip('.')}e{int(power)}"
 
 
 def _variant(method: Method, values: dict[str, float]) -> Method:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
 from causalseg.report.format import Value, format_percent
@@ -54,6 +55,13 @@ SHAPES_AS_TEXT = "●■◆▲▼+×"
 _DASHES = ("-", "--", ":", "-.")
 _NOT_TERMS = ("event", "step", "loss", "lr", "seconds_per_step", "data_wait")
 _WHISKERS = 12  # with more domains the dots of a row share a line and have no intervals
+
+
+class Axis(NamedTuple):
+    """An option, and its values as text."""
+
+    name: str
+    values: list[str]
 
 
 class Chart(NamedTuple):
@@ -205,6 +213,60 @@ def draw_progress(curves: Mapping[str, Mapping[int, float]], what: str) -> Chart
     return _chart(figure, f"mIoU in % over training steps, {what}: {'; '.join(ends)}.")
 
 
+@rc_context({**_STYLE, "axes.grid": False})
+def draw_heat(scores: Sequence[Sequence[Value]], rows: Axis, columns: Axis, width: float) -> Chart:
+    """Draw mIoU in % by two options, rows upwards, on a scale of its own; None stays empty.
+
+    ``width`` in inches grows with the columns. At least one score is known.
+    """
+    table = np.ma.masked_invalid([_fill(row) for row in scores])
+    low, high = float(table.min()), float(table.max())
+    count = len(columns.values)
+    width = max(width, 1.4 + 0.42 * count)
+    turn, below = _fit_labels(columns, (width - 1.4) / count)
+    upwards = max(0.34 * len(rows.values), 0.075 * len(rows.name))  # room for the option's name
+    figure = Figure(figsize=(width, 0.6 + below + upwards), layout="constrained")
+    axes = figure.add_subplot(xlabel=_plain(columns.name), ylabel=_plain(rows.name))
+    shades = [(_LIGHT[1], 0.05), (_LIGHT[1], 0.55)]  # text stays readable on the darkest
+    cmap = LinearSegmentedColormap.from_list("", shades, N=16)
+    slack = 0.0 if low < high else 0.1  # a scale has two ends
+    limits: dict[str, Any] = {"vmin": low - slack, "vmax": high + slack}
+    mesh = axes.pcolormesh(table, cmap=cmap, edgecolors=_GRID, lw=0.8, **limits)
+    for (i, j), score in np.ndenumerate(table.filled(np.nan)):
+        if np.isfinite(score):
+            axes.text(j + 0.5, i + 0.5, format_percent(score), fontsize=8, ha="center", va="center")
+    axes.set_xticks(np.arange(count) + 0.5, columns.values, rotation=turn)
+    axes.set_yticks(np.arange(len(rows.values)) + 0.5, rows.values)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    ends = sorted({low, high})
+    bar = figure.colorbar(mesh, ticks=ends, format=lambda end, _: format_percent(end), aspect=12)
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(length=0, labelsize=8)
+    (i, j), (k, n) = (np.unravel_index(at, table.shape) for at in (table.argmin(), table.argmax()))
+    texts = [f"{low:.1f} at {rows.values[i]}, {columns.values[j]}"]
+    texts.append(f"{high:.1f} at {rows.values[k]}, {columns.values[n]}")
+    return _chart(figure, f"mIoU in % by {rows.name} and {columns.name}: {' to '.join(texts)}.")
+
+
+@rc_context(_STYLE)
+def draw_line(scores: Sequence[Sequence[float]], axis: Axis, width: float) -> Chart:
+    """Draw mIoU in % by an option: mean and seeds of each value; nothing where there is none."""
+    width = max(width, 0.9 + 0.16 * len(axis.values))
+    turn, below = _fit_labels(axis, (width - 0.9) / len(axis.values))
+    figure = Figure(figsize=(width, 2.2 + below), layout="constrained")
+    axes = figure.add_subplot(xlabel=_plain(axis.name), ylabel="mIoU in %")
+    means = [statistics.mean(values) if values else None for values in scores]
+    axes.plot(range(len(means)), _fill(means), "-o", ms=6, lw=1.5, color=_LIGHT[1])
+    for i, values in enumerate(scores):
+        axes.plot([i] * len(values), values, "o", ms=3, color=_LIGHT[0], alpha=0.75)
+    axes.set_xticks(range(len(axis.values)), axis.values, rotation=turn)
+    axes.set_xlim(-0.4, len(axis.values) - 0.6)
+    axes.ticklabel_format(axis="y", useOffset=False)
+    texts = [f"{format_percent(m)} at {v}" for m, v in zip(means, axis.values, strict=True)]
+    return _chart(figure, f"mIoU in % by {axis.name}: {', '.join(texts)}.")
+
+
 @rc_context(_STYLE)
 def draw_power(curves: Mapping[str, Sequence[Sequence[Value]]], edges: Sequence[float]) -> Chart:
     """Draw power over frequency, the first curve in gray; each has values and both interval ends.
@@ -287,6 +349,12 @@ def _new_figure(inches: tuple[float, float], xlabel: str, ylabel: str = "") -> t
     left, top = (0.65 if ylabel else 0.15), height - 0.18
     figure.subplots_adjust(left / width, 0.5 / height, 1 - 0.15 / width, top / height)
     return figure, figure.add_subplot(xlabel=xlabel, ylabel=ylabel)
+
+
+def _fit_labels(axis: Axis, room: float) -> tuple[int, float]:
+    """Return the rotation of labels that have ``room`` inches each, and their height in inches."""
+    longest = 0.075 * max(map(len, axis.values))
+    return (90, longest) if longest + 0.1 > room else (0, 0.15)
 
 
 def _shorten(name: str) -> str:

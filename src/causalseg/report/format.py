@@ -69,6 +69,14 @@ def format_spread(values: Sequence[Value], is_signed: bool = False) -> str:
     return mean if len(known) == 1 else f"{mean} ± {statistics.stdev(known):.1f}"
 
 
+def value_text(value: float) -> str:
+    """Return a number in the shortest form: 5e-4 for 0.0005."""
+    if value == 0 or 0.01 <= abs(value) < 1e4:
+        return f"{value:g}"
+    digits, _, power = f"{value:e}".partition("e")
+    return f"{digits.rstrip('0').rstrip('.')}e{int(power)}"
+
+
 def format_count(number: int, noun: str) -> str:
     """Return ``1 image`` or ``6 images``."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

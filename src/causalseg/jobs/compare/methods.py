@@ -62,6 +62,17 @@ def folder_name(method: Method) -> str:
     return re.sub(r"[^\w-]+", "_", method.name).lower()
 
 
+def check_changes(overrides: Sequence[str]) -> None:
+    """Raise ConfigError for overrides of what all methods share."""
+    for override in overrides:
+        key = override.partition("=")[0]
+        if key.startswith(("data", "setting")) or Stage.OWN in stage_of(Config, key):
+            raise ConfigError(
+                f"{override}: a method cannot change this; data are the same for all, and folder "
+                "and seed are the comparison's"
+            )
+
+
 def _join(name: str, adapters: set[str], known: Mapping[str, Any]) -> Method:
     parts = name.split("+")
     used = [part for part in parts if part != INTERVENE]
@@ -82,13 +93,7 @@ def _define(name: str, about: Any) -> Method:
     options = {str(key): value for key, value in (about or {}).items()}
     reported, source = (options.pop(key, None) for key in ("reported", "reported_source"))
     overrides = list(_overrides(options))
-    for override in overrides:
-        key = override.partition("=")[0]
-        if key.startswith(("data", "setting")) or Stage.OWN in stage_of(Config, key):
-            raise ConfigError(
-                f"{override}: a method cannot change this; data are the same for all, and folder "
-                "and seed are the comparison's"
-            )
+    check_changes(overrides)
     changed = dict(override.split("=", 1) for override in overrides)
     named = {changed.get("adapter"), changed.get("adapter.name")}
     if named & {"none", "{name: none}"} and "train.adapter_lr" not in changed:

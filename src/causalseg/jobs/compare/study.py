@@ -5,7 +5,7 @@ process of its own. Cells run seed by seed, so that an early table has all metho
 earlier comparisons in the folder stay in the table if they share the configuration.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ from causalseg.build.model import check_method
 from causalseg.config import Config
 from causalseg.config.load import apply_override, flatten, load_config
 from causalseg.config.stages import Stage, keys_of, stage_of
-from causalseg.errors import CausalsegError, ConfigError, RunError, did_you_mean
+from causalseg.errors import CausalsegError, ConfigError, RunError, did_you_mean, list_some
 from causalseg.jobs.compare.methods import folder_name
 from causalseg.jobs.compare.workers import StudyCell, run_cells
 from causalseg.jobs.train import list_changes
@@ -84,8 +84,14 @@ def plan_study(
     return Study(f"Comparison: {config.stem}", rows, planned, reference, out, cells, earlier)
 
 
-def run_study(study: Study, jobs: int = 1) -> tuple[comparison.Comparison | None, list[str]]:
+def run_study(
+    study: Study,
+    jobs: int = 1,
+    publish: Callable[[comparison.Comparison], None] = lambda compared: None,
+) -> tuple[comparison.Comparison | None, list[str]]:
     """Run unfinished cells, ``jobs`` side by side, and write results and tables after each.
+
+    ``publish`` is called after each, too, with the comparison so far.
 
     Returns the comparison, None without any finished cell, and which cells failed and why. Raises
     RunError if another comparison runs in the folder.
@@ -99,6 +105,7 @@ def run_study(study: Study, jobs: int = 1) -> tuple[comparison.Comparison | None
         if failure is None:
             results[cell.key] = _label(study, *cell.key, collect_result(cell.run))
             latest = _publish(study, results)
+            publish(latest)
         else:
             failures.append(f"{cell.label}: {failure}")
 
@@ -108,6 +115,7 @@ def run_study(study: Study, jobs: int = 1) -> tuple[comparison.Comparison | None
             results[key] = _label(study, *key, result)
         if results:
             latest = _publish(study, results)
+            publish(latest)
         logger.info("%d runs, %d of them finished before", len(study.cells), len(finished))
         run_cells([cell for cell in study.cells if cell.key not in results], jobs, ended)
     return latest, failures
@@ -129,7 +137,7 @@ def _join_methods(
     planned = {method.name: set(theirs) for method, theirs in listed}
     folders = {folder_name(method): method.name for method in rows.values()}
     for method in methods:
-        other = folders.get(folder_name(method), method.name)
+        other = folders.setdefault(folder_name(method), method.name)
         if other != method.name:
             raise ConfigError(f"{method.name} would share the folder of {other}")
         rows[method.name] = method
@@ -181,14 +189,15 @@ def _parse(
 ) -> list[StudyCell]:
     """Return every method with every seed; the error has the mistakes of all methods."""
     configs: list[Config] = []
-    mistakes = []
+    mistakes: list[str] = []
+    unusable: dict[str, list[str]] = {}  # methods by their mistake
     contents: dict[str, str] = {}
     for method in methods:
         try:
             parsed = load_config(config, [*overrides, *method.overrides, "run.resume=false"])
             check_method(parsed)
         except CausalsegError as error:
-            mistakes.append(f"{method.name}: {error}")
+            unusable.setdefault(str(error), []).append(method.name)
             continue
         known = {*parsed.data.domains, MEAN}
         for name in sorted(method.reported.keys() - known):
@@ -200,6 +209,7 @@ def _parse(
         if same != method.name:
             mistakes.append(f"{method.name}: the same configuration as {same}, drop one")
         configs.append(parsed)
+    mistakes = [f"{list_some(names, 3)}: {text}" for text, names in unusable.items()] + mistakes
     if mistakes:
         raise ConfigError("\n".join(mistakes))
     cells = []
