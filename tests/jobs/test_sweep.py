@@ -22,6 +22,11 @@ LOW, HIGH, RANK = "adapter.band.low", "adapter.band.high", "adapter.rank"
 BAND = [f"{LOW}=0.1,0.2", f"{HIGH}=0.5,0.9"]
 
 
+def test_a_grid_has_numbers_in_order_or_words_as_given():
+    grid = parse_grid([f"{LOW}=0.2,0.1", "adapter.recipe=paper, centered"])
+    assert grid == {LOW: [0.1, 0.2], "adapter.recipe": ["paper", "centered"]}
+
+
 @pytest.fixture
 def config(tiny_options, tmp_path):
     """A configuration of one step; `here` is seen in training, `there` is not."""
@@ -114,7 +119,7 @@ def test_options_of_one_last_name_keep_what_tells_them_apart(plan):
 @pytest.mark.parametrize(
     ("grid", "overrides", "message"),
     [
-        ([f"{LOW}=0.1"], (), "with two different numbers or more"),
+        ([f"{LOW}=0.1"], (), "with two different values or more"),
         ([f"{LOW}=0.1,0.2", f"{LOW}=0.3,0.4"], (), "give an option once"),
         ([], (), "nothing to try: give --grid"),
         (["adapter.band.lwo=0.1,0.2"], (), "lwo=0.1, lwo=0.2: .*did you mean 'low'"),

@@ -16,7 +16,7 @@ from causalseg.jobs.compare.grid import Grid, combine
 from causalseg.jobs.compare.methods import check_changes
 from causalseg.jobs.compare.study import Study, plan_study, run_study
 from causalseg.report.comparison import Comparison
-from causalseg.report.format import value_text
+from causalseg.report.format import OptionValue, value_text
 from causalseg.report.result import Method
 from causalseg.report.sweep import Cell, Sweep
 from causalseg.report.sweep_page import write_sweep
@@ -30,7 +30,7 @@ class SweepPlan(NamedTuple):
     title: str
     grid: Grid
     seeds: list[int]
-    methods: list[tuple[dict[str, float], Method]]
+    methods: list[tuple[dict[str, OptionValue], Method]]
 
 
 def plan_sweep(

@@ -21,7 +21,7 @@ from causalseg.jobs.compare.study import Study, check_failures, plan_study, run_
 from causalseg.jobs.eval import seen_domains
 from causalseg.report.comparison import Row
 from causalseg.report.comparison_notes import describe_sources
-from causalseg.report.format import value_text
+from causalseg.report.format import OptionValue, value_text
 from causalseg.report.result import Method
 from causalseg.writing import write_json, write_text
 
@@ -35,7 +35,7 @@ class Tuning(NamedTuple):
     """
 
     study: Study
-    tried: dict[str, list[tuple[dict[str, float], Method]]]
+    tried: dict[str, list[tuple[dict[str, OptionValue], Method]]]
     domain: str
     grid: Grid
     seeds: list[int]
@@ -44,7 +44,7 @@ class Tuning(NamedTuple):
 class Trial(NamedTuple):
     """Values of the grid and the mIoU of a method with them, by seed, in percent."""
 
-    values: dict[str, float]
+    values: dict[str, OptionValue]
     scores: dict[int, float]
 
     @property
@@ -161,7 +161,7 @@ def write_record(tuning: Tuning, choices: Mapping[str, Choice], out: Path) -> No
     write_json(out / "tune.json", {**search, "methods": methods})
 
 
-def _variant(method: Method, values: dict[str, float]) -> Method:
+def _variant(method: Method, values: dict[str, OptionValue]) -> Method:
     kept = [o for o in method.overrides if o.partition("=")[0] not in values]
     new = [f"{key}={value_text(value)}" for key, value in values.items()]
     return Method(f"{method.name}@{_label(values)}", kept + new, {}, "")
@@ -192,5 +192,5 @@ def _scores(row: Row, tuning: Tuning) -> dict[int, float]:
     return scores
 
 
-def _label(values: Mapping[str, float]) -> str:
+def _label(values: Mapping[str, OptionValue]) -> str:
     return ",".join(map(value_text, values.values()))

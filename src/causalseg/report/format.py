@@ -13,6 +13,8 @@ Interval = tuple[float, float]
 MISSING = "–"
 MANY_DOMAINS = 8  # a sentence counts more domains than these instead of naming them
 
+OptionValue = float | str  # of an option that is swept or tuned
+
 
 class Grid(NamedTuple):
     """A table of texts with a title and column heads."""
@@ -69,8 +71,10 @@ def format_spread(values: Sequence[Value], is_signed: bool = False) -> str:
     return mean if len(known) == 1 else f"{mean} ± {statistics.stdev(known):.1f}"
 
 
-def value_text(value: float) -> str:
-    """Return a number in the shortest form: 5e-4 for 0.0005."""
+def value_text(value: OptionValue) -> str:
+    """Return a word, or a number in the shortest form: 5e-4 for 0.0005."""
+    if isinstance(value, str):
+        return value
     if value == 0 or 0.01 <= abs(value) < 1e4:
         return f"{value:g}"
     digits, _, power = f"{value:e}".partition("e")

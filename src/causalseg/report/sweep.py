@@ -8,7 +8,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from causalseg.report.format import Value, known_values, mean_of
+from causalseg.report.format import OptionValue, Value, known_values, mean_of
 from causalseg.report.result import Result
 from causalseg.runs.scores import MEAN
 
@@ -16,7 +16,7 @@ from causalseg.runs.scores import MEAN
 class Cell(NamedTuple):
     """Values by option, and the results of finished seeds."""
 
-    values: dict[str, float]
+    values: dict[str, OptionValue]
     results: dict[int, Result]
 
 
@@ -24,7 +24,7 @@ class Sweep(NamedTuple):
     """All cells of swept options, of which at least one has a result."""
 
     title: str
-    options: dict[str, list[float]]
+    options: dict[str, list[OptionValue]]
     seeds: list[int]
     cells: list[Cell]
 
@@ -53,7 +53,7 @@ class Sweep(NamedTuple):
             return []
         return known_values(cell.results[seed].eval.miou_of(domain) for seed in self.seeds)
 
-    def score_at(self, values: dict[str, float], domain: str) -> Value:
+    def score_at(self, values: dict[str, OptionValue], domain: str) -> Value:
         """Return the mean over the cells with these values; None if a score is missing."""
         cells = [cell for cell in self.cells if values.items() <= cell.values.items()]
         return mean_of(mean_of(self.scores(cell, domain)) for cell in cells)

@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 from causalseg.report.charts import Axis, Chart, draw_heat, draw_line
 from causalseg.report.comparison_notes import describe_sources
-from causalseg.report.format import format_spread, value_text
+from causalseg.report.format import OptionValue, format_spread, value_text
 from causalseg.report.sweep import Cell, Sweep, deviation_of
 from causalseg.report.template import load_template
-from causalseg.runs.scores import CHOSEN_ON_TARGET, MEAN
+from causalseg.runs.scores import MEAN
 from causalseg.writing import write_text
 
 _WIDE, _NARROW = 4.6, 3.2  # inches of a chart
@@ -56,7 +56,7 @@ def write_sweep(sweep: Sweep, out: Path) -> None:
         missing=[_describe(cell) for cell in sweep.cells if not sweep.is_finished(cell)],
         sources=describe_sources(data),
         unseen=data.get("mean_over") or [],
-        mark=CHOSEN_ON_TARGET if sweep.first.eval.is_chosen_on_target else "",
+        mark=sweep.first.eval.mark,
     )
     write_text(out, html)
 
@@ -80,7 +80,7 @@ def _draw_panel(sweep: Sweep, domain: str, width: float) -> Panel | None:
     return Panel(domain, chart, max(deviations, default=None))
 
 
-def _make_axis(option: str, values: Sequence[float]) -> Axis:
+def _make_axis(option: str, values: Sequence[OptionValue]) -> Axis:
     return Axis(option, [*map(value_text, values)])
 
 
