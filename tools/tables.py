@@ -38,6 +38,7 @@ from causalseg.runs.scores import MEAN, size_text
 from causalseg.writing import write_json, write_text
 from options import method_pages, reference_page
 from parameters import parameters_page
+from spectra import spectrum_page
 from studies import compare_page, readme_tables
 
 ROOT = Path(__file__).parent.parent
@@ -103,6 +104,9 @@ def pages(root: Path) -> dict[Path, str]:
         compared = compare_page(folder / "compare", version, _GENERATED, _EMPTY)
         made[root / "docs" / f"results{end}"] = _results_page(read_entries(folder), version)
         made[root / "docs" / f"compare{end}"] = compared
+    spectrum = root / "docs" / "spectrum.md"
+    if spectrum.is_file():
+        made[spectrum] = spectrum_page(spectrum, root / "results" / "spectrum")
     return {
         **made,
         root / "docs" / "reference.md": reference_page(_GENERATED),
