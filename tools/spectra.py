@@ -34,13 +34,13 @@ def _describe_frozen(name: str, found: dict[str, Any]) -> list[str]:
     )
     rings, heads = found["verdict"]["rings"], _heads(found)
     rows = [
-        [title, *(text.format(100 * ring[key][0]) for ring in rings)]
-        for title, key, text in (
-            ("class information, % of the richest ring", "classes", "{:.1f}"),
-            ("missed by a probe, % of its mIoU", "missed", "{:.1f}"),
+        [title, *_row([100 * ring[key][0] for ring in rings], "{:.1f}")]
+        for title, key in (
+            ("class information, % of the richest ring", "classes"),
+            ("missed by a probe, % of its mIoU", "missed"),
         )
     ]
-    rows.append(["shift, 1 is all rings", *(f"{ring['shift'][0]:.2f}" for ring in rings)])
+    rows.append(["shift, 1 is all rings", *_row([ring["shift"][0] for ring in rings])])
     rows.append(["non-causal", *("yes" if ring["is_non_causal"] else "no" for ring in rings)])
     last = [[f"S, {each}, last block", *_row(m[-1])] for each, m in found["shift"].items()]
     first = [[f"S, {each}, block 0", *_row(m[0])] for each, m in found["shift"].items()]
