@@ -86,4 +86,7 @@ def _heads(found: dict[str, Any]) -> list[str]:
 
 
 def _row(values: Sequence[Value], text: str = "{:.2f}") -> list[str]:
-    return ["–" if value is None else text.format(value).replace("-", "−") for value in values]
+    """Return numbers as texts; those that round to 0 have no sign."""
+    shown = ["–" if value is None else text.format(value) for value in values]
+    unsigned = [each.lstrip("-") if set(each) <= set("-0.") else each for each in shown]
+    return [each.replace("-", "−") for each in unsigned]
