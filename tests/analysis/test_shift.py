@@ -5,7 +5,7 @@ import torch
 
 from causalseg.analysis.domains import describe_rings, probe_domains
 from causalseg.analysis.rings import ring_index, scale_ring
-from causalseg.analysis.shift import ShiftMeter
+from causalseg.analysis.shift import CommonMeter, ShiftMeter
 from causalseg.spectral.transforms import idct2
 from toytown import generator
 
@@ -18,14 +18,27 @@ def test_the_shift_of_a_scaled_ring_is_the_square_of_the_change():
     for a, b in zip(Y.split(1), changed.split(1), strict=True):  # in two parts
         meter.update([idct2(a), idct2(b)], [idct2(b), idct2(b)])
     expected = torch.tensor([[0.0, 0.25, 1.0], [0.0, 0.0, 0.0]], dtype=torch.float64)
-    assert torch.allclose(meter.shift(), expected)
+    assert torch.allclose(meter.gains(), expected)
 
 
 def test_unrelated_features_have_a_shift_of_2():
     a, b = torch.randn(2, 40, 16, 16, 8, generator=generator())
     meter = ShiftMeter(4)
     meter.update([a], [b])
-    assert torch.allclose(meter.shift(), torch.tensor(2.0).double(), rtol=0.1)
+    assert torch.allclose(meter.gains(), torch.tensor(2.0).double(), rtol=0.1)
+
+
+def test_what_all_images_have_in_common_is_no_part_of_the_shift():
+    """Two images are as different as their change: S is 2, whatever is added to all."""
+    common = 50 * torch.randn(1, 12, 12, 8, generator=generator(3))
+    meter, shared = ShiftMeter(3), CommonMeter(3)
+    for seed in range(60):
+        a, b = torch.randn(2, 1, 12, 12, 8, generator=generator(seed))
+        meter.update([a + common], [b + common])
+        shared.update([a + common])
+    varied = meter.power - 60 * shared.energy()
+    assert torch.allclose(meter.moved / varied, torch.tensor(2.0).double(), rtol=0.1)
+    assert (meter.gains() < 0.01).all()
 
 
 @pytest.mark.parametrize("grid", [(12, 12), (9, 14)])

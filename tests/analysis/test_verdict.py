@@ -23,7 +23,8 @@ def measured(classes, shift, missed=(0.0,) * RINGS, noise=0.01):
     power = torch.linspace(8, 1, RINGS).expand(shape).double()
     J = torch.tensor(classes).expand(shape).double() * jitter[0]
     lost = torch.tensor(missed).expand(shape).double() * jitter[0]
-    return J, lost, torch.tensor(shift).expand(shape).double() * power * jitter[1], power
+    moved = torch.tensor(shift).expand(shape).double() * power * jitter[1]
+    return J, lost, moved, power, power[0]
 
 
 def test_the_planted_band_is_returned_within_one_ring():
@@ -92,6 +93,16 @@ def test_the_band_planted_in_features_is_measured_within_one_ring(grid):
         [sum(getattr(m, part) for g, m in enumerate(shifts) if g != left) for left in kept]
         for part in ("moved", "power")
     ]
-    verdict = judge_rings(J, torch.zeros_like(J), *(torch.stack(each) for each in sums))
+    moved, power = (torch.stack(each) for each in sums)
+    verdict = judge_rings(J, torch.zeros_like(J), moved, power, power[0])
     assert verdict.low == pytest.approx(ring_edge(2, RINGS))
     assert verdict.high == pytest.approx(ring_edge(6, RINGS))
+
+
+def test_rings_that_the_grid_does_not_have_are_passed_over():
+    J, missed, moved, power, _ = measured([1.0] * 5 + [0.0] * 3, [0.1] * 5 + [1.0] * 3)
+    empty = torch.tensor([1.0] * 7 + [0.0], dtype=torch.float64)
+    verdict = judge_rings(J, missed, moved * empty, power * empty, power[0] * empty)
+    assert verdict.high == pytest.approx(ring_edge(5, RINGS))
+    alone = judge_rings(*measured([1.0] * RINGS, [0.5] * RINGS)[:4], power[0] * empty)
+    assert alone.high is None

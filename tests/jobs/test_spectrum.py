@@ -227,7 +227,7 @@ def test_measuring_the_band_looks_at_the_frozen_backbone(options, tmp_path):
 
 def test_a_band_cannot_be_measured_on_few_images(options):
     data = {**DATA, "sources": [{**SCENES, "count": 4, "first": 1000}]}
-    with pytest.raises(DataError, match="5 training images"):
+    with pytest.raises(DataError, match="10 training images"):
         train_run(
             parse_config({**options, "data": data}, ["adapter={name: causal_lora, band: auto}"])
         )

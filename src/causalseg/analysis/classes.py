@@ -56,6 +56,11 @@ class FisherMeter:
             self._sums[group, ring].index_add_(0, known.cpu(), tokens)
             self._squares[group, ring] += tokens.square().sum()
 
+    @property
+    def present(self) -> int:
+        """The number of classes with a patch."""
+        return int((self._counts.sum(0) > 0).sum())
+
     def ratios(self, left_out: int | None = None) -> Float[Tensor, " rings"]:
         """Return J(k) of all groups, or of all but one; 0 in rings without power."""
         kept = [group for group in range(self.groups) if group != left_out]
@@ -104,6 +109,8 @@ class ProbeMeter:
 
     def score(self, parts: Sequence[Features], labels: Int[Tensor, "b h w"], group: int) -> None:
         """Predict other images, of a group; the probes are solved at the first call."""
+        if self._gram is None:
+            return  # nothing to fit to
         if self._weights is None:
             self._weights = self._solve()
         known = (labels != _IGNORE).flatten().nonzero()[:, 0]
@@ -113,6 +120,11 @@ class ProbeMeter:
             pairs = true * self.num_classes + predicted[probe]
             counts = torch.bincount(pairs, minlength=self.num_classes**2)
             self.confusion[group, probe] += counts.view(self.num_classes, -1)
+
+    @property
+    def is_scored(self) -> bool:
+        """Whether patches were predicted."""
+        return bool(self.confusion.any())
 
     def mious(
         self, left_out: int | None = None

@@ -4,14 +4,14 @@ Means over blocks, with J(k) and the probes of `classes` and S(k) of `shift`:
 
     (1) j(k) = mean of J(k) / J,               J that of the richest ring
     (2) m(k) = mean of 1 - A(k) / A,           A the mIoU of a probe, A(k) of one without ring k
-    (3) s(k) = mean of S(k) / S,               S the relative change of all rings together
+    (3) s(k) = mean of S(k) / S,               S that of all rings together
     (4) ring k is non-causal if j(k) < 0.05, m(k) < 0.05 and s(k) > 1, each beyond its interval
 
 R_L is the upper edge of the non-causal rings from the lowest on, R_H the lower edge of those up to
 the highest. Intervals are 95 % of a delete-a-group jackknife over groups of images.
 
-Random gains of a band get the variance of its change, S(k) averaged over the band's power, at most
-1/3: then the range begins at 0. A gain uniform in [1 - a, 1 + a] has variance a^2 / 3.
+Random gains of a band get the variance G of `shift` over the band, at most 1/3: then the range
+begins at 0. A gain uniform in [1 - a, 1 + a] has variance a^2 / 3.
 """
 
 import math
@@ -74,7 +74,8 @@ def judge_rings(
     classes: Float[Tensor, "groups1 blocks rings"],
     missed: Float[Tensor, "groups1 blocks rings"],
     moved: Float[Tensor, "groups1 blocks rings"],
-    power: Float[Tensor, "groups1 blocks rings"],
+    varied: Float[Tensor, "groups1 blocks rings"],
+    power: Float[Tensor, "blocks rings"],
 ) -> Verdict:
     """Return the verdict.
 
@@ -82,21 +83,25 @@ def judge_rings(
         classes: J(k); first of all images, then without each of the groups.
         missed: 1 - A(k) / A, likewise.
         moved: energy of the change of each ring, likewise.
-        power: energy of each ring, likewise.
+        varied: energy of what differs between images in each ring, likewise.
+        power: energy of each ring; 0 where the grid is too small for it.
     """
-    j = (classes / classes.amax(2, keepdim=True)).mean(1)
-    shift = moved / power.where(power > 0, torch.nan)
-    s = (shift / (moved.sum(2) / power.sum(2))[..., None]).nanmean(1).nan_to_num(0.0)
+    j = classes / classes.amax(2, keepdim=True)
+    s = (moved / varied) / (moved.sum(2) / varied.sum(2))[..., None]
+    known = [each.where(power > 0, torch.nan).nanmean(1) for each in (j, missed, s)]
     rings = []
-    for own, loss, change in zip(*map(_estimate, (j, missed.mean(1), s)), strict=True):
+    for own, loss, change in zip(*map(_estimate, known), strict=True):
         is_poor = own.high < _POOR and loss.high < _POOR
         rings.append(RingVerdict(own, loss, change, is_poor and change.low > 1))
-    return _suggest(rings, moved[0].sum(0), power[0].sum(0))
+    return _suggest(rings, moved[0].sum(0), power.sum(0))
 
 
 def _suggest(rings: list[RingVerdict], moved: Tensor, power: Tensor) -> Verdict:
     number = len(rings)
-    flags = [ring.is_non_causal for ring in rings]
+    # A ring without coefficients is passed over.
+    flags = [ring.is_non_causal or not p for ring, p in zip(rings, power.tolist(), strict=True)]
+    if not any(ring.is_non_causal for ring in rings):
+        flags = [False] * number
     below = flags.index(False) if False in flags else number
     above = flags[::-1].index(False) if below < number else 0
     low = ring_edge(below, number) if 0 < below < number else None

@@ -55,7 +55,7 @@ def _measure(
     for clean, changed in _pairs(options, sources, crop):
         maps = [model.backbone(image[None])[-options.levels :] for image in (clean, changed)]
         meter.update(*([z.movedim(1, -1) for z in each] for each in maps))
-    return meter.shift()
+    return meter.gains()
 
 
 def _pairs(

@@ -65,21 +65,8 @@ def build_data(
 
     The first image of each is read, so that what is wrong everywhere shows now.
     """
-    if not data.sources:
-        raise ConfigError(
-            "data.sources is empty: give at least one to train on, such as "
-            "'data.sources=[{images: day/images, labels: day/labels}]'"
-        )
-    _check_roots(data)
-    classes, sources = build_classes(data), []
     problems: Problems = {}
-    for name, source in _name_sources(data).items():
-        with _collecting(problems, name):
-            _check_use(data, source, classes, is_source=True)
-            pairs, _ = _build_pairs(data, source, classes)
-            if source.resize is not None:
-                pairs = ResizedData(pairs, source.resize, source.keep_ratio)
-            sources.append(pairs)
+    sources = _open_sources(data, problems)
     domains = build_domains(data, inference, problems)
     if data.cache == "memory":
         sources = [CachedData(each) for each in sources]
@@ -87,6 +74,33 @@ def build_data(
     for dataset in (joined, *(domain.data for domain in domains.values())):
         dataset[0]
     return joined, domains
+
+
+def build_sources(data: DataConfig) -> ConcatDataset[Sample]:
+    """Build training images alone, all sources joined; an error names all wrong ones."""
+    problems: Problems = {}
+    sources = _open_sources(data, problems)
+    _raise_problems(problems)
+    return ConcatDataset(sources)
+
+
+def _open_sources(data: DataConfig, problems: Problems) -> list[Any]:
+    """Open the sources; what is wrong with one is added to the problems."""
+    if not data.sources:
+        raise ConfigError(
+            "data.sources is empty: give at least one to train on, such as "
+            "'data.sources=[{images: day/images, labels: day/labels}]'"
+        )
+    _check_roots(data)
+    classes, sources = build_classes(data), []
+    for name, source in _name_sources(data).items():
+        with _collecting(problems, name):
+            _check_use(data, source, classes, is_source=True)
+            pairs, _ = _build_pairs(data, source, classes)
+            if source.resize is not None:
+                pairs = ResizedData(pairs, source.resize, source.keep_ratio)
+            sources.append(pairs)
+    return sources
 
 
 def build_domains(

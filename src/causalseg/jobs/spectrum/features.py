@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from causalseg.adapters.base import Attachment, install_after_blocks
+from causalseg.adapters.base import Attachment, Removable, install_after_blocks
 from causalseg.backbones.timm import FrozenBackbone
 from causalseg.backbones.trunk import Trunk, find_trunk
 from causalseg.spectral.grid import Features, GridSize, Tokens, split_prefix, tokens_to_grid
@@ -21,7 +21,7 @@ class BlockFeatures:
 
     @torch.inference_mode()
     def __call__(self, images: Float[Tensor, "b 3 H W"]) -> list[Features]:
-        """Return the features in float32, the first block first; H and W fit the patch."""
+        """Return the features in float32 on the CPU, the first block first; sides fit the patch."""
         self.backbone(images)
         return [self._kept.features[layer] for layer in range(self.backbone.depth)]
 
@@ -36,20 +36,37 @@ class UneditedBlocks:
     def __init__(self, adapted: FrozenBackbone, frozen: FrozenBackbone):
         self.trunk, self.frozen = find_trunk(frozen.vit), frozen
         self._inputs: dict[int, tuple[tuple[Any, ...], dict[str, Any]]] = {}
+        self._handles: list[Removable] = []
+        self._grid: GridSize | None = None
         for layer, name in enumerate(self.trunk.names):
             hook = _KeepInputs(self._inputs, layer)
             block = adapted.vit.get_submodule(name)
-            block.register_forward_pre_hook(hook, prepend=True, with_kwargs=True)
+            self._handles.append(
+                block.register_forward_pre_hook(hook, prepend=True, with_kwargs=True)
+            )
 
     @torch.inference_mode()
-    def __call__(self, like: list[Features]) -> list[Features]:
-        """Return the features that belong to the last pass of the adapted backbone."""
+    def __call__(self, like: list[Features], images: Float[Tensor, "b 3 H W"]) -> list[Features]:
+        """Return the features that belong to the last pass of the adapted backbone.
+
+        ``like`` and ``images`` are those of that pass.
+        """
+        grid = (like[0].shape[1], like[0].shape[2])
+        if grid != self._grid:  # some models keep what their blocks need for a size
+            self.frozen(images)
+            self._grid = grid
         made = []
         for layer, features in enumerate(like):
             args, kwargs = self._inputs[layer]
             output = self.frozen.vit.get_submodule(self.trunk.names[layer])(*args, **kwargs)
-            made.append(to_features(output, self.trunk, (features.shape[1], features.shape[2])))
+            size = (features.shape[1], features.shape[2])
+            made.append(to_features(output, self.trunk, size).cpu())
         return made
+
+    def remove(self) -> None:
+        """Let go of the adapted backbone."""
+        Attachment(self._handles).detach()
+        self._inputs.clear()
 
 
 def to_features(output: Any, trunk: Trunk, grid: GridSize) -> Features:
@@ -69,7 +86,7 @@ class _Keep(nn.Module):
         self.features: dict[int, Features] = {}
 
     def forward(self, tokens: Tokens, layer: int, grid: GridSize) -> Tokens:
-        self.features[layer] = tokens_to_grid(tokens, grid).float()
+        self.features[layer] = tokens_to_grid(tokens, grid).float().cpu()
         return tokens
 
 

@@ -13,8 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 from causalseg.analysis.colours import pca_colours
-from causalseg.analysis.rings import count_coefficients, ring_edge
-from causalseg.analysis.verdict import GROUPS, RingVerdict, Verdict
+from causalseg.analysis.rings import SECTORS, count_coefficients, ring_edge
+from causalseg.analysis.verdict import RingVerdict, Verdict
 from causalseg.backbones.timm import FrozenBackbone, build_backbone
 from causalseg.build.model import build_segmenter
 from causalseg.build.pairs import build_classes
@@ -23,7 +23,7 @@ from causalseg.engine.devices import make_fabric
 from causalseg.errors import ConfigError, RunError
 from causalseg.jobs.spectrum.features import BlockFeatures, UneditedBlocks
 from causalseg.jobs.spectrum.interventions import intervene_on_rings
-from causalseg.jobs.spectrum.measure import measure_sets
+from causalseg.jobs.spectrum.measure import LEAST_IMAGES, measure_sets
 from causalseg.jobs.spectrum.sets import Plan, Sets, open_sets
 from causalseg.model import Segmenter
 from causalseg.report.spectrum import write_spectrum
@@ -48,6 +48,11 @@ def measure_model(plan: Plan, out: Path) -> dict[str, Any]:
         raise ConfigError(f"--rings {plan.rings}: give 2 to {_LARGEST}")
     if plan.intervene and plan.run is None:
         raise ConfigError("--intervene scores a trained run: name its folder")
+    if plan.config.backbone.repair != "none":
+        raise ConfigError(
+            f"backbone.repair={plan.config.backbone.repair} changes what leaves the blocks, and a "
+            "spectrum is of the blocks: set backbone.repair=none"
+        )
     device = make_fabric(plan.config.run.model_copy(update={"devices": 1, "nodes": 1})).device
     model, backbone = _load(plan, device)
     size = _fit(plan.size or plan.config.train.crop, backbone.patch)
@@ -63,6 +68,8 @@ def measure_model(plan: Plan, out: Path) -> dict[str, Any]:
     found, verdict = measure_sets(blocks, sets, plan.rings, len(classes.names), unedited)
     pictures = _draw_pictures(blocks, sets, unedited, verdict)
     blocks.remove()
+    if unedited:
+        unedited.remove()
     content: dict[str, Any] = {
         "model": plan.config.backbone.name,
         "run": None if plan.run is None else "/".join(plan.run.parts[-2:]),
@@ -79,9 +86,11 @@ def measure_model(plan: Plan, out: Path) -> dict[str, Any]:
     }
     if model is not None and plan.intervene:
         scored = {"source": sets.reference, **sets.paired, **sets.unpaired}
-        content["interventions"] = intervene_on_rings(model, scored, plan.rings, plan.intervene)
+        labelled = {name: each for name, each in scored.items() if name in sets.labelled}
+        content["interventions"] = intervene_on_rings(model, labelled, plan.rings, plan.intervene)
     write_json(out / "spectrum.json", content)
     write_text(out / "spectrum.csv", to_csv(content))
+    (out / "band.yaml").unlink(missing_ok=True)  # of an earlier call
     if verdict is not None and (options := suggest_options(verdict)):
         text = f"# {verdict.describe()}\n{yaml.safe_dump(options, sort_keys=False)}"
         write_text(out / "band.yaml", text)
@@ -125,6 +134,9 @@ def _matrices(content: dict[str, Any]) -> Iterator[tuple[str, str, Sequence[Any]
         yield "power_low", name, entry["power_interval"][0]
         yield "power_high", name, entry["power_interval"][1]
         yield "power_with_outliers", name, entry["power_with_outliers"]
+        for number, sector in enumerate(SECTORS):
+            rows = [[ring[number] for ring in block] for block in entry["directions"]]
+            yield f"power_{sector}", name, rows
         for key in ("share", "angle", "norm", "norm_of_others"):
             yield f"outliers_{key}", name, entry["outliers"][key]
     for name, rows in content["shift"].items():
@@ -183,19 +195,28 @@ def _note(plan: Plan, sets: Sets, content_of: dict[str, Any], grid: tuple[int, i
             "images or fewer rings fill it."
         )
     count = len(sets.reference)  # type: ignore[arg-type]
-    if not sets.has_labels:
+    if "source" not in sets.labelled:
         notes.append("Without labels there is no class information and no verdict.")
+    elif content_of["classes"] is None:
+        notes.append(
+            "Labels of two classes, in images of both halves, are needed for class information and "
+            "a verdict."
+        )
     elif not sets.paired:
         notes.append("Without a corruption there is no verdict: give some, such as fog,night.")
-    if count < GROUPS:
-        notes.append(f"{count} images of the source are too few for intervals: give {GROUPS}.")
-    if few := [
-        name for name in (*sets.paired, *sets.unpaired) if name not in content_of["unpaired"]
-    ]:
+    if count < LEAST_IMAGES:
+        notes.append(
+            f"{count} images of the source are too few for a verdict: give {LEAST_IMAGES}."
+        )
+    if few := [name for name in sets.unpaired if name not in content_of["unpaired"]]:
         notes.append(f"Too few images to tell apart from the source: {', '.join(few)}.")
     if plan.run is None:
         notes.append("A frozen backbone: nothing is trained, so there is no transfer function.")
-    elif not plan.intervene:
+    elif plan.intervene:
+        if left := [name for name in sets.unpaired if name not in sets.labelled]:
+            named = ", ".join(left)
+            notes.append(f"No interventions without labels of the model's classes: {named}.")
+    else:
         notes.append("Interventions were not asked for.")
     return notes
 
@@ -222,12 +243,13 @@ def _draw_pictures(
     for name, data in list(shown.items())[:_SHOWN]:
         image = data[0].image
         images[name] = Image.fromarray((255 * image.movedim(0, -1)).round().byte().numpy())
-        features = blocks(image[None].to(blocks.backbone.mean.device))
+        batch = image[None].to(blocks.backbone.mean.device)
+        features = blocks(batch)
         last = features[-1]
         band = band_pass(last, low, high)
-        parts += [each[0].cpu() for each in (last, band, last - band)]
+        parts += [each[0] for each in (last, band, last - band)]
         if unedited:
-            parts.append((last - unedited(features)[-1])[0].cpu())
+            parts.append((last - unedited(features, batch)[-1])[0])
     colours = iter(pca_colours(parts))
     return {
         name: [("image", image), *((title, Image.fromarray(next(colours))) for title in titles)]

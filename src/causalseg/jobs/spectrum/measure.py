@@ -18,7 +18,7 @@ from causalseg.analysis.classes import FisherMeter, ProbeMeter, label_patches
 from causalseg.analysis.domains import FOLDS, describe_rings, probe_domains
 from causalseg.analysis.power import bootstrap_mean, measure_directions, measure_power
 from causalseg.analysis.rings import split_rings
-from causalseg.analysis.shift import ShiftMeter
+from causalseg.analysis.shift import CommonMeter, ShiftMeter
 from causalseg.analysis.transfer import TransferMeter
 from causalseg.analysis.verdict import GROUPS, Verdict, judge_rings
 from causalseg.data.classes import IGNORE
@@ -29,6 +29,7 @@ from causalseg.runs.log import console
 from causalseg.spectral.grid import Features
 
 Rows = list[list[float | None]]  # by block and ring
+LEAST_IMAGES = 2 * GROUPS  # of a verdict: half of them fit the probes
 _LEFT_OUT = (None, *range(GROUPS))
 
 
@@ -105,6 +106,12 @@ class ClassMeter:
             else:
                 probe.score(parts, labels, index % GROUPS)
 
+    @property
+    def is_known(self) -> bool:
+        """Whether there are two classes, and patches of both halves of the images."""
+        has_classes = all(meter.present > 1 for meter in self._fisher)
+        return has_classes and all(probe.is_scored for probe in self._probes)
+
     def ratios(self) -> Float[Tensor, "groups1 blocks rings"]:
         """Return J(k) of all images, then without each group."""
         return torch.stack([torch.stack([m.ratios(g) for m in self._fisher]) for g in _LEFT_OUT])
@@ -143,17 +150,19 @@ def measure_sets(
     depth, count = blocks.backbone.depth, len(sets.reference)  # type: ignore[arg-type]
     meters = {name: SetMeter(rings, depth) for name in ("source", *sets.paired, *sets.unpaired)}
     shifts = {name: [ShiftMeter(rings) for _ in range(GROUPS)] for name in sets.paired}
-    classes = ClassMeter(rings, depth, num_classes) if sets.has_labels and count > 1 else None
+    classes, common = ClassMeter(rings, depth, num_classes), CommonMeter(rings)
     transfer = [TransferMeter(rings) for _ in range(depth)] if unedited else None
     for index in _tracked([*range(0, count, 2), *range(1, count, 2)], "source"):
         sample = sets.reference[index]
         clean = _features(blocks, sample)
         meters["source"].update(clean)
+        common.update(clean)
         if transfer and unedited:
-            for meter, frozen, adapted in zip(transfer, unedited(clean), clean, strict=True):
+            batch = sample.image[None].to(blocks.backbone.mean.device)
+            pairs = zip(transfer, unedited(clean, batch), clean, strict=True)
+            for meter, frozen, adapted in pairs:
                 meter.update(frozen, adapted)
-        if classes:
-            classes.update(clean, sample.label, index)
+        classes.update(clean, sample.label, index)
         for name, changed in sets.paired.items():
             moved = _features(blocks, changed[index])
             meters[name].update(moved)
@@ -161,19 +170,38 @@ def measure_sets(
     for name, images in sets.unpaired.items():
         for index in _tracked(range(len(images)), name):  # type: ignore[arg-type]
             meters[name].update(_features(blocks, images[index]))
-    has_groups = count >= GROUPS
+    has_verdict = classes.is_known and shifts and count >= LEAST_IMAGES
     found: dict[str, Any] = {
         "sets": {name: meter.summarise() for name, meter in meters.items()},
-        "shift": {name: as_rows(_total(each).shift()) for name, each in shifts.items()},
-        "unpaired": _compare(meters, [*sets.paired, *sets.unpaired]),
-        "classes": classes.summarise() if classes else None,
+        "shift": {name: as_rows(_relate(_total(each), common)) for name, each in shifts.items()},
+        "unpaired": _compare(meters, list(sets.unpaired)),
+        "classes": classes.summarise() if classes.is_known else None,
         "transfer": _summarise_transfer(transfer),
     }
-    if not (classes and shifts and has_groups):
+    if not has_verdict:
         return found, None
-    return found, judge_rings(
-        classes.ratios(), classes.losses(), *join_groups(list(shifts.values()))
-    )
+    return found, judge(classes, list(shifts.values()), common)
+
+
+def judge(
+    classes: ClassMeter, shifts: Sequence[Sequence[ShiftMeter]], common: CommonMeter
+) -> Verdict:
+    """Return the verdict on what was measured; ``shifts`` are of every change by group."""
+    moved, power, images = [], [], []
+    for left_out in _LEFT_OUT:
+        total = _total(m for each in shifts for g, m in enumerate(each) if g != left_out)
+        moved.append(total.moved)
+        power.append(total.power)
+        images.append(total.images)
+    counts = torch.tensor(images, dtype=torch.float64)[:, None, None]
+    varied = torch.stack(power) - counts * common.energy()
+    return judge_rings(classes.ratios(), classes.losses(), torch.stack(moved), varied, power[0])
+
+
+def _relate(total: ShiftMeter, common: CommonMeter) -> Float[Tensor, "blocks rings"]:
+    """Return S(k); NaN where images do not differ."""
+    varied = total.power - total.images * common.energy()
+    return total.moved / varied.where(varied > 0, torch.nan)
 
 
 def _features(blocks: BlockFeatures, sample: Sample) -> list[Features]:
@@ -182,19 +210,11 @@ def _features(blocks: BlockFeatures, sample: Sample) -> list[Features]:
 
 def _total(meters: Iterable[ShiftMeter]) -> ShiftMeter:
     total = ShiftMeter(0)
-    used = [meter for meter in meters if len(meter.moved)]
+    used = [meter for meter in meters if meter.images]
     total.moved = torch.stack([meter.moved for meter in used]).sum(0)
     total.power = torch.stack([meter.power for meter in used]).sum(0)
+    total.images = sum(meter.images for meter in used)
     return total
-
-
-def join_groups(shifts: Sequence[Sequence[ShiftMeter]]) -> tuple[Tensor, Tensor]:
-    """Return the energies of change and features over all corruptions; see `judge_rings`."""
-    totals = []
-    for left_out in _LEFT_OUT:
-        kept = [m for each in shifts for g, m in enumerate(each) if g != left_out]
-        totals.append(_total(kept))
-    return torch.stack([t.moved for t in totals]), torch.stack([t.power for t in totals])
 
 
 def _compare(meters: dict[str, SetMeter], names: Sequence[str]) -> dict[str, Any]:

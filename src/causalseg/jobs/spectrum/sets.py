@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch.utils.data import Dataset, Subset
 
-from causalseg.build.data import build_data, build_domains
+from causalseg.build.data import build_domains, build_sources
 from causalseg.build.pairs import decoding_of
 from causalseg.config import Config
 from causalseg.config.data import CorruptConfig
@@ -54,7 +54,7 @@ class Sets(NamedTuple):
     reference: Dataset[Sample]
     paired: dict[str, Dataset[Sample]]
     unpaired: dict[str, Dataset[Sample]]
-    has_labels: bool
+    labelled: frozenset[str]  # the sets with labels of the model's classes
 
 
 class FolderImages(Dataset[Sample]):
@@ -86,45 +86,52 @@ def open_sets(plan: Plan, size: tuple[int, int]) -> Sets:
         name: CorruptedData(reference, CorruptConfig(name=name, severity=plan.severity))
         for name in plan.corrupt
     }
-    others = _open_others(plan)
-    if both := [name for name in others if name in changed]:
-        raise ConfigError(f"{both[0]} is both a corruption and a domain: leave one of them out")
+    others, labelled = _open_others(plan)
+    if both := [name for name in others if name in (SOURCE, *changed)]:
+        raise ConfigError(f"{both[0]} would name two sets: rename a folder, or leave one out")
     return Sets(
         ResizedData(reference, size),
         {name: ResizedData(each, size) for name, each in changed.items()},
         {name: ResizedData(_some(each, plan.images), size) for name, each in others.items()},
-        has_labels=not plan.folders,
+        frozenset(() if plan.folders else (SOURCE, *changed, *labelled)),
     )
 
 
 def _open_reference(plan: Plan) -> Dataset[Sample]:
     if plan.folders:
         return _some(_open_folder(plan.folders[0], plan.config), plan.images)
-    data = plan.config.data
-    first = next(iter(data.domains), None)
-    sources, _ = build_data(data.model_copy(update={"only": [first]}), plan.config.inference)
+    sources = build_sources(plan.config.data)
     # A part of one source keeps what its images know, such as their depth.
     whole = sources.datasets[0] if len(sources.datasets) == 1 else sources
     return _some(whole, plan.images)
 
 
-def _open_others(plan: Plan) -> dict[str, Dataset[Sample]]:
+def _open_others(plan: Plan) -> tuple[dict[str, Dataset[Sample]], list[str]]:
+    """Return the other sets, and the names of those with labels of the model's classes."""
     others: dict[str, Dataset[Sample]] = {}
+    labelled: list[str] = []
     domains = {} if plan.folders else plan.config.data.domains
     named = [name for name in plan.against if name in domains]
     if named:
         data = plan.config.data.model_copy(update={"only": named, "mean_over": None})
         opened = build_domains(data, plan.config.inference)
         others |= {name: domain.data for name, domain in opened.items()}
+        labelled = [name for name, domain in opened.items() if domain.mapping is None]
     for name in plan.against:
         if name not in domains:
             if not Path(name).exists():
                 known = did_you_mean(name, domains) if domains else "a folder of images is needed"
                 raise ConfigError(f"--against {name} is no domain and no folder: {known}")
-            others[Path(name).name] = _open_folder(Path(name), plan.config)
+            _add(others, Path(name), plan.config)
     for folder in plan.folders[1:]:
-        others[folder.name] = _open_folder(folder, plan.config)
-    return others
+        _add(others, folder, plan.config)
+    return others, labelled
+
+
+def _add(others: dict[str, Dataset[Sample]], folder: Path, config: Config) -> None:
+    if folder.name in others:
+        raise ConfigError(f"two sets are called {folder.name}: rename the folder {folder}")
+    others[folder.name] = _open_folder(folder, config)
 
 
 def _open_folder(folder: Path, config: Config) -> FolderImages:
