@@ -57,10 +57,11 @@ class LinearHead(Head):
         logits = resize(logits, labels.shape[-2:])
         labels, weights = labels.long(), self.balance.weights()
         total = F.cross_entropy(logits, labels, weights, ignore_index=IGNORE, reduction="sum")
-        is_labelled = labels != IGNORE
-        mass = is_labelled.sum().float() if weights is None else weights[labels[is_labelled]].sum()
+        mass = labels != IGNORE
+        if weights is not None:
+            mass = weights[labels.where(mass, 0)] * mass
         # The smallest mean above 0 is one pixel over all processes, so this only prevents 0 / 0.
-        return {"cross_entropy": total / base.mean_over_processes(mass).clamp(min=1e-6)}
+        return {"cross_entropy": total / base.mean_over_processes(mass.sum().float()).clamp(min=1e-6)}
 
     def _classify(self, features: Features, queries: Queries) -> Float[Tensor, "b k h w"]:
         """Logits at the size of the first map, in float32."""
