@@ -17,7 +17,7 @@ from causalseg.build.model import build_segmenter
 from causalseg.config.run import RunConfig
 from causalseg.engine.evaluate import Domain
 from causalseg.errors import ConfigError, DataError, MissingFileError, RunError, TrainingError
-from causalseg.jobs.train import _limited, train_run
+from causalseg.jobs.train import limit_images, train_run
 from causalseg.model import Segmenter
 from causalseg.runs.average import WeightAverage
 from causalseg.runs.best import BestWeights
@@ -182,6 +182,17 @@ def test_a_finished_run_is_not_overwritten_and_says_what_can_be_done(tiny):
     with pytest.raises(RunError, match="is finished and has no last.ckpt to go on from"):
         train_run(tiny("run.resume=true"))
     assert run.adapter.read_bytes() == before
+
+
+def test_a_gradient_that_is_not_finite_is_one_message_when_clipped(tiny, monkeypatch):
+    original = Segmenter.loss_terms
+
+    def broken(self, *batch):
+        return {name: value * torch.nan for name, value in original(self, *batch).items()}
+
+    monkeypatch.setattr(Segmenter, "loss_terms", broken)
+    with pytest.raises(TrainingError, match="the loss is nan"):
+        train_run(tiny("train.clip=1"))
 
 
 def test_a_loss_that_is_not_finite_stops_before_it_is_saved(tiny, monkeypatch):
@@ -360,6 +371,6 @@ def test_two_processes_with_half_the_batch_equal_one(tiny_options, tmp_path, opt
 @pytest.mark.parametrize("limit", range(1, 9))
 def test_as_many_images_are_scored_in_training_as_the_limit_says(limit):
     domain = Domain(list(range(6)), None, None)
-    chosen = list(_limited({"here": domain}, limit)["here"].data)
+    chosen = list(limit_images({"here": domain}, limit)["here"].data)
     assert len(chosen) == min(limit, 6)
     assert chosen == sorted(set(chosen))

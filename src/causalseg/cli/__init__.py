@@ -7,7 +7,7 @@ import re
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 
@@ -22,6 +22,9 @@ from causalseg.cli.eval import evaluate, print_table, report, submit
 from causalseg.cli.predict import adapt, bench, export, pack, predict, serve
 from causalseg.cli.spectrum import spectrum
 from causalseg.errors import END_SIGNALS, CausalsegError, Terminated
+
+if TYPE_CHECKING:
+    from causalseg.config import Config
 
 # Spinning threads slow each other down tenfold on a busy machine.
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
@@ -52,15 +55,45 @@ app.command(spectrum)
 
 
 @app.command
-def train(config: ConfigFile, /, *overrides: Overrides) -> None:
-    """Train a configuration, score the result and write a report into the run folder."""
+def train(
+    config: ConfigFile,
+    /,
+    *overrides: Overrides,
+    dry_run: Annotated[bool, Parameter(negative="")] = False,
+) -> None:
+    """Train a configuration, score the result and write a report into the run folder.
+
+    Args:
+        dry_run: Write nothing: take a few steps, score an image of each domain, and print what the
+            whole training would take.
+    """
     from causalseg.config.load import load_config
     from causalseg.engine.devices import is_first_process
     from causalseg.jobs.train import train_run
 
+    if dry_run:
+        return _forecast(load_config(config, overrides))
     run = train_run(load_config(config, overrides))
     if is_first_process():
         print(f"report: {run.report}")
+
+
+def _forecast(config: "Config") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from causalseg.engine.devices import is_first_process
+    from causalseg.errors import RunError
+    from causalseg.jobs.forecast import forecast_run
+
+    forecast = forecast_run(config)
+    if is_first_process():
+        table = Table(show_header=False)
+        for line in forecast.lines:
+            table.add_row(*line)
+        Console().print(table)
+    if forecast.problems:
+        raise RunError("\n".join(forecast.problems))
 
 
 @app.command(name="import")
@@ -190,8 +223,9 @@ def main() -> None:
         raise SystemExit(2) from None
     except RuntimeError as error:
         from causalseg.data.workers import explain_death
+        from causalseg.engine.devices import explain_memory
 
-        if (told := explain_death(error)) is None:
+        if (told := explain_death(error) or explain_memory(error)) is None:
             raise
         print(f"error: {told}", file=sys.stderr)
         raise SystemExit(2) from None

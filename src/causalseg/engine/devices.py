@@ -11,7 +11,7 @@ from lightning_fabric.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 
 from causalseg.config.run import Precision, RunConfig
-from causalseg.errors import ConfigError
+from causalseg.errors import ConfigError, TrainingError
 
 # It prints the precision at every start, which is in our log.
 logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.WARNING)
@@ -69,3 +69,15 @@ def find_precision(wanted: Precision, accelerator: str) -> Literal["32-true", "b
         flags = cpuinfo.read_text() if accelerator == "cpu" and cpuinfo.is_file() else ""
         is_fast = "avx512_bf16" in flags or "amx_bf16" in flags
     return "bf16-mixed" if is_fast else "32-true"
+
+
+def explain_memory(error: RuntimeError) -> TrainingError | None:
+    """Return the error for memory that does not suffice; None for another error."""
+    text = str(error)
+    if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in text:
+        return None
+    return TrainingError(
+        f"the memory does not suffice ({text.splitlines()[0]}): to train, lower train.batch or "
+        "train.crop, or set backbone.checkpointing=true; to predict, lower eval.windows_at_once "
+        "or eval.window"
+    )

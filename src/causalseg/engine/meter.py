@@ -1,6 +1,7 @@
 """Measurements of training: losses, seconds per step, waiting for data, memory."""
 
 import math
+import os
 import re
 import sys
 import time
@@ -80,3 +81,13 @@ def peak_memory(device: torch.device) -> float:
         return 0.0
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+
+
+def total_memory(device: torch.device) -> float:
+    """Return the bytes that a device has, for a CPU those of the machine; 0 if unknown."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    names = getattr(os, "sysconf_names", {})  # Windows has none
+    if "SC_PHYS_PAGES" not in names:
+        return 0.0
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

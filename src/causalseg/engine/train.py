@@ -51,14 +51,12 @@ def train(
     ConfigError if the batch does not divide over the processes, RunError if a checkpoint cannot be
     written or read, and TrainingError if the loss is not finite.
     """
-    steps, decay = options.steps, (options.weight_decay, options.weight_decay_end)
-    groups = parameter_groups(model, options.lr, options.adapter_lr, *decay)
-    wrapped, optimizer = fabric.setup(model, AdamW(groups))
-    wrapped.mark_forward_method("loss_terms")
+    steps = options.steps
+    wrapped, optimizer = set_up(fabric, model, options)
     state = _State(fabric, model, optimizer.optimizer, options, run_options)
     first = done = load_checkpoint(*state.kept) if run_options.resume else 0
     last = first if state.best.is_over else steps
-    batches = _batches(fabric, data, draws, options, (first, last), run_options.seed)
+    batches = make_batches(fabric, data, draws, options, (first, last), run_options.seed)
     log, meter = state.open_log(first, last, len(data)), Meter(fabric)
     wrapped.train()
     with log or nullcontext():
@@ -68,7 +66,7 @@ def train(
                 torch.manual_seed(derive_seed(run_options.seed, done, fabric.global_rank))
                 set_step(optimizer.param_groups, done - 1, options)
                 model.progress = (done - 1) / steps
-                meter.step(_update(fabric, wrapped, optimizer, batch, options.clip))
+                meter.step(take_step(fabric, wrapped, optimizer, batch, options.clip))
                 state.average.update(done)
                 is_logging = is_due(done, steps, min(run_options.log_every, _MOST_STEPS))
                 number = _agree(fabric, stop.number, is_logging)
@@ -145,7 +143,19 @@ class _State:
         self.score(evaluate, step, log, is_last=True)
 
 
-def _update(
+def set_up(
+    fabric: Fabric, model: Segmenter, options: TrainConfig
+) -> tuple[_FabricModule, _FabricOptimizer]:
+    """Place the model on its device and make the optimiser of adapter and head."""
+    decay = (options.weight_decay, options.weight_decay_end)
+    groups = parameter_groups(model, options.lr, options.adapter_lr, *decay)
+    is_fused = fabric.device.type == "cuda"  # one kernel for all parameters
+    wrapped, optimizer = fabric.setup(model, AdamW(groups, fused=is_fused or None))
+    wrapped.mark_forward_method("loss_terms")
+    return wrapped, optimizer
+
+
+def take_step(
     fabric: Fabric,
     model: _FabricModule,
     optimizer: _FabricOptimizer,
@@ -158,7 +168,8 @@ def _update(
     loss = torch.stack(list(terms.values())).sum()
     fabric.backward(loss)
     if clip is not None:
-        fabric.clip_gradients(model, optimizer, max_norm=clip)
+        # The meter finds a norm that is not finite; to look at it here would wait for the device.
+        fabric.clip_gradients(model, optimizer, max_norm=clip, error_if_nonfinite=False)
     optimizer.step()
     optimizer.zero_grad()
     return {"loss": loss, **terms}
@@ -175,7 +186,7 @@ def _agree(fabric: Fabric, number: int, is_logging: bool) -> int:
     return int(fabric.all_reduce(mine, reduce_op="max")) if is_logging else 0  # type: ignore
 
 
-def _batches(
+def make_batches(
     fabric: Fabric,
     data: AugmentedData,
     draws: Draws,

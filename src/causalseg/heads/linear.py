@@ -61,7 +61,9 @@ class LinearHead(Head):
         if weights is not None:
             mass = weights[labels.where(mass, 0)] * mass
         # The smallest mean above 0 is one pixel over all processes, so this only prevents 0 / 0.
-        return {"cross_entropy": total / base.mean_over_processes(mass.sum().float()).clamp(min=1e-6)}
+        return {
+            "cross_entropy": total / base.mean_over_processes(mass.sum().float()).clamp(min=1e-6)
+        }
 
     def _classify(self, features: Features, queries: Queries) -> Float[Tensor, "b k h w"]:
         """Logits at the size of the first map, in float32."""

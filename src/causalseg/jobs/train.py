@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from lightning_fabric import Fabric
 from torch.utils.data import Subset
@@ -16,7 +17,7 @@ from causalseg.config.adapters import has_open_band
 from causalseg.config.load import dump_config, list_differences, load_config
 from causalseg.config.stages import Stage, stage_of
 from causalseg.data.augment import Augment
-from causalseg.data.loader import AugmentedData
+from causalseg.data.loader import AugmentedData, Draws
 from causalseg.engine.devices import make_fabric
 from causalseg.engine.evaluate import Domain, ExampleImages
 from causalseg.engine.meter import peak_memory
@@ -34,12 +35,56 @@ from causalseg.runs.trackers import check_trackers
 from causalseg.writing import write_text
 
 
+class Prepared(NamedTuple):
+    """All that a training needs; nothing is written yet."""
+
+    fabric: Fabric
+    config: Config  # with what was found: checksum, measured band, steps
+    model: Segmenter
+    images: AugmentedData
+    draws: Draws
+    domains: dict[str, Domain]
+    began: str  # what run.init gave
+    missing: str  # classes without a pixel, for people
+
+
 def train_run(config: Config) -> RunFolder:
     """Train a configuration into its run folder: weights, log, scores and report.
 
     Raises CausalsegError before a file is written if configuration, data or weights are wrong, or
     the folder holds a run that this one may not replace or go on with.
     """
+    run = RunFolder(config.run.out)
+    ready = prepare(config)
+    fabric, config, model = ready.fabric, ready.config, ready.model
+    with _held(fabric, run):
+        _check_folder(fabric, run, config)  # another may have trained into it meanwhile
+        if fabric.is_global_zero:
+            run.remove_leftovers(config.run.resume)
+            write_text(run.config, dump_config(config))
+            logger.info(
+                "%s: %d trainable parameters, %d training images, %s on %s",
+                run.path,
+                trainable_parameters(model),
+                len(ready.images),
+                fabric.strategy.precision.precision,
+                fabric.device,
+            )
+            if ready.began:
+                logger.info("begins with %s", ready.began)
+            if ready.missing:
+                logger.warning("%s", ready.missing)
+
+        score = _Scores(fabric, run, model, ready.domains, config)
+        what = (ready.images, ready.draws, config.train, config.run)
+        train(fabric, model, *what, score, config.eval.every)
+        if fabric.is_global_zero and (gain := find_gain(run)):
+            logger.info("gain over the frozen backbone (%s): %s", gain.folder, gain.text)
+    return run
+
+
+def prepare(config: Config) -> Prepared:
+    """Build model and data of a training and check everything; raises as `train_run` does."""
     run = RunFolder(config.run.out)
     check_trackers(config.run.trackers)
     fabric = make_fabric(config.run)
@@ -68,30 +113,8 @@ def train_run(config: Config) -> RunFolder:
     counts = None if config.run.resume else data.count_for_head(model, sources, workers)
     draws = data.build_draws(config.data, sources, config.run.seed, workers, counts)
     images = AugmentedData(sources, Augment(config.train.crop, config.train.augment), draws)
-    with _held(fabric, run):
-        _check_folder(fabric, run, config)  # another may have trained into it meanwhile
-        if fabric.is_global_zero:
-            run.remove_leftovers(config.run.resume)
-            write_text(run.config, dump_config(config))
-            logger.info(
-                "%s: %d trainable parameters, %d training images, %s on %s",
-                run.path,
-                trainable_parameters(model),
-                len(images),
-                fabric.strategy.precision.precision,
-                fabric.device,
-            )
-            if began:
-                logger.info("begins with %s", began)
-            missing = data.find_missing_classes(model.classes, sources, counts, workers)
-            if missing:
-                logger.warning("%s", missing)
-
-        score = _Scores(fabric, run, model, domains, config)
-        train(fabric, model, images, draws, config.train, config.run, score, config.eval.every)
-        if fabric.is_global_zero and (gain := find_gain(run)):
-            logger.info("gain over the frozen backbone (%s): %s", gain.folder, gain.text)
-    return run
+    missing = data.find_missing_classes(model.classes, sources, counts, workers)
+    return Prepared(fabric, config, model, images, draws, domains, began, missing)
 
 
 @dataclass
@@ -113,7 +136,7 @@ class _Scores:
         if log:  # before scoring: what training needs
             log.memory(step, peak_memory(self.fabric.device))
         best, options = self.config.run.best, self.config.eval
-        limited, candidate = _limited(self.domains, options.limit), None
+        limited, candidate = limit_images(self.domains, options.limit), None
         if is_last and best and options.limit is not None:
             candidate, _ = self._score(limited, 0)
         num_pictures = options.pictures if is_last else 0
@@ -221,7 +244,7 @@ def _check_count(run: RunFolder, count: int) -> None:
         )
 
 
-def _limited(domains: dict[str, Domain], limit: int | None) -> dict[str, Domain]:
+def limit_images(domains: dict[str, Domain], limit: int | None) -> dict[str, Domain]:
     """Return at most ``limit`` images of each domain, spread evenly."""
     if limit is None:
         return domains
@@ -229,6 +252,7 @@ def _limited(domains: dict[str, Domain], limit: int | None) -> dict[str, Domain]
     for name, domain in domains.items():
         count = len(domain.data)  # type: ignore[arg-type]
         used = min(limit, count)
-        chosen = Subset(domain.data, [number * count // used for number in range(used)])
-        limited[name] = domain._replace(data=chosen)
+        chosen = [number * count // used for number in range(used)]
+        unknown = None if domain.unknown is None else Subset(domain.unknown, chosen)
+        limited[name] = domain._replace(data=Subset(domain.data, chosen), unknown=unknown)
     return limited
