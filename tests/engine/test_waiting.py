@@ -62,3 +62,14 @@ def test_on_a_gpu_a_step_waits_for_nothing(tiny):
         model.loss(images, labels).backward()
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("adapter", ["causal_tune", "lora", "soma", "rein", "causal_lora"])
+def test_blocks_below_the_first_adapted_one_have_no_graph(tiny, adapter):
+    model = build_segmenter(tiny(f"adapter={{name: {adapter}, layers: [4, 5]}}")).train()
+    has_graph = []
+    for block in model.backbone.vit.blocks:
+        block.register_forward_hook(lambda block, args, out: has_graph.append(out.requires_grad))
+    model.loss(torch.rand(1, 3, 32, 48), torch.zeros(1, 32, 48, dtype=torch.long)).backward()
+    assert has_graph == [False] * 4 + [True] * (len(has_graph) - 4)
+    assert len(has_graph) == 6
