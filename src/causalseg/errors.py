@@ -35,6 +35,10 @@ class RunError(CausalsegError):
     """A run folder or checkpoint that is incomplete, broken or in use."""
 
 
+class InUseError(RunError):
+    """A folder that another process keeps locked."""
+
+
 class TrainingError(CausalsegError):
     """Training that cannot go on, such as a loss that is not finite."""
 

@@ -212,6 +212,12 @@ def test_a_run_that_failed_or_has_no_score_decides_nothing(plan, scores, trained
         run_tuning(plan("train.adapter_lr=5e-4,1e-3,2e-3"))
 
 
+def test_nothing_is_chosen_while_other_workers_have_runs(plan, trained, monkeypatch):
+    assert run_tuning(plan(RATES))
+    monkeypatch.setattr("causalseg.jobs.compare.study.run_cells", lambda *_: None)
+    assert run_tuning(plan("train.adapter_lr=5e-4,1e-3,2e-3")) is None
+
+
 def test_the_command_tunes_and_its_file_is_compared_next(config, file, tmp_path, trained, capsys):
     tuned = tmp_path / "tuned.yaml"
     line = ("tune", config, "--methods", file, "--adapters", "none,lora", "--out", tmp_path / "out")

@@ -50,8 +50,8 @@ def compare(
     """Train methods with several seeds under one configuration and put them into one table.
 
     Options as key=value apply to all methods. The same command again keeps finished runs and
-    resumes interrupted ones. Writes OUT/compare.md, OUT/compare.html, OUT/results/ and a folder for
-    each run.
+    resumes interrupted ones; at the same time, on any machine, it takes runs that are still free.
+    Writes OUT/compare.md, OUT/compare.html, OUT/results/ and a folder for each run.
 
     Args:
         seeds: Seeds of every method.
@@ -104,6 +104,9 @@ def tune(
     values = parse_grid(grid)
     plan = tuning.plan_tuning(config, overrides, methods, values, metric, _numbers(seeds), out)
     choices = tuning.run_tuning(plan, options.jobs)
+    if choices is None:
+        print(f"the worker that finishes the last run writes {write}")
+        return
     tuning.write_record(plan, choices, out)
     tuning.write_methods(plan, choices, methods, write)
     for method in methods:

@@ -92,14 +92,17 @@ def plan_tuning(
     return Tuning(study, tried, domain, grid, list(seeds))
 
 
-def run_tuning(tuning: Tuning, jobs: int = 1) -> dict[str, Choice]:
+def run_tuning(tuning: Tuning, jobs: int = 1) -> dict[str, Choice] | None:
     """Train unfinished runs; return the best values of each method that the grid affects.
 
-    Raises RunError if a run failed or has no score.
+    None if other workers still run some of them. Raises RunError if a run failed or has no score.
     """
     comparison, failures = run_study(tuning.study, jobs)
     check_failures(tuning.study, failures)
     rows = {row.method.name: row for row in comparison.rows} if comparison else {}
+    finished = {(name, seed) for name, row in rows.items() for seed in row.results}
+    if any(cell.key not in finished for cell in tuning.study.cells):
+        return None
     choices = {}
     for name, tried in tuning.tried.items():
         trials = [Trial(values, _scores(rows[method.name], tuning)) for values, method in tried]

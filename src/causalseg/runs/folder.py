@@ -5,14 +5,14 @@ import os
 import platform
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
 from causalseg.config.reading import read_yaml
-from causalseg.errors import MissingFileError, RunError
+from causalseg.errors import InUseError, MissingFileError, RunError
 from causalseg.writing import write_text
 
 _MADE_BY = {
@@ -134,15 +134,21 @@ def open_scored(path: Path | str) -> RunFolder:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Keep other processes out of a folder. Raises RunError, which names the one that locked it."""
+def locked(folder: Path, name: str = "", timeout: float = 0) -> Iterator[None]:
+    """Keep other processes out of a folder, or of what ``name`` stands for in it.
+
+    The system releases the lock when the process ends, however it ends. Raises InUseError, which
+    names the process that has it, after ``timeout`` seconds.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    lock, owner = FileLock(folder / ".lock", timeout=0), folder / ".owner"
+    lock, owner = FileLock(folder / f"{name}.lock", timeout=timeout), folder / f"{name}.owner"
     try:
         lock.acquire()
     except Timeout:
-        known = owner.read_text(encoding="utf-8") if owner.is_file() else "another process"
-        raise RunError(
+        known = "another process"
+        with suppress(FileNotFoundError):
+            known = owner.read_text(encoding="utf-8")
+        raise InUseError(
             f"{folder} is in use by {known}: wait until it ends, stop it, or choose another folder"
         ) from None
     except NotImplementedError:  # before filelock 4, on a file system without locks

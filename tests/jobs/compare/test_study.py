@@ -1,11 +1,9 @@
 """Comparisons: mistakes before anything runs, finished runs kept, failures told, stops survived."""
 
 import json
-import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -14,39 +12,12 @@ import yaml
 
 from causalseg.config.load import dump_config, load_config
 from causalseg.errors import ConfigError, MissingFileError, RunError
-from causalseg.jobs.compare.methods import read_methods
-from causalseg.jobs.compare.study import plan_study, run_study
+from causalseg.jobs.compare.study import run_study
 from causalseg.jobs.compare.workers import _cuda_devices
 from causalseg.jobs.train import train_run
 from causalseg.report.comparison import read_study
 from causalseg.runs.folder import RunFolder, locked
-from command_line import run, write_yaml
-
-
-@pytest.fixture
-def config(tiny_options, tmp_path):
-    """A configuration file without adapter, two steps long."""
-    del tiny_options["adapter"]
-    tiny_options["train"]["steps"] = 2
-    return write_yaml(tmp_path / "tiny.yaml", tiny_options)
-
-
-@pytest.fixture
-def methods(tmp_path):
-    small = {"name": "causal_tune", "num_tokens": 4, "rank": 2}
-    content = {"tuned": {"adapter": small}, "none": {"adapter": "none"}}
-    return write_yaml(tmp_path / "methods.yaml", content)
-
-
-@pytest.fixture
-def plan(config, methods, tmp_path):
-    """Plan a study of `none` and `tuned` below tmp_path/out."""
-
-    def plan(*overrides, names=("none", "tuned"), seeds=(0,), reference=None):
-        chosen = read_methods(names, methods)
-        return plan_study(config, overrides, chosen, seeds, reference, tmp_path / "out")
-
-    return plan
+from command_line import run
 
 
 def files_of(folder):
@@ -187,20 +158,6 @@ def test_classes_read_from_a_file_are_no_difference(plan, folder):
     assert plan("data.classes=classes.json", names=("none",)).cells[0].is_finished
 
 
-def test_a_folder_has_one_comparison_and_a_run_one_training_at_a_time(plan, tmp_path):
-    study = plan(names=("none",))
-    with (
-        locked(tmp_path / "out"),
-        pytest.raises(RunError, match=f"in use by process {os.getpid()} on"),
-    ):
-        run_study(study)
-    (cell,) = study.cells
-    with locked(cell.run.path), pytest.raises(RunError, match="seed0 is in use"):
-        train_run(cell.config)
-    assert not cell.run.log.exists()
-    train_run(cell.config)
-
-
 def train_study(study):
     """Train the cells of a study in this process and make its table."""
     for cell in study.cells:
@@ -254,17 +211,10 @@ def test_results_of_another_configuration_are_no_rows_of_the_table(plan, tmp_pat
     plan("train.workers=1", names=("tuned",))
 
 
-def command(config, methods, out, *more):
-    line = [sys.executable, "-m", "causalseg", "compare", config, "--methods", methods]
-    return [*line, "--adapters", "none,tuned", "--out", out, *more]
-
-
 @pytest.mark.slow
-def test_stopped_by_a_signal_and_started_again_it_keeps_what_was_finished(
-    config, methods, tmp_path
-):
+def test_stopped_by_a_signal_and_started_again_it_keeps_what_was_finished(command, tmp_path):
     out, second = tmp_path / "out", tmp_path / "out" / "tuned" / "seed0"
-    line = command(config, methods, out, "--seeds", "0", "train.steps=40", "run.save_every=1")
+    line = command("--seeds", "0", "train.steps=40", "run.save_every=1")
     process = subprocess.Popen(line, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 240
     while not (second / "last.ckpt").is_file():
@@ -291,12 +241,12 @@ def test_stopped_by_a_signal_and_started_again_it_keeps_what_was_finished(
 
 
 @pytest.mark.slow
-def test_a_cell_that_fails_is_told_and_the_others_finish(config, methods, tmp_path):
+def test_a_cell_that_fails_is_told_and_the_others_finish(command, methods, tmp_path):
     content = yaml.safe_load(methods.read_text())
     content["huge"] = {"adapter": "lora", "backbone.weights": "/nowhere/99.safetensors"}
     methods.write_text(yaml.safe_dump(content))
     out = tmp_path / "out"
-    line = command(config, methods, out, "--seeds", "0", "--jobs", "2")
+    line = command("--seeds", "0", "--jobs", "2")
     line[line.index("none,tuned")] = "none,huge,tuned"
     done = subprocess.run(line, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 2, done.stderr

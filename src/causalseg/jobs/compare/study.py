@@ -3,8 +3,12 @@
 A cell is a method with a seed: a run folder OUT/METHOD/seedN that `causalseg train` fills in a
 process of its own. Cells run seed by seed, so that an early table has all methods. Results of
 earlier comparisons in the folder stay in the table if they share the configuration.
+
+Workers know of each other by the folder alone: locks, run folders and results. Whoever finishes a
+cell writes its result and the table of all that is finished.
 """
 
+import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -16,11 +20,11 @@ from causalseg.config.load import apply_override, flatten, load_config
 from causalseg.config.stages import Stage, keys_of, stage_of
 from causalseg.errors import CausalsegError, ConfigError, RunError, did_you_mean, list_some
 from causalseg.jobs.compare.methods import folder_name
-from causalseg.jobs.compare.workers import StudyCell, run_cells
+from causalseg.jobs.compare.workers import WRITING_TIME, StudyCell, join_workers, run_cells
 from causalseg.jobs.train import list_changes
 from causalseg.report import comparison
 from causalseg.report.comparison_page import comparison_to_markdown, write_comparison
-from causalseg.report.result import Method, Result, collect_result
+from causalseg.report.result import Method, Result, collect_result, read_result
 from causalseg.runs.folder import locked
 from causalseg.runs.log import logger
 from causalseg.runs.scores import MEAN
@@ -89,36 +93,47 @@ def run_study(
     jobs: int = 1,
     publish: Callable[[comparison.Comparison], None] = lambda compared: None,
 ) -> tuple[comparison.Comparison | None, list[str]]:
-    """Run unfinished cells, ``jobs`` side by side, and write results and tables after each.
+    """Run free cells, ``jobs`` side by side; write results and tables after each.
 
-    ``publish`` is called after each, too, with the comparison so far.
+    ``publish`` is called after each, too, with the comparison so far, by one worker at a time.
 
     Returns the comparison, None without any finished cell, and which cells failed and why. Raises
     RunError if another comparison runs in the folder.
     """
     results: dict[tuple[str, int], Result] = {}
-    failures: list[str] = []
+    failures: dict[tuple[str, int], str] = {}
     latest: comparison.Comparison | None = None
 
-    def ended(cell: StudyCell, failure: str | None) -> None:
+    def gather() -> None:
+        """Take up what is finished, by any worker; write what is new, and the tables."""
         nonlocal latest
-        if failure is None:
-            results[cell.key] = _label(study, *cell.key, collect_result(cell.run))
-            latest = _publish(study, results)
-            publish(latest)
-        else:
-            failures.append(f"{cell.label}: {failure}")
+        with locked(study.out, timeout=WRITING_TIME):
+            found = {} if results else dict(study.earlier)
+            for cell in study.cells:
+                if cell.key not in results and cell.is_finished:
+                    found[cell.key] = collect_result(cell.run)
+            for key, result in found.items():
+                results[key] = _label(study, *key, result)
+            if found:
+                latest = _write_tables(study, results)
+                publish(latest)
 
-    with locked(study.out):
-        finished = {cell.key: collect_result(cell.run) for cell in study.cells if cell.is_finished}
-        for key, result in {**study.earlier, **finished}.items():
-            results[key] = _label(study, *key, result)
-        if results:
-            latest = _publish(study, results)
-            publish(latest)
-        logger.info("%d runs, %d of them finished before", len(study.cells), len(finished))
-        run_cells([cell for cell in study.cells if cell.key not in results], jobs, ended)
-    return latest, failures
+    def ended(cell: StudyCell, failure: str | None) -> None:
+        if failure is None:
+            gather()
+        else:
+            failures[cell.key] = f"{cell.label}: {failure}"
+
+    with join_workers(study.out, study.cells, study.reference) as number:
+        gather()
+        unfinished = [cell for cell in study.cells if cell.key not in results]
+        count = len(study.cells)
+        logger.info("%d runs, %d of them finished before", count, count - len(unfinished))
+        run_cells(unfinished, range(number * jobs, (number + 1) * jobs), ended)
+        gather()
+    if others := [c.label for c in unfinished if c.key not in {*results, *failures}]:
+        logger.info("run by other workers: %s", list_some(others, 9))
+    return latest, list(failures.values())
 
 
 def check_failures(study: Study, failures: Sequence[str]) -> None:
@@ -131,9 +146,14 @@ def check_failures(study: Study, failures: Sequence[str]) -> None:
 def _join_methods(
     results: comparison.Results, methods: Sequence[Method], seeds: Sequence[int]
 ) -> tuple[list[Method], dict[str, list[int]]]:
-    """Return the rows, earlier ones first, and the seeds that each should have."""
+    """Return the rows, earlier ones first, and the seeds that each should have.
+
+    An earlier one keeps its place, so a worker that comes later has the order of the first.
+    """
     listed = comparison.list_methods(results)
     rows = {method.name: method for method, _ in listed}
+    places = {name: result.label.place for (name, _), result in results.items()}
+    free = (place for place in itertools.count() if place not in places.values())
     planned = {method.name: set(theirs) for method, theirs in listed}
     folders = {folder_name(method): method.name for method in rows.values()}
     for method in methods:
@@ -141,8 +161,11 @@ def _join_methods(
         if other != method.name:
             raise ConfigError(f"{method.name} would share the folder of {other}")
         rows[method.name] = method
+        if method.name not in places:
+            places[method.name] = next(free)
         planned.setdefault(method.name, set()).update(seeds)
-    return list(rows.values()), {name: sorted(theirs) for name, theirs in planned.items()}
+    ordered = sorted(rows.values(), key=lambda method: places[method.name])
+    return ordered, {name: sorted(theirs) for name, theirs in planned.items()}
 
 
 def _choose_reference(
@@ -265,12 +288,12 @@ def _label(study: Study, name: str, seed: int, result: Result) -> Result:
     method = study.methods[row]
     labelled = comparison.label_result(result, method, row, study.reference, study.seeds[name])
     file = study.out / "results" / f"{folder_name(method)}_seed{seed}.json"
-    if labelled != result:
+    if not file.is_file() or labelled != read_result(file):
         write_json(file, labelled.to_json())
     return labelled
 
 
-def _publish(study: Study, results: dict[tuple[str, int], Result]) -> comparison.Comparison:
+def _write_tables(study: Study, results: dict[tuple[str, int], Result]) -> comparison.Comparison:
     compared = comparison.compare_results(study.methods, study.seeds, study.reference, results)
     write_text(study.out / "compare.md", f"# {study.title}\n\n{comparison_to_markdown(compared)}")
     write_comparison(compared, study.title, study.out / "compare.html")
