@@ -1,5 +1,6 @@
 """The commands that compare methods, tune them alike before, and sweep options of one."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +12,16 @@ from causalseg.cli.arguments import ConfigFile, Count, Overrides, RunPath
 from causalseg.errors import ConfigError
 
 if TYPE_CHECKING:
+    from causalseg.jobs.compare.study import Study
     from causalseg.report.comparison import Comparison
     from causalseg.report.result import Method
     from causalseg.report.sweep import Sweep
+
+
+Slurm = Annotated[
+    Path | None,
+    Parameter(help="Run nothing; write a batch script that runs this command on a SLURM cluster."),
+]
 
 
 @Parameter(name="*")  # options of the commands that take it
@@ -26,13 +34,14 @@ class MethodOptions:
             or names from the methods file; default: all of the methods file.
         budget: Trained parameters of every adapter, within 5 %, such as 400k: ranks and other sizes
             are chosen for it; default: methods keep their sizes.
-        jobs: Number of runs side by side.
+        jobs: Number of runs side by side; with --slurm, of workers, one run each.
     """
 
     adapters: str = ""
     methods: Annotated[Path | None, Parameter(help="YAML file that defines methods.")] = None
     budget: str | None = None
     jobs: Count = 1
+    slurm: Slurm = None
 
 
 _ALL = MethodOptions()
@@ -62,6 +71,9 @@ def compare(
 
     methods = _read_methods(config, overrides, options)
     study = plan_study(config, overrides, methods, _numbers(seeds), reference, out)
+    if options.slurm:
+        _write_script(options.slurm, study, options.jobs)
+        return
     comparison, failures = run_study(study, options.jobs)
     if comparison:
         _print_comparison(comparison)
@@ -103,6 +115,9 @@ def tune(
     methods = _read_methods(config, overrides, options)
     values = parse_grid(grid)
     plan = tuning.plan_tuning(config, overrides, methods, values, metric, _numbers(seeds), out)
+    if options.slurm:
+        _write_script(options.slurm, plan.study, options.jobs)
+        return
     choices = tuning.run_tuning(plan, options.jobs)
     if choices is None:
         print(f"the worker that finishes the last run writes {write}")
@@ -122,6 +137,7 @@ def sweep(
     out: Path,
     seeds: str = "0",
     jobs: Count = 1,
+    slurm: Slurm = None,
 ) -> None:
     """Train one configuration at every combination of values of options, and show the scores.
 
@@ -133,18 +149,28 @@ def sweep(
             several options, each with its own --grid.
         out: Folder of the runs.
         seeds: Seeds of every combination.
-        jobs: Number of runs side by side.
+        jobs: Number of runs side by side; with --slurm, of workers, one run each.
     """
     from causalseg.jobs.compare.grid import parse_grid
     from causalseg.jobs.compare.study import check_failures
     from causalseg.jobs.sweep import plan_sweep, run_sweep
 
     plan = plan_sweep(config, overrides, parse_grid(grid), _numbers(seeds), out)
+    if slurm:
+        _write_script(slurm, plan.study, jobs)
+        return
     swept, failures = run_sweep(plan, jobs)
     if swept:
         _print_sweep(swept)
         print(f"report: {out / 'sweep.html'}, scores: {out / 'sweep.json'}")
     check_failures(plan.study, failures)
+
+
+def _write_script(file: Path, study: "Study", jobs: int) -> None:
+    from causalseg.jobs.compare.slurm import write_script
+
+    write_script(file, study, jobs, sys.argv[1:])
+    print(f"script: {file}; edit its first lines, then run: sbatch {file}")
 
 
 def _read_methods(config: Path, overrides: Sequence[str], options: MethodOptions) -> "list[Method]":

@@ -1,9 +1,10 @@
-"""Several workers in one folder: who takes which cell, one that is killed."""
+"""Several workers in one folder: who takes which cell, one that is killed, workers under SLURM."""
 
 import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from itertools import pairwise
 
@@ -16,6 +17,7 @@ from causalseg.jobs.train import train_run
 from causalseg.report.comparison import read_study
 from causalseg.report.comparison_page import comparison_to_markdown
 from causalseg.runs.folder import RunFolder, locked
+from command_line import run
 
 CELLS = [("none", 0), ("tuned", 0), ("none", 1), ("tuned", 1)]
 
@@ -116,3 +118,58 @@ def test_three_workers_of_which_one_is_killed_make_the_table_of_one(plan, comman
     for cell in alone.cells:
         train_run(cell.config)
     assert scores_of(run_study(alone)[0]) == scores_of(together)
+
+
+SBATCH = """#!{python}
+import os, shlex, subprocess, sys
+script = open(sys.argv[1]).read()
+head = script.split("\\nexec ")[0].splitlines()
+lines = [shlex.split(line)[1] for line in head if line.startswith("#SBATCH ")]
+options = dict(line.removeprefix("--").partition("=")[::2] for line in lines)
+known = {{"time", "cpus-per-task", "job-name", "array", "ntasks", "gpus-per-task", "chdir"}}
+if unknown := options.keys() - known - {{"signal", "requeue", "open-mode"}}:
+    sys.exit(f"sbatch: unrecognized option {{unknown}}")
+first, last = map(int, options["array"].split("-"))
+tasks = []
+for index in range(first, last + 1):
+    own = {{"SLURM_ARRAY_TASK_ID": str(index), "SLURM_JOB_ID": str(7 + index)}}
+    own |= {{"SLURM_NTASKS": "1", "SLURM_PROCID": "0", "SLURM_JOB_NAME": options["job-name"]}}
+    own |= {{"SLURM_NODELIST": "node[1-2]", "SLURM_NTASKS_PER_NODE": "3"}}
+    task = subprocess.Popen(["bash", sys.argv[1]], cwd=options["chdir"], env=os.environ | own)
+    tasks.append(task)
+sys.exit(max(task.wait() for task in tasks))
+"""
+
+
+@pytest.mark.slow
+def test_an_array_of_slurm_runs_every_cell_once(command, tmp_path, monkeypatch):
+    stub, script = tmp_path / "bin" / "sbatch", tmp_path / "job.sh"
+    stub.parent.mkdir()
+    stub.write_text(SBATCH.format(python=sys.executable))
+    stub.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{stub.parent}:{os.environ['PATH']}")
+    asked = command("--seeds", "0", "--jobs", "2", f"--slurm={script}")[3:]
+    assert run(*asked) == 0
+    assert not (tmp_path / "out").exists()
+    text = script.read_text()
+    for part in ("--array=0-1", "--gpus-per-task=1", "--signal=B:TERM@120", "--requeue"):
+        assert f"#SBATCH {part}\n" in text
+    subprocess.run(["sbatch", script], check=True, timeout=500)
+    comparison = read_study(tmp_path / "out" / "results")
+    assert (comparison.missing, len(comparison.rows)) == ([], 2)
+    for name in ("none", "tuned"):
+        events = RunFolder(tmp_path / "out" / name / "seed0").read_log()
+        assert [e["event"] for e in events].count("start") == 1
+
+
+def test_the_script_has_the_command_without_its_own_options(config, tmp_path, capsys):
+    script, out = tmp_path / "job.sh", tmp_path / "a folder"
+    grid = "adapter.rank=2,4"
+    line = ["sweep", config, "adapter=lora", "run.accelerator=cpu", "--grid", grid, "--out", out]
+    assert run(*line, "--slurm", script, "--jobs=3") == 0
+    assert f"sbatch {script}" in capsys.readouterr().out
+    text = script.read_text()
+    assert "gpus-per-task" not in text
+    assert "#SBATCH --array=0-2\n" in text
+    (start,) = re.findall("^exec (.*)", text, re.MULTILINE)
+    assert start.endswith(f"adapter=lora run.accelerator=cpu --grid {grid} --out '{out}'")
