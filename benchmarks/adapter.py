@@ -1,12 +1,11 @@
 """Time and memory of every adapter against Rein's module and against one frozen ViT block.
 
-    python benchmarks/adapter.py [--rounds 9] [--json adapter.json]
-        [--only rein lora ...] [--settings 384x1 1024x4 ...]
+    python benchmarks/adapter.py [--rounds 5] [--only rein lora ... | --all]
+        [--settings 384x1 1024x4 ...] [--forward] [--json FILE]
 
-A 32 x 32 grid, one block, CPU time of one thread. All candidates of a setting are timed in turn,
-round after round, and each ratio is the median over rounds of the ratio within a round: a machine
-that changes its speed changes both sides. For Causal-Tune, `fast` is what the package runs,
-`literal` the formula line by line.
+A 32 x 32 grid, one block, forward and backward pass with a dense gradient, CPU time of one thread;
+``--forward`` adds the forward pass alone. For Causal-Tune, `causal_tune` is what the package runs,
+`causal_tune_literal` the formula line by line.
 
 Methods that work within a block have no time of their own: theirs is that of a block with the
 method minus that of the frozen block, run before and after it. Likewise the memory: bytes saved for
@@ -15,20 +14,15 @@ floats. `full` computes forward what the frozen block computes: what it shows th
 Interventions are measured in training alone: at inference there is nothing of them.
 """
 
-import argparse
 import copy
-import statistics
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import torch
-from timm.layers import use_fused_attn
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+import measure
 from causalseg.adapters.ablations.literal import CausalTuneFFT, CausalTuneHaar
 from causalseg.adapters.ablations.released import ReleasedCausalTune
 from causalseg.adapters.adaptformer import AdaptFormer
@@ -49,15 +43,16 @@ from causalseg.config.adapters import (
     PeftAdapterConfig,
     ReinConfig,
 )
-from causalseg.writing import write_json
+from measure import Row, Target, Times
 
+ABOUT = "An adapter after or in one block, on a grid of 32 × 32: channels x batch, one thread."
 GRID = (32, 32)
-SETTINGS = ("384x1", "384x4", "1024x1", "1024x4")  # channels x batch
+SETTINGS = ("384x4", "1024x4")  # channels x batch
 IMAGE = tuple(16 * side for side in GRID)  # pixels
 HEAD_WIDTH = 64
 REFERENCES = ("plain_rein", "block")
-RATIOS = (("fast", "rein"), ("literal", "rein"), ("fast", "block"), ("rein", "block"))
-NAMED = {"fast": "causal_tune", "literal": "causal_tune_literal", "rein": "plain_rein"}
+MOST = {"/block": 0.10, "/plain_rein": 0.95}  # of Causal-Tune, forward and backward
+TARGETS = [Target(f"causal_tune, {x}", key, most) for x in SETTINGS for key, most in MOST.items()]
 
 INTERVENTIONS: dict[str, Callable[[int], nn.Module]] = {
     "intervene_spectral": lambda width: SpectralIntervention(p=1, low_gain=(0.5, 1.5)),
@@ -66,7 +61,8 @@ INTERVENTIONS: dict[str, Callable[[int], nn.Module]] = {
 }
 AFTER: dict[str, Callable[[int], nn.Module]] = {
     "causal_tune": lambda width: CausalTune(width, 1),
-    "causal_tune_full_path": lambda width: CausalTune(width, 1, recipe="full_path"),
+    "causal_tune_centered": lambda width: CausalTune(width, 1, recipe="centered"),
+    "causal_tune_paper": lambda width: CausalTune(width, 1, recipe="paper"),
     "causal_tune_suppress": lambda width: CausalTune(width, 1, suppress=True),
     "causal_tune_fft": lambda width: CausalTuneFFT(width, 1),
     "causal_tune_haar": lambda width: CausalTuneHaar(width, 1),
@@ -90,6 +86,14 @@ WITHIN: dict[str, Callable[[VisionTransformer], Adapter]] = {
     ),
 }
 METHODS = (*AFTER, "causal_tune_literal", *WITHIN)
+QUICK = (
+    "causal_tune",
+    "causal_tune_centered",
+    "causal_tune_paper",
+    "causal_tune_literal",
+    "rein",
+    "lora",
+)
 
 
 class PlainRein(nn.Module):
@@ -160,15 +164,15 @@ def within_block(vit: VisionTransformer, make: Callable[[VisionTransformer], Ada
     return Candidate(vit.blocks[0], nn.ModuleList([vit, adapter]))
 
 
-def seconds(run: Callable[[Tensor], Tensor], X: Tensor, is_training: bool) -> float:
-    """CPU time of the one thread: that of the clock, less what other processes take."""
-    start = time.process_time()
-    if is_training:
-        run(X).sum().backward()
+def seconds(run: Callable[[Tensor], Tensor], X: Tensor, gradient: Tensor | None) -> float:
+    """CPU time of the forward pass, and of the backward pass if there is a gradient."""
+    start = measure.now("cpu")
+    if gradient is not None:
+        run(X).backward(gradient)
     else:
         with torch.no_grad():
             run(X)
-    return time.process_time() - start
+    return measure.now("cpu") - start
 
 
 def saved_bytes(candidate: Candidate, X: Tensor) -> int:
@@ -188,73 +192,42 @@ def saved_bytes(candidate: Candidate, X: Tensor) -> int:
     return sum(storage.nbytes() for storage in kept.values())
 
 
-def time_all(found: dict[str, Candidate], X: Tensor, is_training: bool) -> dict[str, float]:
+def time_all(found: dict[str, Candidate], X: Tensor, gradient: Tensor | None) -> dict[str, float]:
     """Time every candidate once; those within a block between two runs of the frozen block."""
     times = {}
     for name, candidate in found.items():
-        times[name] = seconds(candidate.run, X, is_training)
+        times[name] = seconds(candidate.run, X, gradient)
         if name == "block":
             before = times[name]
         elif name in WITHIN:
-            after = seconds(found["block"].run, X, is_training)
+            after = seconds(found["block"].run, X, gradient)
             times[name] -= (before + after) / 2
             before = after
     return times
 
 
-def measure(setting: str, is_training: bool, rounds: int, names: list[str]) -> list[dict[str, Any]]:
+def measure_setting(setting: str, is_training: bool, rounds: int, names: list[str]) -> list[Row]:
     """Measure one setting: a row for each reference and method."""
     width, batch = parse_setting(setting)
     X = torch.randn(batch, GRID[0] * GRID[1], width, requires_grad=is_training)
+    gradient = torch.randn(X.shape) if is_training else None
     found = candidates(width, [name for name in names if is_training or name not in INTERVENTIONS])
-    times: dict[str, list[float]] = {name: [] for name in found}
+    times: Times = {name: [] for name in found}
     for round_number in range(rounds + 1):
-        for name, spent in time_all(found, X, is_training).items():
+        for name, spent in time_all(found, X, gradient).items():
             if round_number:  # the first round warms up
                 times[name].append(spent)
     rows = []
     for name, candidate in found.items():
-        row: dict[str, Any] = {
-            "channels": width,
-            "batch": batch,
-            "is_training": is_training,
-            "method": name,
-        }
-        row |= {"is_within_block": name in WITHIN, "ms": 1e3 * statistics.median(times[name])}
+        row: Row = {"case": f"{name}, {setting}" + ("" if is_training else ", forward")}
+        row["ms"] = round(1e3 * measure.median(times, name), 1)
         for reference in REFERENCES:
-            pairs = zip(times[name], times[reference], strict=True)
-            row[f"/{reference}"] = statistics.median(own / base for own, base in pairs)
+            row[f"/{reference}"] = round(measure.ratio(times, name, reference), 3)
         if is_training:
             base = saved_bytes(found["block"], X) if name in WITHIN else 0
-            row["saved_bytes"] = saved_bytes(candidate, X) - base
-            row["saved/features"] = row["saved_bytes"] / (4 * X.numel())
+            row["saved/features"] = round((saved_bytes(candidate, X) - base) / (4 * X.numel()), 2)
         rows.append(row)
     return rows
-
-
-def causal_tune_row(rows: list[dict[str, Any]]) -> str | None:
-    """The line on Causal-Tune's own two forms; None if they were not measured."""
-    by_name = {row["method"]: row for row in rows}
-    if not {"causal_tune", "causal_tune_literal"} <= by_name.keys():
-        return None
-    values = [by_name[NAMED[a]]["/" + NAMED.get(b, b)] for a, b in RATIOS]
-    fast_ms = by_name["causal_tune"]["ms"]
-    cells = [f"{value:12.3f}" for value in values]
-    return f"{where(rows[0])} {fast_ms:8.1f} {' '.join(cells)}"
-
-
-def method_row(row: dict[str, Any]) -> str:
-    kind = "+" if row["is_within_block"] else " "
-    memory = f"{row['saved/features']:14.2f}" if row["is_training"] else f"{'-':>14s}"
-    return (
-        f"{where(row)} {kind}{row['method']:22s} {row['ms']:8.1f} {row['/plain_rein']:10.2f} "
-        f"{row['/block']:10.3f} {memory}"
-    )
-
-
-def where(row: dict[str, Any]) -> str:
-    mode = "forward+backward" if row["is_training"] else "forward"
-    return f"{row['channels']:8d} {row['batch']:5d}  {mode:17s}"
 
 
 def parse_setting(text: str) -> tuple[int, int]:
@@ -266,34 +239,22 @@ def parse_setting(text: str) -> tuple[int, int]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--only", nargs="+", choices=METHODS, default=list(METHODS))
-    parser.add_argument("--settings", nargs="+", default=list(SETTINGS), metavar="CHANNELSxBATCH")
+    parser = measure.make_parser(__doc__)
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--only", nargs="+", choices=METHODS, default=list(QUICK))
+    which.add_argument("--all", action="store_const", dest="only", const=list(METHODS))
+    parser.add_argument("--settings", nargs="+", default=SETTINGS, metavar="CHANNELSxBATCH")
+    parser.add_argument("--forward", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    print(f"torch {torch.__version__}, one thread, fused attention {bool(use_fused_attn())}")
-    print(
-        "channels batch  mode               fast ms    fast/rein literal/rein   fast/block   "
-        "rein/block   targets for fast: rein 1.05, block 0.13"
-    )
-    tables = []
-    for setting in options.settings:
-        for is_training in (False, True):
-            rows = measure(setting, is_training, options.rounds, options.only)
-            tables.append(rows)
-            print(causal_tune_row(rows) or f"{where(rows[0])} not measured", flush=True)
-    print("\nAll methods; + is the time and memory on top of a frozen block.")
-    print(
-        "channels batch  mode               method                       ms      /rein     /block "
-        "saved/features"
-    )
-    for rows in tables:
-        print("\n".join(method_row(row) for row in rows))
-    if options.json:
-        flat = [row for rows in tables for row in rows]
-        write_json(options.json, {"torch": torch.__version__, "grid": GRID, "rows": flat})
+    passes = (True, False) if options.forward else (True,)
+    rows = [
+        row
+        for setting in options.settings
+        for is_training in passes
+        for row in measure_setting(setting, is_training, options.rounds, options.only)
+    ]
+    measure.tell(ABOUT, rows, TARGETS, options.json)
 
 
 if __name__ == "__main__":

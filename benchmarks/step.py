@@ -1,84 +1,95 @@
-"""What a training step costs with each method, over a step with LoRA on all linear layers.
+"""What a training step costs with each method, over one with LoRA and over the floor.
 
-    python benchmarks/step.py [--rounds 7] [--methods FILE] [--json FILE]
+    python benchmarks/step.py [--device cuda] [--precision bf16-mixed] [--methods FILE]
+        [--rounds 5] [--json FILE]
 
-A frozen ViT-S/14 with random weights, a batch of 4, one thread: forward pass, a loss on its
-features, backward pass. All methods are timed in turn, round after round, by CPU time; the ratio is
-the median over rounds of the ratio within a round. Methods of rank 16, or those of a file.
+ViT-S/14 with random weights, a linear head, 4 images of 252 x 336 pixels, one thread: forward pass,
+loss, backward pass. All adapters have about 0.4 million parameters, as in
+configs/race_camvid_methods.yaml, or are those of a file. Beside them: `head only`, the frozen
+backbone, without a graph through it; `floor`, the same with a gradient from the head down to the
+input of the first block, which every adapter of that block needs; `full`, full fine-tuning.
 """
 
-import argparse
-import statistics
-import time
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
-from pydantic import TypeAdapter
+from torch import Tensor, nn
 
-from causalseg.adapters.base import attach
-from causalseg.backbones.timm import FrozenBackbone, build_backbone
-from causalseg.build.adapter import build_adapter
-from causalseg.config.adapters import AdapterConfig
-from causalseg.config.backbone import BackboneConfig
-from causalseg.writing import write_json
+import measure
+from causalseg.adapters.base import trainable_parameters
+from causalseg.model import Segmenter
+from measure import Row, Target
 
-SETTINGS = ((168, 224, True), (252, 336, True), (252, 336, False))  # pixels, bfloat16
+ABOUT = "A training step: ViT-S/14, linear head, 4 images of 336 × 252, one thread."
+BATCH, HEIGHT, WIDTH = 4, 252, 336
 METHODS = """
-lora: {name: lora, rank: 16, alpha: 32, targets: all}
-causal_lora: causal_lora
-causal_lora_all: {name: causal_lora, split: {all: 1}}
-causal_lora_mixed: {name: causal_lora, split: {all: 1, causal: 1}}
-causal_lora_split: {name: causal_lora, split: {low: 1, causal: 2, high: 1}}
-soma: {name: soma, rank: 16}
-causal_tune: causal_tune
-rein: rein
-adaptformer: adaptformer
+lora: {name: lora, rank: 5, alpha: 10, targets: all}
+causal_tune: {name: causal_tune}
+soma: {name: soma, rank: 5}
+rein: {name: rein}
+adaptformer: {name: adaptformer, bottleneck: 42}
+full: {name: full}
 """
+BASES = ("lora", "floor")
+TARGETS = (Target("causal_tune", "/lora", 1.10), Target("causal_tune", "/floor", 1.15))
 
 
-def make(adapter: Any) -> FrozenBackbone:
-    """Return a backbone with an attached adapter in training mode."""
-    backbone = build_backbone(BackboneConfig(name="dinov2_vits14", weights="random"))
-    built = build_adapter(TypeAdapter(AdapterConfig).validate_python(adapter), backbone, None)
-    assert built is not None, adapter
-    attach(backbone.vit, built.train())
-    return backbone
+def require_gradient(_: nn.Module, inputs: tuple[Tensor]) -> None:
+    """Let the backward pass reach the input of a block."""
+    inputs[0].requires_grad_()
 
 
-def step(backbone: FrozenBackbone, images: torch.Tensor, is_bf16: bool) -> float:
-    """Return the CPU seconds of a forward and a backward pass."""
-    start = time.process_time()
-    with torch.autocast("cpu", torch.bfloat16, enabled=is_bf16):
-        levels = backbone(images)
-    torch.stack([level.float().square().mean() for level in levels]).sum().backward()
-    return time.process_time() - start
+def make_models(methods: dict[str, Any]) -> dict[str, Segmenter]:
+    """Build the floor, the head alone, and a model for each method."""
+    floor = measure.build()
+    floor.backbone.vit.blocks[0].register_forward_pre_hook(require_gradient)
+    return {
+        "floor": floor,
+        "head only": measure.build(),
+        **{name: measure.build(**adapter) for name, adapter in methods.items()},
+    }
+
+
+def measure_steps(
+    methods: dict[str, Any], device: str = "cpu", precision: str = "auto", rounds: int = 5
+) -> list[Row]:
+    """Time a step of every method; a row for each."""
+    torch.set_num_threads(1)
+    images = torch.rand(BATCH, 3, HEIGHT, WIDTH, device=device)
+    labels = torch.randint(0, 19, (BATCH, HEIGHT, WIDTH), device=device)
+    bf16 = measure.is_bf16(precision, device)
+    models = {name: model.to(device) for name, model in make_models(methods).items()}
+    runs = {
+        name: (lambda model=model: measure.step(model, images, labels, bf16))
+        for name, model in models.items()
+    }
+    times = measure.interleave(runs, rounds, device)
+    return [
+        {
+            "case": name,
+            "adapter": trainable_parameters(model.adapter) if model.adapter else 0,
+            "ms": round(1e3 * measure.median(times, name)),
+            **{
+                f"/{base}": round(measure.ratio(times, name, base), 3)
+                for base in BASES
+                if base in models
+            },
+        }
+        for name, model in models.items()
+    ]
 
 
 def main() -> None:
-    """Print a table; write it as JSON where asked."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--rounds", type=int, default=7)
+    parser = measure.make_parser(__doc__)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--precision", choices=measure.PRECISIONS, default="auto")
     parser.add_argument("--methods", type=Path)
-    parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    torch.set_num_threads(1)
     methods = yaml.safe_load(options.methods.read_text() if options.methods else METHODS)
-    models = {name: make(adapter) for name, adapter in methods.items()}
-    first, results = next(iter(models)), {}
-    for H, W, is_bf16 in SETTINGS:
-        images = torch.rand(4, 3, H, W)
-        rounds = [
-            {name: step(model, images, is_bf16) for name, model in models.items()}
-            for _ in range(options.rounds + 1)
-        ][1:]
-        row = {name: statistics.median(r[name] / r[first] for r in rounds) for name in models}
-        setting = f"{H}x{W} {'bf16' if is_bf16 else 'float32'}"
-        results[setting] = {name: round(ratio, 2) for name, ratio in row.items()}
-        print(setting, *(f"{name} {ratio}" for name, ratio in results[setting].items()), sep="\n  ")
-    if options.json:
-        write_json(options.json, results)
+    rows = measure_steps(methods, options.device, options.precision, options.rounds)
+    measure.tell(ABOUT, rows, TARGETS, options.json)
 
 
 if __name__ == "__main__":

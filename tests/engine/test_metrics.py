@@ -12,6 +12,7 @@ from torchmetrics.classification import (
     MulticlassRecall,
 )
 
+import evaluation
 from causalseg.engine.metrics import (
     FINE_BINS,
     boundary_counts,
@@ -168,6 +169,26 @@ def test_the_calibration_error_of_a_worked_case():
     assert found["ece"] == pytest.approx(100 * 4 / 6 * 0.4, abs=1e-4)
     assert found["pixels"] == [0] * 7 + [2] + [0] * 5 + [4, 0]
     assert found["accuracy"][13] == 50
+
+
+@pytest.mark.parametrize("size", [(90, 61), (64, 128), (3, 40), (1, 1)])
+@pytest.mark.parametrize("num_classes", [1, 3, 19])
+def test_counts_equal_their_plain_forms(size, num_classes):
+    generator = torch.Generator().manual_seed(num_classes)
+    for cell in (1, 7, 40):  # pixels
+        cells = [-(-side // cell) for side in size]
+        ids = torch.randint(0, num_classes + 1, (2, *cells), generator=generator)
+        ids = ids.repeat_interleave(cell, 1).repeat_interleave(cell, 2)[:, : size[0], : size[1]]
+        prediction, label = ids[0], ids[1].masked_fill(ids[1] == num_classes, 255)
+        confidence = torch.rand(size, generator=generator)
+        confidence.flatten()[::3].mul_(64).round_().div_(64)  # at the edges of bins
+        pair = (prediction, label.byte())
+        for ours, plain, inputs in (
+            (confusion_matrix, evaluation.plain_confusion, (*pair, num_classes)),
+            (boundary_counts, evaluation.plain_boundary, (*pair, num_classes)),
+            (reliability_counts, evaluation.plain_reliability, (confidence, *pair)),
+        ):
+            assert torch.equal(ours(*inputs), plain(*inputs))
 
 
 def test_counts_of_images_come_back_from_their_text_and_give_each_images_miou():

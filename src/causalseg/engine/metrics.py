@@ -29,26 +29,27 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from scipy.ndimage import maximum_filter, minimum_filter
 from torch import Tensor
 
 from causalseg.data.classes import IGNORE
+from causalseg.spectral.transforms import widen
 
 BINS = 15
 FINE_BINS = 64 * BINS  # for the order of pixels by confidence
 _CONTOUR = 0.02  # of the diagonal
-_UNIT = 2.0**20
-_IGNORED, _OUTSIDE = 1000, 1001  # ids of no class: of ignored pixels and beyond the edge
+_UNIT_BITS = 20  # confidence is counted in multiples of 2^-20: sums are exact, in any order
+_IGNORED = 1000  # id of no class
 
 Ids = Int[Tensor, "H W"]  # of classes
 
 
 def confusion_matrix(prediction: Ids, label: Ids, num_classes: int) -> Int[Tensor, "k k+1"]:
     """Count pixels by true and predicted class (last: none of the k); label 255 is left out."""
-    kept = label != IGNORE
-    pairs = label[kept].long() * (num_classes + 1) + prediction[kept].long()
-    counts = torch.bincount(pairs, minlength=num_classes * (num_classes + 1))
-    return counts.reshape(num_classes, num_classes + 1)
+    ignored = num_classes * (num_classes + 1)  # one more bin is faster than a selection of pixels
+    pairs = label.int() * (num_classes + 1) + prediction.int()
+    pairs = pairs.masked_fill_(label == IGNORE, ignored).flatten()
+    counts = torch.bincount(pairs, minlength=ignored + 1)
+    return counts[:-1].reshape(num_classes, num_classes + 1)
 
 
 def boundary_counts(prediction: Ids, label: Ids, num_classes: int) -> Int[Tensor, "3 k"]:
@@ -60,7 +61,7 @@ def boundary_counts(prediction: Ids, label: Ids, num_classes: int) -> Int[Tensor
     is_ignored = label == IGNORE
     truth, predicted = (
         ids.masked_fill(~_near_contour(ids.masked_fill(is_ignored, _IGNORED)), elsewhere)
-        for ids in (label.long(), prediction.long())
+        for ids in (label.short(), prediction.short())
     )
     truth = truth.masked_fill(is_ignored, IGNORE)
     return count_pixels(confusion_matrix(predicted, truth, num_classes + 1))[:, :num_classes]
@@ -77,14 +78,13 @@ def reliability_counts(
     confidence: Float[Tensor, "H W"], prediction: Ids, label: Ids
 ) -> Float[Tensor, "3 fine"]:
     """Sum pixels, confidence and correct pixels by fine bins of confidence; 255 is ignored."""
-    kept = label != IGNORE
-    # In multiples of 2^-20 the sums are exact, in any order of images.
-    rounded = (confidence[kept].double() * _UNIT).round() / _UNIT
-    edges = torch.linspace(0, 1, FINE_BINS + 1, dtype=torch.float64)[1:-1]
-    bins = torch.bucketize(rounded, edges)
-    correct = (prediction[kept] == label[kept]).double()
-    sums = (torch.ones_like(rounded), rounded, correct)
-    return torch.stack([torch.bincount(bins, x, minlength=FINE_BINS) for x in sums])
+    units = (widen(confidence) * 2**_UNIT_BITS).round().int()
+    bins = (units * FINE_BINS - 1) >> _UNIT_BITS  # i < FINE_BINS * confidence <= i + 1
+    bins = bins.clamp_(0, FINE_BINS - 1).masked_fill_(label == IGNORE, FINE_BINS).flatten()
+    is_correct = (prediction == label).flatten()
+    pixels = torch.bincount(2 * bins + is_correct, minlength=2 * FINE_BINS + 2).reshape(-1, 2)
+    summed = torch.bincount(bins, units.flatten().double(), FINE_BINS + 1) / 2**_UNIT_BITS
+    return torch.stack([pixels.sum(1), summed, pixels[:, 1]])[:, :FINE_BINS]
 
 
 def unknown_counts(confidence: Float[Tensor, "H W"], unknown: Ids) -> Int[Tensor, "2 fine"]:
@@ -185,11 +185,25 @@ def read_counts(lines: Sequence[str]) -> Int[np.ndarray, "b 3 k"]:
 def _near_contour(ids: Ids) -> Bool[Tensor, "H W"]:
     """Whether another class, or the image's edge, is within d pixels along either axis."""
     H, W = ids.shape
-    around = 2 * max(1, round(_CONTOUR * math.hypot(H, W))) + 1
-    pixels = ids.numpy().astype(np.int16)
-    highest = maximum_filter(pixels, around, mode="constant", cval=_OUTSIDE)
-    lowest = minimum_filter(pixels, around, mode="constant", cval=_OUTSIDE)
-    return torch.from_numpy(highest != lowest)
+    d = max(1, round(_CONTOUR * math.hypot(H, W)))
+    near = torch.ones(H, W, dtype=torch.bool)
+    if min(H, W) > 2 * d:
+        # A window is of one class if each square of four pixels in it is.
+        first = ids[:-1, :-1]
+        mixed = (first != ids[1:, :-1]) | (first != ids[:-1, 1:]) | (first != ids[1:, 1:])
+        near[d:-d, d:-d] = _any_within(_any_within(mixed, 2 * d, 0), 2 * d, 1)
+    return near
+
+
+def _any_within(marks: Bool[Tensor, "_ _"], size: int, axis: int) -> Bool[Tensor, "_ _"]:
+    """Whether any of ``size`` neighbours along an axis is marked, for every place they fit."""
+    reach = 1
+    while reach < size:  # doubled by each turn
+        shift = min(reach, size - reach)
+        length = marks.shape[axis] - shift
+        marks = marks.narrow(axis, 0, length) | marks.narrow(axis, shift, length)
+        reach += shift
+    return marks
 
 
 def _by_class(names: Sequence[str], values: Float[Tensor, " k"]) -> dict[str, float | None]:
