@@ -24,15 +24,9 @@ check: $(VENV)/ready  ## format, lint, types, layers, sizes, generated pages
 	$(BIN)/python tools/check_sizes.py
 	$(BIN)/python tools/tables.py --check
 
-bench: $(VENV)/ready  ## speed and memory: adapters, attention, steps, scenes, corruptions, loader, windows; half an hour
-	$(BIN)/python benchmarks/adapter.py
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/attention.py
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/step.py
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/scenes.py
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/corruptions.py
-	$(BIN)/python benchmarks/loader.py
-	$(BIN)/python benchmarks/spectrum.py
-	$(BIN)/python benchmarks/inference.py
+bench: $(VENV)/ready  ## speed and memory into benchmarks/bench.json and docs/speed.md, 10 minutes
+	$(BIN)/python benchmarks/run.py
+	$(BIN)/python tools/tables.py
 
 torture: $(VENV)/ready  ## kill, damage and misuse at random, and count what goes wrong; 15 minutes
 	OMP_NUM_THREADS=1 $(BIN)/python tools/torture.py

@@ -1,136 +1,129 @@
-"""What sliding windows cost: peak memory of a large image, and windows in batches.
+"""What prediction costs: windows in batches, the whole image at once, exported files, and memory.
 
-    python benchmarks/inference.py [--threads 1] [--rounds 5] [--quick] [--json FILE]
+    python benchmarks/inference.py [--large] [--rounds 3] [--json FILE]
 
-Memory: a random image of 4000 x 3000 in windows of 518, stride 345, DINOv2 ViT-S/14 with random
-weights, 19 classes, windows in batches of the default. Each head is run in a process of its own,
-which tells the most memory it ever held; the scores alone take 0.91 GB. `--quick` takes 800 x 600.
+ViT-S with random weights and 19 classes, CPU time of one thread. Windows: of 512 with patches of
+16, as many at once as the case says, over one at a time. Whole: an image of 1036 x 518 at once,
+over windows of 518 with a stride of 345. Files: Causal-Tune with a linear head at 518 x 518, by
+ONNX Runtime and OpenVINO in float32, over torch.
 
-Speed: CPU time, which does not count what other processes take, of the linear head on windows of
-512 with patches of 16. The batches take turns, and each ratio is the median over rounds of the
-ratio within a round: a machine that changes its speed changes both sides. Below 1 a batch is faster
-than one window at a time.
+Memory: an image of 800 x 600 in windows of 518, and with ``--large`` of 4000 x 3000, where the
+scores alone take 0.91 GB. Each head is run in a process of its own, which tells the most memory it
+ever held.
 """
 
-import argparse
-import json
-import resource
-import statistics
-import time
+import importlib.util
+import tempfile
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from causalseg.build.model import build_segmenter
+import measure
+from causalseg.build.window import WindowModel
 from causalseg.config.inference import InferenceConfig
-from causalseg.config.load import parse_config
 from causalseg.engine.infer import predict
-from causalseg.model import Segmenter
+from causalseg.engine.meter import peak_memory
+from causalseg.jobs.export.formats import FORMATS, Order
+from causalseg.jobs.export.job import run_model
+from measure import Row, Target
 
+ABOUT = "Prediction with ViT-S and 19 classes, one thread."
 LIMIT = 4.0  # GB
 HEADS = ("linear", "mask2former")
-BATCHES = (1, 2, 4, 8)
+BATCHES = (1, 2, 4)
 LARGE, SMALL = (3000, 4000), (600, 800)  # height, width
-PATCH_16 = ("backbone.patch=16", "train.crop=[512, 512]", "head=linear")
+SIDE, STRIDE = 518, 345
+FILES = {"onnx": "onnxruntime", "openvino": "openvino"}
+TARGETS = [Target(f"{head}, windows of 4000 × 3000", "peak GB", LIMIT) for head in HEADS]
 
 
-def build(*overrides: str) -> tuple[Segmenter, InferenceConfig]:
-    """Build a ViT-S with random weights and 19 classes, and its inference."""
-    options = {
-        "backbone": {"name": "dinov2_vits14", "weights": "random"},
-        "adapter": "none",
-        "data": {"classes": "cityscapes19", "sources": [], "domains": {}},
+def random_image(height: int, width: int) -> torch.Tensor:
+    return torch.rand(3, height, width, generator=torch.Generator().manual_seed(0))
+
+
+def peak_of(head: str, size: tuple[int, int]) -> float:
+    """Predict one image in this process and return the most memory it ever held, in GB."""
+    torch.set_num_threads(1)
+    model = measure.build(f"head={head}").eval()
+    how = InferenceConfig(window=(SIDE, SIDE), stride=(STRIDE, STRIDE))
+    predict(model, random_image(*size), how)
+    return peak_memory(torch.device("cpu")) / 1e3
+
+
+def measure_memory(size: tuple[int, int]) -> list[Row]:
+    """Return a row for each head; first of all, since a process starts with its parent's peak."""
+    rows = []
+    for head in HEADS:
+        with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+            peak = pool.submit(peak_of, head, size).result()
+        case = f"{head}, windows of {size[1]} × {size[0]}"
+        rows.append({"case": case, "peak GB": round(peak, 2)})
+    return rows
+
+
+def measure_windows(rounds: int) -> list[Row]:
+    """Time windows side by side, some at once."""
+    model = measure.build("backbone.patch=16", "train.crop=[512, 512]").eval()
+    image = random_image(512, 512 * max(BATCHES))
+    how = InferenceConfig(window=(512, 512), stride=(512, 512))
+    counts = {f"{count} windows at once": count for count in BATCHES}
+    runs = {
+        name: partial(predict, model, image, how.model_copy(update={"windows_at_once": count}))
+        for name, count in counts.items()
     }
-    config = parse_config(options, overrides)
-    return build_segmenter(config).eval(), config.inference
-
-
-def measure_memory(head: str, size: tuple[int, int], threads: int) -> dict[str, Any]:
-    """Predict one image in this process and return the most memory it ever held."""
-    torch.set_num_threads(threads)
-    model, inference = build(f"head={head}")
-    image = torch.rand(3, *size, generator=torch.Generator().manual_seed(0))
-    before = peak_gb()
-    start = time.perf_counter()
-    scores = predict(model, image, inference)
-    seconds = time.perf_counter() - start
-    return {
-        "head": head,
-        "size": size,
-        "window": inference.window,
-        "stride": inference.stride,
-        "windows_at_once": inference.windows_at_once,
-        "seconds": round(seconds, 1),
-        "scores_gb": round(4 * scores.numel() / 1e9, 3),
-        "before_gb": round(before, 3),
-        "peak_gb": round(peak_gb(), 3),
-    }
-
-
-def peak_gb() -> float:
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e9
-
-
-def measure_speed(rounds: int, num_windows: int) -> list[dict[str, Any]]:
-    """Time each number of windows at once on a strip of ``num_windows`` windows side by side."""
-    model, inference = build(*PATCH_16, "eval.stride=[512, 512]")
-    height, width = inference.window
-    image = torch.rand(3, height, num_windows * width, generator=torch.Generator().manual_seed(0))
-    times: dict[int, list[float]] = {count: [] for count in BATCHES}
-    for round_number in range(rounds + 1):
-        for count in BATCHES:
-            batched = inference.model_copy(update={"windows_at_once": count})
-            start = time.process_time()
-            predict(model, image, batched)
-            if round_number:  # the first round warms up
-                times[count].append((time.process_time() - start) / num_windows)
+    times = measure.interleave(runs, rounds)
     return [
-        {
-            "windows_at_once": count,
-            "cpu_seconds_a_window": round(statistics.median(times[count]), 3),
-            "/one": round(
-                statistics.median(a / b for a, b in zip(times[count], times[1], strict=True)), 3
-            ),
-        }
-        for count in BATCHES
+        {"case": name, "ratio": round(measure.ratio(times, name, "1 windows at once"), 3)}
+        for name in list(runs)[1:]
     ]
 
 
+def measure_whole(rounds: int) -> list[Row]:
+    """Time an image at once over its windows."""
+    model, image = measure.build().eval(), random_image(SIDE, 2 * SIDE)
+    windows = InferenceConfig(window=(SIDE, SIDE), stride=(STRIDE, STRIDE))
+    runs = {
+        "whole": lambda: predict(model, image, InferenceConfig(mode="whole")),
+        "windows": lambda: predict(model, image, windows),
+    }
+    ratio = measure.ratio(measure.interleave(runs, rounds), "whole", "windows")
+    return [{"case": "whole / windows, 1036 × 518", "ratio": round(ratio, 3)}]
+
+
+def measure_files(rounds: int) -> list[Row]:
+    """Time exported files over the model."""
+    model = WindowModel(measure.build(name="causal_tune"), (SIDE, SIDE))
+    pixels = (255 * random_image(SIDE, SIDE)).byte().movedim(0, -1)[None].numpy()
+    runners = {"torch": run_model(model)}
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for name, package in FILES.items():
+            if importlib.util.find_spec(package) is None:
+                rows.append({"case": f"{name} / torch", "ratio": "not installed"})
+                continue
+            file = Path(folder) / f"model{FORMATS[name].ending}"
+            FORMATS[name].write(Order(model, {}), file)
+            runners[name] = FORMATS[name].run(file)
+        runs = {name: (lambda run=run: run(pixels)) for name, run in runners.items()}
+        times = measure.interleave(runs, rounds)
+    for name in list(runners)[1:]:
+        ratio = round(measure.ratio(times, name, "torch"), 3)
+        rows.append({"case": f"{name} / torch", "ratio": ratio})
+    return rows
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--quick", action="store_true", help="a small image, one round")
-    parser.add_argument("--json", type=Path, metavar="FILE")
+    parser = measure.make_parser(__doc__, rounds=3)
+    parser.add_argument("--large", action="store_true")
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    print(f"torch {torch.__version__}, {options.threads} threads")
-    print("\nhead          image        seconds  scores GB  before GB  peak GB")
-    memory, size = [], SMALL if options.quick else LARGE
-    for head in HEADS:  # first of all: a new process starts with the peak of its parent
-        with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-            row = pool.submit(measure_memory, head, size, options.threads).result()
-        memory.append(row)
-        verdict = "within" if row["peak_gb"] <= LIMIT else "ABOVE"
-        print(
-            f"{head:12s}  {size[1]} x {size[0]:<5d} {row['seconds']:8.1f} {row['scores_gb']:10.2f} "
-            f"{row['before_gb']:10.2f} {row['peak_gb']:8.2f}  {verdict} the limit of {LIMIT:g} GB",
-            flush=True,
-        )
-    speed = measure_speed(1 if options.quick else options.rounds, max(BATCHES))
-    print("\nwindows at once  CPU s a window  /one at a time")
-    for row in speed:
-        print(
-            f"{row['windows_at_once']:15d} {row['cpu_seconds_a_window']:15.3f} {row['/one']:15.3f}"
-        )
-    if options.json:
-        about = {"torch": torch.__version__, "threads": options.threads, "limit_gb": LIMIT}
-        options.json.write_text(
-            json.dumps({**about, "memory": memory, "speed": speed}, indent=1) + "\n"
-        )
+    rows = [row for size in (SMALL, LARGE)[: 1 + options.large] for row in measure_memory(size)]
+    torch.set_num_threads(1)
+    for part in (measure_windows, measure_whole, measure_files):
+        rows += part(options.rounds)
+    measure.tell(ABOUT, rows, TARGETS, options.json)
 
 
 if __name__ == "__main__":

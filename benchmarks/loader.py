@@ -1,11 +1,11 @@
 """How fast training images come: crops of 512 from PNGs of 2048 x 1024, with 1 and 2 workers.
 
-Run: ``python benchmarks/loader.py [batches] [--json FILE]``. Images are noise over drawn scenes, as
-hard to decode as photos; the augmentation is the protocol's. Each worker computes on one thread.
+    python benchmarks/loader.py [--batches 4] [--json FILE]
+
+Images are noise over synthetic scenes, as hard to decode as photos; the augmentation is the
+protocol's. Each worker computes on one thread. The time is the clock's: other processes slow it.
 """
 
-import argparse
-import json
 import tempfile
 import time
 from pathlib import Path
@@ -14,11 +14,15 @@ import numpy as np
 import torch
 from PIL import Image
 
+import measure
 from causalseg.data.augment import Augment
 from causalseg.data.classes import CITYSCAPES19
 from causalseg.data.folders import FolderData, Location, read_ids
 from causalseg.data.loader import AugmentedData, PermutedDraws, StepSampler, make_loader
 from causalseg.scenes import render
+from measure import Row
+
+ABOUT = "Loading crops of 512 × 512 from PNG images of 2048 × 1024, in batches of 4."
 
 SIZE, CROP, BATCH, FILES = (1024, 2048), (512, 512), 4, 4
 
@@ -38,7 +42,7 @@ def write_files(folder: Path) -> None:
         Image.fromarray(label.astype(np.uint8)).save(folder / "labels" / f"{seed}.png")
 
 
-def measure(data: AugmentedData, workers: int, batches: int) -> float:
+def measure_rate(data: AugmentedData, workers: int, batches: int) -> float:
     """Return images a second, after the first batch of every worker."""
     first = max(1, workers)
     sampler = StepSampler(PermutedDraws(len(data), 0), BATCH, (0, first + batches), seed=0)
@@ -49,14 +53,10 @@ def measure(data: AugmentedData, workers: int, batches: int) -> float:
     return batches * BATCH / (time.perf_counter() - start)
 
 
-def main() -> None:
-    """Print a table; write it as JSON where asked."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("batches", nargs="?", type=int, default=10)
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
+def measure_loader(batches: int) -> list[Row]:
+    """Return a row for each number of workers."""
     torch.set_num_threads(1)
-    rates = {}
+    rows = []
     with tempfile.TemporaryDirectory() as folder:
         write_files(Path(folder))
         plain = FolderData(
@@ -66,11 +66,16 @@ def main() -> None:
         )
         data = AugmentedData(plain, Augment(CROP))
         for workers in (0, 1, 2):
-            rates[workers] = round(measure(data, workers, options.batches), 2)
-            print(f"{workers} workers {rates[workers]:6.2f} images/s")
-    if options.json:
-        content = {"size": SIZE, "crop": CROP, "batch": BATCH, "images_per_second": rates}
-        options.json.write_text(json.dumps(content, indent=2) + "\n")
+            rate = measure_rate(data, workers, batches)
+            rows.append({"case": f"{workers} workers", "images/s": round(rate, 2)})
+    return rows
+
+
+def main() -> None:
+    parser = measure.make_parser(__doc__)
+    parser.add_argument("--batches", type=int, default=4)
+    options = parser.parse_args()
+    measure.tell(ABOUT, measure_loader(options.batches), (), options.json)
 
 
 if __name__ == "__main__":

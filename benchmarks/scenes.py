@@ -1,33 +1,40 @@
-"""Speed of synthetic scenes: images per second for each domain at 320x240, on one thread.
+"""Speed of synthetic scenes: images per second for each domain at 320 x 240, on one thread.
 
-Run: ``python benchmarks/scenes.py [images a domain]``. A loader with w workers gives about w times
-as many.
+    python benchmarks/scenes.py [--images 30] [--json FILE]
+
+A loader with w workers gives about w times as many.
 """
-
-import json
-import sys
-import time
 
 import torch
 
+import measure
 from causalseg.scenes import DOMAINS, render
+from measure import Row
 
+ABOUT = "Synthetic scenes of 320 × 240, one thread."
 SIZE = (240, 320)
 
 
-def main(count: int) -> None:
-    """Print a table, then the same as one line of JSON."""
+def measure_scenes(images: int) -> list[Row]:
+    """Return a row for each domain."""
     torch.set_num_threads(1)
-    rates = {}
+    rows = []
     for domain in DOMAINS:
         render(0, SIZE, domain)
-        start = time.perf_counter()
-        for seed in range(count):
+        start = measure.now("cpu")
+        for seed in range(images):
             render(seed, SIZE, domain)
-        rates[domain] = round(count / (time.perf_counter() - start), 1)
-        print(f"{domain:8} {rates[domain]:6.1f} images/s")
-    print(json.dumps({"size": SIZE, "images": count, "images_per_second": rates}))
+        rate = images / (measure.now("cpu") - start)
+        rows.append({"case": domain, "images/s": round(rate, 1)})
+    return rows
+
+
+def main() -> None:
+    parser = measure.make_parser(__doc__)
+    parser.add_argument("--images", type=int, default=30)
+    options = parser.parse_args()
+    measure.tell(ABOUT, measure_scenes(options.images), (), options.json)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 100)
+    main()

@@ -1,17 +1,15 @@
-"""Time and memory of `causalseg spectrum` on 100 images of 252 x 336: power, shift and classes.
+"""Time and memory of `causalseg spectrum` on images of 252 x 336: power, shift and classes.
 
-    python benchmarks/spectrum.py [--weights random] [--threads 2] [--json FILE]
+    python benchmarks/spectrum.py [--images 24] [--json FILE]
 
-Synthetic scenes, the same in noise, and as many at night; ViT-S/14, 12 blocks. The ratio is over
-the forward passes alone; memory is the growth of the peak from 25 to 100 images of each set.
+Synthetic scenes, the same in noise, and as many at night; ViT-S/14, 12 blocks, one thread. The
+ratio is over the forward passes alone; memory is the growth of the peak from a quarter of the
+images of each set to all.
 """
-
-import argparse
-import time
-from pathlib import Path
 
 import torch
 
+import measure
 from causalseg.backbones.timm import build_backbone
 from causalseg.config.backbone import BackboneConfig
 from causalseg.config.load import parse_config
@@ -19,8 +17,9 @@ from causalseg.engine.meter import peak_memory
 from causalseg.jobs.spectrum.features import BlockFeatures
 from causalseg.jobs.spectrum.measure import measure_sets
 from causalseg.jobs.spectrum.sets import Plan, Sets, open_sets
-from causalseg.writing import write_json
+from measure import Row
 
+ABOUT = "`causalseg spectrum`, one thread: CPU time over that of the forward passes, and memory."
 SIZE = (252, 336)
 RINGS, CLASSES = 8, 19
 
@@ -37,36 +36,32 @@ def open_scenes(number: int) -> Sets:
     return open_sets(plan, SIZE)
 
 
-def main() -> None:
-    """Print the figures; write them as JSON where asked."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--weights", default="random")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    blocks = BlockFeatures(build_backbone(BackboneConfig(weights=options.weights)))
+def measure_spectrum(images: int) -> list[Row]:
+    """Return one row."""
+    torch.set_num_threads(1)
+    blocks = BlockFeatures(build_backbone(BackboneConfig(weights="random")))
     memory = []
-    for number in (25, 100):
+    for number in (images // 4, images):
         sets = open_scenes(number)
-        start = time.perf_counter()
+        start = measure.now("cpu")
         measure_sets(blocks, sets, RINGS, CLASSES)
-        seconds = time.perf_counter() - start
+        seconds = measure.now("cpu") - start
         memory.append(peak_memory(torch.device("cpu")))
-    image = sets.reference[0].image[None]
-    start = time.perf_counter()
-    for _ in range(30):
+    image, repetitions = sets.reference[0].image[None], 10
+    start = measure.now("cpu")
+    for _ in range(repetitions):
         blocks(image)
-    forward = (time.perf_counter() - start) / 30 * 300
-    figures = {
-        "threads": options.threads,
-        "seconds": round(seconds, 1),
-        "over_forward": round(seconds / forward, 2),
-        "memory_growth_MB": round(memory[1] - memory[0], 1),
-    }
-    print(figures)
-    if options.json:
-        write_json(options.json, figures)
+    forward = (measure.now("cpu") - start) / repetitions * 3 * images
+    row: Row = {"case": f"{images} images a set", "s": round(seconds, 1)}
+    row["/forward"] = round(seconds / forward, 2)
+    return [row | {"growth, MB": round(memory[1] - memory[0], 1)}]
+
+
+def main() -> None:
+    parser = measure.make_parser(__doc__)
+    parser.add_argument("--images", type=int, default=24)
+    options = parser.parse_args()
+    measure.tell(ABOUT, measure_spectrum(options.images), (), options.json)
 
 
 if __name__ == "__main__":

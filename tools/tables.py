@@ -1,4 +1,4 @@
-"""Every table of README and docs, made from results/*.json and the configuration; none is typed.
+"""Every table of README and docs, made from JSON files and the configuration; none is typed.
 
     python tools/tables.py                    write README's block and the generated docs
     python tools/tables.py --check            exit 1 if one of them would change
@@ -39,6 +39,7 @@ from causalseg.writing import write_json, write_text
 from options import method_pages, reference_page
 from parameters import parameters_page
 from spectra import spectrum_page
+from speed import speed_page
 from studies import compare_page, readme_tables
 
 ROOT = Path(__file__).parent.parent
@@ -107,6 +108,9 @@ def pages(root: Path) -> dict[Path, str]:
     spectrum = root / "docs" / "spectrum.md"
     if spectrum.is_file():
         made[spectrum] = spectrum_page(spectrum, root / "results" / "spectrum")
+    speed = root / "docs" / "speed.md"
+    if speed.is_file():
+        made[speed] = speed_page(speed, root / "benchmarks" / "bench.json")
     return {
         **made,
         root / "docs" / "reference.md": reference_page(_GENERATED),
