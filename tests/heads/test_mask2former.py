@@ -10,7 +10,7 @@ from transformers.models.mask2former import modeling_mask2former
 
 from causalseg.config.heads import Mask2FormerHeadConfig
 from causalseg.errors import ConfigError, DataError
-from causalseg.heads import base, mask2former
+from causalseg.heads import base, mask2former, set_loss
 from causalseg.heads.mask2former import Mask2FormerHead
 from causalseg.heads.pyramid import build_pyramid
 
@@ -140,7 +140,7 @@ def test_construction_depends_only_on_the_random_state():
 def test_with_stock_weights_loss_terms_and_logits_are_those_of_the_stock_model(stock, monkeypatch):
     head, labels = make_head(), make_labels()
     head.load_state_dict(rename(stock.state_dict()))
-    classes, masks = mask2former._find_targets(labels)
+    classes, masks = set_loss.find_targets(labels)
     images = torch.zeros(2, 3, 8, 8)
     terms, original = {}, stock.get_loss_dict
 
@@ -243,7 +243,7 @@ def test_ignored_pixels_carry_no_loss_and_do_not_decide_the_match(ignores):
     labels[:, 16:], labels[:, :, 24:] = 1, 255
     criterion = make_head().criterion
     criterion.ignore((labels == 255)[:, None] if ignores else None)
-    classes, masks = mask2former._find_targets(labels)
+    classes, masks = set_loss.find_targets(labels)
     logits = torch.stack([(labels[0] == k).float() * 8 - 4 for k in (1, 0)])[None]
     logits[..., 24:] = 9.0  # both masks hold all ignored pixels
     logits.requires_grad_()
@@ -261,7 +261,7 @@ def test_ignored_pixels_carry_no_loss_and_do_not_decide_the_match(ignores):
 
 def test_targets_are_one_mask_per_class_present():
     labels = torch.tensor([[[0, 3], [3, 255]], [[255, 255], [255, 255]]], dtype=torch.uint8)
-    classes, masks = mask2former._find_targets(labels)
+    classes, masks = set_loss.find_targets(labels)
     assert [c.tolist() for c in classes] == [[0, 3], []]
     assert masks[0].tolist() == [[[1, 0], [0, 0]], [[0, 1], [1, 0]]]
     assert masks[1].shape == (0, 2, 2)

@@ -37,21 +37,11 @@ class LinearHeadConfig(BalancedConfig):
     """The head."""
 
 
-class Mask2FormerHeadConfig(BalancedConfig):
-    """Mask2Former: pixel decoder, masked-attention decoder, set loss."""
+class SetLossConfig(BalancedConfig):
+    """Queries, each of which predicts one class and one mask, and their set loss."""
 
-    name: Literal["mask2former"] = "mask2former"
-    """The head."""
-    hidden: Annotated[int, Field(ge=32, le=65_536, multiple_of=32)] = 256
-    """Width of the decoder and its queries, a multiple of 32."""
     num_queries: Width = 100
     """Number of queries; an adapter that makes the queries must have as many tokens."""
-    encoder_layers: Width = 6
-    """Layers of the pixel decoder."""
-    decoder_layers: Width = 9
-    """Layers of the query decoder."""
-    feedforward: Width = 2048
-    """Hidden width of the query decoder's MLPs; the pixel decoder's is half of it."""
     num_points: Width = 12544
     """Pixels sampled per mask, for matching and for the mask terms."""
     class_weight: NonNegative = 2.0
@@ -74,6 +64,21 @@ class Mask2FormerHeadConfig(BalancedConfig):
         yield from self.find_idle(["class_weights"], "class_weight = 0")
         if self.logit_adjustment and self.logit_adjustment.at == "loss":
             yield "logit_adjustment.at = loss has no effect with class_weight = 0: drop it"
+
+
+class Mask2FormerHeadConfig(SetLossConfig):
+    """Mask2Former: pixel decoder, masked-attention decoder, set loss."""
+
+    name: Literal["mask2former"] = "mask2former"
+    """The head."""
+    hidden: Annotated[int, Field(ge=32, le=65_536, multiple_of=32)] = 256
+    """Width of the decoder and its queries, a multiple of 32."""
+    encoder_layers: Width = 6
+    """Layers of the pixel decoder."""
+    decoder_layers: Width = 9
+    """Layers of the query decoder."""
+    feedforward: Width = 2048
+    """Hidden width of the query decoder's MLPs; the pixel decoder's is half of it."""
 
 
 HeadConfig = Annotated[
