@@ -82,6 +82,7 @@ SMALL_MASK2FORMER = (
     "head={name: mask2former, hidden: 32, num_queries: 4, encoder_layers: 1, decoder_layers: 1, "
     "feedforward: 32, num_points: 64}"
 )
+SMALL_QUERIES = "head={name: queries, num_queries: 4, num_points: 64}"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -11,10 +11,12 @@ import causalseg
 from causalseg.build.model import build_segmenter, load_run
 from causalseg.config.load import dump_config
 from causalseg.errors import ConfigError, DataError, MissingFileError, WeightsError
-from conftest import SMALL_MASK2FORMER
+from conftest import SMALL_MASK2FORMER, SMALL_QUERIES
+
+HEADS = {"linear": "head=linear", "queries": SMALL_QUERIES, "mask2former": SMALL_MASK2FORMER}
 
 
-@pytest.fixture(params=["head=linear", SMALL_MASK2FORMER], ids=["linear", "mask2former"])
+@pytest.fixture(params=HEADS.values(), ids=HEADS)
 def head(request):
     return request.param
 

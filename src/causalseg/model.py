@@ -3,11 +3,14 @@
     images in [0, 1] -> backbone, edited block by block by the adapter -> 4 feature maps
                      -> head (with the adapter's queries, if it makes any) -> logits per pixel
 
+The queries of some heads pass the last blocks of the backbone together with the patch tokens.
+
 Only adapter and head are trained and saved. An intervention, which has no parameters, may change
 the features in training; band gains, of test-time adaptation, change them always.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -21,10 +24,11 @@ from causalseg.adapters.base import Adapter, Attachment, attach
 from causalseg.adapters.intervene import Intervention
 from causalseg.adapters.saved import load_tensors, read_tensors, save_tensors
 from causalseg.adapters.sizes import check_layers
+from causalseg.backbones.joined import JoinedTokens
 from causalseg.backbones.timm import FrozenBackbone
 from causalseg.data.classes import ClassList
 from causalseg.errors import DataError, MissingFileError, WeightsError
-from causalseg.heads.base import Head
+from causalseg.heads.base import Head, Queries
 from causalseg.heads.consistency import Consistency
 
 _TOLERANCE = 1e-3  # by which resized images may leave [0, 1]
@@ -40,6 +44,9 @@ class Segmenter(nn.Module):
         adapter: attached to the backbone; None for the features of the frozen backbone.
         head: feature maps (and queries) to logits, and its loss.
         classes: names and colours of the classes, in the order of the logits.
+
+    Raises:
+        ConfigError: if adapter or head do not fit the backbone.
     """
 
     def __init__(
@@ -49,6 +56,10 @@ class Segmenter(nn.Module):
         # The adapter first: its parameters are named as its own, not as those of layers it is in.
         self.adapter, self.backbone, self.head, self.classes = adapter, backbone, head, classes
         self.attachment = None if adapter is None else attach(backbone.vit, adapter)
+        self._joined: JoinedTokens | None = None
+        if head.blocks:
+            layers = backbone.last_layers(head.blocks)
+            self._joined = JoinedTokens(backbone.vit, layers, partial(_join, head, adapter))
         self.intervention: Intervention | None = None
         self.consistency: Consistency | None = None
         self.progress = 0.0  # fraction of the steps that are done, in training
@@ -79,7 +90,7 @@ class Segmenter(nn.Module):
         """
         self._check_range(images)
         size = (images.shape[-2], images.shape[-1])
-        return self.head(self.backbone(images), self._queries(), size)
+        return self.head(self.backbone(images), self.queries(), size)
 
     def probabilities(self, scores: Float[Tensor, "k H W"]) -> Float[Tensor, "k H W"]:
         """Return class probabilities from scores; they sum to 1 at every pixel."""
@@ -95,11 +106,20 @@ class Segmenter(nn.Module):
         self, images: Float[Tensor, "b 3 H W"], labels: Int[Tensor, "b H W"]
     ) -> dict[str, Float[Tensor, ""]]:
         """Return the weighted loss terms by name; labels are train ids, 255 ignored."""
-        features, queries = self.backbone(images), self._queries()
+        features, queries = self.backbone(images), self.queries()
         terms = self.head.loss(features, queries, labels)
         if self.consistency is not None:
             terms["consistency"] = self.consistency(self.head, features, queries, self.progress)
         return terms
+
+    def queries(self) -> Queries:
+        """Return the queries for the head; call it after the backbone, whose blocks they may pass.
+
+        The adapter's, those that have passed the last blocks in this thread's last pass, or None.
+        """
+        if self._joined is not None:
+            return self._joined.outputs
+        return None if self.adapter is None else self.adapter.queries()
 
     def intervene(self, intervention: Intervention, layers: Sequence[int] | None = None) -> None:
         """Change the features in training, after the adapter has edited them.
@@ -178,8 +198,9 @@ class Segmenter(nn.Module):
                 "normalises it itself; divide 8-bit values by 255"
             )
 
-    def _queries(self) -> Float[Tensor, "q d"] | None:
-        return None if self.adapter is None else self.adapter.queries()
+
+def _join(head: Head, adapter: Adapter | None) -> Float[Tensor, "q c"]:
+    return head.joining(None if adapter is None else adapter.queries())
 
 
 def _load_part(part: nn.Module, file: Path) -> None:

@@ -28,6 +28,7 @@ from command_line import run as command
 EXAMPLE = Path(__file__).parents[2] / "examples" / "onnx_predict.py"
 SMALL = "{name: mask2former, hidden: 32, num_queries: 5, encoder_layers: 1, decoder_layers: 2, "
 SMALL += "feedforward: 32, num_points: 64}"
+QUERIES = "{name: queries, num_queries: 5, num_points: 64}"
 LORA = "{name: lora, rank: 2, alpha: 4, targets: all}"
 TUNE = "{name: causal_tune, num_tokens: 5, rank: 2}"
 LEARN = ("train.steps=2", "train.lr=0.05")
@@ -39,7 +40,7 @@ def run(tiny):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("head", ["linear", SMALL])
+@pytest.mark.parametrize("head", ["linear", QUERIES, SMALL])
 @pytest.mark.parametrize("adapter", ["none", TUNE, LORA, "soma", f"[{TUNE}, {LORA}]"])
 def test_onnx_and_openvino_equal_the_model(tiny, folder, tmp_path, head, adapter):
     run = train_run(tiny(*LEARN, f"head={head}", f"adapter={adapter}"))

@@ -17,6 +17,7 @@ from causalseg.jobs.spectrum.features import BlockFeatures
 from causalseg.jobs.spectrum.job import suggest_options
 from causalseg.jobs.train import train_run
 from command_line import run, write_yaml
+from conftest import SMALL_QUERIES
 
 SCENES = {"type": "scenes", "size": [64, 96]}
 DATA = {
@@ -106,15 +107,18 @@ def test_without_an_edit_the_transfer_function_is_1_and_with_one_it_is_not(optio
     assert torch.tensor(found["moved"]["added"]).max() > 1e-4
 
 
-def test_an_intervention_is_the_score_of_the_model_with_that_ring_scaled(trained, tmp_path):
+@pytest.mark.parametrize("head", ["head=linear", SMALL_QUERIES.replace("4,", "4, blocks: 2,")])
+def test_an_intervention_is_the_score_of_the_model_with_that_ring_scaled(options, tmp_path, head):
     """Against a hook of the test's own that scales the ring in a whole pass."""
+    trained = train_run(parse_config(options, [head, "train.lr=0.05"])).path
     wanted = Plan(load_config(trained / "config.yaml"), trained, rings=3, intervene=10)
     found = measure_model(wanted, tmp_path / "s")["interventions"]["source"]
     model = load_run(trained)
     plain = measure_by_hand(model, wanted, None)
     assert found["miou"] == pytest.approx(plain)
-    edited = measure_by_hand(model, wanted, (1, 0, 0.0))  # block, ring, gain
-    assert found["change"]["0.0"][1][0] == pytest.approx(edited - plain, abs=1e-3)
+    for block in (1, 4, 5):
+        edited = measure_by_hand(model, wanted, (block, 0, 0.0))  # block, ring, gain
+        assert found["change"]["0.0"][block][0] == pytest.approx(edited - plain, abs=1e-3)
 
 
 def measure_by_hand(model, wanted, edit):

@@ -119,6 +119,16 @@ class FrozenBackbone(nn.Module):
             return [replace_outliers(z.movedim(1, -1)).movedim(-1, 1) for z in levels]
         return levels
 
+    def last_layers(self, count: int) -> range:
+        """Return the ``count`` blocks up to the last level; ConfigError if there are fewer."""
+        end = self.levels[-1] + 1
+        if count > end:
+            raise ConfigError(
+                f"the queries pass {count} blocks, but there are {end} up to the last level: lower "
+                "head.blocks"
+            )
+        return range(end - count, end)
+
     def train(self, mode: bool = True) -> Self:
         """Stay in eval mode."""
         return super().train(False)

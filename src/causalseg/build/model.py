@@ -11,17 +11,19 @@ import torch
 
 from causalseg.adapters.base import attach
 from causalseg.adapters.sizes import check_layers
+from causalseg.backbones.joined import check_takes_tokens
 from causalseg.backbones.timm import FrozenBackbone, build_backbone
 from causalseg.build.adapter import build_adapter, build_intervention, place
 from causalseg.build.pairs import build_classes
 from causalseg.config import Config
 from causalseg.config.adapters import linked_part
-from causalseg.config.heads import LinearHeadConfig, Mask2FormerHeadConfig
+from causalseg.config.heads import LinearHeadConfig, Mask2FormerHeadConfig, QueriesHeadConfig
 from causalseg.config.load import load_config
 from causalseg.errors import ConfigError
 from causalseg.heads.base import Head
 from causalseg.heads.linear import LinearHead
 from causalseg.heads.mask2former import Mask2FormerHead
+from causalseg.heads.queries import QueriesHead
 from causalseg.model import Segmenter
 from causalseg.runs.checkpoint import load_weights
 from causalseg.runs.folder import RunFolder
@@ -34,7 +36,7 @@ def build_segmenter(config: Config) -> Segmenter:
     backbone = build_backbone(config.backbone, config.run.first_seed)
     check_fits_patch(config, backbone.patch)
     classes = build_classes(config.data)
-    width = query_width(config)
+    width = query_width(config, backbone)
     gives_queries = width is not None and linked_part(config.adapter) is not None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.run.first_seed)
@@ -55,13 +57,18 @@ def outline_backbone(config: Config) -> FrozenBackbone:
         return build_backbone(options)
 
 
-def query_width(config: Config) -> int | None:
+def query_width(config: Config, backbone: FrozenBackbone) -> int | None:
     """Return the width of the head's queries; None for a head without queries."""
-    return config.head.hidden if isinstance(config.head, Mask2FormerHeadConfig) else None
+    match config.head:
+        case Mask2FormerHeadConfig(hidden=width):
+            return width
+        case QueriesHeadConfig():
+            return backbone.level_widths[-1]
+    return None
 
 
 def check_method(config: Config) -> None:
-    """Raise ConfigError if adapter or intervention are impossible; needs no weights."""
+    """Raise ConfigError if adapter, head or intervention are impossible; needs no weights."""
     options, backbone = config.backbone, outline_backbone(config)
     with torch.device("meta"):  # a model without values
         if options.patch or options.weights in ("hub", "wheel", "random"):  # else the file's patch
@@ -69,6 +76,9 @@ def check_method(config: Config) -> None:
         adapter = build_adapter(config.adapter, backbone, query_width=None)
         if adapter is not None:
             attach(backbone.vit, adapter).detach()
+        if isinstance(config.head, QueriesHeadConfig):
+            check_takes_tokens(backbone.vit)
+            backbone.last_layers(config.head.blocks)
         if config.intervene is not None:
             build_intervention(config.intervene)
             check_layers(place(config.intervene.layers, backbone), backbone.depth)
@@ -137,4 +147,6 @@ def _build_head(
     options, widths = config.head, backbone.level_widths
     if isinstance(options, LinearHeadConfig):
         return LinearHead(widths, num_classes, options)
+    if isinstance(options, QueriesHeadConfig):
+        return QueriesHead(widths[-1], num_classes, options, has_queries)
     return Mask2FormerHead(widths, num_classes, options, has_queries)

@@ -40,7 +40,7 @@ class Config(Block):
     """A loss on predictions that depend on the strength of frequency bands; {} takes the defaults,
     null is none."""
     head: HeadConfig = Mask2FormerHeadConfig()
-    """The head: mask2former or linear."""
+    """The head: mask2former, queries or linear."""
     data: Annotated[DataConfig, Stage.USE]
     """Sources and domains."""
     train: TrainConfig = TrainConfig()
@@ -65,6 +65,11 @@ class Config(Block):
             yield f"eval.{mistake}"
         num_queries = getattr(self.head, "num_queries", None)
         yield from find_query_mistakes(self.adapter, self.head.name, num_queries)
+        if self.head.name == "queries" and self.backbone.repair == "shift_average":
+            yield (
+                "backbone.repair=shift_average runs the backbone on several images, but the "
+                "queries of head=queries pass it with one: choose repair=defect or another head"
+            )
         yield from self._find_uneven_sizes()
         images = self.train.batch // (self.run.devices * self.run.nodes)
         if self.intervene and self.intervene.kind != "spectral" and images < 2:

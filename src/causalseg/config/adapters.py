@@ -52,7 +52,7 @@ class LinkedConfig(TokensConfig):
     """Options of adapters whose tokens can be the queries of a head."""
 
     query_link: bool = True
-    """Use the tokens as the queries of a Mask2Former head; false lets the head learn its own."""
+    """Use the tokens as the queries of a head that has some; false lets the head learn its own."""
 
 
 class FullConfig(PlacedConfig):

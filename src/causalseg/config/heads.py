@@ -24,8 +24,8 @@ class BalancedConfig(Block):
 
     class_weights: Literal["none", "auto"] = "none"
     """auto weighs the classes in the loss by 1 / ln(1.02 + fraction of the labelled source pixels),
-    scaled to a mean of 1 over these pixels; with mask2former the classes that queries are matched
-    to. none weighs them equally."""
+    scaled to a mean of 1 over these pixels; with queries the classes that they are matched to.
+    none weighs them equally."""
     logit_adjustment: LogitAdjustmentConfig | None = None
     """Logit adjustment, so that common classes are not favoured; null is none."""
 
@@ -66,6 +66,15 @@ class SetLossConfig(BalancedConfig):
             yield "logit_adjustment.at = loss has no effect with class_weight = 0: drop it"
 
 
+class QueriesHeadConfig(SetLossConfig):
+    """Queries that pass the last blocks of the frozen ViT with its patch tokens; set loss."""
+
+    name: Literal["queries"] = "queries"
+    """The head."""
+    blocks: Width = 1
+    """Number of last blocks, up to the last level, that the queries pass."""
+
+
 class Mask2FormerHeadConfig(SetLossConfig):
     """Mask2Former: pixel decoder, masked-attention decoder, set loss."""
 
@@ -82,5 +91,7 @@ class Mask2FormerHeadConfig(SetLossConfig):
 
 
 HeadConfig = Annotated[
-    Mask2FormerHeadConfig | LinearHeadConfig, Field(discriminator="name"), named("mask2former")
+    Mask2FormerHeadConfig | QueriesHeadConfig | LinearHeadConfig,
+    Field(discriminator="name"),
+    named("mask2former"),
 ]

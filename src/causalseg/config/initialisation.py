@@ -25,8 +25,8 @@ class Init(Block):
     token_std: Positive | None = None
     """Standard deviation of the tokens; null is that of Rein's code, about 0.01."""
     query_std: Positive | None = 1.0
-    """Standard deviation, over tokens, of the queries that a Mask2Former head takes from them; the
-    head's own have 1. null leaves the projection as torch draws it: queries nearly equal."""
+    """Standard deviation, over tokens, of the queries that a head takes from them; the head's own
+    have 1. null leaves the projection as torch draws it: queries nearly equal."""
 
     def _find_mistakes(self) -> Iterator[str]:
         if self.kind == "zero" and self.scale is not None:

@@ -11,8 +11,8 @@ from causalseg.heads.balance import ClassBalance
 Features = list[Float[Tensor, "b c h w"]]
 """Four maps, shallow to deep: of one grid, or of strides 4 to 32."""
 
-Queries = Float[Tensor, "q d"] | None
-"""The adapter's queries; None without."""
+Queries = Float[Tensor, "q d"] | Float[Tensor, "b q d"] | None
+"""The adapter's queries, None without; of an image each if they have passed its blocks."""
 
 Labels = Int[Tensor, "b H W"]
 """Classes 0..k-1, or 255 for ignored pixels."""
@@ -27,12 +27,22 @@ class Head(nn.Module):
     """Feature maps to a score for each of k classes and each pixel.
 
     `forward` and `loss` raise ConfigError if queries are missing, unexpected or of another width.
+
+    Attributes:
+        blocks: number of last blocks of the backbone, up to the last level, that what `joining`
+            returns passes together with the patch tokens; 0 for none.
     """
+
+    blocks = 0
 
     def __init__(self, num_classes: int, options: BalancedConfig) -> None:
         super().__init__()
         self.num_classes = num_classes
         self.balance = ClassBalance(num_classes, options)
+
+    def joining(self, queries: Queries) -> Float[Tensor, "q c"]:
+        """Return the queries that pass the last blocks, from those of the adapter."""
+        raise NotImplementedError
 
     def forward(self, features: Features, queries: Queries, size: tuple[int, int]) -> Scores:
         """Return float32 scores, resized bilinearly to ``size`` (H, W) and adjusted by ``balance``.

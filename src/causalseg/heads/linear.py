@@ -70,7 +70,7 @@ class LinearHead(Head):
         if queries is not None:
             raise ConfigError(
                 "the linear head takes no queries, but the adapter makes some: switch its query "
-                "link off, or use the mask2former head"
+                "link off, or use the queries or mask2former head"
             )
         levels = [F.layer_norm(x.movedim(1, -1), x.shape[1:2]).movedim(-1, 1) for x in features]
         levels = [resize(level, levels[0].shape[-2:]) for level in levels]

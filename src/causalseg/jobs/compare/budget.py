@@ -101,7 +101,7 @@ def size_methods(
 def _size_method(
     method: Method, config: Config, backbone: FrozenBackbone, budget: int
 ) -> SizedMethod:
-    width, adapter = query_width(config), config.adapter
+    width, adapter = query_width(config, backbone), config.adapter
 
     def count(chosen: Values, index: int) -> int:
         with torch.device("meta"):

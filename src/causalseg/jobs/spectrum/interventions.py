@@ -80,9 +80,8 @@ def _count_variants(model: Segmenter, sample: Sample, rings: int) -> Tensor:
 
 
 def _count(model: Segmenter, maps: list[Tensor], sample: Sample) -> Tensor:
-    queries = None if model.adapter is None else model.adapter.queries()
     k, size = len(model.classes.names), (sample.label.shape[0], sample.label.shape[1])
-    predictions = model.head(maps, queries, size).argmax(1).cpu()
+    predictions = model.head(maps, model.queries(), size).argmax(1).cpu()
     return torch.stack([confusion_matrix(each, sample.label, k) for each in predictions])
 
 
