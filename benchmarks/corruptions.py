@@ -15,8 +15,7 @@ from measure import Row, Target
 
 ABOUT = "Corruptions of images of 480 × 360 at severity 3, one thread; ms of CPU time."
 SIZE = (360, 480)
-MOST = 1000 / 15  # ms an image
-TARGETS = [Target(name, "ms an image", round(MOST)) for name in CORRUPTIONS]
+TARGETS = (Target("slowest", "ms an image", 67),)  # 15 images a second
 
 
 def draw(seed: int) -> Tensor:
@@ -42,7 +41,7 @@ def measure_corruptions(count: int, severity: int) -> list[Row]:
         each = seconds(name, many, severity, 0)
         row = {"case": name, "ms an image": round(1e3 * each, 1)}
         rows.append(row | {"the first, ms": round(1e3 * first)})
-    return rows
+    return [*rows, {"case": "slowest", "ms an image": max(row["ms an image"] for row in rows)}]
 
 
 def main() -> None:

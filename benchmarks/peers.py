@@ -32,7 +32,7 @@ def ours(images: Tensor, labels: Tensor, head: str, is_peft: bool, **adapter: ob
     """Return a model of this package, or one that peft changes."""
     model = measure.build(f"head={head}", **adapter)
     if is_peft:
-        targets = ["qkv", "proj", "fc1", "fc2"]
+        targets = r"blocks\..*\.(qkv|proj|fc1|fc2)"  # a list would match the patch embedding
         get_peft_model(model.backbone.vit, LoraConfig(r=5, lora_alpha=10, target_modules=targets))
 
     def predict() -> None:

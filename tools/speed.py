@@ -23,7 +23,7 @@ def speed_page(page: Path, file: Path) -> str:
         f"{machine['cpu']}, {machine['cores']} cores, device {machine['device']}, precision "
         f"{machine['precision']}, torch {machine['torch']}, Python {machine['python']}."
     )
-    parts = [about, "## What limits you", *_limits(found)]
+    parts = [about, "## What limits you", "\n".join(_limits(found))]
     if "memory" in found:
         parts += ["## What fits", *_memory(found["memory"])]
     parts += ["## Targets", _targets(bench["benchmarks"]), "## All figures"]
