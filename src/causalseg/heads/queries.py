@@ -4,10 +4,10 @@ With Q the queries and X the patch tokens after the last k blocks (`causalseg.ba
 
     (1) class logits (b, q, k + 1) = linear(LN(Q))
     (2) mask logits (b, q, 4h, 4w) = MLP(LN(Q)) . upscale(LN(X)),   upscale: twice
-        LN(depthwise(GELU(deconvolution_2x2(X))))
+        LN(depthwise(GELU(deconvolution_2x2(X)))), each time to half of the channels
 
 `MaskHead` makes scores and loss of them. The blocks do what Mask2Former has a pixel decoder and a
-query decoder for, at next to no cost: "Your ViT is Secretly an Image Segmentation Model" (EoMT,
+query decoder for: "Your ViT is Secretly an Image Segmentation Model" (EoMT,
 Kerssies et al., CVPR 2025, arXiv 2503.19108). There the ViT is trained, and queries attend within
 their masks at first; here it is frozen, an adapter may work in it, and attention is never masked.
 
@@ -42,14 +42,14 @@ class QueriesHead(MaskHead):
         super().__init__(num_classes, options, external_queries)
         self.blocks = options.blocks
         self.norm = nn.LayerNorm(width)  # in place of the ViT's own, which is after all blocks
-        self.upscale = nn.Sequential(_Upscale(width), _Upscale(width))
+        self.upscale = nn.Sequential(_Upscale(width), _Upscale(width // 2))
         self.class_predictor = nn.Linear(width, num_classes + 1)
         self.mask_embedding = nn.Sequential(
             nn.Linear(width, width),
             nn.GELU(),
             nn.Linear(width, width),
             nn.GELU(),
-            nn.Linear(width, width),
+            nn.Linear(width, width // 4),
         )
         # Last, so that all other weights are the same whichever part makes the queries.
         self.queries = None if external_queries else nn.Embedding(options.num_queries, width)
@@ -72,12 +72,13 @@ class QueriesHead(MaskHead):
 
 
 class _Upscale(nn.Sequential):
-    """Maps of twice the size."""
+    """Maps of twice the size and half of the channels, at the cost of one linear layer."""
 
     def __init__(self, width: int) -> None:
+        half = width // 2
         super().__init__(
-            nn.ConvTranspose2d(width, width, kernel_size=2, stride=2),
+            nn.ConvTranspose2d(width, half, kernel_size=2, stride=2),
             nn.GELU(),
-            nn.Conv2d(width, width, kernel_size=3, padding=1, groups=width, bias=False),
-            LayerNorm2d(width),
+            nn.Conv2d(half, half, kernel_size=3, padding=1, groups=half, bias=False),
+            LayerNorm2d(half),
         )
