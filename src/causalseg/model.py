@@ -28,7 +28,7 @@ from causalseg.backbones.joined import JoinedTokens
 from causalseg.backbones.timm import FrozenBackbone
 from causalseg.data.classes import ClassList
 from causalseg.errors import DataError, MissingFileError, WeightsError
-from causalseg.heads.base import Head, Queries
+from causalseg.heads.base import Counts, Head, Queries
 from causalseg.heads.consistency import Consistency
 
 _TOLERANCE = 1e-3  # by which resized images may leave [0, 1]
@@ -103,11 +103,17 @@ class Segmenter(nn.Module):
         return torch.stack(list(self.loss_terms(images, labels).values())).sum()
 
     def loss_terms(
-        self, images: Float[Tensor, "b 3 H W"], labels: Int[Tensor, "b H W"]
+        self,
+        images: Float[Tensor, "b 3 H W"],
+        labels: Int[Tensor, "b H W"],
+        counts: Counts | None = None,
     ) -> dict[str, Float[Tensor, ""]]:
-        """Return the weighted loss terms by name; labels are train ids, 255 ignored."""
+        """Return the weighted loss terms by name; labels are train ids, 255 ignored.
+
+        ``counts`` are the head's `mean_counts` if this is a part of a batch.
+        """
         features, queries = self.backbone(images), self.queries()
-        terms = self.head.loss(features, queries, labels)
+        terms = self.head.loss(features, queries, labels, counts)
         if self.consistency is not None:
             terms["consistency"] = self.consistency(self.head, features, queries, self.progress)
         return terms

@@ -1,5 +1,8 @@
 """What every head does: class scores and a loss from feature maps and an adapter's queries."""
 
+from collections.abc import Sequence
+
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor, distributed, nn
 
@@ -19,6 +22,9 @@ Labels = Int[Tensor, "b H W"]
 
 Losses = dict[str, Float[Tensor, ""]]
 """The terms of a loss: weighted float32 scalars by name, to be added."""
+
+Counts = Float[Tensor, " n"]
+"""What the sums in a head's loss are divided by, such as the number of labelled pixels."""
 
 Scores = Float[Tensor, "b k H W"]
 
@@ -59,20 +65,36 @@ class Head(nn.Module):
         """Return how little the known classes explain each pixel; only its order has a meaning."""
         raise NotImplementedError
 
-    def loss(self, features: Features, queries: Queries, labels: Labels) -> Losses:
-        """Return the terms of the loss; raise DataError if a label is neither a class nor 255."""
+    def loss(
+        self, features: Features, queries: Queries, labels: Labels, counts: Counts | None = None
+    ) -> Losses:
+        """Return the terms of the loss; raise DataError if a label is neither a class nor 255.
+
+        ``counts`` are the `mean_counts` of all parts of the batch; None is of this one alone.
+        """
         raise NotImplementedError
 
+    def count(self, labels: Labels) -> Counts:
+        """Return what the sums in `loss` are divided by, for these labels alone.
 
-def mean_over_processes(count: Float[Tensor, ""]) -> Float[Tensor, ""]:
-    """Average a count over all processes.
+        Raises DataError if a label is neither a class nor 255.
+        """
+        raise NotImplementedError
 
-    Gradients are averaged, too: a sum of losses divided by this mean has the gradient of one
-    process with the whole batch.
-    """
+    def mean_counts(self, parts: Sequence[Labels]) -> Counts:
+        """Return `count` in the mean over equal parts of a batch and over all processes.
+
+        Gradients are averaged over both, too: sums divided by this mean have the gradient of one
+        process with the whole batch in one part.
+        """
+        return mean_over_processes(torch.stack([self.count(labels) for labels in parts]).mean(0))
+
+
+def mean_over_processes(counts: Counts) -> Counts:
+    """Average counts over all processes."""
     if not (distributed.is_available() and distributed.is_initialized()):
-        return count
-    total = count.clone()
+        return counts
+    total = counts.clone()
     distributed.all_reduce(total)
     return total / distributed.get_world_size()
 

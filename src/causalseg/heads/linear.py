@@ -15,7 +15,7 @@ from causalseg.config.heads import LinearHeadConfig
 from causalseg.data.classes import IGNORE
 from causalseg.errors import ConfigError
 from causalseg.heads import base
-from causalseg.heads.base import Features, Head, Labels, Losses, Queries, Scores
+from causalseg.heads.base import Counts, Features, Head, Labels, Losses, Queries, Scores
 from causalseg.heads.pyramid import resize
 
 _DEFAULTS = LinearHeadConfig()
@@ -45,25 +45,30 @@ class LinearHead(Head):
         """Return -log sum exp of the logits (Liu et al., "Energy-based OOD", NeurIPS 2020)."""
         return -scores.logsumexp(dim=0)
 
-    def loss(self, features: Features, queries: Queries, labels: Labels) -> Losses:
+    def loss(
+        self, features: Features, queries: Queries, labels: Labels, counts: Counts | None = None
+    ) -> Losses:
         """Return ``cross_entropy``, the mean over the labelled pixels of all processes.
 
         Without labelled pixels it is 0. With class weights w it is sum of w ce / sum of w.
         """
-        base.check_labels(labels, self.num_classes)
+        counts = self.mean_counts([labels]) if counts is None else counts
         logits, shift = self._classify(features, queries), self.balance.shift("loss")
         if shift is not None:
             logits = logits + shift[:, None, None]
         logits = resize(logits, labels.shape[-2:])
         labels, weights = labels.long(), self.balance.weights()
         total = F.cross_entropy(logits, labels, weights, ignore_index=IGNORE, reduction="sum")
-        mass = labels != IGNORE
+        # The smallest mean above 0 is one pixel over all parts, so this only prevents 0 / 0.
+        return {"cross_entropy": total / counts[0].clamp(min=1e-6)}
+
+    def count(self, labels: Labels) -> Counts:
+        """Return the number of labelled pixels, or the sum of their class weights."""
+        base.check_labels(labels, self.num_classes)
+        weights, mass = self.balance.weights(), labels != IGNORE
         if weights is not None:
-            mass = weights[labels.where(mass, 0)] * mass
-        # The smallest mean above 0 is one pixel over all processes, so this only prevents 0 / 0.
-        return {
-            "cross_entropy": total / base.mean_over_processes(mass.sum().float()).clamp(min=1e-6)
-        }
+            mass = weights[labels.long().where(mass, 0)] * mass
+        return mass.sum().float()[None]
 
     def _classify(self, features: Features, queries: Queries) -> Float[Tensor, "b k h w"]:
         """Logits at the size of the first map, in float32."""

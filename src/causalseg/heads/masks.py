@@ -16,9 +16,9 @@ from causalseg.config.heads import SetLossConfig
 from causalseg.data.classes import IGNORE
 from causalseg.errors import ConfigError
 from causalseg.heads import base
-from causalseg.heads.base import Features, Head, Labels, Losses, Queries, Scores
+from causalseg.heads.base import Counts, Features, Head, Labels, Losses, Queries, Scores
 from causalseg.heads.pyramid import resize
-from causalseg.heads.set_loss import SetCriterion, find_targets
+from causalseg.heads.set_loss import SetCriterion, find_classes, find_targets
 
 Predictions = list[tuple[Float[Tensor, "b q _"], Float[Tensor, "b q h w"]]]
 """Class and mask logits of the queries, the last of which are the result."""
@@ -67,7 +67,9 @@ class MaskHead(Head):
         """
         return -scores.sum(dim=0)
 
-    def loss(self, features: Features, queries: Queries, labels: Labels) -> Losses:
+    def loss(
+        self, features: Features, queries: Queries, labels: Labels, counts: Counts | None = None
+    ) -> Losses:
         """Return ``class``, ``mask`` and ``dice``, summed over all outputs of `_predict`.
 
         The target of an image is one mask per class present in it. Points are sampled with torch's
@@ -76,7 +78,7 @@ class MaskHead(Head):
         Class weights act within the class term, where `no object` keeps its own. An adjustment is
         added to the logits of the classes, not to that of `no object`, for matching as well.
         """
-        base.check_labels(labels, self.num_classes)
+        counts = self.mean_counts([labels]) if counts is None else counts
         class_labels, mask_labels = find_targets(labels)
         predictions = self._predict(features, queries)
         weights, shift = self.balance.weights(), self.balance.shift("loss")
@@ -86,6 +88,7 @@ class MaskHead(Head):
         added = 0 if shift is None else F.pad(shift, (0, 1))
         ignored = (labels == IGNORE)[:, None] if self.ignores_points else None
         self.criterion.ignore(ignored)
+        self.criterion.counts = counts
         with torch.autocast(labels.device.type, enabled=False):
             outputs = [
                 {"class_queries_logits": c.float() + added, "masks_queries_logits": m.float()}
@@ -102,6 +105,14 @@ class MaskHead(Head):
             kind: weight * sum(value for name, value in terms.items() if name.startswith(prefix))
             for kind, (prefix, weight) in self.terms.items()
         }
+
+    def count(self, labels: Labels) -> Counts:
+        """Return the numbers of images and of target masks, and the class weights of the masks."""
+        base.check_labels(labels, self.num_classes)
+        targets, weights = torch.cat(find_classes(labels)), self.balance.weights()
+        masks = torch.tensor(float(len(targets)), device=labels.device)
+        weight = masks if weights is None else weights[targets].sum()
+        return torch.stack([torch.full_like(masks, len(labels)), masks, weight])
 
     def _predict(self, features: Features, queries: Queries) -> Predictions:
         """Return class and mask logits; all of them are trained."""

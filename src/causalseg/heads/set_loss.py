@@ -1,7 +1,7 @@
 """The set loss of Mask2Former: queries are matched to the classes present in an image.
 
-The modules are those of transformers; here ignored pixels carry no loss, and every term is the mean
-over all processes.
+The modules are those of transformers; here ignored pixels carry no loss, and every term is divided
+by counts that are given, such as those of a batch in several parts.
 """
 
 from functools import partial
@@ -16,8 +16,7 @@ from transformers.models.mask2former import modeling_mask2former as stock
 
 from causalseg.config.heads import SetLossConfig
 from causalseg.data.classes import IGNORE
-from causalseg.heads import base
-from causalseg.heads.base import Labels
+from causalseg.heads.base import Counts, Labels
 
 _OUTSIDE = -30.0  # a mask logit that is surely outside: its sigmoid is 0 to 1e-13
 
@@ -37,11 +36,12 @@ class _Matcher(stock.Mask2FormerHungarianMatcher):
 
 
 class SetCriterion(stock.Mask2FormerLoss):
-    """The stock set loss, normalised over all processes; its settings are not saved.
+    """The stock set loss, normalised by given counts; its settings are not saved.
 
     Points at ignored pixels are sampled, but count in neither mask term.
     """
 
+    counts: Counts  # as `causalseg.heads.masks.MaskHead.count` has them
     empty_weight: Float[Tensor, "_"]
     matcher: _Matcher
 
@@ -100,9 +100,8 @@ class SetCriterion(stock.Mask2FormerLoss):
     def get_num_masks(
         self, class_labels: list[Int[Tensor, "_"]], device: torch.device
     ) -> Float[Tensor, ""]:
-        """Mean number of target masks per process, at least 1."""
-        count = torch.tensor(float(sum(map(len, class_labels))), device=device)
-        return base.mean_over_processes(count).clamp(min=1)
+        """Mean number of target masks, at least 1."""
+        return self.counts[1].clamp(min=1)
 
     def loss_labels(
         self,
@@ -110,15 +109,21 @@ class SetCriterion(stock.Mask2FormerLoss):
         class_labels: list[Int[Tensor, "_"]],
         indices: list[tuple[Tensor, Tensor]],
     ) -> dict[str, Float[Tensor, ""]]:
-        """Class term: the stock mean over this process's weights, rescaled to all processes."""
-        losses = super().loss_labels(class_queries_logits, class_labels, indices)
+        """Class term: the weighted mean over all queries; those without a mask have `no object`.
+
+        With more masks in an image than queries, the mean counts the masks that found none, too.
+        """
+        b, q, num_outputs = class_queries_logits.shape
         pairs = zip(class_labels, indices, strict=True)
-        matched = torch.cat([labels[targets] for labels, (_, targets) in pairs])
-        num_empty = class_queries_logits[..., 0].numel() - len(matched)
-        total = self.empty_weight[matched].sum().item() + self.eos_coef * num_empty
-        weight = class_queries_logits.new_tensor(total)
-        scale = weight / base.mean_over_processes(weight).clamp(min=1e-6)
-        return {name: value * scale for name, value in losses.items()}
+        targets = class_labels[0].new_full((b, q), num_outputs - 1)
+        found = self._get_predictions_permutation_indices(indices)
+        targets[found] = torch.cat([labels[chosen] for labels, (_, chosen) in pairs])
+        total = F.cross_entropy(
+            class_queries_logits.transpose(1, 2), targets, self.empty_weight, reduction="sum"
+        )
+        images, masks, weight = self.counts
+        mean = weight + self.eos_coef * (q * images - masks)
+        return {"loss_cross_entropy": total / mean.clamp(min=1e-6)}
 
 
 def loss_options(num_classes: int, options: SetLossConfig) -> dict[str, Any]:
@@ -134,8 +139,13 @@ def loss_options(num_classes: int, options: SetLossConfig) -> dict[str, Any]:
     }
 
 
+def find_classes(labels: Labels) -> list[Int[Tensor, "_"]]:
+    """The classes present in each image."""
+    return [label[label != IGNORE].unique().long() for label in labels]
+
+
 def find_targets(labels: Labels) -> tuple[list[Int[Tensor, "_"]], list[Float[Tensor, "_ H W"]]]:
     """The classes present in each image and their masks; an image without any gives none."""
-    present = [label[label != IGNORE].unique().long() for label in labels]
+    present = find_classes(labels)
     pairs = zip(labels, present, strict=True)
     return present, [(label == classes[:, None, None]).float() for label, classes in pairs]
