@@ -16,7 +16,13 @@ END_SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasatt
 
 
 class CausalsegError(ValueError):
-    """Base of all errors that a user can mend."""
+    """Base of all errors that a user can mend.
+
+    Attributes:
+        is_repeated: whether the first of several processes reports the same error.
+    """
+
+    is_repeated = False
 
 
 class ConfigError(CausalsegError):

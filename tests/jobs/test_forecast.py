@@ -49,7 +49,7 @@ def test_what_does_not_fit_ends_with_what_to_lower(tiny_options, tmp_path, monke
     monkeypatch.setattr(forecast, "_free_bytes", lambda folder: 10.0)
     assert run("train", file, "--dry-run") == 2
     error = capsys.readouterr().err
-    assert "lower train.batch or train.crop" in error
+    assert "raise train.accumulate, lower train.crop" in error
     assert "are free: lower run.keep" in error
     assert not Path(tiny_options["run"]["out"]).exists()
 
@@ -83,4 +83,4 @@ def test_memory_that_does_not_suffice_is_one_message(
     assert run("train", write_yaml(tmp_path / "run.yaml", tiny_options)) == 2
     told = capsys.readouterr().err
     assert str(error).splitlines()[0] in told
-    assert "lower train.batch" in told
+    assert "raise train.accumulate" in told

@@ -219,13 +219,15 @@ def main() -> None:
     except (CausalsegError, OSError) as error:  # such as a full disk
         is_ours = isinstance(error, CausalsegError)
         hint = "" if is_ours else "; check the path and the free space"
-        print(f"error: {error}{hint}", file=sys.stderr)
+        if not getattr(error, "is_repeated", False):
+            print(f"error: {error}{hint}", file=sys.stderr)
         raise SystemExit(2) from None
     except RuntimeError as error:
         from causalseg.data.workers import explain_death
-        from causalseg.engine.devices import explain_memory
+        from causalseg.engine.devices import explain_loss, explain_memory
 
-        if (told := explain_death(error) or explain_memory(error)) is None:
+        told = explain_death(error) or explain_memory(error) or explain_loss(error)
+        if told is None:
             raise
         print(f"error: {told}", file=sys.stderr)
         raise SystemExit(2) from None

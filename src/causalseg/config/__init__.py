@@ -71,11 +71,12 @@ class Config(Block):
                 "queries of head=queries pass it with one: choose repair=defect or another head"
             )
         yield from self._find_uneven_sizes()
-        images = self.train.batch // (self.run.devices * self.run.nodes)
+        parts = self.run.devices * self.run.nodes * self.train.accumulate
+        images = self.train.batch // parts
         if self.intervene and self.intervene.kind != "spectral" and images < 2:
             yield (
-                f"intervene.kind={self.intervene.kind} has no effect on {images} image a process: "
-                "it needs two at least"
+                f"intervene.kind={self.intervene.kind} has no effect on {images} image a process "
+                "or part of train.accumulate: it needs two at least"
             )
         if self.adapter.name == "none" and self.train.adapter_lr is not None:
             yield "train.adapter_lr has no effect without an adapter: drop it"

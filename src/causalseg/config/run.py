@@ -120,6 +120,9 @@ class TrainConfig(Block):
     steps that they make, rounded up."""
     batch: Width = 4
     """Images a step, over all processes."""
+    accumulate: Annotated[Width, Stage.RESUME] = 1
+    """Parts of each process's images, computed one after the other to save memory; a step and its
+    loss are those of all of them."""
     crop: Size = (518, 518)
     """Height and width of a training crop in pixels, divisible by the patch; the protocol's 512
     belong to a patch of 16, the nearest for 14 is 518."""
@@ -194,6 +197,9 @@ class RunConfig(Block):
     """Devices on each node (processes, on a CPU)."""
     nodes: Annotated[Width, Stage.RESUME | Stage.USE] = 1
     """Number of machines."""
+    strategy: Annotated[Literal["auto", "ddp", "fsdp"], Stage.RESUME] = "auto"
+    """How several processes train: ddp, each with all weights; fsdp, each with a part of the frozen
+    ones, which saves memory and costs time. auto is ddp."""
     precision: Annotated[Precision, Stage.RESUME | Stage.USE] = "auto"
     """auto is bf16-mixed where the device is fast at it, else 32-true."""
     threads: Annotated[_Threads | None, COMPUTING] = None

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from functools import partial
 from signal import Signals
 
 import torch
@@ -13,10 +14,12 @@ from torch.optim import AdamW, Optimizer
 from causalseg.config.run import RunConfig, TrainConfig
 from causalseg.data.loader import AugmentedData, Draws, StepSampler, derive_seed, make_loader
 from causalseg.data.workers import strip_worker_errors
+from causalseg.engine.devices import raising_in_all
 from causalseg.engine.meter import Meter
 from causalseg.engine.schedule import is_due, parameter_groups, set_step
+from causalseg.engine.sharding import gathered, shard_frozen
 from causalseg.engine.stopping import StopRequest
-from causalseg.errors import ConfigError, Terminated
+from causalseg.errors import Terminated
 from causalseg.model import Segmenter
 from causalseg.runs.average import WeightAverage
 from causalseg.runs.best import BestWeights
@@ -47,14 +50,15 @@ def train(
     """Train adapter and head in place; leaves checkpoint, weights and log in the run folder.
 
     ``fabric`` is launched, ``data`` are the augmented sources, ``draws`` say which image comes
-    when. The model is evaluated every ``evaluate_every`` steps and after the last. Raises
-    ConfigError if the batch does not divide over the processes, RunError if a checkpoint cannot be
-    written or read, and TrainingError if the loss is not finite.
+    when; the batch divides over the processes and parts. The model is evaluated every
+    ``evaluate_every`` steps and after the last. Raises ConfigError if its weights cannot be
+    sharded, RunError if a checkpoint cannot be written or read, and TrainingError if the loss is
+    not finite.
     """
     steps = options.steps
-    wrapped, optimizer = set_up(fabric, model, options)
+    wrapped, optimizer = set_up(fabric, model, options, run_options)
     state = _State(fabric, model, optimizer.optimizer, options, run_options)
-    first = done = load_checkpoint(*state.kept) if run_options.resume else 0
+    first = done = state.load() if run_options.resume else 0
     last = first if state.best.is_over else steps
     batches = make_batches(fabric, data, draws, options, (first, last), run_options.seed)
     log, meter = state.open_log(first, last, len(data)), Meter(fabric)
@@ -62,11 +66,10 @@ def train(
     with log or nullcontext():
         with StopRequest() as stop:
             for done, batch in enumerate(meter.timed(batches), start=first + 1):
-                # The set loss samples points with torch's generator: make it follow the step.
-                torch.manual_seed(derive_seed(run_options.seed, done, fabric.global_rank))
                 set_step(optimizer.param_groups, done - 1, options)
                 model.progress = (done - 1) / steps
-                meter.step(take_step(fabric, wrapped, optimizer, batch, options.clip))
+                seed = partial(derive_seed, run_options.seed, done)
+                meter.step(take_step(fabric, wrapped, optimizer, batch, options, seed))
                 state.average.update(done)
                 is_logging = is_due(done, steps, min(run_options.log_every, _MOST_STEPS))
                 number = _agree(fabric, stop.number, is_logging)
@@ -107,11 +110,16 @@ class _State:
         self.best = BestWeights(model, run_options, fabric.is_global_zero)
         self._fabric, self._model, self._run_options = fabric, model, run_options
         self._run = RunFolder(run_options.out)
-        self.kept = (self._run, model, optimizer, self.average, self.best)
+        self._kept = (self._run, model, optimizer, self.average, self.best)
+
+    def load(self) -> int:
+        with raising_in_all(self._fabric):
+            return load_checkpoint(*self._kept)
 
     def save(self, step: int) -> None:
-        if self._fabric.is_global_zero:
-            save_checkpoint(*self.kept, step, self._run_options.keep)
+        with raising_in_all(self._fabric):
+            if self._fabric.is_global_zero:
+                save_checkpoint(*self._kept, step, self._run_options.keep)
 
     def open_log(self, first: int, last: int, num_images: int) -> RunLog | None:
         if not self._fabric.is_global_zero:
@@ -126,7 +134,10 @@ class _State:
         """Score the weights, or their average if there is one; keep them if they are the best."""
         best = self.best
         with self.average.applied():
-            is_best = best.offer(step, evaluate(step, is_last, log))
+            with gathered(self._model):
+                value = evaluate(step, is_last, log)
+            with raising_in_all(self._fabric):
+                is_best = best.offer(step, value)
         if log and is_best:
             log.best(step, best.metric, best.values[step])
         if log and best.is_over and not is_last:
@@ -136,7 +147,7 @@ class _State:
 
     def finish(self, evaluate: Evaluate, step: int, log: RunLog | None) -> None:
         """Write the weights, then score them: a failure in scoring loses no training."""
-        with self.average.applied():
+        with self.average.applied(), raising_in_all(self._fabric):
             if self._fabric.is_global_zero:
                 with sealing(self._run, self._run.adapter, self._run.head):
                     self._model.save(self._run.path)
@@ -144,9 +155,11 @@ class _State:
 
 
 def set_up(
-    fabric: Fabric, model: Segmenter, options: TrainConfig
+    fabric: Fabric, model: Segmenter, options: TrainConfig, run_options: RunConfig
 ) -> tuple[_FabricModule, _FabricOptimizer]:
     """Place the model on its device and make the optimiser of adapter and head."""
+    if run_options.strategy == "fsdp":
+        shard_frozen(fabric, model)
     decay = (options.weight_decay, options.weight_decay_end)
     groups = parameter_groups(model, options.lr, options.adapter_lr, *decay)
     is_fused = fabric.device.type == "cuda"  # one kernel for all parameters
@@ -160,19 +173,33 @@ def take_step(
     model: _FabricModule,
     optimizer: _FabricOptimizer,
     batch: tuple[Tensor, Tensor],
-    clip: float | None,
+    options: TrainConfig,
+    seed: Callable[[int], int],
 ) -> dict[str, Tensor]:
-    """Take one optimiser step on images and labels; return the loss and its terms."""
-    with fabric.autocast():  # on one device Fabric applies its precision to `forward` alone
-        terms = model.loss_terms(*batch)
-    loss = torch.stack(list(terms.values())).sum()
-    fabric.backward(loss)
-    if clip is not None:
+    """Take one optimiser step on images and labels; return the loss and its terms.
+
+    Part i of process r has the images and the random numbers (``seed`` of its number) that process
+    r + i P would have, were there as many processes as parts: P is the number of processes.
+    """
+    count = options.accumulate
+    parts = [(batch[0][i::count], batch[1][i::count]) for i in range(count)]
+    counts = model.head.mean_counts([labels for _, labels in parts])
+    sums: dict[str, Tensor] = {}
+    for i, part in enumerate(parts):
+        # The set loss samples points with torch's generator: make it follow the step.
+        torch.manual_seed(seed(fabric.global_rank + i * fabric.world_size))
+        with fabric.no_backward_sync(model, enabled=i < count - 1):
+            with fabric.autocast():  # on one device Fabric applies its precision to `forward` alone
+                terms = model.loss_terms(*part, counts)
+            terms = {name: value / count for name, value in terms.items()}
+            fabric.backward(torch.stack(list(terms.values())).sum())
+        sums = {name: value.detach() + sums.get(name, 0) for name, value in terms.items()}
+    if options.clip is not None:
         # The meter finds a norm that is not finite; to look at it here would wait for the device.
-        fabric.clip_gradients(model, optimizer, max_norm=clip, error_if_nonfinite=False)
+        fabric.clip_gradients(model, optimizer, max_norm=options.clip, error_if_nonfinite=False)
     optimizer.step()
     optimizer.zero_grad()
-    return {"loss": loss, **terms}
+    return {"loss": torch.stack(list(sums.values())).sum(), **sums}
 
 
 def _agree(fabric: Fabric, number: int, is_logging: bool) -> int:
@@ -195,10 +222,6 @@ def make_batches(
     seed: int,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield this process's images and labels; ``steps`` are those done and the last."""
-    if options.batch % fabric.world_size:
-        raise ConfigError(
-            f"train.batch = {options.batch} does not divide over {fabric.world_size} processes"
-        )
     process = (fabric.global_rank, fabric.world_size)
     sampler = StepSampler(draws, options.batch, steps, seed, process)
     loader = make_loader(data, sampler, options.workers, fabric.device.type == "cuda")

@@ -50,8 +50,8 @@ class Forecast(NamedTuple):
         if self.memory_limit and self.memory > _FULL * self.memory_limit:
             told.append(
                 f"{_gb(self.memory)} of {_gb(self.memory_limit)} memory are too close to the "
-                "limit: lower train.batch or train.crop, set backbone.checkpointing=true, or take "
-                "head=linear or a smaller backbone"
+                "limit: raise train.accumulate, lower train.crop, set "
+                "backbone.checkpointing=true, or take head=linear or a smaller backbone"
             )
         if self.disk > self.disk_free:
             told.append(
@@ -107,13 +107,13 @@ def forecast_run(config: Config) -> Forecast:
 
 def _time_steps(ready: Prepared) -> tuple[float, float]:
     """Return seconds a step and the fraction of waiting for data."""
-    fabric, options, seed = ready.fabric, ready.config.train, ready.config.run.seed
-    model, optimizer = set_up(fabric, ready.model, options)
-    batches = make_batches(fabric, ready.images, ready.draws, options, (0, _STEPS + 1), seed)
+    fabric, options, run = ready.fabric, ready.config.train, ready.config.run
+    model, optimizer = set_up(fabric, ready.model, options, run)
+    batches = make_batches(fabric, ready.images, ready.draws, options, (0, _STEPS + 1), run.seed)
     meter = Meter(fabric)
     model.train()
     for number, batch in enumerate(meter.timed(batches)):
-        meter.step(take_step(fabric, model, optimizer, batch, options.clip))
+        meter.step(take_step(fabric, model, optimizer, batch, options, lambda rank: rank))
         if number == 0:
             meter.take(1)
     values = meter.take(_STEPS)

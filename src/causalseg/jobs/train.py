@@ -18,11 +18,11 @@ from causalseg.config.load import dump_config, list_differences, load_config
 from causalseg.config.stages import Stage, stage_of
 from causalseg.data.augment import Augment
 from causalseg.data.loader import AugmentedData, Draws
-from causalseg.engine.devices import make_fabric
+from causalseg.engine.devices import make_fabric, raising_in_all
 from causalseg.engine.evaluate import Domain, ExampleImages
 from causalseg.engine.meter import peak_memory
 from causalseg.engine.train import train
-from causalseg.errors import CausalsegError, RunError
+from causalseg.errors import ConfigError, RunError
 from causalseg.jobs.eval import about_checkpoint, score_model, seen_domains, write_results
 from causalseg.jobs.spectrum.auto import with_measured_band
 from causalseg.model import Segmenter
@@ -87,6 +87,7 @@ def prepare(config: Config) -> Prepared:
     """Build model and data of a training and check everything; raises as `train_run` does."""
     run = RunFolder(config.run.out)
     check_trackers(config.run.trackers)
+    _check_processes(config)
     fabric = make_fabric(config.run)
     config = data.with_classes_inside(config)
     done = _check_folder(fabric, run, config)
@@ -160,33 +161,40 @@ class _Scores:
         return score_model(self.fabric, self.model, domains, seen, self.config, num_pictures)
 
 
+def _check_processes(config: Config) -> None:
+    """Raise ConfigError if batch or strategy do not fit the processes, before they are started."""
+    run, train = config.run, config.train
+    processes = run.devices * run.nodes
+    if train.batch % (processes * train.accumulate):
+        raise ConfigError(
+            f"train.batch = {train.batch} does not divide over run.devices x run.nodes = "
+            f"{processes} processes with train.accumulate = {train.accumulate} parts each: make it "
+            f"a multiple of {processes * train.accumulate}"
+        )
+    if processes == 1 and run.strategy != "auto":
+        raise ConfigError(
+            f"run.strategy = {run.strategy} needs several processes: set run.devices or run.nodes, "
+            "or leave it at auto"
+        )
+
+
 @contextmanager
 def _held(fabric: Fabric, run: RunFolder) -> Iterator[None]:
     """Lock the run folder by the first process; RunError in all if another one has it."""
     with ExitStack() as stack:
-        problem = None
-        if fabric.is_global_zero:
-            try:
+        with raising_in_all(fabric):
+            if fabric.is_global_zero:
                 stack.enter_context(locked(run.path))
-            except RunError as error:
-                problem = str(error)
-        if problem := fabric.broadcast(problem):
-            raise RunError(problem)
         yield
 
 
 def _check_folder(fabric: Fabric, run: RunFolder, config: Config) -> int:
     """Refuse to overwrite a run or to resume another one; return its number of finished steps."""
-    problem, done = None, 0
-    if fabric.is_global_zero:
-        try:
+    done = 0
+    with raising_in_all(fabric):
+        if fabric.is_global_zero:
             done = _check_resume(run, config) if config.run.resume else _check_unused(run)
-        except CausalsegError as error:
-            problem = str(error)
-    problem, done = fabric.broadcast((problem, done))
-    if problem:
-        raise RunError(problem)
-    return done
+    return fabric.broadcast(done)
 
 
 def _check_unused(run: RunFolder) -> int:

@@ -18,7 +18,7 @@ from causalseg.runs.folder import RunFolder
 from causalseg.runs.scores import MEAN, read_scores
 
 _OF_METHOD = ("adapter.", "intervene", "consistency", "train.adapter_lr")
-_OF_MACHINE = ("run.devices", "run.nodes", "run.precision")
+_OF_MACHINE = ("run.devices", "run.nodes", "run.strategy", "run.precision", "train.accumulate")
 
 
 class Gain(NamedTuple):
