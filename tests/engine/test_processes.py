@@ -222,7 +222,7 @@ def test_two_processes_score_exactly_as_one(alone):
 
 
 @pytest.mark.parametrize(
-    ("options", "text"),
+    ("more", "text"),
     [
         (["run.devices=3"], r"train.batch = 4 does not divide over .* 3 processes"),
         (["train.accumulate=3"], r"train.accumulate = 3 parts each: make it a multiple of 3"),
@@ -230,8 +230,8 @@ def test_two_processes_score_exactly_as_one(alone):
         (["run.strategy=ddp"], "run.strategy = ddp needs several processes"),
     ],
 )
-def test_what_does_not_fit_the_processes_is_refused_before_they_start(alone, options, text):
-    config = alone("train.accumulate=1", "run.accelerator=cpu", *options)
+def test_what_does_not_fit_the_processes_is_refused_before_they_start(alone, more, text):
+    config = alone("train.accumulate=1", "run.accelerator=cpu", *more)
     with pytest.raises(ConfigError, match=text):
         train_run(config)
     assert not Path(config.run.out).exists()
