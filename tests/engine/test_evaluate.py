@@ -140,7 +140,7 @@ def test_threads_count_the_same_in_the_same_order_and_hold_few_images():
 def test_an_image_that_cannot_be_counted_stops_the_threads():
     sample = Sample(torch.rand(3, 4, 4), torch.zeros(4, 4, dtype=torch.long), "0")
     broken = Scored(sample, torch.zeros(3, 3, dtype=torch.long), torch.zeros(4, 4))
-    with pytest.raises(IndexError):
+    with pytest.raises(RuntimeError, match="must match the size"):
         list(_counted([broken] * 5, 3, 2))
 
 
