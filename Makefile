@@ -24,7 +24,7 @@ check: $(VENV)/ready  ## format, lint, types, layers, sizes, generated pages
 	$(BIN)/python tools/check_sizes.py
 	$(BIN)/python tools/tables.py --check
 
-bench: $(VENV)/ready  ## speed and memory into benchmarks/bench.json and docs/speed.md, 10 minutes
+bench: $(VENV)/ready  ## speed and memory into benchmarks/bench.json and docs/speed.md
 	$(BIN)/python benchmarks/run.py
 	$(BIN)/python tools/tables.py
 

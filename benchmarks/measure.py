@@ -1,6 +1,7 @@
 """How every benchmark measures: candidates in turn, round after round, and ratios within a round.
 
-A machine that changes its speed changes both sides of such a ratio; the median over rounds is told.
+A machine that changes its speed changes both sides of such a ratio; the result is the median over
+rounds.
 On a CPU the time is that of the process, which leaves out what other processes take; on a CUDA card
 it is the clock's, after the card has finished.
 

@@ -4,7 +4,7 @@
 
 Each is a script of its own, in a process of its own, with its quick settings. The ones named, or
 all, are measured; those of the file that are not, stay in it. `python tools/tables.py` makes
-docs/speed.md from it. Exit code 1 if a script fails; a target that is not held is only told.
+docs/speed.md from it. Exit code 1 if a script fails; a target that is not held is reported.
 """
 
 import argparse
